@@ -1,0 +1,115 @@
+"""What the measurements work on: a namespace of their own, a worker that does nothing, and a queue that is full already."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from headrace.core.identifiers import fresh_id
+from headrace.core.timestamps import format_timestamp
+from headrace.core.topics import Topics
+from headrace.kafka.log import KafkaLog
+from headrace.models import SCHEMA_VERSION
+from headrace.ports import Acknowledged, NewRecord, Outcome, TopicPartition
+from headrace.settings import Settings
+from headrace.worker import AbstractWorker, JobContext
+
+PARTITIONS = 8
+ARGUMENT_BYTES = 200
+_SUBMITTED_AT_ONCE = 500
+
+
+class NoOp(AbstractWorker[dict[str, Any]]):
+    """Does nothing, in the event loop."""
+
+    name = "bench_no_op"
+    description = "Does nothing."
+    category = "benchmark"
+    concurrency = 512
+
+    async def run(self, args: dict[str, Any], ctx: JobContext) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A namespace that one measurement uses, on the broker of the settings."""
+
+    settings: Settings
+    log: KafkaLog
+
+    @property
+    def topics(self) -> Topics:
+        return Topics(self.settings.namespace)
+
+    @property
+    def queue(self) -> str:
+        """Name of the no-op worker's topic."""
+        return self.topics.jobs_name(NoOp.name)
+
+    async def create(self) -> None:
+        """Makes the topics that an engine with the no-op worker needs."""
+        topics = self.topics
+        await self.log.create_topics([topics.workers, topics.job_state, topics.dead_letters, topics.memory])
+        await self.log.create_topics([topics.jobs(NoOp.name, PARTITIONS)])
+
+    async def fill(self, jobs: int) -> None:
+        """Writes `jobs` job records, spread evenly over the partitions, and waits until all are acknowledged."""
+        writer = self.log.writer()
+        await writer.start()
+        missing = jobs
+        settled = asyncio.Event()
+
+        def done(count: int) -> Callable[[Outcome], None]:
+            def note(outcome: Outcome) -> None:
+                nonlocal missing
+                if isinstance(outcome, Acknowledged):
+                    missing -= count
+                if not missing:
+                    settled.set()
+
+            return note
+
+        for first in range(0, jobs, _SUBMITTED_AT_ONCE):
+            count = min(_SUBMITTED_AT_ONCE, jobs - first)
+            records = [job_record() for _ in range(count)]
+            target = TopicPartition(self.queue, first // _SUBMITTED_AT_ONCE % PARTITIONS)
+            writer.submit(target, records, done(count))
+            await asyncio.sleep(0)
+        await asyncio.wait_for(settled.wait(), 120)
+        await writer.stop(timeout=10)
+
+    async def remove(self) -> None:
+        """Deletes the namespace's topics, and closes the connection."""
+        prefix = f"{self.settings.namespace}."
+        await self.log.delete_topics([name for name in await self.log.topic_names() if name.startswith(prefix)])
+        await self.log.close()
+
+
+def new_workload(settings: Settings) -> Workload:
+    """A workload in a namespace that nobody else uses."""
+    own = settings.model_copy(update={"namespace": f"bench-{uuid.uuid4().hex[:8]}"})
+    return Workload(own, KafkaLog(own))
+
+
+def job_record() -> NewRecord:
+    """A job of the no-op worker, as a client would write it."""
+    now = time.time_ns() // 1_000_000
+    job_id = fresh_id(now, os.urandom(10))
+    raw = {
+        "schemaVersion": SCHEMA_VERSION,
+        "id": job_id,
+        "workerName": NoOp.name,
+        "createdAt": format_timestamp(now),
+        "args": {"payload": "x" * (ARGUMENT_BYTES - len('{"payload":""}'))},
+        "tenant": "default",
+        "ctx": {"userId": "bench"},
+    }
+    return NewRecord(job_id.encode(), orjson.dumps(raw))

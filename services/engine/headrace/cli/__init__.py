@@ -1,0 +1,1 @@
+"""The command `headrace`: the top layer, which puts the parts together."""

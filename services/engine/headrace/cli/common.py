@@ -1,0 +1,104 @@
+"""What all commands share: how they find their settings, how they log, and how an error ends them."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from headrace.broker import Broker, BrokerRequest, provide_broker
+from headrace.broker.discovery import with_broker_of_this_folder
+from headrace.errors import HeadraceError
+from headrace.settings import Settings, load_settings
+
+BootstrapServers = Annotated[str | None, typer.Option(help="Addresses of the brokers, as host:port,host:port.")]
+NamespaceOption = Annotated[str | None, typer.Option(help="The first part of every topic's name. [default: headrace]")]
+
+EXIT_USAGE = 2
+# What could move a terminal's cursor or change its title: all control characters but tabs and line breaks.
+_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {9, 10})
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class StopNow(BaseException):
+    """A signal asked for the end."""
+
+
+def base_settings(bootstrap_servers: str | None = None, namespace: str | None = None) -> Settings:
+    """Settings from the environment, with the options over them. No broker need be known."""
+    given = {"bootstrap_servers": bootstrap_servers, "namespace": namespace}
+    return load_settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def settings_from(bootstrap_servers: str | None = None, namespace: str | None = None) -> Settings:
+    """Settings for a command that needs a broker: the one of the option, of the environment, or of this folder.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or no broker is known.
+    """
+    return with_broker_of_this_folder(base_settings(bootstrap_servers, namespace))
+
+
+@contextmanager
+def errors_shown() -> Iterator[None]:
+    """Turns an error that headrace raises on purpose into one line for the user, and exit code 2."""
+    try:
+        yield
+    except HeadraceError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(EXIT_USAGE) from None
+
+
+def log_to_stderr(settings: Settings, *, default: str | None = None) -> None:
+    """Sends headrace's log to standard error; of the Kafka client's, only errors.
+
+    Args:
+        default: the least severe level that is shown when the user has not set one, where it is not the settings' default.
+    """
+    level = settings.log_level if default is None or "log_level" in settings.model_fields_set else default
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)
+
+
+def plain(text: str, *, style: str = "") -> Text:
+    """Text of others for the terminal, as it is: it may look like markup, or hold a terminal's commands."""
+    return Text(text.translate(_CONTROLS), style=style)
+
+
+@contextmanager
+def interruptible_broker(settings: Settings, request: BrokerRequest) -> Iterator[tuple[Broker, threading.Event]]:
+    """A broker as `provide_broker` chooses it, and an event that is set by SIGINT, SIGTERM or SIGHUP.
+
+    While the broker starts, a signal breaks that off. Once it runs, nothing interrupts its orderly end.
+
+    Raises:
+        StopNow: a signal came before the broker was there; nothing of it is left.
+    """
+    stopped = threading.Event()
+    starting = True
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stopped.set()
+        if starting:
+            raise StopNow
+
+    # A SIGHUP that the process was started to ignore, as `nohup` has it, stays ignored.
+    hung_up_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    taken = [number for number in STOP_SIGNALS if not (hung_up_ignored and number is signal.SIGHUP)]
+    before = {number: signal.signal(number, on_signal) for number in taken}
+    try:
+        with provide_broker(settings, request) as broker:
+            starting = False
+            yield broker, stopped
+    finally:
+        starting = False
+        for number, handler in before.items():
+            signal.signal(number, handler)

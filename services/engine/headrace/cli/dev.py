@@ -1,0 +1,142 @@
+"""`headrace dev`: the whole system in one terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from headrace.broker import Broker, BrokerRequest, LocalBrokerOptions, OwnedBroker
+from headrace.cli.common import NamespaceOption, StopNow, base_settings, errors_shown, interruptible_broker, log_to_stderr
+from headrace.cli.engine import WorkerPaths, build_engine
+from headrace.engine.engine import WorkerEngine
+from headrace.engine.loading import load_workers
+from headrace.runtime import StopRequested, StopSignals, leave_threads_behind, run
+from headrace.settings import Settings
+from headrace_gateway import GatewayServer
+
+_ALIVE_CHECK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A broker, an engine and a gateway that run together.
+
+    Attributes:
+        settings: those with which engine and gateway run; they name the broker.
+    """
+
+    settings: Settings
+    broker: Broker
+    engine: WorkerEngine
+    gateway: GatewayServer
+
+
+@asynccontextmanager
+async def running_system(
+    settings: Settings, broker: Broker, signals: StopSignals, *, workers: Sequence[str] = (), ephemeral: bool = False
+) -> AsyncIterator[System]:
+    """Starts engine and gateway, and ends them and the broker in the opposite order.
+
+    A gateway port that is taken is replaced by a free one. With an ephemeral broker nothing at all is kept: the views go with
+    it, and leave those of the folder's own data alone. A further signal takes the grace away from the engine's end.
+    """
+    async with AsyncExitStack() as ends:
+        ends.push_async_callback(asyncio.to_thread, broker.stop)
+        given: dict[str, Any] = {"bootstrap_servers": broker.bootstrap_servers}
+        if ephemeral:
+            given["data_directory"] = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="headrace-views-")))
+        settings = settings.model_copy(update=given)
+        engine = build_engine(settings, list(workers), shipped=True)
+        signals.on_further.append(engine.hurry)
+        ends.push_async_callback(engine.stop)
+        await engine.start()
+        gateway = GatewayServer(with_free_port(settings))
+        ends.push_async_callback(gateway.stop)
+        await gateway.start()
+        yield System(settings, broker, engine, gateway)
+
+
+def with_free_port(settings: Settings) -> Settings:
+    """The settings, with port 0 (any free one) for the gateway when theirs is taken."""
+    gateway = settings.gateway
+    family = socket.AF_INET6 if ":" in gateway.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((gateway.host, gateway.port))
+        except OSError:
+            return settings.model_copy(update={"gateway": gateway.model_copy(update={"port": 0})})
+    return settings
+
+
+def dev(
+    workers: WorkerPaths = None,
+    ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Throw the broker's data away at the end.")] = False,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Run broker, engine and gateway in this terminal until Ctrl-C. The data are kept for the next start."""
+    with errors_shown():
+        settings = base_settings(namespace=namespace)
+        log_to_stderr(settings, default="WARNING")
+        if "log_level" not in settings.model_fields_set:
+            logging.getLogger("headrace.job").setLevel(logging.INFO)  # what the user's own workers say
+        load_workers(workers or [])  # a wrong path is told before a broker is started
+        request = BrokerRequest(options=LocalBrokerOptions(ephemeral=ephemeral))
+        typer.echo("Starting broker, engine and gateway ...")
+        with suppress(StopNow), interruptible_broker(settings, request) as (broker, stopped):
+            run(_serve(settings, broker, stopped, workers=workers or [], ephemeral=ephemeral))
+
+
+async def _serve(settings: Settings, broker: Broker, stopped: threading.Event, *, workers: list[str], ephemeral: bool) -> None:
+    console = Console()
+    problem: str | None = None
+    with StopSignals() as signals:
+        grace = settings.engine.grace_seconds
+        signals.on_first.append(
+            lambda: console.print(f"Ending: running jobs get {grace:g} s; a second Ctrl-C ends them at once ...")
+        )
+        if stopped.is_set():  # before the signals were the event loop's
+            signals.request()
+        with suppress(StopRequested):
+            async with AsyncExitStack() as ends:
+                starting = running_system(settings, broker, signals, workers=workers, ephemeral=ephemeral)
+                system = await signals.unless_requested(ends.enter_async_context(starting))
+                _announce(system, console)
+                problem = await signals.unless_requested(_broken(system))
+                typer.echo(f"Error: {problem}", err=True)
+    leave_threads_behind(1 if problem else 0)
+
+
+def _announce(system: System, console: Console) -> None:
+    url = system.gateway.url
+    console.print("broker  ", system.broker.description, markup=False, highlight=False)
+    console.print("engine  ", f"runs {', '.join(system.engine.workers)}", markup=False, highlight=False)
+    console.print("gateway ", f"{url}/tools   described by {url}/openapi.json", markup=False, highlight=False)
+    wanted = system.settings.gateway.port
+    if wanted and not url.endswith(f":{wanted}"):
+        console.print(f"Port {wanted} is taken by another program, so the gateway has a free one.", markup=False, highlight=False)
+    console.print("Ctrl-C ends all three.")
+
+
+async def _broken(system: System) -> str:
+    """Returns, with what to tell the user, when the engine or a broker of our own has ended by itself."""
+    engine = asyncio.create_task(system.engine.ended())
+    try:
+        while not engine.done():
+            if isinstance(system.broker, OwnedBroker) and not system.broker.running:
+                return "The broker ended by itself."
+            await asyncio.wait({engine}, timeout=_ALIVE_CHECK_SECONDS)
+        return str(engine.result())
+    finally:
+        engine.cancel()

@@ -1,0 +1,124 @@
+"""`headrace workers`, `headrace jobs` and `headrace job`: what there is, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from headrace.cli.common import BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, plain, settings_from
+from headrace.client import Client
+from headrace.core.status import JobStatus
+from headrace.errors import JobUnknown
+from headrace.models import Job, JobList, WorkerSummary
+from headrace.settings import Settings
+
+_STATUS_STYLES = {
+    JobStatus.COMPLETED: "green",
+    JobStatus.FAILED: "red",
+    JobStatus.RUNNING: "yellow",
+    JobStatus.CANCELLED: "dim",
+}
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def workers(bootstrap_servers: BootstrapServers = None, namespace: NamespaceOption = None, as_json: AsJson = False) -> None:
+    """List the workers: what each does, and how many engines run it."""
+    with errors_shown():
+        settings = settings_from(bootstrap_servers, namespace)
+        log_to_stderr(settings, default="WARNING")
+        summaries = asyncio.run(_workers(settings))
+    if as_json:
+        Console().print_json(data=[summary.to_wire() for summary in summaries])
+    else:
+        Console().print(workers_table(summaries))
+
+
+def jobs(
+    status: Annotated[JobStatus | None, typer.Option(help="Only jobs that stand so.")] = None,
+    worker: Annotated[str | None, typer.Option(help="Only jobs of this worker.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only jobs of this user.")] = None,
+    conversation: Annotated[str | None, typer.Option(help="Only jobs of this conversation.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
+    bootstrap_servers: BootstrapServers = None,
+    namespace: NamespaceOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    with errors_shown():
+        settings = settings_from(bootstrap_servers, namespace)
+        log_to_stderr(settings, default="WARNING")
+        wanted = {"status": status, "worker_name": worker, "user_id": user, "conversation_id": conversation}
+        page = asyncio.run(_jobs(settings, wanted, limit))
+    if as_json:
+        Console().print_json(data=page.to_wire())
+    else:
+        Console().print(jobs_table(page))
+
+
+def job(
+    job_id: Annotated[str, typer.Argument(help="The job's id, as a receipt or `headrace jobs` has it.")],
+    bootstrap_servers: BootstrapServers = None,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Print one job whole, with its result, traceback and attempts, as JSON."""
+    with errors_shown():
+        settings = settings_from(bootstrap_servers, namespace)
+        log_to_stderr(settings, default="WARNING")
+        found = asyncio.run(_job(settings, job_id))
+        if found is None:
+            raise JobUnknown(f"There is no job {job_id!r}. `headrace jobs` lists the newest.")
+    Console().print_json(data=found.to_wire())
+
+
+async def _job(settings: Settings, job_id: str) -> Job | None:
+    async with Client(settings) as client:
+        return await client.get_job(job_id)
+
+
+async def _workers(settings: Settings) -> list[WorkerSummary]:
+    async with Client(settings) as client:
+        return await client.list_workers()
+
+
+async def _jobs(settings: Settings, wanted: dict[str, Any], limit: int) -> JobList:
+    async with Client(settings) as client:
+        return await client.list_jobs(limit=limit, **wanted)
+
+
+def workers_table(summaries: list[WorkerSummary]) -> Table:
+    """Workers as a table for the terminal. What one does is cut where the terminal is narrow; what is typed elsewhere is not."""
+    rows = [(each.name, each.kind or "-", str(each.live_instances), each.category) for each in summaries]
+    table = Table(title="Workers", title_justify="left", box=SIMPLE_HEAD)
+    _add_whole_columns(table, ("worker", "kind", "live", "category"), rows)
+    table.add_column("what it does", no_wrap=True, overflow="ellipsis")
+    for row, each in zip(rows, summaries, strict=True):
+        table.add_row(*(plain(text) for text in (*row, each.description)))
+    return table
+
+
+def jobs_table(page: JobList) -> Table:
+    """Jobs as a table for the terminal; an error stands in a line of its own."""
+    rows = [(job.id, job.status.value, job.created_at.strftime("%m-%d %H:%M:%S")) for job in page.jobs]
+    table = Table(title="Jobs, newest first (times in UTC)", title_justify="left", box=SIMPLE_HEAD)
+    _add_whole_columns(table, ("job", "status", "created"), rows)
+    table.add_column("worker", no_wrap=True, overflow="ellipsis")
+    for (job_id, status, created), job in zip(rows, page.jobs, strict=True):
+        shown = Text(status, style=_STATUS_STYLES.get(job.status, ""))
+        table.add_row(plain(job_id), shown, created, plain(job.worker_name))
+        if job.error:
+            table.add_row(plain(f"{job.error.type}: {job.error.message}"[:200], style="red"))
+    return table
+
+
+def _add_whole_columns(table: Table, names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Columns that are as wide as what stands in them, however narrow the terminal is: their texts are there to be copied."""
+    for number, name in enumerate(names):
+        width = max(len(text) for text in (name, *(row[number] for row in rows)))
+        table.add_column(name, no_wrap=True, min_width=min(width, 40))

@@ -1,0 +1,330 @@
+"""A program that enqueues jobs and looks at them: a `Client` needs no engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from headrace.broker.discovery import settings_of_this_folder
+from headrace.core.status import JobStatus
+from headrace.core.topics import Topics
+from headrace.errors import ArgumentsInvalid, BrokerUnreachable, EnqueueTimeout, WorkerUnknown
+from headrace.kafka.log import KafkaLog
+from headrace.models import (
+    DEFAULT_TENANT,
+    CallContext,
+    Job,
+    JobList,
+    WorkerDefinition,
+    WorkerSummary,
+)
+from headrace.ports import Acknowledged, AppendFailed, Log, Outcome
+from headrace.settings import Settings, load_settings
+from headrace.submission import Arguments, Prepared, WorkerReference, ordering_key_of, plain_arguments, plain_context, prepare
+from headrace.views.job_queries import JobFilter
+from headrace.views.jobs import JobView
+from headrace.views.workers import WorkerDirectory
+
+_logger = logging.getLogger(__name__)
+
+
+ENQUEUE_SECONDS = 10.0
+_CATCH_UP_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a client's view of jobs has caught up with the log.
+
+    Attributes:
+        ready: whether `list_jobs` tells of everything that had happened when the client started.
+        behind: how many records it has yet to read.
+        detail: the same in words.
+    """
+
+    ready: bool
+    behind: int
+    detail: str
+
+
+class Client:
+    """Enqueues jobs, and looks at workers and jobs. An async context manager.
+
+    Args:
+        settings: from the environment when left out, with the broker that runs for this folder if it names none.
+        log: a cluster that is in use already; it stays open when the client stops.
+        view: begins to read the view of jobs at the start; otherwise the first look at jobs does.
+        view_path: file of that view; one in the data directory when left out.
+
+    Every method raises a `BrokerError` when the brokers cannot be reached.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        log: Log | None = None,
+        view: bool = False,
+        view_path: Path | None = None,
+    ) -> None:
+        self.settings = settings or (load_settings() if log else settings_of_this_folder())
+        self.topics = Topics(self.settings.namespace)
+        self._owns_log = log is None
+        self._log = log or KafkaLog(self.settings)
+        self._writer = self._log.writer()
+        self._directory = WorkerDirectory(
+            self._log, self.topics, presence_interval_seconds=self.settings.engine.presence_interval_seconds
+        )
+        self._wants_view = view
+        self._view_path = view_path or self.settings.data_directory / "views" / self.settings.namespace / "jobs.sqlite"
+        self._view: JobView | None = None
+        self._view_lock = asyncio.Lock()
+        self._local: dict[str, WorkerDefinition] = {}
+        self._partitions: dict[str, int] = {}
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Connects. Creates the topics that are missing. What was begun is ended again if it fails."""
+        try:
+            await self._log.create_topics([self.topics.workers, self.topics.job_state])
+            await self._writer.start()
+            await self._directory.start()
+            await self._directory.wait_ready(_CATCH_UP_SECONDS)
+            if self._wants_view:
+                await self._open_view()
+        except TimeoutError:
+            await self.stop()
+            raise BrokerUnreachable(
+                f"{self.settings.bootstrap_servers}: the workers could not be read within {_CATCH_UP_SECONDS:g} s."
+            ) from None
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Ends within a few seconds, also when the brokers are away."""
+        if self._view is not None:
+            await self._view.stop()
+            self._view = None
+        await self._directory.stop()
+        await self._writer.stop(timeout=2.0)
+        if self._owns_log:
+            await self._log.close()
+
+    # --- jobs -----------------------------------------------------------------------------------------------------------
+
+    async def enqueue(
+        self,
+        worker: WorkerReference,
+        args: Arguments,
+        ctx: CallContext | Mapping[str, Any] | None = None,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        ordering_key: str | None = None,
+        timeout: float = ENQUEUE_SECONDS,
+    ) -> Job:
+        """Accepts one job: it returns when all in-sync replicas have its record.
+
+        Args:
+            worker: the worker, its class, or its name.
+            args: a JSON object, or the worker's own model.
+            ctx: where the request comes from.
+            ordering_key: jobs of one worker with equal keys run one after another; the worker's `order_by` decides when left out.
+            timeout: seconds that all of it may take, most of all the wait for the acknowledgement.
+
+        Raises:
+            WorkerUnknown: no such worker is defined; nothing was written.
+            ArgumentsInvalid: the arguments do not fit; nothing was written.
+            PayloadTooLarge: arguments and context are over 512 KB; nothing was written.
+            EnqueueTimeout: no acknowledgement came in time.
+        """
+        jobs = await self.enqueue_many(worker, [args], ctx, tenant=tenant, ordering_key=ordering_key, timeout=timeout)
+        return jobs[0]
+
+    async def enqueue_many(
+        self,
+        worker: WorkerReference,
+        args: Sequence[Arguments],
+        ctx: CallContext | Mapping[str, Any] | None = None,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        ordering_key: str | None = None,
+        timeout: float = ENQUEUE_SECONDS,
+    ) -> list[Job]:
+        """Accepts many jobs of one worker, far faster than one after another.
+
+        Raises as `enqueue`. After an `EnqueueTimeout` some of the jobs may have been accepted.
+        """
+        started = time.monotonic()
+        try:
+            # The queue of a worker that had no job yet is made here, which takes what the brokers take.
+            async with asyncio.timeout(timeout):
+                definition = await self._definition(worker)
+                count = await self._partition_count(definition.name)
+        except TimeoutError:
+            raise BrokerUnreachable(
+                f"{self.settings.bootstrap_servers}: no answer within {timeout:g} s; nothing was accepted."
+            ) from None
+        topic = self.topics.jobs_name(definition.name)
+        context = plain_context(ctx)
+        shared = {"tenant": tenant, "ctx": context}
+        prepared = [
+            prepare(definition, plain, shared, ordering_key or ordering_key_of(definition.order_by, named), (topic, count))
+            for plain, named in (plain_arguments(each, worker) for each in args)
+        ]
+        offsets = await self._append(prepared, timeout, left=max(0.0, timeout - (time.monotonic() - started)))
+        jobs = [each.accepted(offset) for each, offset in zip(prepared, offsets, strict=True)]
+        if self._view is not None:
+            try:
+                await self._view.add_accepted(*jobs)
+            except Exception:  # the jobs are accepted, whatever becomes of a table on this machine
+                _logger.warning("accepted jobs are not in the view yet; it will read them from the log", exc_info=True)
+        return jobs
+
+    async def list_jobs(
+        self,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        status: str | None = None,
+        worker_name: str | None = None,
+        user_id: str | None = None,
+        conversation_id: str | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
+    ) -> JobList:
+        """A page of jobs, newest first.
+
+        Raises:
+            ArgumentsInvalid: the cursor is none that a page gave.
+        """
+        if status is not None and status not in set(JobStatus):
+            raise ArgumentsInvalid(f"{status!r} is no status; there are: {', '.join(JobStatus)}.")
+        view = await self._open_view()
+        job_filter = JobFilter(
+            tenant=tenant,
+            status=JobStatus(status) if status else None,
+            worker_name=worker_name,
+            user_id=user_id,
+            conversation_id=conversation_id,
+        )
+        return await view.list_jobs(job_filter, limit=limit, cursor=cursor)
+
+    async def get_job(self, job_id: str, *, tenant: str = DEFAULT_TENANT) -> Job | None:
+        """A job as it stands, whole; None when the tenant has no such job."""
+        view = await self._open_view()
+        return await view.get_job(job_id, tenant=tenant)
+
+    def readiness(self) -> Readiness:
+        """Whether the view of jobs has caught up, and how far it is."""
+        if self._view is None:
+            return Readiness(not self._wants_view, 0, "no view of jobs is open")
+        if (trouble := self._view.trouble) is not None:
+            return Readiness(False, self._view.behind, f"the view of jobs cannot be read on: {trouble}")
+        behind = self._view.behind
+        ready = self._view.caught_up
+        return Readiness(
+            ready, behind, "the view of jobs is up to date" if ready else f"the view of jobs is {behind} records behind"
+        )
+
+    # --- workers --------------------------------------------------------------------------------------------------------
+
+    async def worker_definitions(self, *, fresh_within: float | None = None) -> dict[str, WorkerDefinition]:
+        """All workers that were ever defined, by name.
+
+        Args:
+            fresh_within: waits up to so many seconds to read what stands in the log at the time of the call; otherwise, and
+                when that takes longer, the answer is what was read so far.
+        """
+        if fresh_within is not None:
+            with contextlib.suppress(TimeoutError):
+                await self._directory.catch_up(fresh_within)
+        return {**self._directory.definitions, **self._local}
+
+    async def list_workers(self) -> list[WorkerSummary]:
+        """All defined workers, by name, with how many live engines run each."""
+        return self._directory.summaries()
+
+    def define(self, definition: WorkerDefinition) -> None:
+        """Makes a worker known to this client before any engine has published it."""
+        self._local[definition.name] = definition
+
+    # --- inside ---------------------------------------------------------------------------------------------------------
+
+    async def _definition(self, worker: WorkerReference) -> WorkerDefinition:
+        if not isinstance(worker, str):
+            definition = (worker() if isinstance(worker, type) else worker).definition()
+            self._local.setdefault(definition.name, definition)
+            return definition
+        known = self._local.get(worker) or self._directory.definitions.get(worker)
+        if known is None:
+            await self._directory.catch_up(_CATCH_UP_SECONDS)
+            known = self._directory.definitions.get(worker)
+        if known is None:
+            names = ", ".join(sorted({*self._directory.definitions, *self._local})) or "none yet"
+            raise WorkerUnknown(
+                f"No worker named {worker!r} is defined. Defined are: {names}. A worker is defined when an engine with it starts."
+            )
+        return known
+
+    async def _partition_count(self, worker: str) -> int:
+        count = self._partitions.get(worker)
+        if count is None:
+            topic = self.topics.jobs(worker, self.settings.engine.partitions)
+            await self._log.create_topics([topic])
+            count = self._partitions[worker] = await self._log.partition_count(topic.name)
+        return count
+
+    async def _append(self, prepared: Sequence[Prepared], timeout: float, *, left: float) -> list[int]:
+        """Offsets of the records, in their order. Of `timeout` seconds, `left` are left."""
+        loop = asyncio.get_running_loop()
+        outcomes: list[Outcome | None] = [None] * len(prepared)
+        missing = len(prepared)
+        all_done = loop.create_future()
+
+        def done(index: int, outcome: Outcome) -> None:
+            nonlocal missing
+            outcomes[index] = outcome
+            missing -= 1
+            if not missing and not all_done.done():
+                all_done.set_result(None)
+
+        started = loop.time()
+        for index, each in enumerate(prepared):
+            self._writer.submit(each.target, [each.record], partial(done, index))
+        if prepared:
+            await asyncio.wait([all_done], timeout=left)
+        offsets = []
+        for each, outcome in zip(prepared, outcomes, strict=True):
+            if isinstance(outcome, AppendFailed) and not outcome.may_land and len(prepared) == 1:
+                # Made anew at the next call: the queue may have been deleted.
+                self._partitions.pop(each.job.worker_name, None)
+                raise outcome.reason
+            if not isinstance(outcome, Acknowledged):
+                waited = timeout if outcome is None else loop.time() - started
+                raise EnqueueTimeout(each.job.id, may_be_accepted=True, seconds=waited)
+            offsets.append(outcome.offset)
+        return offsets
+
+    async def _open_view(self) -> JobView:
+        async with self._view_lock:
+            if self._view is None:
+                view = JobView(self._log, self.topics, self._directory, self._view_path)
+                await view.start()
+                self._view = view
+                if not self._wants_view:
+                    await view.wait_caught_up(_CATCH_UP_SECONDS)
+            return self._view

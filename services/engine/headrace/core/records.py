@@ -1,0 +1,97 @@
+"""Keys and headers of records: what a reader needs to know of a record before it looks at its value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+from urllib.parse import quote
+
+from headrace.core.ownership import Version
+
+LEASE_PREFIX = b"lease/"
+CHECKPOINT_PREFIX = b"checkpoint/"
+DEFINITION_PREFIX = b"definition/"
+INSTANCE_PREFIX = b"instance/"
+
+SOURCE_HEADER = "headrace-source"
+VERSION_HEADER = "headrace-version"
+STATUS_HEADER = "headrace-status"
+
+
+class LeaseKey(NamedTuple):
+    """Whose lease a record of `job-state` is about."""
+
+    worker: str
+    partition: int
+    instance_id: str
+
+
+def lease_key(worker: str, partition: int, instance_id: str) -> bytes:
+    """Key of the lease records of one instance for one job partition."""
+    return f"lease/{worker}/{partition}/{instance_id}".encode()
+
+
+def parse_lease_key(key: bytes) -> LeaseKey | None:
+    """The parts of a lease record's key, or None for any other key."""
+    parts = key.split(b"/")
+    if len(parts) != 4 or parts[0] != b"lease" or not parts[2].isdigit():
+        return None
+    return LeaseKey(parts[1].decode(errors="replace"), int(parts[2]), parts[3].decode(errors="replace"))
+
+
+def definition_key(worker: str) -> bytes:
+    return DEFINITION_PREFIX + worker.encode()
+
+
+def instance_key(instance_id: str) -> bytes:
+    return INSTANCE_PREFIX + instance_id.encode()
+
+
+def memory_key(tenant: str, user_id: str, conversation_id: str, record_id: str) -> bytes:
+    """Key of a record of `memory`. Each part is percent-encoded, so that a slash in one cannot make it another."""
+    return "/".join(quote(part, safe="") for part in (tenant, user_id, conversation_id, record_id)).encode()
+
+
+def conversation_key(tenant: str, user_id: str, conversation_id: str) -> str:
+    """What decides the partition of `memory` in which all records of a conversation stand."""
+    return "/".join(quote(part, safe="") for part in (tenant, user_id, conversation_id))
+
+
+class SnapshotHeaders(NamedTuple):
+    """What the headers of a snapshot tell: which job record it is about, its version and the job's status."""
+
+    worker: str
+    partition: int
+    offset: int
+    version: Version
+    status: str
+
+
+def source_header(worker: str, partition: int, offset: int) -> tuple[str, bytes]:
+    return SOURCE_HEADER, f"{worker}/{partition}/{offset}".encode()
+
+
+def version_header(version: Version) -> tuple[str, bytes]:
+    return VERSION_HEADER, b"%d/%d/%d" % version
+
+
+def status_header(status: str) -> tuple[str, bytes]:
+    return STATUS_HEADER, status.encode()
+
+
+def parse_snapshot_headers(headers: Iterable[tuple[str, bytes]]) -> SnapshotHeaders | None:
+    """The headers of a snapshot, or None if they are missing or damaged."""
+    found = dict(headers)
+    try:
+        worker, partition, offset = found[SOURCE_HEADER].split(b"/")
+        epoch, attempt, sequence = found[VERSION_HEADER].split(b"/")
+        status = found[STATUS_HEADER].decode()
+        return SnapshotHeaders(
+            worker.decode(),
+            int(partition),
+            int(offset),
+            Version(int(epoch), int(attempt), int(sequence)),
+            status,
+        )
+    except (KeyError, ValueError, AttributeError):  # AttributeError: a header without a value
+        return None

@@ -1,0 +1,126 @@
+"""The snapshots of a job: what each move of its life writes to `job-state`, as plain JSON objects.
+
+They are made from the job record as it was read, so that fields which this version does not know live on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.core.ownership import Version
+from headrace.core.status import JobStatus, check_move
+
+ATTEMPTS_KEPT = 20
+TRACEBACK_LIMIT_BYTES = 16 * 1024
+ARGUMENTS_REPEATED_BYTES = 32 * 1024
+
+Snapshot = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Under whose name snapshots of a partition are written: the instance and the epoch of its claim."""
+
+    instance_id: str
+    epoch: int
+
+
+def version_of(snapshot: Mapping[str, Any]) -> Version:
+    return Version(snapshot["epoch"], snapshot["attempt"], snapshot["sequence"])
+
+
+def queued(record: Mapping[str, Any], source: Mapping[str, Any] | None, *, repeat_arguments: bool = True) -> Snapshot:
+    """A job as it was accepted, before anyone has written of it. It is where every life starts, and is not itself written."""
+    snapshot = dict(record)
+    if not repeat_arguments:
+        del snapshot["args"]
+    snapshot.update(
+        status=JobStatus.QUEUED, updatedAt=record["createdAt"], attempt=0, sequence=0, epoch=-1, attempts=[], source=source
+    )
+    return snapshot
+
+
+def running(before: Snapshot, writer: Writer, now: str) -> Snapshot:
+    """A new attempt begins. An attempt that was left running by a former owner is written down as interrupted."""
+    attempts = before["attempts"]
+    if attempts and attempts[-1]["status"] == "running":
+        attempts = [*attempts[:-1], {**attempts[-1], "status": "interrupted", "finishedAt": now}]
+    else:
+        check_move(before["status"], JobStatus.RUNNING)
+    number = before["attempt"] + 1
+    begun = {
+        "attempt": number,
+        "epoch": writer.epoch,
+        "instanceId": writer.instance_id,
+        "startedAt": now,
+        "status": "running",
+    }
+    return {
+        **before,
+        "status": JobStatus.RUNNING,
+        "updatedAt": now,
+        "startedAt": before.get("startedAt") or now,
+        "epoch": writer.epoch,
+        "attempt": number,
+        "sequence": 1,
+        "instanceId": writer.instance_id,
+        "attempts": [*attempts[1 - ATTEMPTS_KEPT :], begun],
+    }
+
+
+def _ended(before: Snapshot, status: JobStatus, attempt_status: str, now: str, extra: Mapping[str, Any]) -> Snapshot:
+    check_move(before["status"], status)
+    attempts = before["attempts"]
+    last = {**attempts[-1], "status": attempt_status, "finishedAt": now}
+    if "error" in extra:
+        last["error"] = {"type": extra["error"]["type"], "message": extra["error"]["message"]}
+    return {
+        **before,
+        "status": status,
+        "updatedAt": now,
+        "sequence": before["sequence"] + 1,
+        "attempts": [*attempts[:-1], last],
+        **extra,
+    }
+
+
+def completed(before: Snapshot, result: Any, now: str) -> Snapshot:
+    """The attempt returned."""
+    return _ended(before, JobStatus.COMPLETED, "completed", now, {"result": result, "finishedAt": now})
+
+
+def failed(before: Snapshot, error: Mapping[str, Any], now: str) -> Snapshot:
+    """The attempt raised."""
+    return _ended(before, JobStatus.FAILED, "failed", now, {"error": error, "finishedAt": now})
+
+
+def interrupted(before: Snapshot, now: str) -> Snapshot:
+    """The attempt was stopped for reasons that are not the job's: it waits for another, and has not failed."""
+    return _ended(before, JobStatus.QUEUED, "interrupted", now, {})
+
+
+def refused(before: Snapshot, writer: Writer, error: Mapping[str, Any], now: str) -> Snapshot:
+    """The job cannot be started at all, and fails without an attempt."""
+    check_move(before["status"], JobStatus.FAILED)
+    return {
+        **before,
+        "status": JobStatus.FAILED,
+        "updatedAt": now,
+        "finishedAt": now,
+        "epoch": writer.epoch,
+        "sequence": before["sequence"] + 1,
+        "instanceId": writer.instance_id,
+        "error": error,
+    }
+
+
+def shorten(text: str, limit: int = TRACEBACK_LIMIT_BYTES) -> str:
+    """`text` in at most `limit` bytes of UTF-8; where it is longer, its middle is left out."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= limit:
+        return text
+    mark = "\n... shortened ...\n"
+    half = (limit - len(mark)) // 2
+    return encoded[:half].decode(errors="ignore") + mark + encoded[-half:].decode(errors="ignore")

@@ -1,0 +1,117 @@
+"""The topics of a namespace: their names, and the settings without which a promise of headrace would not hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+JOB_STATE_PARTITIONS = 16
+MEMORY_PARTITIONS = 8
+DEAD_LETTER_PARTITIONS = 4
+
+_HOUR = 3_600_000
+_DAY = 24 * _HOUR
+
+_GUARDED = frozenset({"cleanup.policy", "retention.ms", "retention.bytes"})
+
+WORKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topic:
+    """A topic as headrace needs it.
+
+    Attributes:
+        partitions: given once; keys and ids would move if it changed.
+        configuration: topic settings, as Kafka spells them, all values text.
+        guarded: names of settings that must be as given also in a topic that exists already, else data would be lost.
+    """
+
+    name: str
+    partitions: int
+    configuration: Mapping[str, str] = field(default_factory=dict)
+    guarded: frozenset[str] = _GUARDED
+
+
+_COMPACT = {
+    "cleanup.policy": "compact",
+    # Compaction never touches the active segment: roll it often, and start on a small part of dirty records.
+    "segment.ms": str(_HOUR // 3),
+    "segment.bytes": str(64 * 1024 * 1024),
+    "min.cleanable.dirty.ratio": "0.1",
+    "max.compaction.lag.ms": str(_DAY),
+    "delete.retention.ms": str(_DAY),
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+}
+_KEEP = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+
+# A snapshot holds arguments, context, result and traceback: all of them at their limits, and room for the rest.
+_LARGEST_RECORD = {"max.message.bytes": str(2 * 1024 * 1024)}
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The names and settings of all topics of one namespace."""
+
+    namespace: str
+
+    def jobs(self, worker: str, partitions: int = 8) -> Topic:
+        """The queue of one worker. Kafka never deletes from it by age or size."""
+        return Topic(name=self.jobs_name(worker), partitions=partitions, configuration={**_KEEP, **_LARGEST_RECORD})
+
+    def jobs_name(self, worker: str) -> str:
+        return f"{self.namespace}.jobs.{worker}"
+
+    def worker_of(self, topic_name: str) -> str | None:
+        """The worker whose queue the topic is, or None for every other topic."""
+        prefix = f"{self.namespace}.jobs."
+        return topic_name[len(prefix) :] if topic_name.startswith(prefix) else None
+
+    @property
+    def job_state(self) -> Topic:
+        """The newest snapshot of every job, and the claims of job partitions."""
+        return Topic(
+            name=f"{self.namespace}.job-state",
+            partitions=JOB_STATE_PARTITIONS,
+            configuration={
+                **_COMPACT,
+                **_LARGEST_RECORD,
+                "min.compaction.lag.ms": str(_HOUR),
+                "message.timestamp.type": "LogAppendTime",
+            },
+            guarded=_GUARDED | {"message.timestamp.type", "min.compaction.lag.ms"},
+        )
+
+    @property
+    def workers(self) -> Topic:
+        """Each worker's definition, and each live engine."""
+        return Topic(name=f"{self.namespace}.workers", partitions=1, configuration=dict(_COMPACT))
+
+    @property
+    def memory(self) -> Topic:
+        """The entries and compactions of conversations; one partition for each conversation."""
+        return Topic(
+            name=f"{self.namespace}.memory",
+            partitions=MEMORY_PARTITIONS,
+            configuration={**_COMPACT, **_LARGEST_RECORD},
+        )
+
+    @property
+    def dead_letters(self) -> Topic:
+        """The original bytes of what could not be done, for 30 days."""
+        return Topic(
+            name=f"{self.namespace}.dead-letters",
+            partitions=DEAD_LETTER_PARTITIONS,
+            configuration={
+                "cleanup.policy": "delete",
+                "retention.ms": str(30 * _DAY),
+                "retention.bytes": "-1",
+                **_LARGEST_RECORD,
+            },
+        )
+
+    def group(self, worker: str) -> str:
+        """The consumer group of a worker's engines."""
+        return f"{self.namespace}.{worker}"

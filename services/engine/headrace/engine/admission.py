@@ -1,0 +1,132 @@
+"""From a fetched record to a job in hand, or to the reason why there can be none."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import orjson
+from pydantic import ValidationError
+
+from headrace.codec import decode_object, describe_problems, plain_validator
+from headrace.core import snapshots
+from headrace.core.status import JobStatus
+from headrace.core.timestamps import format_timestamp
+from headrace.engine.partition import OwnedPartition, Work
+from headrace.errors import ArgumentsInvalid, RecordUndecodable
+from headrace.models import CallContext, Job, JobRecord
+from headrace.ports import Record
+from headrace.worker import AbstractWorker
+
+_check_record = plain_validator(JobRecord)
+
+_MESSAGE_LIMIT_BYTES = 4 * 1024
+# A snapshot repeats what the record has, and a result comes on top: both together must fit into the topic.
+_RECORD_LIMIT_BYTES = 1024 * 1024
+
+Reason = Literal["undecodable", "worker_unknown", "arguments_invalid"]
+
+
+class NotAdmitted(Exception):
+    """A record that no attempt can be made of.
+
+    Attributes:
+        work: what is to be written as failed; None where the record has no readable job id.
+    """
+
+    def __init__(self, reason: Reason, message: str, work: Work | None) -> None:
+        self.reason: Reason = reason
+        # It goes into a header and a snapshot, which must fit however much is wrong with the record.
+        self.message = snapshots.shorten(message, _MESSAGE_LIMIT_BYTES)
+        super().__init__(self.message)
+        self.work = work
+
+
+def admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]) -> Work:
+    """The job that a record holds, ready to wait for its start.
+
+    Raises:
+        NotAdmitted: the bytes are no job, the job is for another worker, or its arguments do not fit.
+    """
+    try:
+        raw = decode_object(record.value)
+    except RecordUndecodable as error:
+        raise NotAdmitted("undecodable", str(error), None) from None
+    source = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+    if len(record.value or b"") > _RECORD_LIMIT_BYTES:
+        raise NotAdmitted(
+            "undecodable",
+            f"the record takes more than {_RECORD_LIMIT_BYTES} bytes",
+            _remains(raw, record, partition, worker, source),
+        )
+    try:
+        work = _decode(raw, record, partition, source)
+    except ValidationError as error:
+        problem = describe_problems(error)
+        raise NotAdmitted(
+            "undecodable", f"the record is no job: {problem}", _remains(raw, record, partition, worker, source)
+        ) from None
+    if raw["workerName"] != worker.name:
+        message = f"the job is for worker {raw['workerName']!r}, and stands in the queue of {worker.name!r}"
+        raise NotAdmitted("worker_unknown", message, work)
+    try:
+        work.arguments = worker.parse_arguments(raw["args"])
+    except ArgumentsInvalid as error:
+        raise NotAdmitted("arguments_invalid", str(error), work) from None
+    except Exception as error:  # a validator of the user's own can raise anything
+        raise NotAdmitted("arguments_invalid", f"validating the arguments raised {error!r}", work) from None
+    key = raw.get("orderingKey")
+    work.lane = None if key is None else (record.partition, key)
+    return work
+
+
+def _decode(raw: dict[str, Any], record: Record, partition: OwnedPartition, source: dict[str, Any]) -> Work:
+    _check_record(raw)
+    repeat = len(record.value or b"") <= snapshots.ARGUMENTS_REPEATED_BYTES or (
+        len(orjson.dumps(raw["args"])) <= snapshots.ARGUMENTS_REPEATED_BYTES
+    )
+    snapshot = snapshots.queued(raw, source, repeat_arguments=repeat)
+    if partition.begun and (known := partition.begun.pop(record.offset, None)) is not None:
+        _continue(snapshot, known.snapshot)
+    return Work(partition, record.offset, None, snapshot, raw)
+
+
+def job_of(work: Work) -> Job:
+    """The job as its worker sees it: as it was accepted, with what former attempts left."""
+    return Job.model_validate({**work.snapshot, "args": work.record["args"]})
+
+
+def _continue(snapshot: snapshots.Snapshot, earlier: bytes | None) -> None:
+    """Takes over what a former owner wrote of the job: its attempts go on counting."""
+    try:
+        before = decode_object(earlier)
+    except RecordUndecodable:
+        return
+    if before.get("status") not in (JobStatus.QUEUED, JobStatus.RUNNING) or not isinstance(before.get("attempts"), list):
+        return
+    for name in ("status", "updatedAt", "startedAt", "epoch", "attempt", "sequence", "attempts", "instanceId"):
+        if name in before:
+            snapshot[name] = before[name]
+
+
+def _remains(
+    raw: dict[str, Any], record: Record, partition: OwnedPartition, worker: AbstractWorker[Any], source: dict[str, Any]
+) -> Work | None:
+    """A job of which only the id is sure, so that its sender finds it as failed."""
+    job_id = raw.get("id")
+    if not isinstance(job_id, str) or not 1 <= len(job_id) <= 100 or "/" in job_id:
+        return None
+    tenant = raw.get("tenant")
+    bare: dict[str, Any] = {
+        "schemaVersion": 1,
+        "id": job_id,
+        "tenant": tenant if isinstance(tenant, str) and 1 <= len(tenant) <= 200 else "default",
+        "workerName": worker.name,
+        "createdAt": format_timestamp(max(record.timestamp, 0)),
+        "args": {},
+    }
+    try:
+        context = CallContext.model_validate(raw.get("ctx") or {})
+    except ValidationError:
+        context = CallContext()
+    snapshot = snapshots.queued({**bare, "ctx": context.to_wire()}, source)
+    return Work(partition, record.offset, None, snapshot)

@@ -1,0 +1,274 @@
+"""The lanes at work: starts jobs when they may start, runs them, and writes down what came of each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from headrace.core import snapshots
+from headrace.core.lanes import Lanes
+from headrace.core.timestamps import format_timestamp
+from headrace.engine.admission import job_of
+from headrace.engine.journal import Journal
+from headrace.engine.outcome import describe_error, encode_result
+from headrace.engine.partition import OwnedPartition, Phase, Statistics, Work
+from headrace.errors import BrokerUnreachable, JobFailed
+from headrace.ports import LogWriter
+from headrace.worker import AbstractWorker, JobContext, JobServices
+
+_logger = logging.getLogger(__name__)
+
+_SETTLE_SECONDS = 5.0
+_CANCEL_SECONDS = 1.0
+_AGAIN_SECONDS = 1.0
+_MOST_OUTAGES = 60
+
+
+class Dispatcher:
+    """Runs the jobs of one worker, from all its partitions.
+
+    A job's life here: `waiting` in a lane -> `starting` (its `running` snapshot is under way) -> `running` -> `ending` (its last
+    snapshot is under way) -> gone. Only an acknowledgement moves a job on.
+
+    Args:
+        claim_lost: called when nothing more may be written about a partition.
+    """
+
+    def __init__(
+        self,
+        worker: AbstractWorker[Any],
+        slots: int,
+        services: JobServices,
+        journal: tuple[LogWriter, str],
+        claim_lost: Callable[[OwnedPartition, Exception], None],
+    ) -> None:
+        self._worker = worker
+        # A Job is made for those alone who look at it.
+        self._overridden = type(worker).process_job is not AbstractWorker.process_job
+        self._services = services
+        self._lanes: Lanes[Work] = Lanes(slots)
+        self._journal = Journal(*journal, self._acknowledged, claim_lost)
+        self._scheduled = False
+        self._open = True
+        self._draining = False
+        self._held: list[Work] = []
+        self._running: set[Work] = set()
+        self.progressed = asyncio.Event()
+        self.statistics = Statistics()
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for their start."""
+        return len(self._lanes)
+
+    @property
+    def running(self) -> int:
+        """How many attempts run."""
+        return len(self._running)
+
+    def admit(self, work: Work) -> None:
+        """Takes in a job; those of one lane in the order of the log."""
+        work.partition.works[work.offset] = work
+        self._lanes.add(work)
+        if not self.statistics.fetched:
+            self.statistics.first_fetched_at = time.perf_counter()
+        self.statistics.fetched += 1
+        self._schedule()
+
+    def refuse(self, work: Work, error: dict[str, Any]) -> None:
+        """Writes a job as failed that cannot be started. It waits for nobody."""
+        work.lane = None
+        work.phase = Phase.ENDING
+        work.partition.works[work.offset] = work
+        self._journal.write(work, snapshots.refused(work.snapshot, work.partition.writer, error, self._now()))
+
+    def suspend(self) -> None:
+        """Until `resume`, nothing starts; what runs goes on. So it is while a group deals out its partitions anew."""
+        self._open = False
+
+    def resume(self) -> None:
+        """Jobs may start again, those first whose start was acknowledged meanwhile."""
+        if self._draining:
+            return
+        self._open = True
+        held, self._held = self._held, []
+        for work in held:
+            self._run(work)
+        self._schedule()
+
+    def drop(self, partition: OwnedPartition) -> list[asyncio.Task[Any]]:
+        """Forgets a partition that is lost, and stops its attempts: returns those that are being stopped."""
+        partition.live = False
+        self._lanes.drop(lambda work: work.partition is partition)
+        stopped = []
+        for work in list(partition.works.values()):
+            if work.phase is Phase.STARTING:
+                self._lanes.free_slot()
+            elif work.task is not None and work.phase is Phase.RUNNING:
+                self._stop(work)
+                stopped.append(work.task)
+            if work.phase is not Phase.WAITING and work.phase is not Phase.RUNNING:
+                self._lanes.leave_lane(work)
+        partition.works.clear()
+        self._held = [work for work in self._held if work.partition is not partition]
+        return stopped
+
+    async def drain(self, seconds: float) -> bool:
+        """Lets running attempts go on for so long, then interrupts them, and waits for their records.
+
+        Returns False when an attempt would not stop: a plain function in a thread.
+        """
+        self._open = False
+        self._draining = True
+        held, self._held = self._held, []
+        for work in held:
+            self._never_ran(work)
+        tasks = {work.task for work in self._running if work.task}
+        if tasks and seconds > 0:
+            await asyncio.wait(tasks, timeout=seconds)
+        left = {work.task for work in self._running if work.task}
+        for work in list(self._running):
+            self._stop(work)
+        if left:
+            await asyncio.wait(left, timeout=_CANCEL_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            # The brokers may be away: then what was written last is void, and the next owner runs those jobs again.
+            await asyncio.wait_for(self._journal.settled(), _SETTLE_SECONDS)
+        return not self._running
+
+    def _stop(self, work: Work) -> None:
+        work.stopped = True
+        if work.task is not None:
+            work.task.cancel()
+            work.task.add_done_callback(lambda _: self._end_unbegun(work))
+
+    def _end_unbegun(self, work: Work) -> None:
+        """A task that is cancelled before its first step ends without having run any of its code."""
+        if work in self._running:
+            self._over(work, None, asyncio.CancelledError())
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._start_all)
+
+    def _start_all(self) -> None:
+        self._scheduled = False
+        if not self._open:
+            return
+        now = self._now()
+        while (work := self._lanes.take()) is not None:
+            work.phase = Phase.STARTING
+            self._journal.write(work, snapshots.running(work.snapshot, work.partition.writer, now))
+
+    def _acknowledged(self, works: list[Work]) -> None:
+        for work in works:
+            if not work.partition.live:
+                continue
+            if work.phase is Phase.STARTING:
+                self._run(work)
+            elif work.phase is Phase.ENDING:
+                self._ended(work)
+            elif not self._draining:
+                asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._start_again, work)
+        self.statistics.last_ended_at = time.perf_counter()
+        self.progressed.set()
+
+    def _run(self, work: Work) -> None:
+        if self._draining:
+            self._never_ran(work)
+            return
+        if not self._open:
+            self._held.append(work)
+            return
+        work.phase = Phase.RUNNING
+        number = work.snapshot["attempt"]
+        token = (work.partition.writer.epoch, number)
+        ctx = JobContext(partial(job_of, work), attempt=number, services=self._services, fencing_token=token)
+        ctx._arguments = work.arguments
+        # Made directly: the loop's own `create_task` costs as much again, and adds a name that nobody reads.
+        work.task = asyncio.Task(self._attempt(work, ctx), loop=asyncio.get_running_loop())
+        self._running.add(work)
+
+    async def _attempt(self, work: Work, ctx: JobContext) -> None:
+        """Runs a job to its end. What it raises is written down, also an attempt to end the process: it costs that job alone."""
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            if self._overridden:
+                result = await self._worker.process_job(ctx.job, ctx)
+            else:
+                result = await self._worker._process(ctx)
+        except asyncio.CancelledError as cancelled:
+            error = JobFailed(f"The worker cancelled its own job: {cancelled!r}.")
+        except (SystemExit, KeyboardInterrupt) as ending:
+            error = JobFailed(f"The worker tried to end the process: {ending!r}.")
+        except GeneratorExit:
+            raise  # the event loop is closed, and nothing can be written any more
+        except BaseException as raised:
+            error = raised
+        self._over(work, result, error)
+
+    def _never_ran(self, work: Work) -> None:
+        """The start was acknowledged when the engine had begun to stop: the attempt is over before it began."""
+        self._lanes.free_slot()
+        self._interrupt(work)
+
+    def _over(self, work: Work, result: Any, error: BaseException | None) -> None:
+        self._lanes.free_slot()
+        self._running.discard(work)
+        work.task = None
+        self._schedule()
+        if not work.partition.live:
+            self._lanes.leave_lane(work)  # a lost partition's outcome is void
+        elif error is not None and (work.stopped or _is_outage(error, work)):
+            # Whatever it raised on its way out, it was the engine that stopped it, or a broker that was away: no failure.
+            self._interrupt(work)
+        else:
+            work.phase = Phase.ENDING
+            self._journal.write(work, self._outcome(work, result, error))
+
+    def _outcome(self, work: Work, result: Any, error: BaseException | None) -> snapshots.Snapshot:
+        if error is None:
+            try:
+                return snapshots.completed(work.snapshot, encode_result(result), self._now())
+            except JobFailed as failure:
+                error = failure
+        described = describe_error(error)
+        _logger.warning(
+            "job %s of %s failed: %s: %s", work.snapshot["id"], self._worker.name, described["type"], described["message"]
+        )
+        return snapshots.failed(work.snapshot, described, self._now())
+
+    def _interrupt(self, work: Work) -> None:
+        work.phase = Phase.INTERRUPTED
+        self._journal.write(work, snapshots.interrupted(work.snapshot, self._now()))
+
+    def _start_again(self, work: Work) -> None:
+        """What a broker that was away has interrupted runs again, here and before the others of its key."""
+        if work.partition.live and not self._draining:
+            work.phase = Phase.WAITING
+            self._lanes.put_back(work)
+            self._schedule()
+
+    def _ended(self, work: Work) -> None:
+        partition = work.partition
+        partition.watermark.finish(work.offset)
+        partition.works.pop(work.offset, None)
+        self.statistics.ended += 1
+        if work.lane is not None:
+            self._lanes.leave_lane(work)
+            self._schedule()
+
+    def _now(self) -> str:
+        return format_timestamp(self._services.now())
+
+
+def _is_outage(error: BaseException, work: Work) -> bool:
+    """Whether a broker that was away ended the attempt; not again and again: a worker may ask a broker that never comes."""
+    return isinstance(error, BrokerUnreachable) and work.snapshot["attempt"] < _MOST_OUTAGES

@@ -1,0 +1,276 @@
+"""The engine: a process's face to its workers, their groups, and the log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self
+
+from headrace.broker.discovery import settings_of_this_folder
+from headrace.client import Client
+from headrace.core.identifiers import fresh_id
+from headrace.engine.group import Environment, WorkerGroup
+from headrace.engine.partition import Statistics
+from headrace.engine.presence import Presence
+from headrace.errors import ConfigurationError, HeadraceError
+from headrace.kafka.log import KafkaLog
+from headrace.memory import BoundMemory, StoreOptions, TopicMemoryStore
+from headrace.models import CallContext, Job, JobList, WorkerSummary
+from headrace.ports import Log
+from headrace.runtime import StopRequested, StopSignals
+from headrace.settings import Settings, load_settings
+from headrace.submission import Arguments
+from headrace.worker import AbstractWorker, JobServices
+
+_logger = logging.getLogger(__name__)
+
+_WRITER_STOP_SECONDS = 5.0
+_WORKER_CLOSE_SECONDS = 5.0
+
+
+class WorkerEngine:
+    """Runs the jobs of its workers, together with all other engines that have them. An async context manager.
+
+        engine = WorkerEngine()
+        engine.register_worker(SendDigest())
+        await engine.run()                      # until SIGTERM or SIGINT
+
+    Args:
+        settings: from the environment when left out, with the broker that runs for this folder if it names none.
+        log: a cluster that is in use already; it stays open when the engine stops.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, log: Log | None = None) -> None:
+        self.settings = settings or (load_settings() if log else settings_of_this_folder())
+        self._owns_log = log is None
+        self._log = log or KafkaLog(self.settings)
+        self._client = Client(self.settings, log=self._log)
+        self.topics = self._client.topics
+        self.instance_id = fresh_id(_now(), os.urandom(10))
+        self._writer = self._log.writer()
+        view_path = self.settings.data_directory / "views" / self.settings.namespace / "memory.sqlite"
+        # It connects when a job first uses it.
+        self._memory = TopicMemoryStore(self._log, self.topics, StoreOptions(view_path=view_path))
+        self._workers: dict[str, AbstractWorker[Any]] = {}
+        self._groups: list[WorkerGroup] = []
+        self._executors: list[ThreadPoolExecutor] = []
+        self._presence: Presence | None = None
+        self._presence_task: asyncio.Task[None] | None = None
+        self._started = False
+        self._workers_closed = False
+        self._hurried = asyncio.Event()
+        self._broken = asyncio.Event()
+        self._crash: BaseException | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop(grace_seconds=0)
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.stop()
+
+    @property
+    def workers(self) -> Mapping[str, AbstractWorker[Any]]:
+        """The registered workers, by name."""
+        return self._workers
+
+    @property
+    def statistics(self) -> dict[str, Statistics]:
+        """What each worker has done in this engine since its start, by name."""
+        return {group.worker.name: group.dispatcher.statistics for group in self._groups}
+
+    def register_worker(self, worker: AbstractWorker[Any] | type[AbstractWorker[Any]]) -> None:
+        """Adds a worker, which this engine runs from its start on.
+
+        Raises:
+            ConfigurationError: the engine runs already, the name is taken, or the worker has no usable name.
+        """
+        if self._started:
+            raise ConfigurationError("Register workers before the engine starts.")
+        made = worker() if isinstance(worker, type) else worker
+        definition = made.definition()
+        if definition.name in self._workers:
+            raise ConfigurationError(f"Two workers are named {definition.name!r}: give one another name.")
+        self._workers[definition.name] = made
+        self._client.define(definition)
+
+    async def start(self) -> None:
+        """Creates the topics that are missing, says which workers there are, and begins to run jobs."""
+        if not self._workers:
+            raise ConfigurationError("The engine has no worker: register one before it starts.")
+        self._started = True
+        topics, settings = self.topics, self.settings.engine
+        await self._log.create_topics(
+            [
+                topics.workers,
+                topics.job_state,
+                topics.dead_letters,
+                topics.memory,
+                *(topics.jobs(name, settings.partitions) for name in self._workers),
+            ]
+        )
+        await self._writer.start()
+        await self._client.start()
+        definitions = [worker.definition() for worker in self._workers.values()]
+        self._presence = Presence(self._writer, topics.workers.name, self.instance_id, definitions, _now)
+        await self._presence.publish()
+        self._groups = [WorkerGroup(worker, self._environment(worker)) for worker in self._workers.values()]
+        await asyncio.gather(*(group.start() for group in self._groups))
+        self._presence_task = asyncio.create_task(self._presence.keep_up(settings.presence_interval_seconds))
+
+    def _environment(self, worker: AbstractWorker[Any]) -> Environment:
+        slots = worker.concurrency or self.settings.engine.concurrency
+        executor = ThreadPoolExecutor(slots, thread_name_prefix=f"headrace-{worker.name}")
+        self._executors.append(executor)
+        services = JobServices(now=_now, memory=self._memory_for, executor=executor)
+        return Environment(self._log, self.topics, self.settings.engine, self.instance_id, self._writer, services, self._crashed)
+
+    def _memory_for(self, job: Job) -> BoundMemory:
+        return BoundMemory(self._memory, job.tenant, job.id)
+
+    async def stop(self, *, grace_seconds: float | None = None) -> bool:
+        """Starts nothing more, gives running attempts `grace_seconds`, commits what has ended, and leaves the groups.
+
+        What did not end in time waits for its next attempt, in another engine or after a restart; it has not failed.
+        Returns False when an attempt runs on all the same, in a thread: then only the end of the process ends it.
+        """
+        grace = self.settings.engine.grace_seconds if grace_seconds is None else grace_seconds
+        drained = await self._drain(grace)
+        await asyncio.gather(*(group.stop() for group in self._groups))
+        self._groups = []
+        await self._close_workers()
+        if self._presence_task is not None:
+            self._presence_task.cancel()
+            await asyncio.gather(self._presence_task, return_exceptions=True)
+        if self._presence is not None:
+            await self._presence.withdraw()
+        for executor in self._executors:
+            executor.shutdown(wait=False, cancel_futures=True)
+        await self._memory.stop()
+        await self._client.stop()
+        await self._writer.stop(timeout=_WRITER_STOP_SECONDS)
+        if self._owns_log:
+            await self._log.close()
+        return all(drained)
+
+    async def _close_workers(self) -> None:
+        if not self._workers_closed:
+            self._workers_closed = True
+            await asyncio.gather(*(_close(worker) for worker in self._workers.values()))
+
+    def hurry(self) -> None:
+        """Takes the grace away from a stop, be it under way or to come: running attempts are interrupted at once."""
+        self._hurried.set()
+
+    async def _drain(self, grace: float) -> list[bool]:
+        draining = asyncio.gather(*(group.drain(grace) for group in self._groups))
+        hurried = asyncio.create_task(self._hurried.wait())
+        try:
+            waited_for: set[asyncio.Future[Any]] = {draining, hurried}
+            await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+            if not draining.done():
+                draining.cancel()  # the waiting alone; the attempts are stopped by what follows
+                await asyncio.gather(draining, return_exceptions=True)
+                return await asyncio.gather(*(group.drain(0) for group in self._groups))
+            return draining.result()
+        finally:
+            draining.cancel()
+            hurried.cancel()
+
+    async def run(self) -> bool:
+        """Runs until SIGTERM or SIGINT, then stops with the grace of the settings; a second signal ends the grace.
+
+        Returns what `stop` returns.
+
+        Raises:
+            HeadraceError: the engine could not start, or a part of it ended by an error that nobody expected.
+        """
+        with StopSignals() as signals:
+            signals.on_first.append(self._say_grace)
+            signals.on_further.append(self.hurry)
+            try:
+                with contextlib.suppress(StopRequested):
+                    await signals.unless_requested(self.start())
+                    _logger.info("engine %s runs %s", self.instance_id, ", ".join(self._workers))
+                    await signals.unless_requested(self.ended())
+            finally:
+                drained = await self.stop()
+        if self._crash is not None:
+            raise await self.ended() from self._crash
+        return drained
+
+    def _say_grace(self) -> None:
+        grace = self.settings.engine.grace_seconds
+        _logger.info("engine %s stops: running jobs get %g s; a second Ctrl-C ends them at once", self.instance_id, grace)
+
+    async def ended(self) -> HeadraceError:
+        """Returns when a part of the engine has ended by an error that nobody expected; it must then be stopped.
+
+        What it returns says so, for whoever wants to raise it.
+        """
+        await self._broken.wait()
+        return HeadraceError(f"The engine ended by an error of its own: {self._crash!r}.")
+
+    def _crashed(self, error: BaseException) -> None:
+        self._crash = self._crash or error
+        self._broken.set()
+
+    # --- jobs -----------------------------------------------------------------------------------------------------------
+
+    async def enqueue(self, worker_name: str, args: Arguments, ctx: CallContext | Mapping[str, Any] | None = None) -> Job:
+        """Accepts a job for a worker, also for one that other engines run, from the start of the engine on.
+
+        Raises as `Client.enqueue`, and ConfigurationError before the start.
+        """
+        if not self._started:
+            raise ConfigurationError("The engine has not started: start it, or enqueue with a Client, which needs no engine.")
+        if (worker := self._workers.get(worker_name)) is not None:
+            return await self._client.enqueue(worker, args, ctx)
+        return await self._client.enqueue(worker_name, args, ctx)
+
+    async def list_workers(self) -> list[WorkerSummary]:
+        """All defined workers, by name, with how many live engines run each."""
+        return await self._client.list_workers()
+
+    async def list_jobs(
+        self,
+        *,
+        status: str | None = None,
+        worker_name: str | None = None,
+        user_id: str | None = None,
+        conversation_id: str | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
+    ) -> JobList:
+        """A page of jobs, newest first. Raises as `Client.list_jobs`."""
+        return await self._client.list_jobs(
+            status=status,
+            worker_name=worker_name,
+            user_id=user_id,
+            conversation_id=conversation_id,
+            limit=limit,
+            cursor=cursor,
+        )
+
+
+async def _close(worker: AbstractWorker[Any]) -> None:
+    # What goes wrong here is the worker's own: it must not keep the engine from its end.
+    try:
+        async with asyncio.timeout(_WORKER_CLOSE_SECONDS):
+            await worker.close()
+    except Exception:
+        _logger.exception("worker %s could not be closed", worker.name)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

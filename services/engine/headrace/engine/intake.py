@@ -1,0 +1,109 @@
+"""Asks Kafka for jobs while there is room for them, and never stops polling."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping
+
+from headrace.engine.partition import OwnedPartition
+from headrace.errors import BrokerError
+from headrace.ports import GroupConsumer, Record, TopicPartition
+
+_logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5
+_POLL_SECONDS_WHILE_FULL = 0.02
+_RECORDS_PER_TURN = 500
+_FULL_SECONDS_BEFORE_PAUSE = 1.0
+
+
+class Intake:
+    """Fetches the records of one worker's partitions.
+
+    A partition that is full is left out of the fetch, so that what was read ahead for it is kept. If it stays full it is paused:
+    the client then lets go of what it read ahead, and asks the broker for no more.
+
+    Args:
+        partitions: those that are ready, by their name; looked at anew each turn.
+        take: called with each record, in the order of the log.
+        capacity: jobs in hand per partition, above which it is full.
+        progressed: set whenever a job may have left.
+    """
+
+    def __init__(
+        self,
+        consumer: GroupConsumer,
+        partitions: Mapping[TopicPartition, OwnedPartition],
+        take: Callable[[OwnedPartition, Record], None],
+        capacity: int,
+        progressed: asyncio.Event,
+    ) -> None:
+        self._consumer = consumer
+        self._partitions = partitions
+        self._take = take
+        self._capacity = capacity
+        self._progressed = progressed
+        self._full_since: dict[TopicPartition, float] = {}
+        self._paused: set[TopicPartition] = set()
+
+    async def run(self) -> None:
+        """Fetches until it is cancelled. Broker errors are waited out."""
+        while True:
+            try:
+                await self._turn()
+            except BrokerError as error:
+                _logger.warning("fetching jobs failed, and is tried again: %s", error)
+                await asyncio.sleep(_POLL_SECONDS)
+
+    def forget(self) -> None:
+        """A rebalance forgets pauses; so must we."""
+        self._paused.clear()
+        self._full_since.clear()
+
+    async def _turn(self) -> None:
+        roomy = self._sort_out(asyncio.get_running_loop().time())
+        ready = len(self._partitions)
+        if ready and not roomy:
+            if len(self._paused) == ready:
+                await self._consumer.fetch(timeout=0, maximum=1)
+            await self._wait_for_progress()
+            return
+        chosen = None if len(roomy) == ready else roomy
+        # A full partition may have room again any moment: then the others are not waited for.
+        seconds = _POLL_SECONDS if chosen is None else _POLL_SECONDS_WHILE_FULL
+        batches = await self._consumer.fetch(timeout=seconds, maximum=_RECORDS_PER_TURN, partitions=chosen)
+        for source, records in batches.items():
+            partition = self._partitions.get(source)
+            if partition is None:
+                continue
+            for record in records:
+                if partition.pass_to(record.offset):
+                    self._take(partition, record)
+        # One turn for the jobs that were taken in, before more are asked for.
+        await asyncio.sleep(0)
+
+    async def _wait_for_progress(self) -> None:
+        self._progressed.clear()
+        waiter = asyncio.ensure_future(self._progressed.wait())
+        await asyncio.wait([waiter], timeout=_POLL_SECONDS)
+        waiter.cancel()
+
+    def _sort_out(self, now: float) -> Collection[TopicPartition]:
+        """The partitions with room; pauses those that have been full for long, and resumes those that have room again."""
+        roomy = []
+        for source, partition in self._partitions.items():
+            in_hand = len(partition.works)
+            if source in self._paused:
+                if in_hand <= self._capacity // 2:
+                    self._paused.discard(source)
+                    self._consumer.resume([source])
+                    roomy.append(source)
+            elif in_hand < self._capacity:
+                self._full_since.pop(source, None)
+                roomy.append(source)
+            elif now - self._full_since.setdefault(source, now) > _FULL_SECONDS_BEFORE_PAUSE:
+                self._full_since.pop(source)
+                self._paused.add(source)
+                self._consumer.pause([source])
+        return roomy

@@ -1,0 +1,99 @@
+"""The writer of `job-state`: gathers the snapshots of one turn of the loop, and tells when they are acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+import orjson
+
+from headrace.core.records import STATUS_HEADER, source_header, version_header
+from headrace.core.snapshots import Snapshot, version_of
+from headrace.engine.partition import OwnedPartition, Work
+from headrace.ports import Acknowledged, Header, LogWriter, NewRecord, Outcome, TopicPartition
+
+_STATUS_HEADERS = {
+    status: (STATUS_HEADER, status.encode()) for status in ("queued", "running", "completed", "failed", "cancelled")
+}
+
+
+class Journal:
+    """Writes snapshots for one worker's partitions.
+
+    All snapshots of a turn of the event loop that go to one partition of `job-state` are submitted together, and come back
+    together: there is no future and no task for a single one.
+
+    Args:
+        acknowledged: called with the works whose newest snapshot all in-sync replicas have.
+        failed: called with a partition of which a snapshot was refused, or whose fate is unknown.
+    """
+
+    def __init__(
+        self,
+        writer: LogWriter,
+        topic: str,
+        acknowledged: Callable[[list[Work]], None],
+        failed: Callable[[OwnedPartition, Exception], None],
+    ) -> None:
+        self._writer = writer
+        self._topic = topic
+        self._acknowledged = acknowledged
+        self._failed = failed
+        self._gathered: dict[int, tuple[list[NewRecord], list[Work]]] = {}
+        self._flush_scheduled = False
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def write(self, work: Work, snapshot: Snapshot) -> None:
+        """Hands over the next snapshot of a job; `work.snapshot` is that from now on."""
+        work.snapshot = snapshot
+        partition = work.partition
+        record = NewRecord(
+            snapshot["id"].encode(),
+            orjson.dumps(snapshot),
+            (
+                work.source_header or _source_header(work),
+                version_header(version_of(snapshot)),
+                _STATUS_HEADERS[snapshot["status"]],
+            ),
+        )
+        gathered = self._gathered.get(partition.state_partition)
+        if gathered is None:
+            self._gathered[partition.state_partition] = ([record], [work])
+        else:
+            gathered[0].append(record)
+            gathered[1].append(work)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._idle.clear()
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    async def settled(self) -> None:
+        """Waits until the fate of all that was handed over is known."""
+        await self._idle.wait()
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        gathered, self._gathered = self._gathered, {}
+        self._under_way += len(gathered)
+        for number, (records, works) in gathered.items():
+            self._writer.submit(TopicPartition(self._topic, number), records, partial(self._done, works))
+
+    def _done(self, works: list[Work], outcome: Outcome) -> None:
+        self._under_way -= 1
+        if isinstance(outcome, Acknowledged):
+            self._acknowledged(works)
+        else:
+            for partition in {work.partition for work in works}:
+                self._failed(partition, outcome.reason)
+        if not self._under_way and not self._flush_scheduled:
+            self._idle.set()
+
+
+def _source_header(work: Work) -> Header:
+    """Made once: every snapshot of a job has the same."""
+    partition = work.partition
+    work.source_header = source_header(partition.recovery.worker, partition.source.partition, work.offset)
+    return work.source_header

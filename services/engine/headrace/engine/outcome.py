@@ -1,0 +1,72 @@
+"""What came of an attempt, in the form in which it is written down."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+from headrace.core.snapshots import shorten
+from headrace.errors import ResultTooLarge
+from headrace.models import PAYLOAD_LIMIT_BYTES
+
+_MESSAGE_LIMIT_BYTES = 4 * 1024
+_OWN_CODE = str(Path(__file__).resolve().parent.parent)
+
+
+def encode_result(result: Any) -> orjson.Fragment | None:
+    """The JSON of what a worker returned.
+
+    Raises:
+        ResultTooLarge: it is over the limit, or is no JSON.
+    """
+    if result is None:
+        return None
+    try:
+        encoded = orjson.dumps(result, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError as error:
+        raise ResultTooLarge(f"What the worker returned is no JSON: {error}.") from None
+    if len(encoded) > PAYLOAD_LIMIT_BYTES:
+        raise ResultTooLarge(
+            f"What the worker returned takes {len(encoded)} bytes as JSON, and the limit is {PAYLOAD_LIMIT_BYTES}: "
+            "store it elsewhere, and return where."
+        )
+    return orjson.Fragment(encoded)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True)
+    if isinstance(value, set | frozenset):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is not JSON serializable")
+
+
+def describe_error(error: BaseException) -> dict[str, str]:
+    """Type, message and traceback of an exception; the frames of headrace itself are left out of the traceback."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None and _is_own(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    text = "".join(traceback.format_exception(kind, error, frames))
+    return {"type": name, "message": _clean(_text(error), _MESSAGE_LIMIT_BYTES), "traceback": _clean(text)}
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an exception of the user's own, whose text cannot be made
+        return f"({type(error).__name__} without a text)"
+
+
+def _is_own(filename: str) -> bool:
+    return filename.startswith(_OWN_CODE) and not filename.startswith(str(Path(_OWN_CODE) / "workers"))
+
+
+def _clean(text: str, limit: int | None = None) -> str:
+    valid = text.encode(errors="replace").decode()
+    return shorten(valid) if limit is None else shorten(valid, limit)

@@ -1,0 +1,118 @@
+"""What an engine knows of a job partition that it holds, and of each job of it that is in its hands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from headrace.core.recovery import Known, PartitionRecovery
+from headrace.core.snapshots import Snapshot, Writer
+from headrace.core.watermark import Watermark
+from headrace.ports import Header, TopicPartition
+
+
+class Phase(Enum):
+    """Where a job in an engine's hands stands, between its fetch and the acknowledgement of its end."""
+
+    WAITING = auto()
+    STARTING = auto()
+    RUNNING = auto()
+    ENDING = auto()
+    INTERRUPTED = auto()
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What one worker has done in one engine. Times are those of `time.perf_counter`, and 0 before the first.
+
+    Attributes:
+        fetched: jobs taken in.
+        ended: jobs whose end was acknowledged.
+    """
+
+    fetched: int = 0
+    ended: int = 0
+    first_fetched_at: float = 0.0
+    last_ended_at: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class OwnedPartition:
+    """A job partition under a claim of this instance.
+
+    Attributes:
+        source: the partition of the job topic.
+        state_partition: number of the partition of `job-state` that holds the state of its jobs.
+        recovery: the claims and snapshots as they were read at the take-over.
+        read_position: where in `job-state` that reading ended.
+        writer: under whose name this instance writes; its epoch is the claim's offset.
+        watermark: what of it has ended, with the end acknowledged.
+        next_offset: offset of the next record that is to be taken in.
+        works: the jobs in hand, by offset.
+        begun: jobs that a former owner began and did not end, by offset.
+        committed: the watermark as it was last committed.
+        live: False once the partition, or its claim, is lost: nothing more may be written about it.
+    """
+
+    source: TopicPartition
+    state_partition: int
+    recovery: PartitionRecovery[bytes]
+    read_position: int = 0
+    writer: Writer = field(default_factory=lambda: Writer("", -1))
+    watermark: Watermark = field(default_factory=lambda: Watermark(0))
+    next_offset: int = 0
+    works: dict[int, Work] = field(default_factory=dict)
+    begun: dict[int, Known[bytes]] = field(default_factory=dict)
+    committed: int = -1
+    live: bool = False
+
+    def take_over(self, instance_id: str) -> None:
+        """The claim is valid and everything before it is known: the partition is this instance's."""
+        recovery = self.recovery
+        self.writer = Writer(instance_id, recovery.ledger.epoch)
+        self.watermark = Watermark(recovery.watermark)
+        for offset in recovery.finished():
+            self.watermark.finish(offset)
+        self.begun = recovery.begun()
+        recovery.jobs.clear()
+        self.next_offset = self.watermark.position
+        self.committed = recovery.watermark
+        self.live = True
+
+    def pass_to(self, offset: int) -> bool:
+        """A record at this offset comes next. Tells whether its job is still to be done."""
+        if offset < self.next_offset:
+            return False
+        if offset > self.next_offset:
+            self.watermark.skip(self.next_offset, offset)
+        self.next_offset = offset + 1
+        return not self.watermark.is_finished(offset)
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One job in an engine's hands.
+
+    Attributes:
+        lane: jobs of equal lane run one after another; None for a job that waits for nobody.
+        snapshot: what was last written of the job, or is about to be.
+        record: the job record as it was read.
+        arguments: as the worker's model made them.
+        task: the attempt, while it runs.
+        stopped: whether the engine stops the attempt, for reasons that are not the job's.
+        source_header: the header that all its snapshots have, once there is one.
+    """
+
+    partition: OwnedPartition
+    offset: int
+    lane: Hashable | None
+    snapshot: Snapshot
+    record: Snapshot = field(default_factory=dict)
+    arguments: Any = None
+    phase: Phase = Phase.WAITING
+    task: asyncio.Task[Any] | None = None
+    stopped: bool = False
+    source_header: Header | None = None

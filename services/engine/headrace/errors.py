@@ -1,0 +1,182 @@
+"""Every error that headrace raises, in one tree.
+
+    HeadraceError
+    ├── ConfigurationError              a setting is wrong; the message says which and what to do
+    │   ├── BrokerNotConfigured         no broker is named and none runs for this folder
+    │   ├── TopicMisconfigured          a topic exists with settings that would lose data
+    │   ├── TopicMissing                a topic that another process makes does not exist
+    │   └── WorkerImportError           the module with the user's workers cannot be loaded
+    ├── BrokerError                     a broker was named, but cannot be used
+    │   ├── BrokerUnreachable           nothing answers at its address
+    │   ├── BrokerAuthenticationFailed  it answers, and refuses the credentials
+    │   ├── BrokerCertificateUntrusted  it answers, and its certificate is not trusted
+    │   └── LocalBrokerError            the broker on this machine could not be started
+    │       └── LocalBrokerInUse        another process runs a broker on the same data
+    ├── JobRefused                      a job was not accepted; nothing was written
+    │   ├── WorkerUnknown               no such worker is defined
+    │   ├── ArgumentsInvalid            the arguments do not fit the worker's model
+    │   └── PayloadTooLarge             arguments and context are over the limit
+    ├── JobUnknown                      no such job
+    ├── EnqueueTimeout                  no acknowledgement came in time; the job may have been accepted
+    ├── JobFailed                       the cause of a failed job that is not an exception of the worker's own
+    │   └── ResultTooLarge              what the worker returned is over the limit
+    ├── MemoryStoreError                a conversation's memory was not changed
+    │   ├── MemoryConflict              another compaction came first
+    │   ├── ConversationInvalid         what is to be put in is no conversation, or no entry
+    │   └── SummaryRejected             a summary is empty, not shorter, or an error
+    └── RecordUndecodable               a record is not what its topic promises
+
+`ConfigurationError` and `BrokerError` end a command with exit code 2; their messages say what to do. `code` is the stable
+name under which a tool's answer carries an error; it is mapped once, here.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HeadraceError(Exception):
+    """The root of all errors that headrace raises on purpose."""
+
+    code: ClassVar[str] = "internal_error"
+
+
+class ConfigurationError(HeadraceError):
+    """A setting is missing or wrong; the message names it and says what to do."""
+
+    code = "configuration_error"
+
+
+class BrokerNotConfigured(ConfigurationError):
+    """No broker is named by an option or the environment, and none runs for this folder."""
+
+
+class TopicMisconfigured(ConfigurationError):
+    """A topic exists with settings under which accepted jobs could be lost; the message has the command that mends it."""
+
+
+class TopicMissing(ConfigurationError):
+    """A topic is read or written that does not exist; the message says who makes it."""
+
+
+class WorkerImportError(ConfigurationError):
+    """The module that was named for the workers cannot be imported, or defines none."""
+
+
+class BrokerError(HeadraceError):
+    """A broker was named, but it cannot be used."""
+
+    code = "broker_unavailable"
+
+
+class BrokerUnreachable(BrokerError):
+    """Nothing speaks Kafka's protocol at the address."""
+
+
+class BrokerAuthenticationFailed(BrokerError):
+    """The broker answers and refuses the user name or password."""
+
+
+class BrokerCertificateUntrusted(BrokerError):
+    """The broker's TLS certificate is not trusted, or does not name the host."""
+
+
+class LocalBrokerError(BrokerError):
+    """The broker on this machine could not be started."""
+
+
+class LocalBrokerInUse(LocalBrokerError):
+    """Another process runs a broker on the same data directory."""
+
+
+class JobRefused(HeadraceError):
+    """A job was not accepted. Nothing was written."""
+
+    code = "job_refused"
+
+
+class WorkerUnknown(JobRefused):
+    """No worker of that name is defined; the message names those that are."""
+
+    code = "worker_unknown"
+
+
+class ArgumentsInvalid(JobRefused):
+    """The arguments do not fit the model; the message names each field and what is wrong with it."""
+
+    code = "arguments_invalid"
+
+
+class PayloadTooLarge(JobRefused):
+    """Arguments and context together are over the limit of 512 KB."""
+
+    code = "payload_too_large"
+
+
+class JobUnknown(HeadraceError):
+    """There is no job of that id, or it is another tenant's."""
+
+    code = "job_unknown"
+
+
+class EnqueueTimeout(HeadraceError):
+    """No acknowledgement came within the deadline.
+
+    Attributes:
+        job_id: the id of the job whose record was sent.
+        may_be_accepted: whether the record may have reached the log all the same.
+    """
+
+    code = "enqueue_timeout"
+
+    def __init__(self, job_id: str, *, may_be_accepted: bool, seconds: float) -> None:
+        self.job_id = job_id
+        self.may_be_accepted = may_be_accepted
+        advice = (
+            "It may have been accepted all the same: look for the job by its id before you repeat the call."
+            if may_be_accepted
+            else "It was not accepted: the call can be repeated."
+        )
+        super().__init__(f"No acknowledgement for job {job_id} came within {seconds:.3g} s. {advice}")
+
+
+class JobFailed(HeadraceError):
+    """The cause of a job's failure that is not an exception of the worker's own."""
+
+    code = "job_failed"
+
+
+class ResultTooLarge(JobFailed):
+    """What the worker returned is over the limit of 512 KB, or is no JSON."""
+
+    code = "result_too_large"
+
+
+class MemoryStoreError(HeadraceError):
+    """A conversation's memory could not be changed as asked; it is unchanged."""
+
+    code = "memory_error"
+
+
+class MemoryConflict(MemoryStoreError):
+    """Another compaction of the same conversation came first."""
+
+    code = "memory_conflict"
+
+
+class ConversationInvalid(MemoryStoreError):
+    """What is to be put into memory is no conversation or no entry; the message says what is wrong with it."""
+
+    code = "conversation_invalid"
+
+
+class SummaryRejected(MemoryStoreError):
+    """A summary is empty, not shorter than what it replaces, or an error message; nothing was changed."""
+
+    code = "summary_rejected"
+
+
+class RecordUndecodable(HeadraceError):
+    """A record's bytes are not what its topic promises."""
+
+    code = "record_undecodable"

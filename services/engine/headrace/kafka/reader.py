@@ -1,0 +1,134 @@
+"""Reading given partitions from given offsets, outside of any group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.structs import TopicPartition as ClientTopicPartition
+
+from headrace.errors import BrokerError, BrokerUnreachable
+from headrace.kafka.administration import Administration
+from headrace.kafka.closing import close_client
+from headrace.kafka.connection import Cluster
+from headrace.ports import Record, TopicPartition
+
+ResultT = TypeVar("ResultT")
+
+_STOP_SECONDS = 2.0
+_REQUEST_TIMEOUT_SECONDS = 30.0
+# A broker answers the requests of a connection one after another: a question about offsets waits for the fetch before it.
+_FETCH_WAIT_MILLISECONDS = 100
+# A record is 2 MB at most. An answer is decoded in one go: a larger one would hold up the event loop for longer.
+_PARTITION_BYTES = 4 * 1024 * 1024
+_ANSWER_BYTES = 16 * 1024 * 1024
+
+
+class KafkaReader:
+    """The `LogReader` of a cluster."""
+
+    def __init__(self, cluster: Cluster, administration: Administration) -> None:
+        self._cluster = cluster
+        self._administration = administration
+        self._consumer: Any = None
+
+    async def start(self) -> None:
+        """Raises: BrokerUnreachable, BrokerAuthenticationFailed, BrokerCertificateUntrusted."""
+        self._consumer = await self._cluster.connect(
+            lambda options: AIOKafkaConsumer(
+                **options,
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                fetch_max_bytes=_ANSWER_BYTES,
+                max_partition_fetch_bytes=_PARTITION_BYTES,
+                request_timeout_ms=int(_REQUEST_TIMEOUT_SECONDS * 1000),
+                fetch_max_wait_ms=_FETCH_WAIT_MILLISECONDS,
+            )
+        )
+
+    async def stop(self) -> None:
+        """Ends within a few seconds, whatever the brokers do."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await close_client(consumer, timeout=_STOP_SECONDS)
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions the topic has. Raises `TopicMissing`."""
+        return await self._administration.partition_count(topic)
+
+    async def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Reads these partitions from these offsets on; see `LogReader.assign`."""
+        starts = await self.start_offsets(positions)
+        ends = await self.end_offsets(positions)
+        self._running().assign([ClientTopicPartition(*partition) for partition in positions])
+        for partition, offset in positions.items():
+            # At once: a partition without a position would be looked up, and the answer would undo a later seek.
+            within = starts[partition] <= offset <= ends[partition]
+            self._consumer.seek(ClientTopicPartition(*partition), offset if within else starts[partition])
+
+    async def fetch(self, *, timeout: float, maximum: int | None = None) -> Mapping[TopicPartition, Sequence[Record]]:
+        """The next records, or nothing after `timeout` seconds."""
+        if self._consumer is None or not self._consumer.assignment():
+            # aiokafka would wait for an assignment, however long that takes.
+            await asyncio.sleep(timeout)
+            return {}
+        try:
+            # Its own timeout: a getmany that is cancelled leaves aiokafka's bookkeeping wrong.
+            fetched = await self._consumer.getmany(timeout_ms=int(timeout * 1000), max_records=maximum)
+        except ConsumerStoppedError:
+            return {}
+        except KafkaError as error:
+            raise BrokerError(f"Records cannot be read: {error}") from error
+        return {TopicPartition(*partition): records for partition, records in fetched.items()}
+
+    async def positions(self) -> Mapping[TopicPartition, int]:
+        """The offset of the next record of each assigned partition."""
+        partitions = self._running().assignment()
+        return await self._bounded(self._positions_of(partitions))
+
+    async def start_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The first offset that is still there of each partition. Raises `TopicMissing`."""
+        await self._check(partitions)
+        return _ours(await self._bounded(self._running().beginning_offsets(_theirs(partitions))))
+
+    async def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The offset that the next record written to each partition will have. Raises `TopicMissing`."""
+        await self._check(partitions)
+        return _ours(await self._bounded(self._running().end_offsets(_theirs(partitions))))
+
+    def _running(self) -> Any:
+        if self._consumer is None:
+            raise BrokerError("The reader does not run.")
+        return self._consumer
+
+    async def _positions_of(self, partitions: Collection[Any]) -> dict[TopicPartition, int]:
+        # One after another: a position that is known is there at once.
+        return {TopicPartition(*partition): await self._consumer.position(partition) for partition in partitions}
+
+    async def _check(self, partitions: Collection[TopicPartition]) -> None:
+        for topic in {partition.topic for partition in partitions}:
+            count = await self._administration.partition_count(topic)
+            for _, number in (partition for partition in partitions if partition.topic == topic):
+                if not 0 <= number < count:
+                    raise ValueError(f"the topic {topic} has {count} partitions, and no {number}")
+
+    async def _bounded(self, request: Awaitable[ResultT]) -> ResultT:
+        try:
+            async with asyncio.timeout(self._cluster.connect_timeout):
+                return await request
+        except (KafkaError, TimeoutError) as error:
+            raise BrokerUnreachable(
+                f"{self._cluster.bootstrap_servers}: no answer within {self._cluster.connect_timeout:g} s ({error!r})."
+            ) from error
+
+
+def _theirs(partitions: Collection[TopicPartition]) -> list[Any]:
+    return [ClientTopicPartition(*partition) for partition in partitions]
+
+
+def _ours(offsets: Mapping[Any, int]) -> dict[TopicPartition, int]:
+    return {TopicPartition(*partition): offset for partition, offset in offsets.items()}

@@ -1,0 +1,392 @@
+"""The wire contract: every record in a topic, and every tool's arguments and answer.
+
+camelCase JSON on the wire, snake_case in Python. Records carry `schemaVersion`, and keep fields that this version does not
+know. Arguments of tools are closed: an unknown name there is a mistake that its sender should hear of.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+from headrace.core.status import JobStatus
+from headrace.core.timestamps import format_timestamp, to_milliseconds
+
+SCHEMA_VERSION: Final = 1
+DEFAULT_TENANT: Final = "default"
+PAYLOAD_LIMIT_BYTES: Final = 512 * 1024
+"""The most that arguments and context, or a result, may take as JSON."""
+
+
+# Aware: a time without zone is refused, since nobody can say which moment it means.
+Timestamp = Annotated[
+    AwareDatetime,
+    PlainSerializer(lambda moment: format_timestamp(to_milliseconds(moment)), return_type=str, when_used="json"),
+]
+WorkerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
+Identity = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+# Without a slash: ids are keys of `job-state`, where `lease/...` and `checkpoint/...` are the engines' own.
+JobId = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^/]+$")]
+SchemaVersion = Annotated[int, Field(ge=1, le=SCHEMA_VERSION)]
+
+
+class WireModel(BaseModel):
+    """Base of all that goes over a wire."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True, extra="allow"
+    )
+
+    def to_wire(self) -> dict[str, Any]:
+        """The JSON object, camelCase, without fields that have no value."""
+        fields = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        # An unknown field without a value is not ours to leave out.
+        unknown = {name: None for name, value in (self.__pydantic_extra__ or {}).items() if value is None}
+        return {**fields, **unknown}
+
+
+class ClosedModel(WireModel):
+    """Base of arguments that strangers send: an unknown name is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+class CallContext(WireModel):
+    """Where a request comes from. Callers may add fields of their own."""
+
+    user_id: Identity | None = None
+    conversation_id: Identity | None = None
+    source: Identity | None = None
+
+
+class JobRecord(WireModel):
+    """A record of `jobs.<worker>`: its acknowledgement is the acceptance of the job. Its key is the ordering key, else the id."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    id: JobId
+    tenant: Identity = DEFAULT_TENANT
+    worker_name: WorkerName
+    created_at: Timestamp
+    args: dict[str, Any]
+    ctx: CallContext = Field(default_factory=CallContext)
+    ordering_key: Identity | None = None
+    idempotency_key: Identity | None = None
+    schedule_id: Identity | None = None
+    parent_id: JobId | None = None
+    retry_of: JobId | None = None
+
+
+class JobError(WireModel):
+    """Why an attempt failed."""
+
+    type: str
+    message: str
+    traceback: str | None = Field(None, description="At most 16 KB; its middle is left out where it is longer.")
+
+
+class Source(WireModel):
+    """Where a job's record stands in the log."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Attempt(WireModel):
+    """One execution of a job, as its history keeps it."""
+
+    attempt: int = Field(ge=1)
+    epoch: int
+    instance_id: str
+    started_at: Timestamp
+    finished_at: Timestamp | None = None
+    status: Literal["running", "completed", "failed", "interrupted"]
+    error: JobError | None = None
+
+
+class Job(WireModel):
+    """A job as it stands: a record of `job-state`, whose key is the job's id, and what `list_jobs` answers."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    id: JobId
+    tenant: Identity = DEFAULT_TENANT
+    worker_name: WorkerName
+    status: JobStatus
+    created_at: Timestamp
+    updated_at: Timestamp
+    args: dict[str, Any] | None = Field(
+        None, description="Not repeated in `job-state` above 32 KB; `source` says where they stand."
+    )
+    ctx: CallContext = Field(default_factory=CallContext)
+    error: JobError | None = None
+    epoch: int | None = Field(None, description="Offset of the claim under which this was written.")
+    attempt: int = Field(0, description="Number of the newest attempt; 0 before the first.")
+    sequence: int = Field(0, description="Number of this record within its attempt.")
+    attempts: list[Attempt] = Field(default_factory=list, description="The last 20.")
+    run_at: Timestamp | None = None
+    started_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
+    instance_id: str | None = None
+    progress: dict[str, Any] | None = None
+    result: Any = None
+    ordering_key: Identity | None = None
+    idempotency_key: Identity | None = None
+    schedule_id: Identity | None = None
+    parent_id: JobId | None = None
+    retry_of: JobId | None = None
+    source: Source | None = None
+
+
+class ClaimRecord(WireModel):
+    """A record of `job-state` with the key `lease/<worker>/<partition>/<instance>`: an instance takes over a job partition."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    kind: Literal["claim"] = "claim"
+    worker_name: WorkerName
+    partition: int
+    instance_id: str
+    previous: int = Field(description="Offset of the last lease record of the partition that the writer saw; -1 for none.")
+
+
+NumberText = Annotated[
+    int, PlainSerializer(str, return_type=str), WithJsonSchema({"type": "string", "pattern": "^[0-9]+$"}, mode="validation")
+]
+
+
+class DeadLetterHeaders(WireModel):
+    """The headers of a record of `dead-letters`, all of them text. The record's key and value are the original bytes.
+
+    Headers that the original record had stand before them, unchanged.
+    """
+
+    model_config = ConfigDict(alias_generator=lambda name: f"headrace-{name.replace('_', '-')}")
+
+    schema_version: NumberText = SCHEMA_VERSION
+    reason: Literal["undecodable", "worker_unknown", "arguments_invalid"]
+    message: str
+    worker_name: str | None = None
+    job_id: str | None = None
+    topic: str
+    partition: NumberText
+    offset: NumberText
+    instance_id: str
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+
+class WorkerDefinition(WireModel):
+    """A record of `workers` with the key `definition/<worker>`. It outlives the engines that published it."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    name: WorkerName
+    description: str
+    category: str
+    kind: str | None = Field(None, description="The name under which `scheduler` offers it; none: it is not offered.")
+    arguments_schema: dict[str, Any] = Field(default_factory=dict, description="JSON Schema of the arguments.")
+    order_by: list[str] = Field(
+        default_factory=list, description="Arguments whose values together are the ordering key; none: every job by itself."
+    )
+    ordering: str | None = Field(None, description="Name of the rule by which jobs get their ordering key.")
+
+
+class InstanceRecord(WireModel):
+    """A record of `workers` with the key `instance/<id>`: an engine that lives. A tombstone follows when it stops."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    instance_id: str
+    workers: list[str]
+    host: str
+    process_id: int
+    started_at: Timestamp
+    seen_at: Timestamp
+
+
+class WorkerSummary(WireModel):
+    """A worker as `list_workers` answers it."""
+
+    name: WorkerName
+    description: str
+    category: str
+    kind: str | None = None
+    arguments_schema: dict[str, Any] = Field(default_factory=dict)
+    live_instances: int
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+MemoryRole = Literal["user", "assistant", "system", "tool", "summary"]
+
+
+class MemoryEntry(WireModel):
+    """A record of `memory` with the key `<tenant>/<user>/<conversation>/<token>`: something said, or a summary of it.
+
+    The token is made anew for every write, so that no record takes another's place. Of two with one id, readers take the first.
+    """
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    type: Literal["entry"] = "entry"
+    tenant: Identity = DEFAULT_TENANT
+    user_id: Identity
+    conversation_id: Identity
+    id: Identity
+    role: MemoryRole
+    name: str | None = None
+    content: str
+    at: Timestamp
+
+
+class MemoryCompaction(WireModel):
+    """A record of `memory`: a summary takes the place of older entries, which are superseded and not deleted.
+
+    It holds only if no other compaction of the conversation stands between `base_version` and itself.
+    """
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    type: Literal["compaction"] = "compaction"
+    tenant: Identity = DEFAULT_TENANT
+    user_id: Identity
+    conversation_id: Identity
+    id: Identity
+    job_id: JobId
+    base_version: int = Field(description="Offset of the last compaction that the writer saw; -1 for none.")
+    supersedes: list[Identity] = Field(min_length=1)
+    title: str | None = None
+    summary: str = Field(min_length=1)
+    at: Timestamp
+
+
+# --- tools ------------------------------------------------------------------------------------------------------------
+
+
+class ToolCall(WireModel):
+    """A tool call, however it came: a name, arguments and a context."""
+
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    context: CallContext = Field(default_factory=CallContext)
+
+
+class SchedulerArguments(ClosedModel):
+    """Start background work for the user, and get a receipt at once."""
+
+    kind: Annotated[str, StringConstraints(min_length=1, max_length=100)] = Field(
+        description="What is to be done, for example `memory_compaction` to clean up a conversation's memory."
+    )
+    user_id: Identity | None = Field(None, description="Whose it is; the calling user when left out.")
+    conversation_id: Identity | None = Field(None, description="Which conversation; the present one when left out.")
+    title: Annotated[str, StringConstraints(max_length=500)] | None = Field(None, description="A title for the summary.")
+    content: str | None = Field(None, description="A text to compact in place of the conversation's memory.")
+    args: dict[str, Any] | None = Field(None, description="Arguments of kinds other than `memory_compaction`.")
+
+
+class SchedulerReceipt(WireModel):
+    """What `scheduler` answers: the job is accepted, and will be done."""
+
+    scheduled: Literal[True] = True
+    job_id: JobId
+    worker_name: WorkerName
+
+
+class WorkerManagerArguments(ClosedModel):
+    """Look at background workers and jobs."""
+
+    action: Literal["list_workers", "list_jobs"] = Field(description="What to list.")
+    status: JobStatus | None = Field(None, description="Only jobs that stand so.")
+    worker_name: WorkerName | None = Field(None, description="Only jobs of this worker.")
+    user_id: Identity | None = Field(None, description="Only jobs of this user.")
+    conversation_id: Identity | None = Field(None, description="Only jobs of this conversation.")
+    limit: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="At most so many jobs; 20 when left out.")
+    cursor: Annotated[str, StringConstraints(max_length=300)] | None = Field(None, description="`nextCursor` of the page before.")
+
+
+class WorkerList(WireModel):
+    """What `worker_manager` answers to `list_workers`."""
+
+    workers: list[WorkerSummary]
+
+
+class JobList(WireModel):
+    """What `worker_manager` answers to `list_jobs`, newest first. `nextCursor` is null on the last page."""
+
+    jobs: list[Job]
+    next_cursor: str | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """As any model, but `nextCursor`, and `args` and `error` of each job, are there also when they are null: who reads a
+        table of jobs need not ask whether a column exists."""
+        jobs = [{"args": None, "error": None} | job.to_wire() for job in self.jobs]
+        return super().to_wire() | {"jobs": jobs, "nextCursor": self.next_cursor}
+
+
+class ToolError(WireModel):
+    """Why a tool call was refused, and what to do."""
+
+    code: str
+    message: str
+
+
+class ToolSuccess(WireModel):
+    """The answer to a tool call that was done."""
+
+    ok: Literal[True] = True
+    data: dict[str, Any]
+
+
+class ToolRefusal(WireModel):
+    """The answer to a tool call that was refused; nothing was changed."""
+
+    ok: Literal[False] = False
+    error: ToolError
+
+
+class MemoryCompactionArguments(ClosedModel):
+    """Arguments of `memory_compaction_worker`."""
+
+    user_id: Identity = Field(description="Whose memory.")
+    conversation_id: Identity = Field(description="Which conversation's memory.")
+    title: Annotated[str, StringConstraints(max_length=500)] | None = Field(None, description="Title of the summary.")
+    content: str | None = Field(None, description="A text to compact in place of the conversation's memory.")
+
+
+class MemoryCompactionResult(WireModel):
+    """Result of `memory_compaction_worker`: how much went in and came out, as entries and estimated tokens."""
+
+    entries_before: int
+    entries_after: int
+    tokens_before: int
+    tokens_after: int
+    superseded: int
+    summariser: str
+    compacted: bool = Field(description="False: the memory was within its budget already, and nothing was changed.")
+    summary: str | None = None
+
+
+RECORDS: Final[tuple[type[WireModel], ...]] = (
+    JobRecord,
+    Job,
+    ClaimRecord,
+    DeadLetterHeaders,
+    WorkerDefinition,
+    InstanceRecord,
+    MemoryEntry,
+    MemoryCompaction,
+)
+TOOLS: Final[tuple[type[WireModel], ...]] = (
+    ToolCall,
+    SchedulerArguments,
+    SchedulerReceipt,
+    WorkerManagerArguments,
+    WorkerList,
+    JobList,
+    ToolSuccess,
+    ToolRefusal,
+    MemoryCompactionArguments,
+    MemoryCompactionResult,
+)

@@ -1,0 +1,215 @@
+"""Every setting of headrace, by group. Each is read from an environment variable `HEADRACE_<GROUP>_<NAME>`.
+
+A secret can also be given as a file: `HEADRACE_KAFKA_SASL_PASSWORD_FILE` names a file whose content, without the closing line
+break, is the password. The broker's address is the one exception to the prefix: `KAFKA_BOOTSTRAP_SERVERS` is what every Kafka
+tool reads.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from headrace.errors import ConfigurationError
+
+Namespace = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+
+
+class Environment(PydanticBaseSettingsSource):
+    """Reads each setting from its own variable alone, and a secret also from the file that `<VARIABLE>_FILE` names.
+
+    pydantic-settings' source would read further names (a bare `BOOTSTRAP_SERVERS`), and a whole group as JSON.
+    """
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        variable = environment_variable(self.settings_cls, field_name)
+        value = os.environ.get(variable) or None
+        if value is None and is_secret(field):
+            value = _content_of(f"{variable}_FILE")
+        return value, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        fields = {name: field for name, field in self.settings_cls.model_fields.items() if group_of(field) is None}
+        found = {name: self.get_field_value(field, name)[0] for name, field in fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def _content_of(variable: str) -> str | None:
+    path = os.environ.get(variable)
+    if not path:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ConfigurationError(f"{variable} names {path}, which cannot be read: {error.strerror}.") from error
+    except ValueError:  # not UTF-8, and what it says of that would show a part of the secret
+        raise ConfigurationError(f"{variable} names {path}, which is not a text file in UTF-8.") from None
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether the setting's value is not to be shown, and can be given as a file."""
+    return SecretStr in (field.annotation, *get_args(field.annotation))
+
+
+def group_of(field: FieldInfo) -> type[SettingsGroup] | None:
+    """The group that stands in this field of `Settings`; None for a setting."""
+    annotation = field.annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, SettingsGroup) else None
+
+
+class SettingsGroup(BaseSettings):
+    """One group of settings. Values given in code win over the environment, and the environment over secret files."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, Environment(settings_cls)
+
+
+class KafkaSettings(SettingsGroup):
+    """How a process talks to the brokers."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_KAFKA_")
+
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How connections are protected."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="How the user name and password are proved."
+    )
+    sasl_username: str | None = Field(None, description="User name for SASL.")
+    sasl_password: SecretStr | None = Field(None, description="Password for SASL.")
+    ssl_ca_file: Path | None = Field(None, description="PEM file of the authorities to trust; the system's when unset.")
+    ssl_certificate_file: Path | None = Field(None, description="PEM file with this client's certificate.")
+    ssl_key_file: Path | None = Field(None, description="PEM file with the key of this client's certificate.")
+    ssl_key_password: SecretStr | None = Field(None, description="Password of that key.")
+    connect_timeout_seconds: float = Field(10.0, gt=0, description="How long to try to reach the brokers at the start.")
+    replication_factor: int | None = Field(
+        None, ge=1, description="Copies of each partition of new topics; the smaller of 3 and the brokers when unset."
+    )
+
+
+class EngineSettings(SettingsGroup):
+    """How an engine runs jobs."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_ENGINE_")
+
+    concurrency: int = Field(100, ge=1, description="Jobs of one worker that an engine runs at a time, unless the worker says.")
+    partitions: int = Field(8, ge=1, description="Partitions of a new job topic. It cannot be changed later.")
+    buffer_per_partition: int = Field(
+        500,
+        ge=2,
+        le=10_000,
+        description="Fetched jobs of a partition that have not ended, above which it is paused; at least a worker's concurrency.",
+    )
+    grace_seconds: float = Field(30.0, ge=0, description="How long running jobs may go on after SIGTERM.")
+    commit_interval_seconds: float = Field(1.0, gt=0, description="How often finished offsets are committed.")
+    session_timeout_seconds: float = Field(45.0, ge=6, description="Silence after which the group takes an engine for dead.")
+    heartbeat_interval_seconds: float = Field(1.0, gt=0, description="How often an engine tells its group that it lives.")
+    presence_interval_seconds: float = Field(5.0, gt=0, description="How often an engine says in `workers` how it is doing.")
+
+
+class GatewaySettings(SettingsGroup):
+    """Where the tools gateway listens, and what it takes."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_GATEWAY_")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8787, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    enqueue_timeout_seconds: float = Field(10.0, gt=0, description="How long a tool call waits for the acknowledgement.")
+    maximum_body_bytes: int = Field(1_048_576, ge=1_024, description="Largest request body that is read.")
+
+
+class MemorySettings(SettingsGroup):
+    """What the memory worker keeps, and how it summarises."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_MEMORY_")
+
+    token_budget: int = Field(2_000, ge=50, description="Tokens that a conversation's memory may hold after a compaction.")
+    keep_turns: int = Field(12, ge=0, description="Newest entries that a compaction leaves as they are.")
+    summariser: Literal["extractive", "openai"] = Field(
+        "extractive", description="`extractive` needs no network; `openai` calls an OpenAI-compatible endpoint."
+    )
+
+
+class OpenAISettings(SettingsGroup):
+    """The OpenAI-compatible endpoint that summarises when `HEADRACE_MEMORY_SUMMARISER=openai`."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_OPENAI_")
+
+    base_url: str | None = Field(None, description="The endpoint's address up to and including `/v1`.")
+    api_key: SecretStr | None = Field(None, description="The endpoint's key.")
+    model: str | None = Field(None, description="The model's name at that endpoint.")
+    timeout_seconds: float = Field(60.0, gt=0, description="How long one request may take.")
+
+
+class Settings(SettingsGroup):
+    """All settings of a process. `Settings()` reads the environment; `load_settings` turns what is wrong into one clear error."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_")
+
+    bootstrap_servers: str | None = Field(
+        None, description="Addresses of the brokers, as host:port with commas between; the broker of this folder when unset."
+    )
+    namespace: Namespace = Field("headrace", description="The first part of every topic's and group's name.")
+    data_directory: Path = Field(Path(".headrace"), description="Where views and the local broker keep their files.")
+    cache_directory: Path | None = Field(None, description="Where downloads are kept; the user's cache folder when unset.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe message that is logged.")
+
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    gateway: GatewaySettings = Field(default_factory=GatewaySettings)
+    memory: MemorySettings = Field(default_factory=MemorySettings)
+    openai: OpenAISettings = Field(default_factory=OpenAISettings)
+
+    @field_validator("data_directory", "cache_directory")
+    @classmethod
+    def _expand_home(cls, path: Path | None) -> Path | None:
+        try:
+            return path.expanduser() if path else path
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+
+
+def load_settings(**values: Any) -> Settings:
+    """Settings from the environment, with `values` over them.
+
+    Raises:
+        ConfigurationError: a variable has a value that its setting does not allow; the message names each.
+    """
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{_variable_of(error.title, item['loc'])} = {item['input']!r}: {item['msg']}" for item in error.errors()
+        )
+        raise ConfigurationError(f"Settings are wrong: {problems}. docs/configuration.md lists them all.") from None
+
+
+def environment_variable(group: type[BaseSettings], field_name: str) -> str:
+    """The environment variable that sets the field `field_name` of `group`."""
+    if group is Settings and field_name == "bootstrap_servers":
+        return "KAFKA_BOOTSTRAP_SERVERS"
+    return f"{group.model_config.get('env_prefix', '')}{field_name}".upper()
+
+
+def _variable_of(group_name: str, location: tuple[int | str, ...]) -> str:
+    """The variable of a setting that pydantic complains about; where it knows none, what it says itself."""
+    groups: dict[str, type[SettingsGroup]] = {group.__name__: group for group in SettingsGroup.__subclasses__()}
+    group = groups.get(group_name)
+    if group is not None and location and location[0] in group.model_fields:
+        return environment_variable(group, str(location[0]))
+    return ".".join(map(str, location)) or group_name

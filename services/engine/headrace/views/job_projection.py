@@ -1,0 +1,188 @@
+"""What records of `job-state` and of job topics say of jobs: the rules by which every reader of the log sees the same jobs.
+
+All of it runs in the writing thread, in the transaction that also writes how far the log was read.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple
+
+from pydantic import ValidationError
+
+from headrace.codec import decode, decode_object, plain_validator
+from headrace.core.ownership import ACCEPTED, PartitionLedger
+from headrace.core.records import CHECKPOINT_PREFIX, LEASE_PREFIX, parse_lease_key, parse_snapshot_headers
+from headrace.core.snapshots import queued
+from headrace.core.status import JobStatus
+from headrace.core.topics import Topics
+from headrace.errors import RecordUndecodable
+from headrace.models import ClaimRecord, Job, JobRecord
+from headrace.ports import Record
+from headrace.views.database import Position, Positions, load_positions, store_positions
+from headrace.views.follower import Batch, LogReplaced, Undecodable
+from headrace.views.job_rows import STATUS_NUMBERS, JobRow, Origin, job_key, row_of
+from headrace.views.job_table import Fact, write_facts
+
+_QUEUED = STATUS_NUMBERS[JobStatus.QUEUED]
+_check_record = plain_validator(JobRecord)
+
+
+class JobProjection:
+    """Takes batches into the table. One object for one file; call `forget` whenever a transaction has failed."""
+
+    def __init__(self, topics: Topics) -> None:
+        self._topics = topics
+        self._positions: Positions | None = None
+        self._ledgers: dict[tuple[str, int], PartitionLedger] = {}
+        self._changed: set[tuple[str, int]] = set()
+        self.undecodable = Undecodable("jobs")
+
+    def forget(self) -> None:
+        """What was learned in a transaction that was rolled back is read from the table again."""
+        self._positions = None
+
+    def take_in(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        """Writes what a batch makes of the rows, the claims it has, and its positions. Records that were read before are nothing.
+
+        Raises:
+            LogReplaced: a record stands where the view has read another one.
+        """
+        positions = self._load(connection)
+        facts: list[Fact] = []
+        moved: Positions = {}
+        for partition, records in batch.records.items():
+            known = positions.get(partition, Position(0))
+            fresh = _unread(records, known)
+            if partition.topic == self._topics.job_state.name:
+                facts.extend(self._state_facts(fresh))
+            elif (worker := self._topics.worker_of(partition.topic)) is not None:
+                facts.extend(self._job_facts(worker, fresh))
+            if fresh:
+                moved[partition] = Position(fresh[-1].offset + 1, fresh[-1].offset, fresh[-1].timestamp)
+        for partition, offset in batch.positions.items():
+            known = moved.get(partition) or positions.get(partition, Position(0))
+            if offset > known.next:
+                moved[partition] = known._replace(next=offset)
+        write_facts(connection, facts)
+        self._store_ledgers(connection)
+        store_positions(connection, moved)
+        positions.update(moved)
+
+    def accept(self, connection: sqlite3.Connection, jobs: Iterable[Job]) -> None:
+        """Writes jobs that were just accepted, unless there is a row already."""
+        facts: list[Fact] = []
+        for job in jobs:
+            source = job.source
+            origin = None if source is None else Origin(job.worker_name, source.partition, source.offset)
+            facts.append((job_key(job.id), row_of(job.to_wire(), ACCEPTED, STATUS_NUMBERS[job.status], origin)))
+        write_facts(connection, facts)
+
+    # --- job-state ---
+
+    def _state_facts(self, records: Iterable[Record]) -> Iterable[Fact]:
+        for record in records:
+            key = record.key or b""
+            try:
+                if key.startswith(LEASE_PREFIX):
+                    self._take_lease(record, key)
+                elif not key.startswith(CHECKPOINT_PREFIX):
+                    fact = self._snapshot(record, key)
+                    if fact is not None:
+                        yield fact
+            except _UNUSABLE as error:
+                self.undecodable.add("damaged job-state", record, _told(error))
+
+    def _take_lease(self, record: Record, key: bytes) -> None:
+        lease = parse_lease_key(key)
+        if lease is None:
+            raise RecordUndecodable("its key is not that of a lease")
+        if record.value is None or decode_object(record.value).get("kind") != "claim":
+            return
+        claim = decode(ClaimRecord, record.value)
+        about = (lease.worker, lease.partition)
+        ledger = self._ledgers.setdefault(about, PartitionLedger())
+        if ledger.claim(record.offset, claim.previous, claim.instance_id):
+            self._changed.add(about)
+
+    def _snapshot(self, record: Record, key: bytes) -> Fact | None:
+        if not key:
+            raise RecordUndecodable("it has no key")
+        job_id = key.decode()
+        if record.value is None:
+            return job_key(job_id), None
+        headers = parse_snapshot_headers(record.headers)
+        if headers is None:
+            raise RecordUndecodable("the headers of a snapshot are missing or damaged")
+        ledger = self._ledgers.get((headers.worker, headers.partition))
+        if ledger is not None and ledger.is_void(headers.version.epoch):
+            return None
+        raw = decode_object(record.value)
+        if raw.get("id") != job_id:
+            raise RecordUndecodable("its key is not the id of its job")
+        origin = Origin(headers.worker, headers.partition, headers.offset)
+        row = row_of(raw, headers.version, STATUS_NUMBERS[headers.status], origin, record.value)
+        return row.id, row
+
+    # --- job topics ---
+
+    def _job_facts(self, worker: str, records: Iterable[Record]) -> Iterable[Fact]:
+        for record in records:
+            try:
+                row = _accepted_row(worker, record)
+            except _UNUSABLE as error:
+                self.undecodable.add("damaged job", record, _told(error))
+            else:
+                yield row.id, row
+
+    # --- what is kept beside the rows ---
+
+    def _load(self, connection: sqlite3.Connection) -> Positions:
+        if self._positions is None:
+            self._changed.clear()
+            self._ledgers = {
+                (worker, partition): PartitionLedger(epoch, last_lease, holder)
+                for worker, partition, epoch, last_lease, holder in connection.execute(
+                    "SELECT worker, partition, epoch, last_lease, holder FROM ledgers"
+                )
+            }
+            self._positions = load_positions(connection)
+        return self._positions
+
+    def _store_ledgers(self, connection: sqlite3.Connection) -> None:
+        connection.executemany(
+            "INSERT OR REPLACE INTO ledgers VALUES (?, ?, ?, ?, ?)",
+            [(*about, *astuple(self._ledgers[about])) for about in self._changed],
+        )
+        self._changed.clear()
+
+
+# What a record can be in its values, whoever wrote it; anything else is a fault of this code.
+_UNUSABLE = (RecordUndecodable, ValidationError, KeyError, TypeError, ValueError, AttributeError)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if not isinstance(error, RecordUndecodable) else str(error)
+
+
+def _unread(records: Sequence[Record], known: Position) -> Sequence[Record]:
+    """The records at or above the position. Those below were read before, and must be the same ones."""
+    if not records or records[0].offset >= known.next:
+        return records
+    for record in records:
+        if record.offset == known.last and record.timestamp != known.last_timestamp:
+            raise LogReplaced(
+                f"another record stands at offset {record.offset} of partition {record.partition} of {record.topic} than was read"
+            )
+        if record.offset >= known.last:
+            break
+    return [record for record in records if record.offset >= known.next]
+
+
+def _accepted_row(worker: str, record: Record) -> JobRow:
+    """The row of a job of which the log has the acceptance, and nothing else as yet."""
+    raw = decode_object(record.value)
+    _check_record(raw)
+    source = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+    return row_of(queued(raw, source), ACCEPTED, _QUEUED, Origin(worker, record.partition, record.offset))

@@ -1,0 +1,153 @@
+"""The table of jobs: what a batch of facts makes of its rows, decided in one place, and written with few statements."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final, NamedTuple
+
+from headrace.core.ownership import Version, supersedes
+from headrace.views.job_rows import STATUSES, JobKey, JobRow, partition_key
+
+Fact = tuple[JobKey, JobRow | None]
+"""What a record tells of a job: a valid snapshot; that it was accepted, as a row of version `ACCEPTED`; or None: a tombstone."""
+
+_LOOKED_UP_AT_ONCE: Final = 500
+_INSERT: Final = (
+    "INSERT INTO jobs (id, status, created, epoch, attempt, sequence, source_key, source_offset, tenant_key, worker_key,"
+    " user_key, conversation_key, body, arguments, details) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+# A column that is named makes SQLite rewrite the entries of every index that has it: what stays the same is not named.
+_PLAIN: Final = (
+    "epoch = ?, attempt = ?, sequence = ?, source_key = ?, source_offset = ?, body = ?, details = ?,"
+    " arguments = coalesce(?, arguments)"
+)
+_UPDATE: Final = f"UPDATE jobs SET {_PLAIN} WHERE place = ?"
+_MOVE: Final = f"UPDATE jobs SET {_PLAIN}, status = ? WHERE place = ?"
+_REPLACE: Final = (
+    f"UPDATE jobs SET {_PLAIN}, status = ?, created = ?, tenant_key = ?, worker_key = ?, user_key = ?, conversation_key = ?"
+    " WHERE place = ?"
+)
+_ADD_ARGUMENTS: Final = "UPDATE jobs SET arguments = ? WHERE place = ?"
+_DELETE: Final = "DELETE FROM jobs WHERE place = ?"
+
+_Indexed = tuple[int, int, int, int | None, int | None]
+
+
+class _Head(NamedTuple):
+    """What a decision about a job needs of its row in the table."""
+
+    version: Version
+    status: int
+    source_offset: int | None
+    indexed: _Indexed
+
+
+class _Change:
+    """What is to become of one job: its row as it stands in the table, and what takes its place."""
+
+    __slots__ = ("arguments", "before", "place", "removed", "row")
+
+    def __init__(self) -> None:
+        self.place: int | None = None
+        self.before: _Head | None = None
+        self.row: JobRow | None = None
+        self.arguments: bytes | None = None
+        self.removed: int | None = None
+
+    def take(self, row: JobRow | None) -> None:
+        """Takes in one fact. The order of facts from different topics does not matter."""
+        now = self.row or self.before
+        if row is None:
+            # A record that was void when it came may be removed while its job still waits: that row stays.
+            if now is not None and now.version.epoch >= 0:
+                self._remove()
+            return
+        self.arguments = row.arguments or self.arguments
+        if now is None:
+            self.row = row
+        elif row.epoch < 0:
+            # Of two records with one id the first in the log is the job, as it is for the engine.
+            if now.version.epoch < 0 and _first(row.source_offset, now.source_offset):
+                self.row = row
+        elif supersedes(row.version, now.version, STATUSES[now.status]):
+            self.row = row
+
+    def _remove(self) -> None:
+        self.removed = self.removed or self.place
+        self.place = self.before = self.row = self.arguments = None
+
+
+def _first(offset: int | None, other: int | None) -> bool:
+    return offset is not None and (other is None or offset < other)
+
+
+def write_facts(connection: sqlite3.Connection, facts: Collection[Fact]) -> None:
+    """Takes facts into the table, in the open transaction. Each job is written once, however many facts there are about it."""
+    changes = {key: _Change() for key, _ in facts}
+    _look_up(connection, changes)
+    for key, row in facts:
+        changes[key].take(row)
+    _write(connection, changes.values())
+
+
+def _look_up(connection: sqlite3.Connection, changes: Mapping[JobKey, _Change]) -> None:
+    keys = list(changes)
+    for start in range(0, len(keys), _LOOKED_UP_AT_ONCE):
+        some = keys[start : start + _LOOKED_UP_AT_ONCE]
+        marks = ",".join("?" * len(some))
+        for key, place, epoch, attempt, sequence, status, offset, *indexed in connection.execute(
+            "SELECT id, place, epoch, attempt, sequence, status, source_offset, created, tenant_key, worker_key, user_key,"
+            f" conversation_key FROM jobs WHERE id IN ({marks})",
+            some,
+        ):
+            change = changes[key]
+            change.place = place
+            change.before = _Head(Version(epoch, attempt, sequence), status, offset, _as_indexed(*indexed))
+
+
+def _as_indexed(created: int, tenant: int, worker: int, user: int | None, conversation: int | None) -> _Indexed:
+    return created, tenant, worker, user, conversation
+
+
+def _write(connection: sqlite3.Connection, changes: Iterable[_Change]) -> None:
+    statements: dict[str, list[tuple[object, ...]]] = {
+        statement: [] for statement in (_DELETE, _INSERT, _UPDATE, _MOVE, _REPLACE, _ADD_ARGUMENTS)
+    }
+    for change in changes:
+        row, before = change.row, change.before
+        if change.removed is not None:
+            statements[_DELETE].append((change.removed,))
+        if row is None:
+            if change.arguments is not None and change.place is not None:
+                statements[_ADD_ARGUMENTS].append((change.arguments, change.place))
+            continue
+        if before is None:
+            statements[_INSERT].append(row if row.arguments is change.arguments else row._replace(arguments=change.arguments))
+            continue
+        plain = (*row.version, row.source_key, row.source_offset, row.body, row.details, change.arguments)
+        indexed = (row.created, row.tenant_key, row.worker_key, row.user_key, row.conversation_key)
+        if before.indexed != indexed:
+            statements[_REPLACE].append((*plain, row.status, *indexed, change.place))
+        elif before.status != row.status:
+            statements[_MOVE].append((*plain, row.status, change.place))
+        else:
+            statements[_UPDATE].append((*plain, change.place))
+    for statement, values in statements.items():
+        if values:
+            connection.executemany(statement, values)
+
+
+def sweep(connection: sqlite3.Connection, worker: str, watermarks: Mapping[int, int]) -> int:
+    """Deletes the jobs below a worker's watermarks of which nothing but their acceptance is known; returns how many.
+
+    They have ended, and their end is no longer in the log. It is true only once `job-state` was read past the point at which the
+    watermarks were asked for.
+    """
+    return sum(
+        connection.execute(
+            "DELETE FROM jobs WHERE epoch < 0 AND source_key = ? AND source_offset < ?",
+            (partition_key(worker, partition), watermark),
+        ).rowcount
+        for partition, watermark in watermarks.items()
+    )

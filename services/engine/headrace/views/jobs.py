@@ -1,0 +1,220 @@
+"""The view of jobs: what `list_jobs` and `get_job` read, kept equal to `job-state` and to the topics of queued jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from headrace.core.status import JobStatus
+from headrace.core.topics import Topics
+from headrace.models import DEFAULT_TENANT, Job, JobList
+from headrace.ports import Log
+from headrace.views.database import Database
+from headrace.views.job_intake import JobIntake
+from headrace.views.job_queries import Cursor, JobFilter, check_limit, count, matches, page, single
+from headrace.views.job_rows import SCHEMA, listed, whole
+from headrace.views.workers import WorkerDirectory
+
+logger = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
+
+
+class JobView:
+    """All jobs of a namespace, in a SQLite file. `start` it; it answers at once, and truly when `caught_up`.
+
+    Args:
+        log: the cluster.
+        topics: of the namespace that is viewed.
+        workers: says which workers there are; it is started and stopped by the caller.
+        path: the file. Where another process has it, a numbered one beside it is used: see `headrace.views.database`.
+    """
+
+    def __init__(self, log: Log, topics: Topics, workers: WorkerDirectory, path: Path) -> None:
+        self._log = log
+        self._topics = topics
+        self._workers = workers
+        self._path = path
+        self._opened: tuple[Database, JobIntake] | None = None
+        self._accepted: list[tuple[tuple[Job, ...], asyncio.Future[None]]] = []
+        self._accepting: asyncio.Task[None] | None = None
+        self._invalid = 0
+
+    async def start(self) -> None:
+        """Opens the file, and begins to follow the log from where the file stands.
+
+        Raises:
+            BrokerError: no broker can be reached.
+            ConfigurationError: the file cannot be written.
+        """
+        await self._log.create_topics([self._topics.job_state])
+        database = await Database.open(self._path, SCHEMA, identity=self._topics.namespace)
+        intake = JobIntake(self._log, self._topics, self._workers, database)
+        self._opened = database, intake
+        intake.start()
+
+    async def stop(self) -> None:
+        """Ends the following and closes the file. Jobs that `add_accepted` was given are written first."""
+        if self._opened is None:
+            return
+        if self._accepting is not None:
+            await asyncio.wait([self._accepting])
+        database, intake = self._opened
+        self._opened = None
+        await intake.stop()
+        await database.close()
+
+    # --- how far it is ---
+
+    @property
+    def path(self) -> Path:
+        """The file that is used."""
+        return self._database.path
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything is read that stood in the log at the start."""
+        return self._intake.caught_up
+
+    @property
+    def behind(self) -> int:
+        """How many records, at most, are still to be read of those that stood in the log at the start."""
+        return self._intake.behind
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the log cannot be read at the moment, or None."""
+        return self._intake.trouble
+
+    @property
+    def undecodable(self) -> Counter[str]:
+        """How many records were passed over, by kind."""
+        return self._intake.undecodable
+
+    async def wait_caught_up(self, timeout: float) -> None:
+        """Waits until `caught_up`.
+
+        Raises:
+            TimeoutError: that took longer than `timeout` seconds.
+        """
+        await self._intake.wait_caught_up(timeout)
+
+    async def catch_up(self, timeout: float) -> None:
+        """Reads up to what stands in the log at the time of the call, in the topics of all workers that are defined by then.
+
+        Raises:
+            TimeoutError: that took longer than `timeout` seconds.
+        """
+        await self._intake.catch_up(timeout)
+
+    # --- what it knows ---
+
+    async def add_accepted(self, *jobs: Job) -> None:
+        """Shows jobs from now on that were just accepted here. What the log says of them, now or later, goes before this.
+
+        Args:
+            jobs: as they were accepted; their `source` says where their records stand.
+        """
+        for job in jobs:
+            self._intake.look_for(job.worker_name)
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._accepted.append((jobs, written))
+        if self._accepting is None or self._accepting.done():
+            self._accepting = asyncio.create_task(self._write_accepted(), name="headrace-view-accepted")
+        await written
+
+    async def list_jobs(self, wanted: JobFilter, *, limit: int = 20, cursor: str | None = None) -> JobList:
+        """The newest jobs first, by `createdAt` and then by id.
+
+        Results and tracebacks are left out, and so are arguments and contexts above 4 KB: `argsOmitted` and `ctxOmitted` are true
+        then.
+
+        Args:
+            wanted: which jobs.
+            limit: the most that are answered, up to 1,000.
+            cursor: `next_cursor` of the page before.
+
+        Raises:
+            ArgumentsInvalid: the cursor is none, or the limit is out of range.
+        """
+        check_limit(limit)
+        after = None if cursor is None else Cursor.decode(cursor)
+
+        def work(connection: sqlite3.Connection) -> JobList:
+            found = page(connection, wanted, limit, after)
+            raws = (listed(body) for body in found.bodies)
+            jobs = [job for raw in raws if matches(raw, wanted) and (job := self._job(raw)) is not None]
+            return JobList(jobs=jobs, next_cursor=None if found.next is None else found.next.encode())
+
+        return await self._read(work)
+
+    async def get_job(self, job_id: str, *, tenant: str = DEFAULT_TENANT) -> Job | None:
+        """A job with all that is known of it, or None if the tenant has none of that id."""
+
+        def work(connection: sqlite3.Connection) -> Job | None:
+            found = single(connection, job_id, tenant)
+            return None if found is None else self._job(whole(*found))
+
+        return await self._read(work)
+
+    async def counts(self, *, tenant: str = DEFAULT_TENANT) -> dict[JobStatus, int]:
+        """How many jobs a tenant has, by status."""
+        return await self._read(lambda connection: count(connection, tenant))
+
+    def _job(self, raw: dict[str, Any]) -> Job | None:
+        """The job, or None for one that is not what the contract says: it must not take its whole page with it."""
+        try:
+            return Job.model_validate(raw)
+        except ValidationError as error:
+            self._invalid += 1
+            if self._invalid == 1:
+                logger.warning("The jobs view leaves out a job that is no valid one: %s. Further ones are only counted.", error)
+            return None
+
+    async def _write_accepted(self) -> None:
+        """Writes all that wait at once, again and again until none does: many acceptances share a transaction."""
+        while self._accepted:
+            waiting, self._accepted = self._accepted, []
+            jobs = [job for some, _ in waiting for job in some]
+            try:
+                await self._mended(lambda jobs=jobs: self._intake.accept(jobs))  # type: ignore[misc]
+            except Exception as error:
+                for _, written in waiting:
+                    if not written.done():
+                        written.set_exception(error)
+            else:
+                for _, written in waiting:
+                    if not written.done():
+                        written.set_result(None)
+
+    async def _mended(self, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        """Does something with the file; if it proves damaged, does it again with the new one."""
+        try:
+            return await work()
+        except sqlite3.DatabaseError as error:
+            await self._intake.mend(error)
+        return await work()
+
+    async def _read(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+        database = self._database
+        return await self._mended(lambda: database.read(work))
+
+    @property
+    def _database(self) -> Database:
+        return self._both()[0]
+
+    @property
+    def _intake(self) -> JobIntake:
+        return self._both()[1]
+
+    def _both(self) -> tuple[Database, JobIntake]:
+        if self._opened is None:
+            raise RuntimeError("the view of jobs was not started")
+        return self._opened

@@ -1,0 +1,154 @@
+"""Which workers there are, and which engines are up: the topic `workers`, kept in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from headrace.codec import decode
+from headrace.core.records import DEFINITION_PREFIX, INSTANCE_PREFIX
+from headrace.core.topics import Topics
+from headrace.errors import RecordUndecodable
+from headrace.models import InstanceRecord, WorkerDefinition, WorkerSummary
+from headrace.ports import Log, Record, TopicPartition
+from headrace.views.follower import Batch, Follower, Undecodable
+
+PRESENCE_INTERVAL_SECONDS: Final = 5.0
+INTERVALS_UNSEEN: Final = 3
+SKEW_SECONDS: Final = 2.0
+"""How far the clock of an engine's machine may be behind ours before the engine seems gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    record: InstanceRecord
+    milliseconds: int
+
+
+class WorkerDirectory:
+    """The defined workers and the live engines. `start` it, and `wait_ready` before its answers are believed.
+
+    An engine is live when its last sign of life, by the record's timestamp, is at most three presence intervals old by this
+    machine's clock; two seconds are allowed for clocks that differ. One whose clock is ahead counts from when its sign was read.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        topics: Topics,
+        *,
+        presence_interval_seconds: float = PRESENCE_INTERVAL_SECONDS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._log = log
+        self._topics = topics
+        self._patience = (INTERVALS_UNSEEN * presence_interval_seconds + SKEW_SECONDS) * 1000
+        self._clock = clock
+        self._definitions: dict[str, WorkerDefinition] = {}
+        self._instances: dict[str, _Seen] = {}
+        self._follower = Follower(log, self._take_in, name="workers")
+        self._changed: list[Callable[[], None]] = []
+        self.undecodable = Undecodable("workers")
+
+    async def start(self) -> None:
+        """Begins to read the topic, which is made if it is missing.
+
+        Raises:
+            BrokerError: no broker can be reached.
+        """
+        topic = self._topics.workers
+        await self._log.create_topics([topic])
+        partitions = [TopicPartition(topic.name, number) for number in range(await self._log.partition_count(topic.name))]
+        await self._follower.start()
+        self._follower.follow(dict.fromkeys(partitions, 0))
+
+    async def stop(self) -> None:
+        await self._follower.stop()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the topic has been read to the end that it had at the start."""
+        return self._follower.caught_up
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the topic cannot be read at the moment, or None."""
+        return self._follower.trouble
+
+    async def wait_ready(self, timeout: float) -> None:
+        """Waits until `ready`; raises TimeoutError after `timeout` seconds."""
+        await self._follower.wait_caught_up(timeout)
+
+    async def catch_up(self, timeout: float) -> None:
+        """Reads up to what stands in the topic at the time of the call; raises TimeoutError after `timeout` seconds."""
+        await self._follower.catch_up(timeout)
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Has `call` called in the event loop whenever a definition has changed."""
+        self._changed.append(call)
+
+    @property
+    def definitions(self) -> Mapping[str, WorkerDefinition]:
+        """The definition of each worker, by name."""
+        return self._definitions
+
+    def live_instances(self) -> list[InstanceRecord]:
+        """The engines that are up, by id."""
+        now = self._now()
+        live = [seen.record for seen in self._instances.values() if now - seen.milliseconds <= self._patience]
+        return sorted(live, key=lambda record: record.instance_id)
+
+    def summaries(self) -> list[WorkerSummary]:
+        """Each worker and how many live engines run it, sorted by name."""
+        live = self.live_instances()
+        return [
+            WorkerSummary(
+                name=name,
+                description=definition.description,
+                category=definition.category,
+                kind=definition.kind,
+                arguments_schema=definition.arguments_schema,
+                live_instances=sum(name in record.workers for record in live),
+            )
+            for name, definition in sorted(self._definitions.items())
+        ]
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+    async def _take_in(self, batch: Batch) -> None:
+        changed = False
+        for records in batch.records.values():
+            for record in records:
+                try:
+                    changed = self._apply(record) or changed
+                except (RecordUndecodable, UnicodeDecodeError) as error:
+                    self.undecodable.add("damaged", record, error)
+        if changed:
+            for call in self._changed:
+                call()
+        # Many records of one turn must not hold up the event loop for what else waits in it.
+        await asyncio.sleep(0)
+
+    def _apply(self, record: Record) -> bool:
+        """Takes in one record, and tells whether a definition has changed."""
+        key = record.key or b""
+        if key.startswith(DEFINITION_PREFIX):
+            name = key.removeprefix(DEFINITION_PREFIX).decode()
+            before = self._definitions.get(name)
+            if record.value is None:
+                self._definitions.pop(name, None)
+            else:
+                self._definitions[name] = decode(WorkerDefinition, record.value)
+            return before != self._definitions.get(name)
+        if key.startswith(INSTANCE_PREFIX):
+            instance = key.removeprefix(INSTANCE_PREFIX).decode()
+            if record.value is None:
+                self._instances.pop(instance, None)
+            else:
+                self._instances[instance] = _Seen(decode(InstanceRecord, record.value), min(record.timestamp, self._now()))
+            return False
+        raise RecordUndecodable("its key names neither a definition nor an instance")

@@ -1,0 +1,287 @@
+"""What a user writes: a worker, as a class or as a decorated function, and the context that its `run` gets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import inspect
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ValidationError
+
+from headrace.codec import describe_problems
+from headrace.core.timestamps import from_milliseconds
+from headrace.core.topics import WORKER_NAME
+from headrace.errors import ArgumentsInvalid, ConfigurationError, MemoryStoreError
+from headrace.models import Job, WorkerDefinition
+from headrace.ports import ConversationMemory
+
+ArgumentsT = TypeVar("ArgumentsT")
+
+_UNSET: Any = object()
+_JOB_LOGGER = logging.getLogger("headrace.job")
+
+
+def _wall_clock() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class JobServices:
+    """What an engine, or a replay, puts behind a `JobContext`.
+
+    Attributes:
+        now: milliseconds since the Unix epoch.
+        memory: makes the memory that a job may reach; None where there is none.
+        executor: runs plain functions; None for the event loop's own.
+    """
+
+    now: Callable[[], int] = _wall_clock
+    memory: Callable[[Job], ConversationMemory] | None = None
+    executor: Executor | None = None
+
+
+class JobContext:
+    """What a running job knows of itself, and all that it may reach of headrace.
+
+    Attributes:
+        attempt: number of this execution, from 1.
+        fencing_token: rises with every attempt of every owner of the job's partition. A worker whose effects must not come
+            from a process that was frozen and thawed hands it on, and lets the other side refuse a lower one.
+    """
+
+    __slots__ = ("_arguments", "_job", "_memory", "_services", "attempt", "fencing_token")
+
+    def __init__(
+        self,
+        job: Job | Callable[[], Job],
+        *,
+        attempt: int = 1,
+        services: JobServices | None = None,
+        fencing_token: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.attempt = attempt
+        self.fencing_token = fencing_token
+        self._job = job
+        self._services = services or JobServices()
+        self._memory: ConversationMemory | None = None
+        self._arguments: Any = _UNSET
+
+    @property
+    def job(self) -> Job:
+        """The job as it was accepted."""
+        if not isinstance(self._job, Job):
+            self._job = self._job()
+        return self._job
+
+    def now(self) -> datetime:
+        """The time, in UTC. A worker that asks here, and not the system, can be replayed."""
+        return from_milliseconds(self._services.now())
+
+    @property
+    def memory(self) -> ConversationMemory:
+        """The memory of conversations, for the job's tenant.
+
+        Raises:
+            MemoryStoreError: the job runs where there is none.
+        """
+        if self._memory is None:
+            if self._services.memory is None:
+                raise MemoryStoreError("This job runs without an engine, so it has no memory: give process_job a context.")
+            self._memory = self._services.memory(self.job)
+        return self._memory
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose records carry the job's id, worker and attempt."""
+        extra = {"job_id": self.job.id, "worker": self.job.worker_name, "attempt": self.attempt}
+        return logging.LoggerAdapter(_JOB_LOGGER, extra)
+
+
+class AbstractWorker(ABC, Generic[ArgumentsT]):
+    """A named piece of background work. Subclass it with the model of its arguments: `AbstractWorker[DigestArgs]`.
+
+    Attributes:
+        name: names the worker's queue; letters, digits, `-` and `_`. It cannot change while jobs wait.
+        description: what it does, in a sentence, for people and agents.
+        category: any word by which workers are grouped.
+        kind: the name under which the `scheduler` tool offers it; its name when not set; None keeps it from agents.
+        concurrency: jobs that one engine runs at a time; the engine's setting when None.
+        order_by: names of arguments. Jobs that agree in all of them run one after another, in the order of their acceptance.
+        arguments_model: the pydantic model of the arguments; None takes any JSON object as it is.
+    """
+
+    name: str
+    description: str = ""
+    category: str = "general"
+    kind: str | None = _UNSET
+    concurrency: int | None = None
+    order_by: tuple[str, ...] = ()
+    arguments_model: ClassVar[type[BaseModel] | None] = None
+
+    _runs_in_loop: bool | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for base in getattr(cls, "__orig_bases__", ()):
+            if inspect.isclass(origin := get_origin(base)) and issubclass(origin, AbstractWorker):
+                cls.arguments_model = _model_of(get_args(base)[0], cls.__name__)
+
+    @abstractmethod
+    def run(self, args: ArgumentsT, ctx: JobContext) -> Any:
+        """Does the work. Protected: only `process_job` calls it.
+
+        `async def` runs in the engine's event loop and must not block it; a plain `def` runs in a thread. What it returns
+        becomes the job's result and must be JSON; an exception makes the job fail.
+        """
+
+    async def close(self) -> None:
+        """Called once, when its engine has stopped: give back here what the worker holds, such as a client's connections.
+
+        It does nothing unless it is overridden. An error is logged, and so is taking longer than 5 seconds, which ends it.
+        """
+
+    async def process_job(self, job: Job, ctx: JobContext | None = None) -> Any:
+        """Runs one job and returns its result; the engine's way into a worker, and a test's.
+
+        Raises:
+            ArgumentsInvalid: the job's arguments do not fit the worker's model.
+        """
+        return await self._process(ctx or JobContext(job))
+
+    async def _process(self, context: JobContext) -> Any:
+        arguments = context._arguments
+        if arguments is _UNSET:
+            arguments = self.parse_arguments(context.job.args or {})
+        if self._runs_in_loop is None:
+            self._runs_in_loop = inspect.iscoroutinefunction(self.run)
+        if self._runs_in_loop:
+            return await self.run(arguments, context)
+        call = contextvars.copy_context().run
+        return await _in_thread(context._services.executor, call, cast("Callable[..., Any]", self.run), arguments, context)
+
+    def parse_arguments(self, args: Mapping[str, Any]) -> ArgumentsT:
+        """The arguments as `run` gets them.
+
+        Raises:
+            ArgumentsInvalid: they do not fit the model; the message names each field and what is wrong with it.
+        """
+        if self.arguments_model is None:
+            return cast("ArgumentsT", dict(args))
+        try:
+            return cast("ArgumentsT", self.arguments_model.model_validate(args))
+        except ValidationError as error:
+            raise ArgumentsInvalid(f"Arguments of {self.name} are wrong: {describe_problems(error)}.") from None
+
+    def definition(self) -> WorkerDefinition:
+        """What is published about the worker.
+
+        Raises:
+            ConfigurationError: the worker has no name, or one that cannot be part of a topic's name.
+        """
+        name = getattr(self, "name", None)
+        if not isinstance(name, str) or not WORKER_NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"{type(self).__name__}.name is {name!r}: give the worker a name of letters, digits, '-' and '_'."
+            )
+        schema = {"type": "object"} if self.arguments_model is None else self.arguments_model.model_json_schema(by_alias=True)
+        return WorkerDefinition(
+            name=name,
+            description=self.description,
+            category=self.category,
+            kind=name if self.kind is _UNSET else self.kind,
+            arguments_schema=schema,
+            order_by=list(self.order_by),
+        )
+
+
+def _model_of(argument: Any, owner: str) -> type[BaseModel] | None:
+    if isinstance(argument, TypeVar):
+        return None
+    if inspect.isclass(argument) and issubclass(argument, BaseModel):
+        return argument
+    if argument in (dict, Any) or get_origin(argument) in (dict, Mapping):
+        return None
+    raise ConfigurationError(f"{owner}: arguments are a pydantic model or a dict, not {argument!r}.")
+
+
+async def _in_thread(executor: Executor | None, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Runs a plain function in a thread. A thread cannot be stopped: whoever cancels this waits until it has ended."""
+    future = asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await _end_of(future)
+        raise
+
+
+async def _end_of(future: asyncio.Future[Any]) -> None:
+    while not future.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([future])
+    if not future.cancelled():
+        future.exception()  # looked at, so that asyncio does not report it
+
+
+class FunctionWorker(AbstractWorker[Any]):
+    """A worker made of a function by the decorator `worker`."""
+
+    def __init__(self, function: Callable[[Any, JobContext], Any], model: type[BaseModel] | None) -> None:
+        self.function = function
+        self.arguments_model = model  # type: ignore[misc]  # each decorated function has a model of its own
+        self.run = function  # type: ignore[method-assign, assignment]  # so that `async def` and `def` are told apart as in a class
+
+    def run(self, args: Any, ctx: JobContext) -> Any:
+        """Calls the function."""
+        return self.function(args, ctx)
+
+
+def worker(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    category: str = "general",
+    kind: str | None = _UNSET,
+    concurrency: int | None = None,
+    order_by: tuple[str, ...] = (),
+) -> Callable[[Callable[[Any, JobContext], Any]], FunctionWorker]:
+    """Makes a worker of a function `(args, ctx)`. The attributes are those of `AbstractWorker`.
+
+    `name` is the function's name when left out, `description` the first line of its docstring.
+
+    Raises:
+        ConfigurationError: the function's first parameter is annotated with something other than a model or a dict.
+    """
+
+    def decorate(function: Callable[[Any, JobContext], Any]) -> FunctionWorker:
+        made = FunctionWorker(function, _first_model(function))
+        made.name = name or function.__name__
+        made.description = description or (inspect.getdoc(function) or "").partition("\n")[0]
+        made.category = category
+        made.kind = kind
+        made.concurrency = concurrency
+        made.order_by = order_by
+        made.__doc__ = function.__doc__
+        return made
+
+    return decorate
+
+
+def _first_model(function: Callable[..., Any]) -> type[BaseModel] | None:
+    parameters = list(inspect.signature(function).parameters.values())
+    if len(parameters) != 2:
+        raise ConfigurationError(f"{function.__name__} must take two parameters: (args, ctx).")
+    try:
+        hints = get_type_hints(function)
+    except NameError as error:
+        raise ConfigurationError(f"{function.__name__}: an annotation cannot be resolved ({error}); import it.") from None
+    hint = hints.get(parameters[0].name, dict)
+    return _model_of(hint, function.__name__)

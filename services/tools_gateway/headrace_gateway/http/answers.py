@@ -1,0 +1,59 @@
+"""How the answers of tools look over HTTP: the envelope, and the one table of statuses."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from starlette.responses import Response
+
+from headrace import ToolRefusal, ToolSuccess
+
+STATUSES: Final = {
+    "tool_unknown": HTTPStatus.NOT_FOUND,
+    "body_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "payload_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "broker_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "configuration_error": HTTPStatus.SERVICE_UNAVAILABLE,
+    "enqueue_timeout": HTTPStatus.SERVICE_UNAVAILABLE,
+    "internal_error": HTTPStatus.SERVICE_UNAVAILABLE,
+}
+"""The status for each code of a refusal; every other one means that the caller has to mend the call: 400."""
+
+UNREAD: Final = frozenset({"body_too_large", "body_late"})
+"""Refusals after which the rest of the body may still come: the connection cannot be used again."""
+
+
+class JsonResponse(Response):
+    """JSON, by orjson."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return content if isinstance(content, bytes) else orjson.dumps(content)
+
+
+class ProblemResponse(JsonResponse):
+    """What is wrong with a request that is not a tool call (RFC 9457)."""
+
+    media_type = "application/problem+json"
+
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+        title = HTTPStatus(status).phrase
+        super().__init__({"title": title, "status": status, "detail": detail}, status_code=status, headers=headers)
+
+
+def status_of(answer: ToolSuccess | ToolRefusal) -> HTTPStatus:
+    """The status with which an answer is sent."""
+    if isinstance(answer, ToolSuccess):
+        return HTTPStatus.OK
+    return STATUSES.get(answer.error.code, HTTPStatus.BAD_REQUEST)
+
+
+def envelope(answer: ToolSuccess | ToolRefusal) -> JsonResponse:
+    """The answer to a tool call."""
+    response = JsonResponse(orjson.dumps(answer.model_dump(mode="json", by_alias=True)), status_code=status_of(answer))
+    if isinstance(answer, ToolRefusal) and answer.error.code in UNREAD:
+        response.headers["connection"] = "close"
+    return response

@@ -1,0 +1,111 @@
+"""The HTTP application: the tools, and how the gateway is doing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from headrace import Client, Settings, ToolCall, ToolRefusal, ToolSuccess, load_settings
+from headrace_gateway.http.answers import JsonResponse, ProblemResponse, envelope
+from headrace_gateway.http.body import read_arguments
+from headrace_gateway.http.context import context_from_headers
+from headrace_gateway.http.openapi import Health, Readyness, ToolList, describe
+from headrace_gateway.tools import ToolRegistry, ToolServices, built_in_tools
+from headrace_gateway.tools.refusals import refusal_for
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings | None = None, client: Client | None = None, tools: ToolRegistry | None = None) -> FastAPI:
+    """The gateway as an ASGI application.
+
+    Args:
+        settings: read from the environment when left out.
+        client: one that was started; its owner stops it. When left out, the application's lifespan starts and stops its own.
+        tools: the tools it offers; `scheduler` and `worker_manager` when left out.
+    """
+    settings = settings or load_settings()
+    tools = tools if tools is not None else built_in_tools()
+    own_client = client or Client(settings, view=True)
+    services = ToolServices(jobs=own_client, enqueue_timeout=settings.gateway.enqueue_timeout_seconds)
+    app = FastAPI(
+        title="headrace tools gateway",
+        docs_url=None,  # the page would load scripts from another host
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan(own_client) if client is None else None,
+    )
+    _add_tools(app, tools, services, settings.gateway.maximum_body_bytes)
+    _add_health(app, own_client)
+    app.add_exception_handler(HTTPException, _problem)
+    app.add_exception_handler(Exception, _unexpected)
+    describe(app, tools)
+    return app
+
+
+def _lifespan(client: Client) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def run(_: FastAPI) -> AsyncIterator[None]:
+        async with client:
+            yield
+
+    return run
+
+
+def _add_tools(app: FastAPI, tools: ToolRegistry, services: ToolServices, maximum_body_bytes: int) -> None:
+    # The description of a call is made from the tools' own definitions.
+    @app.post("/tools/{name:path}", include_in_schema=False)
+    async def call_tool(request: Request) -> Response:
+        name = request.path_params["name"]
+        try:
+            return envelope(await answer(request, name))
+        except ClientDisconnect:
+            # Nobody reads this.
+            return Response(status_code=HTTPStatus.BAD_REQUEST)
+        except Exception as error:
+            return envelope(refusal_for(error, name))
+
+    async def answer(request: Request, name: str) -> ToolSuccess | ToolRefusal:
+        arguments = await read_arguments(request, maximum_body_bytes)
+        context = context_from_headers(request.headers.raw)
+        call = ToolCall(name=name, arguments=arguments, context=context)
+        return await tools.dispatch(call, services)
+
+    @app.get("/tools", summary="The tools there are", response_model=ToolList)
+    async def list_tools() -> Response:
+        return JsonResponse({"tools": [tool.to_wire() for tool in tools]})
+
+
+def _add_health(app: FastAPI, client: Client) -> None:
+    @app.get("/healthz", summary="Whether the process answers", response_model=Health)
+    async def healthz() -> Response:
+        return JsonResponse({"status": "ok"})
+
+    @app.get(
+        "/readyz",
+        summary="Whether the view of jobs has caught up with the log",
+        response_model=Readyness,
+        responses={503: {"model": Readyness, "description": "Not yet; the tools that can work do."}},
+    )
+    async def readyz() -> Response:
+        readiness = client.readiness()
+        body = {"ready": readiness.ready, "detail": readiness.detail, "behind": readiness.behind}
+        return JsonResponse(body, status_code=HTTPStatus.OK if readiness.ready else HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def _problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers) if error.headers else None
+    return ProblemResponse(error.status_code, str(error.detail), headers)
+
+
+async def _unexpected(request: Request, _: Exception) -> Response:
+    # The server logs the exception itself.
+    return ProblemResponse(HTTPStatus.SERVICE_UNAVAILABLE, f"{request.url.path} failed unexpectedly.")

@@ -1,0 +1,54 @@
+"""Reads the context of a call from the request's headers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from pydantic import ValidationError
+
+from headrace import CallContext
+from headrace_gateway.tools import ToolRefused
+
+CONTEXT_HEADERS: Final = {
+    "Headrace-User-Id": "userId",
+    "Headrace-Conversation-Id": "conversationId",
+    "Headrace-Source": "source",
+}
+_FIELDS = {header.lower().encode(): (header, field) for header, field in CONTEXT_HEADERS.items()}
+
+
+def context_from_headers(headers: Iterable[tuple[bytes, bytes]]) -> CallContext:
+    """The context that the `Headrace-*` headers give. Their values are UTF-8.
+
+    Raises:
+        ToolRefused: one is given twice, or is empty, longer than 200 characters, not UTF-8 or has control characters.
+    """
+    given: dict[str, str] = {}
+    for name, raw in headers:
+        if (known := _FIELDS.get(name.lower())) is None:
+            continue
+        header, field = known
+        if field in given:
+            raise _invalid(header, "it is given more than once; give it once")
+        given[field] = _text(header, raw)
+    try:
+        return CallContext.model_validate(given)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        header = next(header for header, field in CONTEXT_HEADERS.items() if field == problem["loc"][0])
+        raise _invalid(header, f"{problem['msg'][0].lower()}{problem['msg'][1:]}; or leave the header out") from None
+
+
+def _text(header: str, raw: bytes) -> str:
+    try:
+        value = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _invalid(header, "it is not UTF-8") from None
+    if any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in value):
+        raise _invalid(header, "it has control characters")
+    return value
+
+
+def _invalid(header: str, problem: str) -> ToolRefused:
+    return ToolRefused("context_invalid", f"The header {header} is wrong: {problem}.")

@@ -1,0 +1,161 @@
+"""OpenAPI, with an operation for each tool made from its definition."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, Field
+
+from headrace import ToolRefusal
+from headrace_gateway.http.context import CONTEXT_HEADERS
+from headrace_gateway.tools import ToolDefinition, ToolRegistry
+from headrace_gateway.tools.schema import close_root, written_schema
+
+DESCRIPTION = """\
+`POST /tools/{name}` calls a tool: the body holds its arguments, the headers the context. It always answers with an envelope: \
+`{"ok": true, "data": ...}`, or `{"ok": false, "error": {"code": ..., "message": ...}}` with a message that says what to do."""
+
+_HEADER_TEXTS = {
+    "Headrace-User-Id": "The calling user, UTF-8.",
+    "Headrace-Conversation-Id": "The conversation in which the call is made, UTF-8.",
+    "Headrace-Source": "What the call comes from, for example the agent's name, UTF-8.",
+}
+_REFUSALS = {
+    "400": "The body, the context or the arguments are wrong; the message says what to mend.",
+    "413": "The body, or the job that it asks for, is too large.",
+    "503": "The queue cannot be reached, did not acknowledge in time, or the gateway failed; the message says what to do.",
+}
+_UNKNOWN = {"404": "There is no such tool; the message names those there are."}
+
+
+class ToolAnnotationsShown(BaseModel):
+    """Hints for a host that decides which calls need a person's consent."""
+
+    readOnlyHint: bool  # noqa: N815 - as the protocols for tools spell it
+    destructiveHint: bool  # noqa: N815
+
+
+class ToolShown(BaseModel):
+    """A tool, as an agent gets to know it."""
+
+    name: str
+    description: str
+    inputSchema: dict[str, Any] = Field(description="JSON Schema of the arguments.")  # noqa: N815
+    outputSchema: dict[str, Any] = Field(description="JSON Schema of `data` in an answer that is ok.")  # noqa: N815
+    annotations: ToolAnnotationsShown
+
+
+class ToolList(BaseModel):
+    """The tools of this gateway."""
+
+    tools: list[ToolShown]
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: str
+
+
+class Readyness(BaseModel):
+    """How far the view of jobs is."""
+
+    ready: bool
+    detail: str
+    behind: int = Field(description="Records of the log that the view has not taken in yet.")
+
+
+def describe(app: FastAPI, tools: ToolRegistry) -> None:
+    """Makes `app.openapi` describe the tools' operations too. Tools that are registered later are described as well."""
+
+    def openapi() -> dict[str, Any]:
+        document = get_openapi(title=app.title, version=version("headrace"), description=DESCRIPTION, routes=app.routes)
+        components: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
+        components["ToolRefusal"] = _hoist(close_root(written_schema(ToolRefusal)), "ToolRefusal", components)
+        for tool in tools:
+            document["paths"][f"/tools/{tool.name}"] = {"post": _operation(tool, components)}
+        document["paths"]["/tools/{name}"] = {"post": _any_operation()}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI documents this way of extending it
+
+
+def _operation(tool: ToolDefinition[Any], components: dict[str, Any]) -> dict[str, Any]:
+    arguments, answer = f"{tool.name}.arguments", f"{tool.name}.answer"
+    components[arguments] = _hoist(tool.input_schema, arguments, components)
+    data = _hoist(tool.output_schema, f"{tool.name}.data", components)
+    components[answer] = _success(data)
+    return {
+        "operationId": f"call_{tool.name}",
+        "summary": f"Call the tool {tool.name}",
+        "description": tool.description,
+        "parameters": _header_parameters(),
+        "requestBody": {"required": True, "content": _json({"$ref": f"#/components/schemas/{arguments}"})},
+        "responses": _responses({"$ref": f"#/components/schemas/{answer}"}, _REFUSALS),
+    }
+
+
+def _any_operation() -> dict[str, Any]:
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    return {
+        "operationId": "call_tool",
+        "summary": "Call a tool by its name",
+        "parameters": [name, *_header_parameters()],
+        "requestBody": {"required": True, "content": _json({"type": "object"})},
+        "responses": _responses(_success({"type": "object"}), _REFUSALS | _UNKNOWN),
+    }
+
+
+def _header_parameters() -> list[dict[str, Any]]:
+    schema = {"type": "string", "minLength": 1, "maxLength": 200}
+    return [
+        {"name": header, "in": "header", "required": False, "description": _HEADER_TEXTS[header], "schema": schema}
+        for header in CONTEXT_HEADERS
+    ]
+
+
+def _responses(success: dict[str, Any], refusals: dict[str, str]) -> dict[str, Any]:
+    refusal = {"$ref": "#/components/schemas/ToolRefusal"}
+    return {
+        "200": {"description": "Done.", "content": _json(success)},
+        **{status: {"description": text, "content": _json(refusal)} for status, text in sorted(refusals.items())},
+    }
+
+
+def _success(data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean", "const": True}, "data": data},
+        "required": ["ok", "data"],
+        "additionalProperties": False,
+    }
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _hoist(schema: dict[str, Any], prefix: str, components: dict[str, Any]) -> dict[str, Any]:
+    """The schema with its `$defs` moved into the components, under names that no other tool's models can take."""
+    rest = {name: value for name, value in schema.items() if name != "$defs"}
+    for name, definition in schema.get("$defs", {}).items():
+        components[f"{prefix}.{name}"] = _point_to(definition, prefix)
+    moved = _point_to(rest, prefix)
+    assert isinstance(moved, dict)
+    return moved
+
+
+def _point_to(part: Any, prefix: str) -> Any:
+    if isinstance(part, list):
+        return [_point_to(item, prefix) for item in part]
+    if not isinstance(part, dict):
+        return part
+    return {
+        name: value.replace("#/$defs/", f"#/components/schemas/{prefix}.")
+        if name == "$ref" and isinstance(value, str)
+        else _point_to(value, prefix)
+        for name, value in part.items()
+    }

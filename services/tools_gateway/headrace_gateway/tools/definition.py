@@ -1,0 +1,149 @@
+"""What a tool is: one definition, from which every transport makes what it shows and what it takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Generic, Protocol, TypeVar
+
+from headrace import CallContext, ConfigurationError, Job, JobList, WireModel, WorkerDefinition, WorkerSummary
+from headrace_gateway.tools.schema import answer_schema, arguments_schema, open_objects
+
+ArgumentsT = TypeVar("ArgumentsT", bound=WireModel)
+
+# What every family of models and every protocol for tools takes as a name.
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+class Jobs(Protocol):
+    """What tools need of headrace; `headrace.Client` is it."""
+
+    async def enqueue(
+        self,
+        worker: str,
+        args: dict[str, Any],
+        ctx: CallContext | None = None,
+        /,
+        *,
+        tenant: str = ...,
+        ordering_key: str | None = ...,
+        timeout: float = ...,
+    ) -> Job: ...
+
+    async def worker_definitions(self, *, fresh_within: float | None = ...) -> dict[str, WorkerDefinition]: ...
+
+    async def list_workers(self) -> list[WorkerSummary]: ...
+
+    async def list_jobs(
+        self,
+        *,
+        tenant: str = ...,
+        status: str | None = ...,
+        worker_name: str | None = ...,
+        user_id: str | None = ...,
+        conversation_id: str | None = ...,
+        limit: int = ...,
+        cursor: str | None = ...,
+    ) -> JobList: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """On whose behalf a tool is called.
+
+    Attributes:
+        context: what the transport knows of the user and the conversation.
+        tenant: whose jobs are seen and made. It never comes from arguments.
+    """
+
+    context: CallContext = field(default_factory=CallContext)
+    tenant: str = "default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolServices:
+    """What a tool's handler may use.
+
+    Attributes:
+        jobs: accepts jobs and looks at them.
+        enqueue_timeout: seconds to wait for the acknowledgement of a job.
+    """
+
+    jobs: Jobs
+    enqueue_timeout: float = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolAnnotations:
+    """What a host may want to know before it lets an agent call a tool without asking.
+
+    Attributes:
+        read_only: it changes nothing.
+        destructive: it may remove or overwrite something.
+    """
+
+    read_only: bool
+    destructive: bool = False
+
+    def to_wire(self) -> dict[str, bool]:
+        """The hints under the names that agents' hosts know."""
+        return {"readOnlyHint": self.read_only, "destructiveHint": self.destructive}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolDefinition(Generic[ArgumentsT]):
+    """A tool: what an agent reads of it, what it takes, what it answers, and what it does.
+
+    Attributes:
+        name: lower-case letters, digits and `_`, at most 64.
+        description: written for the agent; it never holds text that came from a user.
+        arguments: a model that refuses unknown names; subclass `headrace.ClosedModel`.
+        answers: the models of which one is the answer's `data`.
+        annotations: hints for the host.
+        handler: does it. It refuses by raising `ToolRefused` or any `HeadraceError`.
+
+    Raises:
+        ConfigurationError: the name cannot be used, or the arguments take names that they do not know.
+    """
+
+    name: str
+    description: str
+    arguments: type[ArgumentsT]
+    answers: tuple[type[WireModel], ...]
+    annotations: ToolAnnotations
+    handler: Callable[[ArgumentsT, Caller, ToolServices], Awaitable[WireModel]]
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ConfigurationError(
+                f"A tool cannot be named {self.name!r}: use lower-case letters, digits and '_', a letter first, at most 64."
+            )
+        if not self.answers:
+            raise ConfigurationError(f"The tool {self.name} names no model of its answer.")
+        if opened := open_objects(self.input_schema):
+            raise ConfigurationError(
+                f"The arguments of the tool {self.name} take names that they do not know (in {', '.join(opened)}): "
+                "let their models subclass headrace.ClosedModel."
+            )
+
+    @cached_property
+    def input_schema(self) -> dict[str, Any]:
+        """JSON Schema of the arguments: a plain object that is closed."""
+        return arguments_schema(self.arguments)
+
+    @cached_property
+    def output_schema(self) -> dict[str, Any]:
+        """JSON Schema of `data` in an answer that is ok."""
+        return answer_schema(*self.answers)
+
+    def to_wire(self) -> dict[str, Any]:
+        """The definition as clients read it."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "inputSchema": self.input_schema,
+            "outputSchema": self.output_schema,
+            "annotations": self.annotations.to_wire(),
+        }

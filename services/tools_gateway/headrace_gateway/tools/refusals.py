@@ -1,0 +1,55 @@
+"""What a caller is told when a call is not done: every error is turned into a code and a message here, and nowhere else."""
+
+from __future__ import annotations
+
+import logging
+
+from headrace import BrokerError, ConfigurationError, HeadraceError, ToolError, ToolRefusal
+
+logger = logging.getLogger(__name__)
+
+LONGEST_MESSAGE = 2_000
+
+
+class ToolRefused(HeadraceError):
+    """A tool refuses a call.
+
+    Attributes:
+        code: a stable name in snake_case, by which a program tells one refusal from another.
+    """
+
+    code = "refused"
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]  # here each instance has its own
+
+
+def refuse(code: str, message: str) -> ToolRefusal:
+    """A refusal, with a message that is not endless and has no control characters in it."""
+    printable = "".join(character if character.isprintable() else " " for character in message)
+    if len(printable) > LONGEST_MESSAGE:
+        printable = printable[: LONGEST_MESSAGE - 1] + "…"
+    return ToolRefusal(error=ToolError(code=code, message=printable))
+
+
+def refusal_for(error: Exception, tool: str) -> ToolRefusal:
+    """The refusal for whatever a tool raised. What is the operator's to know goes to the log, and not to the caller."""
+    if isinstance(error, BrokerError):
+        logger.warning("The tool %s could not reach the broker: %s", tool, error)
+        return refuse(
+            error.code,
+            "The queue of background jobs cannot be reached right now. Nothing was accepted: repeat the call in a while.",
+        )
+    if isinstance(error, ConfigurationError):
+        logger.error("The tool %s cannot work: %s", tool, error)
+        return refuse(
+            error.code, "Background jobs are not set up right, and nothing was accepted. The gateway's log says what to mend."
+        )
+    if isinstance(error, HeadraceError) and error.code != HeadraceError.code:
+        return refuse(error.code, str(error))
+    logger.error("The tool %s failed unexpectedly", tool, exc_info=error)
+    return refuse(
+        HeadraceError.code,
+        "The gateway failed unexpectedly. Look with worker_manager whether the job was accepted before you repeat the call.",
+    )

@@ -1,0 +1,92 @@
+"""Finds the tool that a call names, checks its arguments, runs it, and answers with an envelope, whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from headrace import ArgumentsInvalid, ConfigurationError, ToolCall, ToolRefusal, ToolSuccess, WireModel, describe_problems
+from headrace_gateway.tools.definition import Caller, ToolDefinition, ToolServices
+from headrace_gateway.tools.refusals import ToolRefused, refusal_for
+
+# Far more than any worker's arguments have, and far less than what makes a JSON library give up.
+DEEPEST_ARGUMENTS = 64
+
+
+class ToolRegistry:
+    """The tools of a gateway, by name."""
+
+    def __init__(self, tools: Iterable[ToolDefinition[Any]] = ()) -> None:
+        self._tools: dict[str, ToolDefinition[Any]] = {}
+        for tool in tools:
+            self.register(tool)
+
+    def register(self, tool: ToolDefinition[Any]) -> None:
+        """Adds a tool.
+
+        Raises:
+            ConfigurationError: there is one of that name already.
+        """
+        if tool.name in self._tools:
+            raise ConfigurationError(f"There is a tool named {tool.name} already: give the new one another name.")
+        self._tools[tool.name] = tool
+
+    def __iter__(self) -> Iterator[ToolDefinition[Any]]:
+        return iter(self._tools.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tools
+
+    async def dispatch(self, call: ToolCall, services: ToolServices, *, tenant: str = "default") -> ToolSuccess | ToolRefusal:
+        """Does the call, and answers. It raises nothing but the cancellation of the task.
+
+        Args:
+            tenant: whose jobs the caller may see and make, as the transport found out.
+        """
+        try:
+            tool = self._find(call.name)
+            arguments = parse_arguments(tool, call.arguments)
+            data = await tool.handler(arguments, Caller(context=call.context, tenant=tenant), services)
+            return ToolSuccess(data=data.to_wire())
+        except Exception as error:
+            return refusal_for(error, call.name)
+
+    def _find(self, name: str) -> ToolDefinition[Any]:
+        tool = self._tools.get(name)
+        if tool is None:
+            known = ", ".join(sorted(self._tools)) or "none"
+            raise ToolRefused("tool_unknown", f"There is no tool named {name[:100]!r}. The tools are: {known}.")
+        return tool
+
+
+def parse_arguments(tool: ToolDefinition[Any], arguments: dict[str, Any]) -> WireModel:
+    """The arguments as the tool's handler gets them. They are taken as the published schema says: no other spelling of a name,
+    no text for a number.
+
+    Raises:
+        ArgumentsInvalid: they do not fit; the message names each field and what is wrong with it.
+    """
+    if is_deeper_than(arguments, DEEPEST_ARGUMENTS):
+        raise ArgumentsInvalid(f"Arguments of {tool.name} are nested more than {DEEPEST_ARGUMENTS} levels deep.")
+    try:
+        # From JSON, since only there a strict check takes text for an enumeration or a time.
+        parsed: WireModel = tool.arguments.model_validate_json(orjson.dumps(arguments), strict=True, by_alias=True, by_name=False)
+    except TypeError as error:
+        raise ArgumentsInvalid(f"Arguments of {tool.name} are no JSON: {error}.") from None
+    except ValidationError as error:
+        raise ArgumentsInvalid(f"Arguments of {tool.name} are wrong: {describe_problems(error)}.") from None
+    return parsed
+
+
+def is_deeper_than(value: Any, depth: int) -> bool:
+    """Whether lists and objects are nested in each other more than `depth` times."""
+    level: list[Any] = [value]
+    for _ in range(depth + 1):
+        level = [item for item in level if isinstance(item, dict | list)]
+        if not level:
+            return False
+        level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)]
+    return True

@@ -1,0 +1,122 @@
+"""`scheduler`: an agent asks for background work and gets a receipt at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headrace import (
+    ArgumentsInvalid,
+    CallContext,
+    MemoryCompactionArguments,
+    SchedulerArguments,
+    SchedulerReceipt,
+    WorkerDefinition,
+)
+from headrace_gateway.tools.definition import Caller, ToolAnnotations, ToolDefinition, ToolServices
+from headrace_gateway.tools.refusals import ToolRefused
+from headrace_gateway.tools.worker_arguments import WorkerArguments
+
+MEMORY_COMPACTION = "memory_compaction"
+
+DESCRIPTION = """\
+Start background work and get a receipt at once: the work is accepted, and goes on after you have answered the user.
+
+Use it with kind "memory_compaction" whenever a conversation's memory has to be cleaned up, compacted or summarised. That \
+always goes through this tool: never call a worker directly, and never do such work yourself in the conversation. Leave \
+userId and conversationId out to mean the present user and conversation.
+
+Other kinds take their arguments in args; worker_manager with action "list_workers" lists every kind and its argumentsSchema.
+
+The receipt has the jobId. Use worker_manager to see later what became of it; do not wait for it, and do not schedule the same \
+work again because it has not ended yet. How and where a job is executed is none of your concern."""
+
+
+def scheduler_tool() -> ToolDefinition[SchedulerArguments]:
+    """The tool `scheduler`."""
+    checks = WorkerArguments()
+
+    async def handle(arguments: SchedulerArguments, caller: Caller, services: ToolServices) -> SchedulerReceipt:
+        definition = await _worker_for(arguments.kind, services)
+        context = effective_context(arguments, caller.context)
+        args = _job_arguments(arguments, context)
+        await checks.check(definition, args)
+        job = await services.jobs.enqueue(definition.name, args, context, tenant=caller.tenant, timeout=services.enqueue_timeout)
+        return SchedulerReceipt(job_id=job.id, worker_name=job.worker_name)
+
+    return ToolDefinition(
+        name="scheduler",
+        description=DESCRIPTION,
+        arguments=SchedulerArguments,
+        answers=(SchedulerReceipt,),
+        annotations=ToolAnnotations(read_only=False, destructive=False),
+        handler=handle,
+    )
+
+
+def effective_context(arguments: SchedulerArguments, context: CallContext) -> CallContext:
+    """The context of the job: what the call's context has, and over it the user and the conversation that were given."""
+    given = {"user_id": arguments.user_id, "conversation_id": arguments.conversation_id}
+    return context.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
+def _job_arguments(arguments: SchedulerArguments, context: CallContext) -> dict[str, Any]:
+    if arguments.kind == MEMORY_COMPACTION:
+        return _memory_arguments(arguments, context)
+    # To drop a text in silence would lose it, and to put it into args would guess at names.
+    for name, value in (("title", arguments.title), ("content", arguments.content)):
+        if value is not None:
+            raise ArgumentsInvalid(
+                f'{name} goes with the kind "{MEMORY_COMPACTION}" only: for {arguments.kind!r} put it into args, '
+                "if its argumentsSchema (see worker_manager, list_workers) has such a field.",
+            )
+    return arguments.args or {}
+
+
+def _memory_arguments(arguments: SchedulerArguments, context: CallContext) -> dict[str, Any]:
+    if arguments.args is not None:
+        raise ArgumentsInvalid(
+            f'args does not go with the kind "{MEMORY_COMPACTION}": give userId, conversationId, title and content beside kind.'
+        )
+    user_id, conversation_id = context.user_id, context.conversation_id
+    if user_id is None or conversation_id is None:
+        missing = [name for name, value in (("userId", user_id), ("conversationId", conversation_id)) if value is None]
+        raise ArgumentsInvalid(
+            f"It is not known whose memory is meant: give {' and '.join(missing)}, since the call's context has none."
+        )
+    return MemoryCompactionArguments(
+        user_id=user_id, conversation_id=conversation_id, title=arguments.title, content=arguments.content
+    ).to_wire()
+
+
+async def _worker_for(kind: str, services: ToolServices) -> WorkerDefinition:
+    """The worker that does this kind of work. Definitions outlive engines, so that two may claim a kind: then the one counts
+    that somebody runs."""
+    definitions = await services.jobs.worker_definitions()
+    found = _of_kind(kind, definitions)
+    if not found:
+        # Its first engine may have started a moment ago.
+        definitions = await services.jobs.worker_definitions(fresh_within=services.enqueue_timeout)
+        found = _of_kind(kind, definitions)
+    if len(found) > 1:
+        running = {summary.name for summary in await services.jobs.list_workers() if summary.live_instances > 0}
+        found = [definition for definition in found if definition.name in running] or found
+    if not found:
+        raise ToolRefused("kind_unknown", _unknown_kind(kind, definitions))
+    if len(found) > 1:
+        names = ", ".join(sorted(definition.name for definition in found))
+        raise ToolRefused(
+            "kind_ambiguous", f"Several workers do {kind!r}: {names}. Tell the operator: only one of them should run."
+        )
+    return found[0]
+
+
+def _of_kind(kind: str, definitions: Mapping[str, WorkerDefinition]) -> list[WorkerDefinition]:
+    return [definition for definition in definitions.values() if definition.kind == kind]
+
+
+def _unknown_kind(kind: str, definitions: Mapping[str, WorkerDefinition]) -> str:
+    known = sorted({definition.kind for definition in definitions.values() if definition.kind is not None})
+    if not known:
+        return f"Nothing can be scheduled, {kind!r} neither: no worker is known yet. Tell the operator to start an engine."
+    return f"No worker does {kind!r}. The kinds are: {', '.join(known)}."

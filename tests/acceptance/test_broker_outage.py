@@ -1,0 +1,181 @@
+"""What clients do while a broker is away, and when it comes back: nothing hangs, nothing is lost, nothing comes twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+
+from headrace.broker import LocalBroker, start_local_broker
+from headrace.errors import BrokerUnreachable
+from headrace.kafka import KafkaLog
+from headrace.ports import NewRecord, TopicPartition
+from headrace.settings import KafkaSettings, load_settings
+from support.log import Member, Outcomes, members, numbered, numbers_of, plain_topic, read, read_topic, started
+
+# Every bound below is this much longer than asked for: the machine may be busy.
+SLACK_SECONDS = 4.0
+
+
+@pytest.fixture(scope="module")
+def fragile_broker() -> Iterator[LocalBroker]:
+    """A broker of its own, that these tests kill, freeze and start again."""
+    with start_local_broker(None, cache_directory=load_settings().cache_directory) as started_broker:
+        yield started_broker
+
+
+@pytest.fixture
+async def log(fragile_broker: LocalBroker, namespace: str) -> AsyncIterator[KafkaLog]:
+    settings = load_settings(
+        bootstrap_servers=fragile_broker.bootstrap_servers,
+        namespace=namespace,
+        kafka=KafkaSettings(connect_timeout_seconds=2.0),
+    )
+    made = KafkaLog(settings)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def topic(log: KafkaLog, namespace: str) -> str:
+    name = f"{namespace}.things"
+    await log.create_topics([plain_topic(name, 2)])
+    return name
+
+
+@asynccontextmanager
+async def killed(broker: LocalBroker) -> AsyncIterator[None]:
+    """The broker is gone; at the end it listens on the same port again."""
+    await asyncio.to_thread(broker.node.kill)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(broker.node.start)
+
+
+@asynccontextmanager
+async def frozen(broker: LocalBroker) -> AsyncIterator[None]:
+    """The broker's connections stay open, and it says nothing."""
+    os.kill(broker.node.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(broker.node.pid, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def within(seconds: float) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    yield
+    assert loop.time() - begun < seconds + SLACK_SECONDS
+
+
+@pytest.mark.parametrize("away", [killed, frozen])
+async def test_everything_stops_in_time_and_says_what_is_lost(
+    fragile_broker: LocalBroker, log: KafkaLog, topic: str, away: Callable[[LocalBroker], AbstractAsyncContextManager[None]]
+) -> None:
+    target = TopicPartition(topic, 0)
+    writer, reader, member = log.writer(), log.reader(), Member(log, topic, f"{topic}.group")
+    await writer.start()
+    await writer.append(target, NewRecord(b"key", b"0"), timeout=10)
+    await reader.start()
+    await reader.assign({target: 1})
+    await member.start()
+    await member.joined(2)
+    await member.pause_polling()
+    outcomes = Outcomes()
+    async with away(fragile_broker):
+        for number in range(1_000):
+            writer.submit(TopicPartition(topic, number % 2), numbered([number], size=2_000), outcomes.expect(number))
+        async with within(1.0):
+            with pytest.raises(TimeoutError):
+                await writer.append(target, NewRecord(b"key", b"late"), timeout=1.0)
+        assert await reader.fetch(timeout=0.2) == {}
+        assert await member.consumer.fetch(timeout=0.2, maximum=10) == {}
+        async with within(1.0):
+            assert not await member.consumer.commit({target: 0}, timeout=1.0)
+        async with within(2.0):
+            with pytest.raises(BrokerUnreachable, match=fragile_broker.bootstrap_servers):
+                await log.topic_names()
+        async with within(2.0):
+            with pytest.raises(BrokerUnreachable, match=fragile_broker.bootstrap_servers):
+                await log.writer().start()
+        async with within(1.0):
+            await writer.stop(timeout=1.0)
+        assert len(await outcomes.failures()) == 1_000
+        async with within(2.0):
+            await reader.stop()
+        async with within(1.0):
+            await member.consumer.stop(timeout=1.0)
+
+
+async def test_everything_goes_on_when_the_broker_is_back(fragile_broker: LocalBroker, log: KafkaLog, topic: str) -> None:
+    outcomes = Outcomes()
+    member = Member(log, topic, f"{topic}.group")
+    partitions = [TopicPartition(topic, 0), TopicPartition(topic, 1)]
+    async with started(log.writer()) as writer, started(log.reader()) as reader, members(member):
+        await member.joined(2)
+        await reader.assign(dict.fromkeys(partitions, 0))
+
+        def submit(numbers: range) -> None:
+            for number in numbers:
+                writer.submit(partitions[number % 2], numbered([number], size=600), outcomes.expect(number))
+
+        submit(range(1_000))
+        await read(reader, 100)
+        submit(range(1_000, 2_000))  # some of these are under way when the broker dies
+        await asyncio.sleep(0)
+        async with killed(fragile_broker):
+            submit(range(2_000, 3_000))
+            with pytest.raises(BrokerUnreachable):
+                await reader.end_offsets(partitions)
+        offsets = await outcomes.offsets()
+        await member.received(3_000)
+        assert await member.consumer.commit(dict.fromkeys(partitions, 1_500), timeout=20)
+        assert await log.committed_offsets(f"{topic}.group") == dict.fromkeys(partitions, 1_500)
+        assert await reader.end_offsets(partitions) == dict.fromkeys(partitions, 1_500)
+        found = await read_topic(log, topic, 3_000)
+    for partition, records in found.items():
+        assert numbers_of(records) == list(range(partition.partition, 3_000, 2))
+        assert [record.offset for record in records] == [offsets[number] for number in numbers_of(records)]
+    assert sorted(member.numbers) == list(range(3_000))
+
+
+async def test_a_client_waits_for_a_broker_that_is_about_to_come(fragile_broker: LocalBroker, namespace: str) -> None:
+    settings = load_settings(
+        bootstrap_servers=fragile_broker.bootstrap_servers,
+        namespace=namespace,
+        kafka=KafkaSettings(connect_timeout_seconds=60.0),
+    )
+    log = KafkaLog(settings)
+    async with killed(fragile_broker):
+        asking = asyncio.create_task(log.topic_names())
+        await asyncio.sleep(0)
+    assert isinstance(await asking, set)
+    await log.close()
+
+
+async def test_a_commit_under_way_ends_with_the_revocation(fragile_broker: LocalBroker, log: KafkaLog, topic: str) -> None:
+    """aiokafka repeats a commit for ever, with the generation of the day: after a revocation it would undo the new owner's."""
+    member = Member(log, topic, f"{topic}.group")
+    async with members(member):
+        await member.joined(2)
+        async with frozen(fragile_broker):
+            commit = asyncio.create_task(member.consumer.commit(dict.fromkeys(member.held, 0), timeout=600))
+            await asyncio.sleep(0)
+            ended: list[bool] = []
+
+            async def see_whether_it_has_ended(_: Collection[TopicPartition]) -> None:
+                await asyncio.wait({commit}, timeout=SLACK_SECONDS)
+                ended.append(commit.done())
+
+            member.when_revoked(see_whether_it_has_ended)
+            # As aiokafka calls it; the broker that would bring it about says nothing.
+            await member.consumer._give_up(member.held)  # type: ignore[attr-defined]
+            assert ended == [True], "the commit must end before the partitions are given up"
+            assert not await commit

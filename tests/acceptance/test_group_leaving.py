@@ -1,0 +1,61 @@
+"""A member that goes while its group deals out partitions must not be given any: they would lie idle until its session ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+from headrace import Settings
+from headrace.kafka.log import KafkaLog
+from headrace.ports import GroupListener, TopicPartition
+from support.engines import eventually
+from support.log import plain_topic
+
+PARTITIONS = 6
+
+
+class Holder:
+    """A member whose answer to a revocation can be held back, which holds the whole group in the middle of a change."""
+
+    def __init__(self) -> None:
+        self.partitions: Collection[TopicPartition] = ()
+        self.revoked = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+
+    def listener(self) -> GroupListener:
+        return GroupListener(self._assigned, self._revoked)
+
+    def _assigned(self, partitions: Collection[TopicPartition]) -> None:
+        self.partitions = partitions
+
+    async def _revoked(self, _: Collection[TopicPartition]) -> None:
+        self.partitions = ()
+        self.revoked.set()
+        await self.may_go_on.wait()
+
+
+async def test_a_member_that_stops_before_it_was_given_partitions_gets_none(settings: Settings, namespace: str) -> None:
+    log, topic = KafkaLog(settings), plain_topic(f"{namespace}.things", PARTITIONS)
+    await log.create_topics([topic])
+    holder, unlucky = Holder(), Holder()
+    first = log.group_consumer(topic.name, f"{namespace}.group", holder.listener())
+    second = log.group_consumer(topic.name, f"{namespace}.group", unlucky.listener())
+    try:
+        await first.start()
+
+        async def has_all() -> bool:
+            await first.fetch(timeout=0.05, maximum=1)
+            return len(holder.partitions) == PARTITIONS
+
+        await eventually(has_all)
+        await second.start()
+        await asyncio.wait_for(holder.revoked.wait(), 30)
+        await second.stop(timeout=5)
+        holder.may_go_on.set()
+        # Far within the session timeout of 45 s, for which the group would have waited for the one that went.
+        await eventually(has_all, within=15)
+        assert unlucky.partitions == ()
+    finally:
+        await first.stop(timeout=5)
+        await second.stop(timeout=5)
+        await log.close()

@@ -1,0 +1,78 @@
+"""`headrace workers` and `headrace jobs`: what there is, also when its texts look like markup or command the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any
+
+from typer.testing import CliRunner
+
+from headrace import JobContext, WorkerEngine, worker
+from headrace.cli.main import application
+from headrace.settings import Settings
+
+CONTROLS = "\x1b]0;owned\x07"
+
+
+@worker(category="[/b]", description=f"Fails [/b] with [red]style{CONTROLS}.")
+async def fail(args: dict[str, Any], ctx: JobContext) -> None:
+    raise ValueError(f"[/b] is no markup{CONTROLS}")
+
+
+@worker(category="test", description="Greets.")
+async def greet(args: dict[str, Any], ctx: JobContext) -> str:
+    return "hello"
+
+
+def ran(settings: Settings, *arguments: str, columns: int = 200) -> str:
+    """What the command printed, when it did what it was told."""
+    assert settings.bootstrap_servers is not None
+    where = ("--bootstrap-servers", settings.bootstrap_servers, "--namespace", settings.namespace)
+    result = CliRunner().invoke(application, [*arguments, *where], env={"COLUMNS": str(columns)})
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return result.output
+
+
+def test_workers_and_jobs_are_listed(settings: Settings) -> None:
+    async def run_two() -> list[str]:
+        engine = WorkerEngine(settings)
+        engine.register_worker(fail)
+        engine.register_worker(greet)
+        async with engine, asyncio.timeout(60):
+            ids = [(await engine.enqueue(name, {}, {"userId": "u1"})).id for name in ("fail", "greet")]
+            while not all(job.finished_at for job in (await engine.list_jobs()).jobs):  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.02)
+            return ids
+
+    failed, completed = asyncio.run(run_two())
+
+    workers = ran(settings, "workers")
+    assert "Fails [/b] with [red]style]0;owned." in workers
+    assert "Greets." in workers
+    jobs = ran(settings, "jobs")
+    assert jobs.index(completed) < jobs.index(failed), "newest first"
+    assert "ValueError: [/b] is no markup]0;owned" in jobs
+    assert not {"\x1b", "\x07"} & set(workers + jobs)
+
+    assert failed not in ran(settings, "jobs", "--status", "completed")
+    assert completed not in ran(settings, "jobs", "--worker", "fail")
+    listed = json.loads(ran(settings, "jobs", "--json", "--limit", "1"))["jobs"]
+    assert [(job["id"], job["status"]) for job in listed] == [(completed, "completed")]
+    assert [each["name"] for each in json.loads(ran(settings, "workers", "--json"))] == ["fail", "greet"]
+
+    whole = json.loads(ran(settings, "job", failed))
+    assert (whole["status"], whole["attempts"][0]["status"]) == ("failed", "failed")
+    assert "Traceback" in whole["error"]["traceback"]
+    assert json.loads(ran(settings, "job", completed))["result"] == "hello"
+    narrow = ran(settings, "jobs", columns=80) + ran(settings, "workers", columns=80)
+    assert failed in narrow and "completed" in narrow
+    assert re.search(r"^ *greet +greet +\d+ ", narrow, re.MULTILINE), "what one types, and how many engines run it"
+
+
+def test_a_job_that_there_is_not(settings: Settings) -> None:
+    assert settings.bootstrap_servers is not None
+    where = ("--bootstrap-servers", settings.bootstrap_servers, "--namespace", settings.namespace)
+    result = CliRunner().invoke(application, ["job", "nothing", *where])
+    assert (result.exit_code, "There is no job 'nothing'" in result.output) == (2, True)

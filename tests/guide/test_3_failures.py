@@ -1,0 +1,63 @@
+"""What happens when something goes wrong: in the worker, or already before it."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel
+
+from headrace import AbstractWorker, ArgumentsInvalid, Client, JobContext, Settings, WorkerEngine, WorkerUnknown
+from support.engines import ended
+
+
+class DivideArgs(BaseModel):
+    dividend: int
+    divisor: int
+
+
+class Divide(AbstractWorker[DivideArgs]):
+    name = "divide"
+    description = "Divides whole numbers."
+    category = "guide"
+
+    async def run(self, args: DivideArgs, ctx: JobContext) -> int:
+        return args.dividend // args.divisor
+
+
+async def test_an_exception_makes_the_job_fail(settings: Settings) -> None:
+    engine = WorkerEngine(settings)
+    engine.register_worker(Divide)
+    async with engine, Client(settings) as client:
+        job = await ended(client, await client.enqueue("divide", {"dividend": 1, "divisor": 0}))
+
+        # The job keeps why; the engine goes on.
+        assert job.status == "failed"
+        assert job.error is not None
+        assert (job.error.type, job.error.message) == ("ZeroDivisionError", "integer division or modulo by zero")
+        assert "args.dividend // args.divisor" in (job.error.traceback or "")
+
+        after = await ended(client, await client.enqueue("divide", {"dividend": 6, "divisor": 3}))
+        assert after.result == 2
+
+
+async def test_arguments_that_do_not_fit_never_reach_the_worker(settings: Settings) -> None:
+    engine = WorkerEngine(settings)
+    engine.register_worker(Divide)
+    async with engine, Client(settings) as client:
+        # Who has the worker's class is told at once, and nothing is written.
+        with pytest.raises(ArgumentsInvalid, match="divisor: Field required"):
+            await client.enqueue(Divide, {"dividend": 1})
+        assert (await client.list_jobs()).jobs == []
+
+        # Who has only its name is believed. The engine refuses such a job: it fails, and its record goes to dead-letters.
+        job = await ended(client, await client.enqueue("divide", {"dividend": "one", "divisor": 1}))
+        assert job.status == "failed"
+        assert job.error is not None
+        assert job.error.type == "arguments_invalid"
+        assert "dividend" in job.error.message
+        assert job.attempt == 0
+
+
+async def test_a_job_for_nobody_is_refused(settings: Settings) -> None:
+    async with Client(settings) as client:
+        with pytest.raises(WorkerUnknown, match="No worker named 'divide' is defined"):
+            await client.enqueue("divide", {"dividend": 6, "divisor": 3})

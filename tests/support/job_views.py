@@ -1,0 +1,49 @@
+"""A view of jobs in a test: opened, looked at, and waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from headrace.views.job_queries import JobFilter
+from headrace.views.jobs import JobView
+from headrace.views.workers import WorkerDirectory
+from support.view_log import TOPICS, ViewLog
+
+PATIENCE = 20.0
+
+
+@contextlib.asynccontextmanager
+async def opened(log: ViewLog, path: Path, *, wait: bool = True) -> AsyncIterator[JobView]:
+    directory = WorkerDirectory(log, TOPICS)
+    view = JobView(log, TOPICS, directory, path)
+    await directory.start()
+    await view.start()
+    try:
+        if wait:
+            await view.wait_caught_up(PATIENCE)
+        yield view
+    finally:
+        await view.stop()
+        await directory.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Polls, as nothing tells of it."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.005)
+
+
+async def statuses(view: JobView) -> dict[str, str]:
+    found = await view.list_jobs(JobFilter(), limit=1000)
+    assert found.next_cursor is None
+    return {job.id: job.status.value for job in found.jobs}
+
+
+async def eventually(view: JobView, expected: dict[str, str]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while (found := await statuses(view)) != expected:
+            assert found is not None

@@ -1,0 +1,112 @@
+"""What tools need of headrace, in memory: for tests of the tools' own rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from headrace import CallContext, Job, JobList, WorkerDefinition, WorkerSummary
+
+MEMORY_WORKER = WorkerDefinition(
+    name="memory_compaction_worker",
+    description="Compacts a conversation's memory.",
+    category="memory",
+    kind="memory_compaction",
+    arguments_schema={
+        "type": "object",
+        "properties": {
+            "userId": {"type": "string"},
+            "conversationId": {"type": "string"},
+            "title": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+            "content": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        },
+        "required": ["userId", "conversationId"],
+        "additionalProperties": False,
+    },
+)
+DIGEST_WORKER = WorkerDefinition(
+    name="send_digest",
+    description="Sends a digest.",
+    category="tool",
+    kind="digest",
+    arguments_schema={
+        "type": "object",
+        "properties": {
+            "to": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            "when": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        },
+        "required": ["to"],
+    },
+)
+HIDDEN_WORKER = WorkerDefinition(name="janitor", description="Not for agents.", category="internal")
+
+
+@dataclass
+class InMemoryJobs:
+    """Accepts every job for a worker that it knows, and keeps how it was asked.
+
+    Attributes:
+        enqueued: keyword and positional arguments of each accepted job, in order.
+        listed: the filters of each look at jobs, in order.
+        failure: raised instead of accepting a job, or of looking at jobs.
+        live: live instances by worker.
+        just_published: definitions that only a fresh look sees.
+    """
+
+    definitions: list[WorkerDefinition] = field(default_factory=lambda: [MEMORY_WORKER, DIGEST_WORKER, HIDDEN_WORKER])
+    enqueued: list[dict[str, Any]] = field(default_factory=list)
+    listed: list[dict[str, Any]] = field(default_factory=list)
+    failure: Exception | None = None
+    live: dict[str, int] = field(default_factory=dict)
+    just_published: list[WorkerDefinition] = field(default_factory=list)
+
+    async def enqueue(
+        self,
+        worker: str,
+        args: dict[str, Any],
+        ctx: CallContext | None = None,
+        /,
+        *,
+        tenant: str = "default",
+        ordering_key: str | None = None,
+        timeout: float = 10.0,
+    ) -> Job:
+        if self.failure is not None:
+            raise self.failure
+        context = ctx or CallContext()
+        asked = {"worker": worker, "args": args, "ctx": context.to_wire(), "tenant": tenant, "timeout": timeout}
+        self.enqueued.append(asked | {"ordering_key": ordering_key})
+        return a_job(f"job-{len(self.enqueued)}", worker_name=worker, args=args, ctx=context, tenant=tenant)
+
+    async def worker_definitions(self, *, fresh_within: float | None = None) -> dict[str, WorkerDefinition]:
+        if fresh_within is not None:
+            self.definitions += self.just_published
+            self.just_published = []
+        return {definition.name: definition for definition in self.definitions}
+
+    async def list_workers(self) -> list[WorkerSummary]:
+        return [
+            WorkerSummary(
+                name=definition.name,
+                description=definition.description,
+                category=definition.category,
+                kind=definition.kind,
+                arguments_schema=definition.arguments_schema,
+                live_instances=self.live.get(definition.name, 0),
+            )
+            for definition in self.definitions
+        ]
+
+    async def list_jobs(self, **filters: Any) -> JobList:
+        if self.failure is not None:
+            raise self.failure
+        self.listed.append(filters)
+        return JobList(jobs=[a_job("job-1")], next_cursor=None)
+
+
+def a_job(job_id: str, **values: Any) -> Job:
+    """A job that was just accepted."""
+    moment = datetime(2026, 1, 31, 9, 15, tzinfo=UTC)
+    given = {"worker_name": "send_digest", "status": "queued", "created_at": moment, "updated_at": moment}
+    return Job.model_validate({"id": job_id, **given, **values})

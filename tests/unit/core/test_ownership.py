@@ -1,0 +1,111 @@
+"""Which claims and snapshots count: rules C2, F1 and F2 of the ownership protocol."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.core.ownership import ACCEPTED, PartitionLedger, Version, supersedes
+from headrace.core.records import (
+    SnapshotHeaders,
+    lease_key,
+    memory_key,
+    parse_lease_key,
+    parse_snapshot_headers,
+    source_header,
+    status_header,
+    version_header,
+)
+from headrace.core.recovery import PartitionRecovery
+from headrace.core.status import TERMINAL, JobStatus
+
+versions = st.builds(Version, st.integers(0, 5), st.integers(0, 3), st.integers(0, 3))
+statuses = st.sampled_from(["queued", "running", "completed", "failed", "cancelled"])
+
+
+def test_a_claim_is_void_when_another_stands_between_it_and_what_its_writer_saw() -> None:
+    ledger = PartitionLedger()
+    assert ledger.claim(10, -1, "first")
+    assert not ledger.claim(12, -1, "late"), "its writer did not know of the claim at 10"
+    assert (ledger.epoch, ledger.holder) == (10, "first"), "a void claim fences nobody"
+    assert ledger.claim(15, 10, "second")
+    assert ledger.is_void(10)
+    assert not ledger.is_void(15)
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), max_size=20))
+def test_of_racing_claims_exactly_one_wins(races: list[tuple[int, bool]]) -> None:
+    ledger = PartitionLedger()
+    offset = 0
+    for claimants, _ in races:
+        seen = ledger.last_lease
+        valid = []
+        for number in range(claimants):
+            offset += 1
+            valid.append(ledger.claim(offset, seen, f"instance-{number}"))
+        assert valid == [True] + [False] * (claimants - 1)
+
+
+@given(versions, versions, statuses)
+def test_the_highest_version_wins_and_nothing_follows_an_end_within_an_epoch(new: Version, old: Version, status: str) -> None:
+    if status in TERMINAL and new.epoch == old.epoch:
+        assert not supersedes(new, old, status)
+    else:
+        assert supersedes(new, old, status) == (new >= old)
+    assert supersedes(new, ACCEPTED, JobStatus.QUEUED)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), versions, statuses), max_size=40))
+def test_recovery_forgets_nothing_that_ended(records: list[tuple[int, Version, str]]) -> None:
+    recovery: PartitionRecovery[str] = PartitionRecovery("w", 0, watermark=3)
+    expected: dict[int, tuple[Version, str]] = {}
+    for offset, version, status in records:
+        recovery.snapshot(SnapshotHeaders("w", 0, offset, version, status), "snapshot")
+        if offset >= 3 and (offset not in expected or supersedes(version, *expected[offset])):
+            expected[offset] = (version, status)
+    assert sorted(recovery.finished()) == sorted(o for o, (_, status) in expected.items() if status in TERMINAL)
+    assert {offset: (known.version, known.status) for offset, known in recovery.begun().items()} == {
+        offset: value for offset, value in expected.items() if value[1] not in TERMINAL
+    }
+
+
+def test_the_last_words_of_a_predecessor_are_void() -> None:
+    recovery: PartitionRecovery[str] = PartitionRecovery("w", 0, watermark=0)
+    recovery.claim(5, -1, "old")
+    assert recovery.snapshot(SnapshotHeaders("w", 0, 0, Version(5, 1, 1), "running"), "running")
+    recovery.claim(9, 5, "new")
+    assert not recovery.snapshot(SnapshotHeaders("w", 0, 0, Version(5, 1, 2), "completed"), "completed")
+    assert recovery.finished() == []
+    assert recovery.begun()[0].version == Version(5, 1, 1)
+
+
+@given(versions, st.integers(0, 2**40), statuses)
+def test_headers_come_back_as_they_were_written(version: Version, offset: int, status: str) -> None:
+    headers = [source_header("my_worker", 3, offset), version_header(version), status_header(status), ("other", b"x")]
+    assert parse_snapshot_headers(headers) == SnapshotHeaders("my_worker", 3, offset, version, status)
+
+
+def test_damaged_headers_are_no_headers() -> None:
+    assert parse_snapshot_headers([]) is None
+    assert parse_snapshot_headers([source_header("w", 0, 1), ("headrace-version", b"1/x/2"), status_header("queued")]) is None
+
+
+def test_a_header_without_a_value_is_no_header() -> None:
+    headers: list[tuple[str, bytes]] = [source_header("w", 1, 2), version_header(Version(1, 2, 3)), ("headrace-status", None)]  # type: ignore[list-item]
+    assert parse_snapshot_headers(headers) is None
+
+
+def test_lease_keys() -> None:
+    assert parse_lease_key(b"lease/\xff/0/x") is not None, "no key of a lease can stop who reads it"
+    assert parse_lease_key(lease_key("w", 4, "instance")) == ("w", 4, "instance")
+    assert parse_lease_key(b"lease/w/four/instance") is None
+    assert parse_lease_key(b"0190-some-job-id") is None
+
+
+@given(st.lists(st.text(min_size=1, max_size=12), min_size=4, max_size=4))
+def test_memory_keys_cannot_be_mixed_up(parts: list[str]) -> None:
+    tenant, user, conversation, record = (part.encode("utf-8", "ignore").decode() for part in parts)
+    key = memory_key(tenant, user, conversation, record).decode()
+    assert tuple(unquote(part) for part in key.split("/")) == (tenant, user, conversation, record)

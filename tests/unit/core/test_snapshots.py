@@ -1,0 +1,129 @@
+"""What each move of a job's life writes, and which moves there are."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.core import snapshots
+from headrace.core.identifiers import fresh_id
+from headrace.core.partitions import key_partition, state_partition
+from headrace.core.status import MOVES, TERMINAL, IllegalMove, JobStatus, check_move
+from headrace.core.timestamps import format_timestamp, from_milliseconds, to_milliseconds
+from headrace.models import Job
+
+RECORD = {
+    "schemaVersion": 1,
+    "id": "job-1",
+    "tenant": "default",
+    "workerName": "w",
+    "createdAt": "2026-01-01T00:00:00.000Z",
+    "args": {"a": 1},
+    "ctx": {"userId": "u"},
+    "fromTheFuture": {"kept": True},
+}
+SOURCE = {"topic": "t", "partition": 0, "offset": 7}
+WRITER = snapshots.Writer("instance-1", 42)
+
+
+def at(second: int) -> str:
+    return f"2026-01-01T00:00:{second:02d}.000Z"
+
+
+def test_a_life() -> None:
+    queued = snapshots.queued(RECORD, SOURCE)
+    running = snapshots.running(queued, WRITER, at(1))
+    completed = snapshots.completed(running, {"sent": 3}, at(2))
+    job = Job.model_validate(completed)
+    assert job.status is JobStatus.COMPLETED
+    assert (job.epoch, job.attempt, job.sequence) == (42, 1, 2)
+    assert job.result == {"sent": 3}
+    assert [attempt.status for attempt in job.attempts] == ["completed"]
+    assert completed["fromTheFuture"] == {"kept": True}
+    assert completed["startedAt"] == at(1) and completed["finishedAt"] == at(2)
+    assert queued["attempts"] == [], "earlier snapshots are not changed"
+
+
+def test_an_attempt_that_a_former_owner_left_is_interrupted_and_the_number_rises() -> None:
+    left = snapshots.running(snapshots.queued(RECORD, SOURCE), WRITER, at(1))
+    again = snapshots.running(left, snapshots.Writer("instance-2", 50), at(9))
+    assert again["attempt"] == 2
+    assert [(a["status"], a["instanceId"]) for a in again["attempts"]] == [
+        ("interrupted", "instance-1"),
+        ("running", "instance-2"),
+    ]
+    assert again["startedAt"] == at(1)
+
+
+def test_an_interruption_is_no_failure() -> None:
+    running = snapshots.running(snapshots.queued(RECORD, SOURCE), WRITER, at(1))
+    waiting = snapshots.interrupted(running, at(2))
+    assert waiting["status"] == JobStatus.QUEUED and "error" not in waiting
+    assert snapshots.running(waiting, WRITER, at(3))["attempt"] == 2
+
+
+def test_a_refused_job_fails_without_an_attempt() -> None:
+    refused = snapshots.refused(snapshots.queued(RECORD, SOURCE), WRITER, {"type": "x", "message": "y"}, at(1))
+    job = Job.model_validate(refused)
+    assert (job.status, job.attempt, job.attempts) == (JobStatus.FAILED, 0, [])
+
+
+def test_the_history_keeps_the_last_twenty() -> None:
+    snapshot = snapshots.queued(RECORD, SOURCE)
+    for _ in range(30):
+        snapshot = snapshots.interrupted(snapshots.running(snapshot, WRITER, at(1)), at(2))
+    assert [attempt["attempt"] for attempt in snapshot["attempts"]] == list(range(11, 31))
+
+
+@pytest.mark.parametrize("ended", sorted(TERMINAL))
+def test_nothing_follows_an_end(ended: JobStatus) -> None:
+    for status in JobStatus:
+        with pytest.raises(IllegalMove):
+            check_move(ended, status)
+
+
+def test_every_state_is_in_the_table() -> None:
+    assert set(MOVES) == set(JobStatus)
+
+
+def test_a_move_that_is_not_in_the_table_raises() -> None:
+    completed: dict[str, Any] = snapshots.completed(snapshots.running(snapshots.queued(RECORD, SOURCE), WRITER, at(1)), 1, at(2))
+    with pytest.raises(IllegalMove):
+        snapshots.failed(completed, {"type": "x", "message": "y"}, at(3))
+
+
+@given(st.text(max_size=3000), st.integers(60, 400))
+def test_shortened_text_fits_and_keeps_both_ends(text: str, limit: int) -> None:
+    encodable = text.encode("utf-8", "ignore").decode()
+    short = snapshots.shorten(encodable, limit)
+    assert len(short.encode()) <= limit
+    if len(encodable.encode()) > limit:
+        assert short.startswith(encodable[:5]) and "shortened" in short
+    else:
+        assert short == encodable
+
+
+@given(st.integers(0, 2**47), st.binary(min_size=10, max_size=10))
+def test_fresh_ids_are_version_7_and_sort_by_time(milliseconds: int, randomness: bytes) -> None:
+    made = uuid.UUID(fresh_id(milliseconds, randomness))
+    assert (made.version, made.variant) == (7, uuid.RFC_4122)
+    assert made.int >> 80 == milliseconds
+    assert fresh_id(milliseconds + 1, randomness) > str(made)
+
+
+@given(st.integers(0, 4_102_444_800_000))
+def test_timestamps_come_back_and_sort_as_text(milliseconds: int) -> None:
+    text = format_timestamp(milliseconds)
+    assert to_milliseconds(from_milliseconds(milliseconds)) == milliseconds
+    assert text < format_timestamp(milliseconds + 1)
+    assert len(text) == len("2026-01-31T09:15:00.123Z")
+
+
+def test_partitions_never_move() -> None:
+    # Written down: records in old logs were placed by these numbers.
+    assert [key_partition(key, 8) for key in ("a", "b", "user-1/conversation-2")] == [3, 1, 4]
+    assert [state_partition("memory_compaction_worker", p, 16) for p in range(3)] == [12, 13, 14]

@@ -1,0 +1,197 @@
+"""Tools of one's own, the envelope around every answer, and the one place where errors become refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from headrace import (
+    BrokerUnreachable,
+    CallContext,
+    ClosedModel,
+    ConfigurationError,
+    MemoryConflict,
+    ToolCall,
+    ToolRefusal,
+    ToolSuccess,
+    WireModel,
+)
+from headrace_gateway import (
+    Caller,
+    ToolAnnotations,
+    ToolDefinition,
+    ToolRefused,
+    ToolRegistry,
+    ToolServices,
+    built_in_tools,
+)
+from headrace_gateway.tools.registry import DEEPEST_ARGUMENTS, is_deeper_than
+from support.jobs import InMemoryJobs
+
+
+class EchoArguments(ClosedModel):
+    """What to say."""
+
+    text: str
+    anything: Any = None
+
+
+class Echo(WireModel):
+    """What was said."""
+
+    said: str
+    tenant: str
+
+
+async def echo(arguments: EchoArguments, caller: Caller, _: ToolServices) -> Echo:
+    return Echo(said=arguments.text, tenant=caller.tenant)
+
+
+def a_tool(handler: Callable[[EchoArguments, Caller, ToolServices], Awaitable[WireModel]] = echo, **changes: Any) -> Any:
+    given: dict[str, Any] = {
+        "name": "echo",
+        "description": "Says it again.",
+        "arguments": EchoArguments,
+        "answers": (Echo,),
+        "annotations": ToolAnnotations(read_only=True),
+        "handler": handler,
+    }
+    return ToolDefinition(**{**given, **changes})
+
+
+def a_failing_tool(error: BaseException) -> Any:
+    async def fail(arguments: EchoArguments, caller: Caller, services: ToolServices) -> Echo:
+        raise error
+
+    return a_tool(fail)
+
+
+async def call(tool: Any, arguments: dict[str, Any] | None = None, name: str = "echo") -> ToolSuccess | ToolRefusal:
+    made = ToolCall(name=name, arguments={"text": "hello"} if arguments is None else arguments, context=CallContext())
+    return await ToolRegistry([tool]).dispatch(made, ToolServices(jobs=InMemoryJobs()), tenant="acme")
+
+
+async def refused(tool: Any, **given: Any) -> tuple[str, str]:
+    answer = await call(tool, **given)
+    assert isinstance(answer, ToolRefusal)
+    return answer.error.code, answer.error.message
+
+
+async def test_a_tool_of_ones_own_is_called() -> None:
+    assert await call(a_tool()) == ToolSuccess(data={"said": "hello", "tenant": "acme"})
+
+
+async def test_an_unknown_tool_is_refused_with_the_known_ones() -> None:
+    code, message = await refused(a_tool(), name="eccho")
+    assert code == "tool_unknown"
+    assert "'eccho'" in message
+    assert "The tools are: echo." in message
+
+
+def test_two_tools_cannot_have_one_name() -> None:
+    tools = built_in_tools()
+    with pytest.raises(ConfigurationError, match="a tool named scheduler already"):
+        tools.register(a_tool(name="scheduler"))
+
+
+@pytest.mark.parametrize("name", ["", "Echo", "echo me", "1echo", "e" * 65, "écho"])
+def test_names_that_some_client_cannot_take_are_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be named"):
+        a_tool(name=name)
+
+
+def test_arguments_must_be_closed_also_inside() -> None:
+    class Open(WireModel):
+        text: str
+
+    class Holder(ClosedModel):
+        inner: list[Open]
+
+    with pytest.raises(ConfigurationError, match=r"in #\)"):
+        a_tool(arguments=Open)
+    with pytest.raises(ConfigurationError, match=r"#/\$defs/Open"):
+        a_tool(arguments=Holder)
+
+
+def test_a_tool_needs_a_model_of_its_answer() -> None:
+    with pytest.raises(ConfigurationError, match="no model of its answer"):
+        a_tool(answers=())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ToolRefused("too_late", "The train has left."), "too_late", "The train has left."),
+        (MemoryConflict("Another came first."), "memory_conflict", "Another came first."),
+        (BrokerUnreachable("10.0.0.7:9092 does not answer"), "broker_unavailable", "cannot be reached right now"),
+        (ConfigurationError("HEADRACE_KAFKA_X is wrong"), "configuration_error", "The gateway's log says what to mend"),
+        (RuntimeError("secret detail"), "internal_error", "failed unexpectedly"),
+        (ExceptionGroup("several", [ValueError("secret detail")]), "internal_error", "failed unexpectedly"),
+    ],
+)
+async def test_errors_become_refusals(error: Exception, code: str, told: str) -> None:
+    told_code, message = await refused(a_failing_tool(error))
+    assert told_code == code
+    assert told in message
+
+
+@pytest.mark.parametrize("error", [BrokerUnreachable("10.0.0.7:9092 away"), ConfigurationError("10.0.0.7"), KeyError("10.0.0.7")])
+async def test_what_is_the_operators_to_know_goes_to_the_log(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        _, message = await refused(a_failing_tool(error))
+    assert "10.0.0.7" not in message
+    assert "10.0.0.7" in caplog.text
+
+
+async def test_a_handlers_own_validation_error_is_not_the_callers_fault() -> None:
+    class Strict(BaseModel):
+        number: int
+
+    async def fail(arguments: EchoArguments, caller: Caller, services: ToolServices) -> Echo:
+        Strict.model_validate({"number": "x"})
+        raise AssertionError
+
+    assert (await refused(a_tool(fail)))[0] == "internal_error"
+
+
+async def test_a_cancelled_call_is_cancelled() -> None:
+    with pytest.raises(asyncio.CancelledError):
+        await call(a_failing_tool(asyncio.CancelledError()))
+
+
+async def test_messages_have_an_end_and_no_control_characters() -> None:
+    _, message = await refused(a_failing_tool(ToolRefused("x", "a\x1b[31m\n" + "b" * 100_000)))
+    assert len(message) == 2_000
+    assert message.isprintable()
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+async def test_arguments_may_be_nested_but_not_without_end() -> None:
+    assert isinstance(await call(a_tool(), {"text": "x", "anything": nested(DEEPEST_ARGUMENTS - 1)}), ToolSuccess)
+    code, message = await refused(a_tool(), arguments={"text": "x", "anything": nested(DEEPEST_ARGUMENTS)})
+    assert code == "arguments_invalid"
+    assert "nested more than 64 levels deep" in message
+
+
+def test_depth() -> None:
+    assert not is_deeper_than(1, 0)
+    assert is_deeper_than([], 0)
+    assert not is_deeper_than([{"a": 1}], 2)
+    assert is_deeper_than([{"a": [1]}], 2)
+
+
+async def test_arguments_that_are_no_json_are_refused() -> None:
+    code, message = await refused(a_tool(), arguments={"text": "x", "anything": {1, 2}})
+    assert code == "arguments_invalid"
+    assert "no JSON" in message

@@ -1,0 +1,87 @@
+"""What `from headrace import ...` gives, and that there is nothing that a user cannot read about."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from importlib import resources
+from types import ModuleType
+
+import pytest
+from pydantic import BaseModel
+
+import headrace
+import headrace_gateway
+from support.markdown import ROOT
+
+PACKAGES = (headrace, headrace_gateway)
+NAMES = [(package, name) for package in PACKAGES for name in package.__all__]
+
+
+def imported_names(package: ModuleType) -> set[str]:
+    """What the package's own file imports from its parts: its public face, were there no `__all__`."""
+    assert package.__file__ is not None
+    tree = ast.parse(resources.files(package).joinpath("__init__.py").read_text(encoding="utf-8"))
+    return {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+        for alias in node.names
+    }
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_what_can_be_imported_is_what_is_public(package: ModuleType) -> None:
+    assert sorted(package.__all__) == sorted(imported_names(package))
+    assert all(hasattr(package, name) for name in package.__all__)
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_the_root_defines_nothing_itself(package: ModuleType) -> None:
+    tree = ast.parse(resources.files(package).joinpath("__init__.py").read_text(encoding="utf-8"))
+    defined = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert defined == []
+
+
+def public_members(value: type) -> Iterator[tuple[str, object]]:
+    """Methods and properties that a class itself defines."""
+    for name, member in vars(value).items():
+        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property | classmethod | staticmethod)):
+            yield name, member
+
+
+@pytest.mark.parametrize(("package", "name"), NAMES, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_public_name_says_what_it_is(package: ModuleType, name: str) -> None:
+    value = getattr(package, name)
+    if isinstance(value, str):
+        return  # a constant: its name is all there is
+    # pydantic and dataclasses write docstrings of their own where there is none.
+    own = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
+    inherited = BaseModel.__doc__ if inspect.isclass(value) and issubclass(value, BaseModel) else None
+    assert own, f"{name} has no docstring"
+    assert own != inherited
+    assert not own.startswith(f"{name}("), f"{name} has only the docstring that dataclasses make"
+    if inspect.isclass(value):
+        silent = [member for member, found in public_members(value) if not inspect.getdoc(found)]
+        assert silent == [], f"{name} has members without a docstring"
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_types_are_published(package: ModuleType) -> None:
+    assert resources.files(package).joinpath("py.typed").is_file()
+
+
+def test_no_test_is_left_out() -> None:
+    """Nothing skips because something is missing: it fails. Docker's tests are collected by themselves alone."""
+    forbidden = re.compile(r"(pytest(\.mark)?|mark|unittest)\.(skip\w*|SkipTest|importorskip|xfail)")
+    imported = re.compile(r"(skip\w*|SkipTest|importorskip|xfail)")
+    found = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and forbidden.fullmatch(ast.unparse(node)):
+                found.append(f"{path.relative_to(ROOT)}: {ast.unparse(node)}")
+            if isinstance(node, ast.ImportFrom) and node.module in ("pytest", "unittest"):
+                found.extend(f"{path.relative_to(ROOT)}: {alias.name}" for alias in node.names if imported.fullmatch(alias.name))
+    assert found == []

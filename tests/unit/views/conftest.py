@@ -1,0 +1,36 @@
+"""A log in memory for views, and the pace at which they follow it in tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from headrace.views import follower as follower_module
+from headrace.views import job_intake
+from support.view_log import Engines, ViewLog
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower_module, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(follower_module, "FETCH_SECONDS", 0.01)
+    monkeypatch.setattr(job_intake, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(job_intake, "LOOK_SECONDS", 0.01)
+
+
+@pytest.fixture
+def log() -> ViewLog:
+    return ViewLog()
+
+
+@pytest.fixture
+def engines(log: ViewLog) -> Engines:
+    made = Engines(log)
+    made.define()
+    return made
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.sqlite"

@@ -1,0 +1,178 @@
+"""Following partitions: how far it is, and that nothing is lost when the broker or the taker fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from headrace.errors import BrokerUnreachable
+from headrace.ports import TopicPartition
+from headrace.views import follower as module
+from headrace.views.follower import Batch, Follower, LogReplaced
+from support.view_log import ViewLog
+
+PARTITION = TopicPartition("things", 0)
+OTHER = TopicPartition("others", 1)
+PATIENCE = 10.0
+
+
+class Taker:
+    """Keeps the offsets that it was given."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+        self.failures: list[Exception] = []
+        self.positions: dict[TopicPartition, int] = {}
+
+    async def __call__(self, batch: Batch) -> None:
+        if self.failures:
+            raise self.failures.pop()
+        self.taken += [record.offset for records in batch.records.values() for record in records]
+        self.positions.update(batch.positions)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 0.002)
+    monkeypatch.setattr(module, "FETCH_SECONDS", 0.01)
+
+
+@pytest.fixture
+def log() -> ViewLog:
+    made = ViewLog()
+    for number in range(10):
+        made.put(PARTITION, b"k", b"%d" % number)
+    return made
+
+
+@pytest.fixture
+def taker() -> Taker:
+    return Taker()
+
+
+@contextlib.asynccontextmanager
+async def following(log: ViewLog, taker: Taker, *fatal: type[Exception]) -> AsyncIterator[Follower]:
+    follower = Follower(log, taker, name="test", fatal=fatal)
+    await follower.start()
+    try:
+        yield follower
+    finally:
+        await follower.stop()
+
+
+async def test_caught_up_is_a_matter_of_positions(log: ViewLog, taker: Taker) -> None:
+    """The newest records may be gone by compaction: nothing comes, and yet all is read."""
+    log.compact(PARTITION, range(5, 10))
+    async with following(log, taker) as follower:
+        assert not follower.caught_up
+        follower.follow({PARTITION: 2})
+        await follower.wait_caught_up(PATIENCE)
+        assert taker.taken == [2, 3, 4]
+        assert taker.positions == {PARTITION: 10}
+        assert follower.behind == 0
+
+
+async def test_what_is_not_given_out_is_not_caught_up(log: ViewLog, taker: Taker) -> None:
+    log.held.add(PARTITION)
+    async with following(log, taker) as follower:
+        follower.follow({PARTITION: 0})
+        with pytest.raises(TimeoutError):
+            await follower.wait_caught_up(0.05)
+        assert follower.behind == 10
+        log.held.clear()
+        await follower.wait_caught_up(PATIENCE)
+
+
+async def test_more_partitions_join_those_that_are_read(log: ViewLog, taker: Taker) -> None:
+    async with following(log, taker) as follower:
+        follower.follow({PARTITION: 0})
+        await follower.wait_caught_up(PATIENCE)
+        log.put(OTHER, b"k", b"v")
+        log.put(PARTITION, b"k", b"v")
+        follower.follow({OTHER: 0})
+        assert not follower.caught_up
+        await follower.catch_up(PATIENCE)
+        assert sorted(taker.taken) == sorted([*range(11), 0])
+
+
+async def test_catching_up_goes_to_the_end_of_now(log: ViewLog, taker: Taker) -> None:
+    async with following(log, taker) as follower:
+        follower.follow({PARTITION: 0})
+        await follower.wait_caught_up(PATIENCE)
+        log.put(PARTITION, b"k", b"v")
+        await follower.catch_up(PATIENCE)
+        assert taker.taken == list(range(11))
+        log.held.add(PARTITION)
+        log.put(PARTITION, b"k", b"v")
+        assert follower.caught_up
+        with pytest.raises(TimeoutError):
+            await follower.catch_up(0.05)
+
+
+async def test_a_batch_that_was_not_taken_comes_again(log: ViewLog, taker: Taker, caplog: pytest.LogCaptureFixture) -> None:
+    taker.failures = [OSError("the disk is full"), OSError("the disk is full"), ZeroDivisionError()]
+    async with following(log, taker) as follower:
+        follower.follow({PARTITION: 0})
+        await follower.wait_caught_up(PATIENCE)
+        assert taker.taken == list(range(10))
+        assert follower.trouble is None
+    assert caplog.text.count("the disk is full") == 1, "the same trouble is told once"
+
+
+async def test_a_broker_that_was_away_is_read_on_from_where_it_was(log: ViewLog, taker: Taker) -> None:
+    async with following(log, taker) as follower:
+        follower.follow({PARTITION: 0})
+        await follower.wait_caught_up(PATIENCE)
+        log.away = True
+        log.put(PARTITION, b"k", b"v")
+        async with asyncio.timeout(PATIENCE):
+            while follower.trouble is None:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.005)
+        assert "memory:9092" in follower.trouble
+        log.away = False
+        await follower.catch_up(PATIENCE)
+        assert taker.taken == list(range(11))
+        assert follower.trouble is None
+
+
+async def test_a_broker_that_is_away_at_the_start_is_told(log: ViewLog, taker: Taker) -> None:
+    log.away = True
+    with pytest.raises(BrokerUnreachable):
+        await Follower(log, taker, name="test").start()
+
+
+async def test_what_is_fatal_ends_it(log: ViewLog, taker: Taker) -> None:
+    taker.failures = [LogReplaced("another")]
+    async with following(log, taker, LogReplaced) as follower:
+        follower.follow({PARTITION: 0})
+        with pytest.raises(LogReplaced):
+            await follower.wait_caught_up(PATIENCE)
+        with pytest.raises(LogReplaced):
+            await follower.ended()
+        with pytest.raises(LogReplaced):
+            await follower.catch_up(PATIENCE)
+        assert taker.taken == []
+
+
+@pytest.mark.parametrize("fatal", [True, False])
+async def test_a_log_that_became_shorter(log: ViewLog, taker: Taker, fatal: bool) -> None:
+    async with following(log, taker, *([LogReplaced] if fatal else [])) as follower:
+        follower.follow({PARTITION: 0})
+        await follower.wait_caught_up(PATIENCE)
+        log.records[PARTITION] = []
+        log.ends[PARTITION] = 0
+        log.put(PARTITION, b"k", b"v")
+        # As a client does whose offset is out of range.
+        taker.failures = [OSError("reads anew")]
+        log.put(OTHER, b"k", b"v")
+        follower.follow({OTHER: 0})
+        if fatal:
+            with pytest.raises(LogReplaced):
+                await asyncio.wait_for(follower.ended(), PATIENCE)
+        else:
+            await follower.catch_up(PATIENCE)
+            assert sorted(taker.taken) == sorted([*range(10), 0, 0])

@@ -1,0 +1,291 @@
+"""The view of jobs over a log in memory: in which order topics are read, ghosts, and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from headrace.core.identifiers import fresh_id
+from headrace.core.status import JobStatus
+from headrace.errors import ArgumentsInvalid
+from headrace.models import Job
+from headrace.ports import TopicPartition
+from headrace.views import job_projection
+from headrace.views.database import Positions, store_positions
+from headrace.views.job_queries import JobFilter
+from headrace.views.jobs import JobView
+from headrace.views.workers import WorkerDirectory
+from support.job_views import PATIENCE, eventually, opened, statuses
+from support.view_log import TOPICS, WORKER, Engines, ViewLog
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+async def test_what_is_queued_running_and_done(log: ViewLog, engines: Engines, path: Path) -> None:
+    for job_id, partition in (("a", 0), ("b", 1), ("c", 0)):
+        engines.enqueue(job_id, partition)
+    epoch = engines.claim("one", -1)
+    engines.run("a", epoch)
+    engines.complete("a")
+    engines.run("c", epoch)
+    async with opened(log, path) as view:
+        assert await statuses(view) == {"a": "completed", "b": "queued", "c": "running"}
+        assert await view.counts() == dict.fromkeys(JobStatus, 0) | {
+            JobStatus.COMPLETED: 1,
+            JobStatus.QUEUED: 1,
+            JobStatus.RUNNING: 1,
+        }
+        engines.complete("c", {"n": 1})
+        await view.catch_up(PATIENCE)
+        job = await view.get_job("c")
+        assert job is not None
+        assert (job.status, job.result) == ("completed", {"n": 1})
+        assert await view.get_job("c", tenant="other") is None
+        assert await view.get_job("d") is None
+        with pytest.raises(ArgumentsInvalid):
+            await view.list_jobs(JobFilter(), cursor="nonsense")
+
+
+async def test_a_rebuilt_view_shows_no_ghosts(log: ViewLog, engines: Engines, path: Path) -> None:
+    """Jobs below the watermark have ended; some of their snapshots are gone by now, and so is nothing of the queue."""
+    for number in range(6):
+        engines.enqueue(f"j{number}")
+    epoch = engines.claim("one", -1)
+    for number in range(4):
+        engines.run(f"j{number}", epoch)
+        engines.complete(f"j{number}")
+    gone = [record.offset for record in log.records[engines.state(0)] if record.key in (b"j0", b"j1")]
+    log.compact(engines.state(0), gone)
+    engines.commit({0: 3})
+    async with opened(log, path) as view:
+        assert await statuses(view) == {"j2": "completed", "j3": "completed", "j4": "queued", "j5": "queued"}
+
+
+async def test_no_ghosts_while_the_state_is_only_partly_read(log: ViewLog, engines: Engines, path: Path) -> None:
+    for number in range(3):
+        engines.enqueue(f"j{number}")
+    engines.enqueue("other", 1)
+    epoch = engines.claim("one", -1)
+    engines.run("j0", epoch)
+    engines.complete("j0")
+    log.held.add(engines.state(0))
+    async with opened(log, path, wait=False) as view:
+        with pytest.raises(TimeoutError):
+            await view.wait_caught_up(0.1)
+        assert await statuses(view) == {}, "the queue is not shown before it is known what has ended"
+        assert not view.caught_up
+        assert view.behind == 3
+        log.held.clear()
+        await view.wait_caught_up(PATIENCE)
+        assert await statuses(view) == {"j0": "completed", "j1": "queued", "j2": "queued", "other": "queued"}
+
+
+async def test_jobs_that_ended_while_the_view_was_closed(log: ViewLog, engines: Engines, path: Path) -> None:
+    for number in range(4):
+        engines.enqueue(f"j{number}")
+    async with opened(log, path) as view:
+        assert set((await statuses(view)).values()) == {"queued"}
+    epoch = engines.claim("one", -1)
+    for number in range(3):
+        engines.run(f"j{number}", epoch)
+        engines.complete(f"j{number}")
+    # Of the first, neither the record nor the snapshot is left: it was deleted, and its tombstone is gone, too.
+    gone = [record.offset for record in log.records[engines.state(0)] if record.key == b"j0"]
+    log.compact(engines.state(0), gone)
+    engines.commit({0: 3})
+    engines.enqueue("j4")
+    async with opened(log, path) as view:
+        assert await statuses(view) == {"j1": "completed", "j2": "completed", "j3": "queued", "j4": "queued"}
+
+
+async def test_a_restart_reads_only_what_is_new(log: ViewLog, engines: Engines, path: Path) -> None:
+    for number in range(50):
+        engines.enqueue(f"j{number}")
+    epoch = engines.claim("one", -1)
+    for number in range(50):
+        engines.run(f"j{number}", epoch)
+    async with opened(log, path) as view:
+        assert len(await statuses(view)) == 50
+    engines.complete("j7")
+    log.fetched.clear()
+    async with opened(log, path) as view:
+        assert (await statuses(view))["j7"] == "completed"
+    state = [record for record in log.fetched if record.topic == TOPICS.job_state.name]
+    queue = [record for record in log.fetched if record.topic == TOPICS.jobs_name(WORKER)]
+    assert [record.key for record in state] == [b"j49", b"j7"], "the last one that was read, and what came after it"
+    assert [record.key for record in queue] == [b"j49"]
+
+
+async def test_a_view_that_has_caught_up_has_all_its_indexes(log: ViewLog, engines: Engines, path: Path) -> None:
+    engines.enqueue("a")
+    log.held.add(engines.state(0))
+    log.put(engines.state(0), b"x", None)
+    async with opened(log, path, wait=False) as view:
+        await view.add_accepted(Job.model_validate(engines.snapshots["a"]))
+        assert [job.id for job in (await view.list_jobs(JobFilter(user_id="ann"))).jobs] == ["a"]
+        log.held.clear()
+        await view.wait_caught_up(PATIENCE)
+        assert [job.id for job in (await view.list_jobs(JobFilter(user_id="ann"))).jobs] == ["a"]
+    connection = sqlite3.connect(path)
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    connection.close()
+    assert {"jobs_by_tenant", "jobs_by_worker", "jobs_by_user", "jobs_by_conversation"} <= names
+
+
+async def test_what_is_queued_stays_queued_over_a_restart(log: ViewLog, engines: Engines, path: Path) -> None:
+    for number in range(5):
+        engines.enqueue(f"j{number}")
+    async with opened(log, path) as view:
+        first = await statuses(view)
+    engines.commit({0: 2})
+    async with opened(log, path) as view:
+        assert await statuses(view) == {job_id: status for job_id, status in first.items() if job_id not in ("j0", "j1")}
+
+
+async def test_the_claims_are_known_after_a_restart(log: ViewLog, engines: Engines, path: Path) -> None:
+    engines.enqueue("a")
+    first = engines.claim("one", -1)
+    engines.run("a", first)
+    engines.claim("two", first)
+    async with opened(log, path) as view:
+        assert await statuses(view) == {"a": "running"}
+    engines.complete("a")
+    async with opened(log, path) as view:
+        assert await statuses(view) == {"a": "running"}
+
+
+async def test_what_was_learned_in_a_transaction_that_failed_is_learned_again(
+    log: ViewLog, engines: Engines, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines.enqueue("a")
+    first = engines.claim("one", -1)
+    engines.run("a", first)
+    engines.claim("two", first)
+    failures = [sqlite3.OperationalError("the disk is full"), sqlite3.OperationalError("the disk is full")]
+
+    def store(connection: sqlite3.Connection, positions: Positions) -> None:
+        if failures:
+            raise failures.pop()
+        store_positions(connection, positions)
+
+    monkeypatch.setattr(job_projection, "store_positions", store)
+    async with opened(log, path) as view:
+        assert not failures
+        assert await statuses(view) == {"a": "running"}
+    engines.complete("a")
+    async with opened(log, path) as view:
+        assert await statuses(view) == {"a": "running"}, "the second claim was kept, and makes this void"
+
+
+async def test_taking_in_leaves_the_event_loop_alone(
+    log: ViewLog, engines: Engines, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[int] = set()
+
+    def store(connection: sqlite3.Connection, positions: Positions) -> None:
+        threads.add(threading.get_ident())
+        store_positions(connection, positions)
+
+    monkeypatch.setattr(job_projection, "store_positions", store)
+    engines.enqueue("a")
+    async with opened(log, path) as view:
+        assert await statuses(view) == {"a": "queued"}
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+async def test_a_new_worker_is_followed(log: ViewLog, path: Path) -> None:
+    async with opened(log, path) as view:
+        late = Engines(log, "late")
+        late.enqueue("before")
+        late.define()
+        await view.catch_up(PATIENCE)
+        assert await statuses(view) == {"before": "queued"}
+
+
+async def test_a_worker_whose_topic_comes_after_its_definition(log: ViewLog, path: Path) -> None:
+    late = Engines(log, "late")
+    late.define()
+    del log.counts[TOPICS.jobs_name("late")]
+    async with opened(log, path) as view:
+        assert await statuses(view) == {}
+        log.counts[TOPICS.jobs_name("late")] = 2
+        late.enqueue("a")
+        await eventually(view, {"a": "queued"})
+
+
+async def test_an_accepted_job_is_there_at_once(log: ViewLog, engines: Engines, path: Path) -> None:
+    for partition in range(4):
+        log.held.add(TopicPartition(TOPICS.job_state.name, partition))
+    log.put(engines.state(0), b"x", None)
+    async with opened(log, path, wait=False) as view:
+        engines.enqueue("a")
+        await view.add_accepted(Job.model_validate(engines.snapshots["a"]))
+        assert await statuses(view) == {"a": "queued"}
+        await asyncio.gather(*(view.add_accepted(Job.model_validate(engines.snapshots["a"])) for _ in range(20)))
+        engines.run("a", engines.claim("one", -1))
+        log.held.clear()
+        await view.wait_caught_up(PATIENCE)
+        assert await statuses(view) == {"a": "running"}
+
+
+async def test_an_accepted_job_leads_to_a_worker_without_definition(log: ViewLog, path: Path) -> None:
+    async with opened(log, path) as view:
+        other = Engines(log, "undefined")
+        for job_id in ("a", "b"):
+            other.enqueue(job_id)
+        await view.add_accepted(Job.model_validate(other.snapshots["a"]))
+        await eventually(view, {"a": "queued", "b": "queued"})
+
+
+async def test_long_arguments_are_omitted_in_lists(log: ViewLog, engines: Engines, path: Path) -> None:
+    engines.enqueue("a", args={"text": "x" * 5_000})
+    async with opened(log, path) as view:
+        (job,) = (await view.list_jobs(JobFilter())).jobs
+        assert job.args is None
+        assert job.to_wire()["argsOmitted"] is True
+        single = await view.get_job("a")
+        assert single is not None
+        assert single.args == {"text": "x" * 5_000}
+
+
+async def test_a_row_that_is_no_job_does_not_take_its_page_with_it(
+    log: ViewLog, engines: Engines, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engines.enqueue("a")
+    engines.enqueue("b")
+    epoch = engines.claim("one", -1)
+    engines.run("a", epoch)
+    engines.write({**engines.snapshots["a"], "sequence": 5, "progress": "not an object"})
+    async with opened(log, path) as view:
+        assert await statuses(view) == {"b": "queued"}
+        assert await view.get_job("a") is None
+    assert "is no valid one" in caplog.text
+
+
+async def test_two_views_of_one_folder(log: ViewLog, engines: Engines, path: Path) -> None:
+    engines.enqueue("a")
+    async with opened(log, path) as one, opened(log, path) as two:
+        assert one.path != two.path
+        assert await statuses(one) == await statuses(two) == {"a": "queued"}
+
+
+async def test_a_view_that_was_not_started(log: ViewLog, path: Path) -> None:
+    view = JobView(log, TOPICS, WorkerDirectory(log, TOPICS), path)
+    with pytest.raises(RuntimeError):
+        await view.list_jobs(JobFilter())
+
+
+async def test_ids_of_both_kinds(log: ViewLog, engines: Engines, path: Path) -> None:
+    job_id = fresh_id(1_780_000_000_000, b"0123456789")
+    engines.enqueue(job_id)
+    engines.enqueue("plain")
+    async with opened(log, path) as view:
+        assert set(await statuses(view)) == {job_id, "plain"}
+        single = await view.get_job(job_id)
+        assert single is not None
+        assert single.id == job_id

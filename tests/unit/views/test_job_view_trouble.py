@@ -1,0 +1,141 @@
+"""The view of jobs where the log or the file proves wrong, or the broker is away."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from headrace.errors import BrokerUnreachable
+from headrace.views.jobs import JobView
+from headrace.views.workers import WorkerDirectory
+from support.job_views import PATIENCE, eventually, opened, statuses, until
+from support.view_log import TOPICS, Engines, ViewLog
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def another_log() -> ViewLog:
+    log = ViewLog()
+    engines = Engines(log)
+    engines.define()
+    engines.enqueue("new")
+    return log
+
+
+async def test_another_cluster_that_is_shorter(
+    log: ViewLog, engines: Engines, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(5):
+        engines.enqueue(f"j{number}")
+    engines.run("j0", engines.claim("one", -1))
+    async with opened(log, path):
+        pass
+    async with opened(another_log(), path) as view:
+        assert await statuses(view) == {"new": "queued"}
+    assert "made anew" in caplog.text
+
+
+async def test_another_cluster_that_is_longer(
+    log: ViewLog, engines: Engines, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its offsets go further than those that were read: it is told by the last record that was read."""
+    engines.enqueue("old")
+    engines.run("old", engines.claim("one", -1))
+    async with opened(log, path):
+        pass
+    other = another_log()
+    for number in range(5):
+        other.put(engines.state(0), b"x%d" % number, None, timestamp=77_000 + number)
+    for number in range(5):
+        other.put(engines.jobs(0), b"x%d" % number, b"damaged", timestamp=77_000 + number)
+    async with opened(other, path) as view:
+        await eventually(view, {"new": "queued"})
+        await view.wait_caught_up(PATIENCE)
+        assert await statuses(view) == {"new": "queued"}
+    assert "another record stands at offset" in caplog.text
+
+
+async def test_a_log_that_begins_beyond_what_was_read(
+    log: ViewLog, engines: Engines, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engines.enqueue("a")
+    engines.run("a", engines.claim("one", -1))
+    async with opened(log, path):
+        pass
+    partition = engines.state(0)
+    log.records[partition], log.starts[partition], log.ends[partition] = [], 50, 60
+    engines.commit({0: 1})
+    async with opened(log, path) as view:
+        assert await statuses(view) == {}
+    assert "begins at 50" in caplog.text
+
+
+def spoil(path: Path) -> None:
+    """Damages everything behind the first pages of a closed file, so that it opens, and then fails."""
+    connection = sqlite3.connect(path)
+    roots = dict(connection.execute("SELECT name, rootpage FROM sqlite_master WHERE name IN ('jobs', 'jobs_by_id')"))
+    connection.close()
+    content = bytearray(path.read_bytes())
+    for page in roots.values():
+        content[(page - 1) * 4096 : page * 4096] = b"\xaa" * 4096
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("first", ["reader", "writer"])
+async def test_damage_that_shows_later_is_mended(
+    log: ViewLog, engines: Engines, path: Path, first: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(5):
+        engines.enqueue(f"j{number}")
+    engines.run("j0", engines.claim("one", -1))
+    async with opened(log, path):
+        pass
+    spoil(path)
+    if first == "writer":
+        engines.complete("j0")
+    else:
+        log.held |= set(log.records)
+    async with opened(log, path, wait=False) as view:
+        await statuses(view)
+        log.held.clear()
+        await view.wait_caught_up(PATIENCE)
+        done = "completed" if first == "writer" else "running"
+        await eventually(view, {"j0": done, "j1": "queued", "j2": "queued", "j3": "queued", "j4": "queued"})
+    assert "damaged" in caplog.text
+
+
+async def test_a_broker_that_is_away_for_a_while(log: ViewLog, engines: Engines, path: Path) -> None:
+    engines.enqueue("a")
+    async with opened(log, path) as view:
+        log.away = True
+        await until(lambda: view.trouble is not None)
+        assert await statuses(view) == {"a": "queued"}
+        assert view.caught_up, "what was read stays read"
+        engines.enqueue("b")
+        log.away = False
+        await eventually(view, {"a": "queued", "b": "queued"})
+        assert view.trouble is None
+
+
+async def test_a_broker_that_is_away_at_the_start(log: ViewLog, path: Path) -> None:
+    log.away = True
+    view = JobView(log, TOPICS, WorkerDirectory(log, TOPICS), path)
+    with pytest.raises(BrokerUnreachable):
+        await view.start()
+    await view.stop()
+
+
+async def test_a_broker_that_goes_away_while_the_topics_are_looked_for(log: ViewLog, engines: Engines, path: Path) -> None:
+    engines.enqueue("a")
+    log.held.add(engines.state(0))
+    log.put(engines.state(0), b"x", None)
+    async with opened(log, path, wait=False) as view:
+        log.away = True
+        await until(lambda: view.trouble is not None)
+        log.held.clear()
+        log.away = False
+        await view.wait_caught_up(PATIENCE)
+        assert await statuses(view) == {"a": "queued"}
+        assert view.trouble is None
