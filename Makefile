@@ -38,7 +38,7 @@ test: setup  ## the tests, those on the real broker included, without the long o
 	$(PYTEST) -m "not long"
 
 test-all: setup  ## every test but those in tests/docker: what `make test` runs, and what takes longer
-	$(PYTEST)
+	HYPOTHESIS_PROFILE=explore $(PYTEST)
 
 test-docker: setup  ## against Redpanda in a container; needs a Docker engine
 	$(PYTEST) tests/docker

@@ -7,10 +7,20 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from headrace.broker import Broker, ForeignBroker, start_local_broker
 from headrace.settings import Settings, load_settings
+
+# The same examples in every run, however slow the machine: a red run means a change. HYPOTHESIS_PROFILE=explore looks for others.
+hypothesis.settings.register_profile(
+    "steady", derandomize=True, database=None, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile(
+    "explore", max_examples=1000, deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 NEEDS_DOCKER = Path(__file__).parent / "docker"
 

@@ -77,6 +77,7 @@ def made(model: type[WireModel], **fields: st.SearchStrategy[Any]) -> st.SearchS
 
 
 TEXT = st.text(min_size=1, max_size=20)
+IDS = st.text(st.characters(exclude_characters="/\n", exclude_categories=["Cs"]), min_size=1, max_size=20)
 TIMES = st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC))
 ERRORS = made(JobError, type=TEXT, message=TEXT, traceback=st.none() | TEXT)
 NUMBERS = st.integers(0, 10**9)
@@ -93,7 +94,7 @@ ATTEMPTS = made(
 )
 JOBS = made(
     Job,
-    id=TEXT,
+    id=IDS,
     worker_name=st.just("a_worker"),
     status=st.sampled_from(["queued", "running", "completed", "failed", "cancelled", "scheduled"]),
     created_at=TIMES,
@@ -107,12 +108,12 @@ JOBS = made(
     result=st.none() | NUMBERS | st.lists(TEXT, max_size=2),
     source=st.none() | made(Source, topic=TEXT, partition=NUMBERS, offset=NUMBERS),
 )
-RECORDS_OF_JOBS = made(JobRecord, id=TEXT, worker_name=st.just("a_worker"), created_at=TIMES, args=st.just({}), ctx=CONTEXTS)
+RECORDS_OF_JOBS = made(JobRecord, id=IDS, worker_name=st.just("a_worker"), created_at=TIMES, args=st.just({}), ctx=CONTEXTS)
 WRITTEN = st.one_of(
     JOBS,
     RECORDS_OF_JOBS,
     made(JobList, jobs=st.lists(JOBS, max_size=2), next_cursor=st.none() | TEXT),
-    made(SchedulerReceipt, job_id=TEXT, worker_name=st.just("a_worker")),
+    made(SchedulerReceipt, job_id=IDS, worker_name=st.just("a_worker")),
     made(ToolSuccess, data=st.just({"a": 1})),
     made(ToolRefusal, error=made(ToolError, code=TEXT, message=TEXT)),
 )
