@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from headrace.errors import ConversationInvalid
 from headrace.memory import load_conversation, parse_conversation
 
-SAMPLES = ("second-bakery", "ledger-migration", "choir-tour")
+SAMPLES = ("second-bakery", "ledger-migration", "choir-tour", "drowned-village")
 
 
 @pytest.mark.parametrize("name", SAMPLES)
