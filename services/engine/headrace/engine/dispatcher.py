@@ -14,6 +14,7 @@ from headrace.core import snapshots
 from headrace.core.lanes import Lanes
 from headrace.core.timestamps import format_timestamp
 from headrace.engine.admission import job_of
+from headrace.engine.attempts import Attempts
 from headrace.engine.journal import Journal
 from headrace.engine.outcome import describe_error, encode_result
 from headrace.engine.partition import OwnedPartition, Phase, Statistics, Work
@@ -57,7 +58,10 @@ class Dispatcher:
         self._open = True
         self._draining = False
         self._held: list[Work] = []
+        self._attempts = Attempts(self._attempt)
         self._running: set[Work] = set()
+        self._none_runs = asyncio.Event()
+        self._clock = (0, "")
         self.progressed = asyncio.Event()
         self.statistics = Statistics()
 
@@ -109,9 +113,11 @@ class Dispatcher:
         for work in list(partition.works.values()):
             if work.phase is Phase.STARTING:
                 self._lanes.free_slot()
-            elif work.task is not None and work.phase is Phase.RUNNING:
+            elif work.phase is Phase.RUNNING:
+                task = work.task
                 self._stop(work)
-                stopped.append(work.task)
+                if task is not None:
+                    stopped.append(task)
             if work.phase is not Phase.WAITING and work.phase is not Phase.RUNNING:
                 self._lanes.leave_lane(work)
         partition.works.clear()
@@ -128,28 +134,26 @@ class Dispatcher:
         held, self._held = self._held, []
         for work in held:
             self._never_ran(work)
-        tasks = {work.task for work in self._running if work.task}
-        if tasks and seconds > 0:
-            await asyncio.wait(tasks, timeout=seconds)
-        left = {work.task for work in self._running if work.task}
+        await self._wait_for_attempts(seconds)
         for work in list(self._running):
             self._stop(work)
-        if left:
-            await asyncio.wait(left, timeout=_CANCEL_SECONDS)
+        await self._wait_for_attempts(_CANCEL_SECONDS)
         with contextlib.suppress(TimeoutError):
             # The brokers may be away: then what was written last is void, and the next owner runs those jobs again.
             await asyncio.wait_for(self._journal.settled(), _SETTLE_SECONDS)
         return not self._running
 
+    async def _wait_for_attempts(self, seconds: float) -> None:
+        self._none_runs.clear()
+        if self._running and seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._none_runs.wait(), seconds)
+
     def _stop(self, work: Work) -> None:
         work.stopped = True
         if work.task is not None:
             work.task.cancel()
-            work.task.add_done_callback(lambda _: self._end_unbegun(work))
-
-    def _end_unbegun(self, work: Work) -> None:
-        """A task that is cancelled before its first step ends without having run any of its code."""
-        if work in self._running:
+        elif self._attempts.withdraw(work):
             self._over(work, None, asyncio.CancelledError())
 
     def _schedule(self) -> None:
@@ -187,19 +191,22 @@ class Dispatcher:
             self._held.append(work)
             return
         work.phase = Phase.RUNNING
+        self._running.add(work)
+        self._attempts.start(work)
+
+    def _context(self, work: Work) -> JobContext:
         number = work.snapshot["attempt"]
         token = (work.partition.writer.epoch, number)
         ctx = JobContext(partial(job_of, work), attempt=number, services=self._services, fencing_token=token)
         ctx._arguments = work.arguments
-        # Made directly: the loop's own `create_task` costs as much again, and adds a name that nobody reads.
-        work.task = asyncio.Task(self._attempt(work, ctx), loop=asyncio.get_running_loop())
-        self._running.add(work)
+        return ctx
 
-    async def _attempt(self, work: Work, ctx: JobContext) -> None:
+    async def _attempt(self, work: Work) -> None:
         """Runs a job to its end. What it raises is written down, also an attempt to end the process: it costs that job alone."""
         result: Any = None
         error: BaseException | None = None
         try:
+            ctx = self._context(work)
             if self._overridden:
                 result = await self._worker.process_job(ctx.job, ctx)
             else:
@@ -222,7 +229,8 @@ class Dispatcher:
     def _over(self, work: Work, result: Any, error: BaseException | None) -> None:
         self._lanes.free_slot()
         self._running.discard(work)
-        work.task = None
+        if not self._running:
+            self._none_runs.set()
         self._schedule()
         if not work.partition.live:
             self._lanes.leave_lane(work)  # a lost partition's outcome is void
@@ -266,7 +274,11 @@ class Dispatcher:
             self._schedule()
 
     def _now(self) -> str:
-        return format_timestamp(self._services.now())
+        """The time as it is written; made anew once a millisecond."""
+        now = self._services.now()
+        if now != self._clock[0]:
+            self._clock = (now, format_timestamp(now))
+        return self._clock[1]
 
 
 def _is_outage(error: BaseException, work: Work) -> bool:
