@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 
-from headrace.errors import BrokerError, TopicMissing
+from headrace.errors import AppendTimeout, BrokerError, TopicMissing
 from headrace.ports import Acknowledged, AppendFailed, Log, NewRecord, TopicPartition
 from support.log import Outcomes, numbered, numbers_of, read_topic, started
 
@@ -149,6 +150,79 @@ async def test_a_partition_that_does_not_exist_is_refused(log: Log, make_topic: 
         with pytest.raises(BrokerError, match="no partition 2"):
             await writer.append(TopicPartition(topic, 2), NewRecord(b"key", b"value"), timeout=10)
         assert (await writer.append(TopicPartition(topic, 1), NewRecord(b"key", b"value"), timeout=10)).offset == 0
+
+
+async def test_records_that_are_appended_together_each_have_a_fate(log: Log, make_topic: MakeTopic, namespace: str) -> None:
+    topic = await make_topic(partitions=2)
+    nowhere = TopicPartition(f"{namespace}.nowhere", 0)
+    async with started(log.writer()) as writer:
+        assert await writer.append_all([], timeout=10) == []
+        targets = [TopicPartition(topic, 0), nowhere, TopicPartition(topic, 1), TopicPartition(topic, 0)]
+        outcomes = await writer.append_all(list(zip(targets, numbered(range(4)), strict=True)), timeout=10)
+    assert [outcome.offset for outcome in outcomes if isinstance(outcome, Acknowledged)] == [0, 0, 1]
+    refused = outcomes[1]
+    assert isinstance(refused, AppendFailed)
+    assert isinstance(refused.reason, TopicMissing)
+    assert not refused.may_land
+    found = await read_topic(log, topic, 3)
+    assert {partition.partition: numbers_of(records) for partition, records in found.items()} == {0: [0, 3], 1: [2]}
+
+
+async def test_appended_and_submitted_records_keep_the_order_of_the_calls(log: Log, make_topic: MakeTopic) -> None:
+    topic = await make_topic()
+    target = TopicPartition(topic, 0)
+    outcomes = Outcomes()
+    async with started(log.writer()) as writer:
+        appends: list[asyncio.Task[Acknowledged]] = []
+        for number in range(0, 600, 3):
+            writer.submit(target, numbered([number], size=5_000), outcomes.expect(number))
+            [record] = numbered([number + 1], size=5_000)
+            appends.append(asyncio.create_task(writer.append(target, record, timeout=10)))
+            await asyncio.sleep(0)  # the task hands its record over in this turn
+            writer.submit(target, numbered([number + 2], size=5_000), outcomes.expect(number + 2))
+        offsets = await outcomes.offsets()
+        appended = await asyncio.gather(*appends)
+    assert [written.offset for written in appended] == list(range(1, 600, 3))
+    assert offsets == {number: number for number in range(600) if number % 3 != 1}
+    assert numbers_of((await read_topic(log, topic, 600))[target]) == list(range(600))
+
+
+async def test_what_was_not_on_its_way_when_the_time_was_over_is_taken_back(log: Log, make_topic: MakeTopic) -> None:
+    topic = await make_topic()
+    target = TopicPartition(topic, 0)
+    async with started(log.writer()) as writer:
+        [outcome] = await writer.append_all([(target, record) for record in numbered([0])], timeout=0)
+        assert isinstance(outcome, AppendFailed)
+        assert isinstance(outcome.reason, AppendTimeout)
+        assert not outcome.may_land
+        with pytest.raises(AppendTimeout) as late:
+            await writer.append(target, NewRecord(b"key", b"0"), timeout=0)
+        assert not late.value.may_land
+        assert (await writer.append(target, NewRecord(b"key", b"1"), timeout=10)).offset == 0
+    assert numbers_of((await read_topic(log, topic, 1))[target]) == [1]
+
+
+async def test_what_a_caller_no_longer_waits_for_is_taken_back(log: Log, make_topic: MakeTopic) -> None:
+    topic = await make_topic()
+    target = TopicPartition(topic, 0)
+    async with started(log.writer()) as writer:
+        appending = asyncio.create_task(writer.append(target, NewRecord(b"key", b"0"), timeout=10))
+        await asyncio.sleep(0)
+        appending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await appending
+        assert (await writer.append(target, NewRecord(b"key", b"1"), timeout=10)).offset == 0
+    assert numbers_of((await read_topic(log, topic, 1))[target]) == [1]
+
+
+async def test_a_record_that_is_too_large_is_certainly_not_written(log: Log, make_topic: MakeTopic) -> None:
+    topic = await make_topic(max_message_bytes="100000")
+    target = TopicPartition(topic, 0)
+    async with started(log.writer()) as writer:
+        [outcome] = await writer.append_all([(target, NewRecord(b"key", b"x" * 600_000))], timeout=10)
+        assert isinstance(outcome, AppendFailed)
+        assert not outcome.may_land
+        assert (await writer.append(target, NewRecord(b"key", b"1"), timeout=10)).offset == 0
 
 
 async def test_stopping_waits_for_what_is_under_way(log: Log, make_topic: MakeTopic) -> None:

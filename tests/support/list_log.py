@@ -103,6 +103,13 @@ class ListWriter:
                 await self.log.after_append()
         return written
 
+    async def append_all(self, records: Sequence[tuple[TopicPartition, NewRecord]], *, timeout: float) -> list[Outcome]:
+        return [await self.append(target, record, timeout=timeout) for target, record in records]
+
+    @property
+    def failure(self) -> None:
+        return None
+
     def submit(self, target: TopicPartition, records: Sequence[NewRecord], done: Callable[[Outcome], None]) -> None:
         if self.log.refuses is not None:
             done(AppendFailed(self.log.refuses))

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +15,7 @@ from typing import Any, Self
 from headrace.broker.discovery import settings_of_this_folder
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
-from headrace.errors import ArgumentsInvalid, BrokerUnreachable, EnqueueTimeout, WorkerUnknown
+from headrace.errors import AppendTimeout, ArgumentsInvalid, BrokerUnreachable, EnqueueTimeout, WorkerUnknown
 from headrace.kafka.log import KafkaLog
 from headrace.models import (
     DEFAULT_TENANT,
@@ -26,7 +25,7 @@ from headrace.models import (
     WorkerDefinition,
     WorkerSummary,
 )
-from headrace.ports import Acknowledged, AppendFailed, Log, Outcome
+from headrace.ports import Acknowledged, AppendFailed, Log
 from headrace.settings import Settings, load_settings
 from headrace.submission import Arguments, Prepared, WorkerReference, ordering_key_of, plain_arguments, plain_context, prepare
 from headrace.views.job_queries import JobFilter
@@ -42,10 +41,10 @@ _CATCH_UP_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether a client's view of jobs has caught up with the log.
+    """Whether a client can accept jobs, and its view of jobs has caught up with the log.
 
     Attributes:
-        ready: whether `list_jobs` tells of everything that had happened when the client started.
+        ready: whether jobs can be accepted, and `list_jobs` tells of everything that had happened when the client started.
         behind: how many records it has yet to read.
         detail: the same in words.
     """
@@ -150,7 +149,8 @@ class Client:
             WorkerUnknown: no such worker is defined; nothing was written.
             ArgumentsInvalid: the arguments do not fit; nothing was written.
             PayloadTooLarge: arguments and context are over 512 KB; nothing was written.
-            EnqueueTimeout: no acknowledgement came in time.
+            EnqueueTimeout: no acknowledgement came in time. What was not on its way by then was taken back; it says whether
+                the job may be accepted all the same.
         """
         jobs = await self.enqueue_many(worker, [args], ctx, tenant=tenant, ordering_key=ordering_key, timeout=timeout)
         return jobs[0]
@@ -229,7 +229,9 @@ class Client:
         return await view.get_job(job_id, tenant=tenant)
 
     def readiness(self) -> Readiness:
-        """Whether the view of jobs has caught up, and how far it is."""
+        """Whether jobs can be accepted and the view of jobs has caught up, and how far it is."""
+        if (failure := self._writer.failure) is not None:
+            return Readiness(False, 0, str(failure))
         if self._view is None:
             return Readiness(not self._wants_view, 0, "no view of jobs is open")
         if (trouble := self._view.trouble) is not None:
@@ -290,34 +292,21 @@ class Client:
 
     async def _append(self, prepared: Sequence[Prepared], timeout: float, *, left: float) -> list[int]:
         """Offsets of the records, in their order. Of `timeout` seconds, `left` are left."""
-        loop = asyncio.get_running_loop()
-        outcomes: list[Outcome | None] = [None] * len(prepared)
-        missing = len(prepared)
-        all_done = loop.create_future()
-
-        def done(index: int, outcome: Outcome) -> None:
-            nonlocal missing
-            outcomes[index] = outcome
-            missing -= 1
-            if not missing and not all_done.done():
-                all_done.set_result(None)
-
-        started = loop.time()
-        for index, each in enumerate(prepared):
-            self._writer.submit(each.target, [each.record], partial(done, index))
-        if prepared:
-            await asyncio.wait([all_done], timeout=left)
-        offsets = []
+        started = time.monotonic()
+        outcomes = await self._writer.append_all([(each.target, each.record) for each in prepared], timeout=left)
+        # Of many, some may be accepted, whatever became of one of them.
+        may_be_accepted = any(isinstance(outcome, Acknowledged) or outcome.may_land for outcome in outcomes)
         for each, outcome in zip(prepared, outcomes, strict=True):
-            if isinstance(outcome, AppendFailed) and not outcome.may_land and len(prepared) == 1:
+            if not isinstance(outcome, AppendFailed):
+                continue
+            late = isinstance(outcome.reason, AppendTimeout)
+            if not late and not outcome.may_land and len(prepared) == 1:
                 # Made anew at the next call: the queue may have been deleted.
                 self._partitions.pop(each.job.worker_name, None)
                 raise outcome.reason
-            if not isinstance(outcome, Acknowledged):
-                waited = timeout if outcome is None else loop.time() - started
-                raise EnqueueTimeout(each.job.id, may_be_accepted=True, seconds=waited)
-            offsets.append(outcome.offset)
-        return offsets
+            waited = timeout if late else timeout - left + time.monotonic() - started
+            raise EnqueueTimeout(each.job.id, may_be_accepted=may_be_accepted, seconds=waited) from outcome.reason
+        return [outcome.offset for outcome in outcomes if isinstance(outcome, Acknowledged)]
 
     async def _open_view(self) -> JobView:
         async with self._view_lock:

@@ -10,6 +10,7 @@
     │   ├── BrokerUnreachable           nothing answers at its address
     │   ├── BrokerAuthenticationFailed  it answers, and refuses the credentials
     │   ├── BrokerCertificateUntrusted  it answers, and its certificate is not trusted
+    │   ├── AppendTimeout               a record was not acknowledged in time
     │   └── LocalBrokerError            the broker on this machine could not be started
     │       └── LocalBrokerInUse        another process runs a broker on the same data
     ├── JobRefused                      a job was not accepted; nothing was written
@@ -17,7 +18,7 @@
     │   ├── ArgumentsInvalid            the arguments do not fit the worker's model
     │   └── PayloadTooLarge             arguments and context are over the limit
     ├── JobUnknown                      no such job
-    ├── EnqueueTimeout                  no acknowledgement came in time; the job may have been accepted
+    ├── EnqueueTimeout                  no acknowledgement came in time; it says whether the job may be accepted
     ├── JobFailed                       the cause of a failed job that is not an exception of the worker's own
     │   └── ResultTooLarge              what the worker returned is over the limit
     ├── MemoryStoreError                a conversation's memory was not changed
@@ -81,6 +82,19 @@ class BrokerCertificateUntrusted(BrokerError):
     """The broker's TLS certificate is not trusted, or does not name the host."""
 
 
+class AppendTimeout(BrokerError, TimeoutError):
+    """No acknowledgement of a record came within the time.
+
+    Attributes:
+        may_land: whether the record may be in the log, or come into it; where not, it was taken back.
+    """
+
+    def __init__(self, *, may_land: bool, seconds: float) -> None:
+        self.may_land = may_land
+        fate = "it may land all the same" if may_land else "it was taken back before it was sent"
+        super().__init__(f"No acknowledgement of a record came within {seconds:.3g} s; {fate}.")
+
+
 class LocalBrokerError(BrokerError):
     """The broker on this machine could not be started."""
 
@@ -133,7 +147,8 @@ class EnqueueTimeout(HeadraceError):
         self.job_id = job_id
         self.may_be_accepted = may_be_accepted
         advice = (
-            "It may have been accepted all the same: look for the job by its id before you repeat the call."
+            "It may have been accepted all the same: repeat the call only with the same idempotency_key, or look for the job"
+            " by its id first."
             if may_be_accepted
             else "It was not accepted: the call can be repeated."
         )

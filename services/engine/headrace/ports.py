@@ -67,7 +67,8 @@ class AppendFailed:
     What was submitted for the same partition and was still waiting behind them has failed too: nothing overtakes.
 
     Attributes:
-        may_land: False where the records never left this process, so that they are certainly not in the log.
+        may_land: False where the records are certainly not in the log, and will not be: they were never sent, or the brokers
+            refused them before they tried.
     """
 
     reason: HeadraceError
@@ -91,10 +92,20 @@ class LogWriter(Protocol):
     async def append(self, target: TopicPartition, record: NewRecord, *, timeout: float) -> Acknowledged:
         """Writes one record and waits for its acknowledgement.
 
+        As `append_all`, with one record.
+
         Raises:
-            TimeoutError: none came within `timeout` seconds; the record may still land.
+            AppendTimeout: none came within `timeout` seconds; `may_land` says whether the record may land all the same.
             BrokerError: the brokers refused it.
             TopicMissing: there is no such topic.
+        """
+
+    async def append_all(self, records: Sequence[tuple[TopicPartition, NewRecord]], *, timeout: float) -> list[Outcome]:
+        """Writes records, each for itself, and waits for their acknowledgements, at most `timeout` seconds.
+
+        Returns what became of each, in their order. What was not on its way when the time was over, or when the caller was
+        cancelled, is taken back: it fails with an `AppendTimeout`, and will not land. So does what had to wait all that time
+        because the writer holds as many bytes of other appended records as it may. What is on its way may land later.
         """
 
     def submit(self, target: TopicPartition, records: Sequence[NewRecord], done: Callable[[Outcome], None]) -> None:
@@ -104,7 +115,15 @@ class LogWriter(Protocol):
         of one call follow each other without a gap as long as they fit in a batch (512 KiB); those of a larger call may have
         other calls' records between them, and are `Acknowledged` together, after the last, with the offset of the first.
 
-        Nothing expires: while no broker can be reached the records wait, and the caller bounds how many.
+        Nothing expires, and nothing bounds how much waits: while no broker can be reached the records are kept, and it is the
+        caller who bounds how many.
+        """
+
+    @property
+    def failure(self) -> HeadraceError | None:
+        """Why this writer writes nothing any more: an error that nobody expected, after which it must be made anew; else None.
+
+        Everything that waited then has failed, and so does all that comes.
         """
 
 

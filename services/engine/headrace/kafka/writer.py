@@ -12,17 +12,19 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     InvalidTopicError,
+    KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
 )
 
 from headrace.errors import BrokerError, HeadraceError
 from headrace.kafka.administration import Administration
+from headrace.kafka.appending import Appending
 from headrace.kafka.closing import close_client
 from headrace.kafka.connection import Cluster
-from headrace.kafka.lane import BATCH_BYTES, Batch, Lane
+from headrace.kafka.lane import BATCH_BYTES, Batch, Call, Lane
+from headrace.kafka.room import Room
 from headrace.ports import Acknowledged, AppendFailed, NewRecord, Outcome, TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -32,8 +34,11 @@ _CERTAIN_REFUSALS = (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
 )
+
+APPENDED_BYTES = 64 * 1024 * 1024
+"""The most that a writer holds of appended records whose fate is not known; what comes then waits for room."""
+
 _REQUEST_TIMEOUT_SECONDS = 30.0
 _RETIREMENT_SECONDS = 60.0
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -68,7 +73,7 @@ class KafkaWriter:
     which the broker refuses all that follows: what waits behind it fails too, and a new producer takes over.
     """
 
-    def __init__(self, cluster: Cluster, administration: Administration) -> None:
+    def __init__(self, cluster: Cluster, administration: Administration, *, appended_bytes: int = APPENDED_BYTES) -> None:
         self._cluster = cluster
         self._administration = administration
         self._channel: _Channel | None = None
@@ -76,6 +81,8 @@ class KafkaWriter:
         self._ready: list[Lane] = []
         self._wake = asyncio.Event()
         self._quiet = asyncio.Event()
+        self._room = Room(appended_bytes)
+        self._failure: HeadraceError | None = None
         self._stopping = False
         self._opening: set[str] = set()
         self._remaking = False
@@ -89,6 +96,7 @@ class KafkaWriter:
     async def stop(self, *, timeout: float) -> None:
         """Waits at most `timeout` seconds for what is under way; what is left fails. Returns at most two seconds later."""
         self._stopping = True
+        self._room.close()
         if self._channel is None:
             return
         deadline = asyncio.get_running_loop().time() + timeout
@@ -112,24 +120,51 @@ class KafkaWriter:
             in_flight, lane.in_flight = lane.in_flight, None
             if in_flight is not None:
                 in_flight.fail(failure)
-            for batch in lane.take_all():
-                batch.fail(never_sent)
+            for waiting in lane.take_all():
+                waiting.fail(never_sent)
+
+    @property
+    def failure(self) -> HeadraceError | None:
+        """Why this writer writes nothing any more; see `LogWriter.failure`."""
+        return self._failure
 
     async def append(self, target: TopicPartition, record: NewRecord, *, timeout: float) -> Acknowledged:
         """Writes one record and waits for its acknowledgement.
 
         Raises:
-            TimeoutError: none came within `timeout` seconds; the record may still land.
+            AppendTimeout: none came within `timeout` seconds; `may_land` says whether the record may land all the same.
             BrokerError: the brokers refused it.
             TopicMissing: there is no such topic.
         """
-        result: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.submit(target, (record,), lambda outcome: None if result.done() else result.set_result(outcome))
-        async with asyncio.timeout(timeout):
-            outcome = await result
+        [outcome] = await self.append_all([(target, record)], timeout=timeout)
         if isinstance(outcome, AppendFailed):
             raise outcome.reason
         return outcome
+
+    async def append_all(self, records: Sequence[tuple[TopicPartition, NewRecord]], *, timeout: float) -> list[Outcome]:
+        """Writes records, each for itself, and waits for their acknowledgements; see `LogWriter.append_all`."""
+        appending = Appending(len(records), self._room)
+        try:
+            async with asyncio.timeout(timeout):
+                for target, record in records:
+                    self._append(target, await appending.enter(record), appending)
+                await appending.settled()
+        except TimeoutError:
+            pass
+        finally:
+            # Nobody waits for them any more, be it for the time or because the caller was cancelled.
+            appending.withdraw(timeout)
+            self._note_quiet()
+        return appending.outcomes(timeout)
+
+    def _append(self, target: TopicPartition, call: Call, appending: Appending) -> None:
+        if (refusal := self._refusal()) is not None:
+            call.done(refusal)
+            return
+        lane = self._lane(target)
+        lane.add_loose(call)
+        appending.placed(lane, call)
+        self._send_soon(lane)
 
     def submit(self, target: TopicPartition, records: Sequence[NewRecord], done: Callable[[Outcome], None]) -> None:
         """Hands over records without waiting; see `LogWriter.submit`.
@@ -138,15 +173,25 @@ class KafkaWriter:
         """
         if not records:
             raise ValueError("there is nothing to write")
-        if self._stopping or self._channel is None:
-            failure = AppendFailed(BrokerError("The writer is not running; nothing was written."), may_land=False)
-            asyncio.get_running_loop().call_soon(done, failure)
+        if (refusal := self._refusal()) is not None:
+            asyncio.get_running_loop().call_soon(done, refusal)
             return
+        lane = self._lane(target)
+        lane.add(records, int(time.time() * 1000), done)
+        self._send_soon(lane)
+
+    def _refusal(self) -> AppendFailed | None:
+        if self._failure is not None:
+            return AppendFailed(self._failure, may_land=False)
+        if self._stopping or self._channel is None:
+            return AppendFailed(BrokerError("The writer is not running; nothing was written."), may_land=False)
+        return None
+
+    def _lane(self, target: TopicPartition) -> Lane:
         lane = self._lanes.get(target)
         if lane is None:
             lane = self._lanes[target] = Lane(target)
-        lane.add(records, int(time.time() * 1000), done)
-        self._send_soon(lane)
+        return lane
 
     def _send_soon(self, lane: Lane) -> None:
         if not lane.waiting and lane.in_flight is None:
@@ -214,16 +259,17 @@ class KafkaWriter:
             self._remaking = True
             self._run(self._remake(channel))
         why = "repeated too late for its offset to be known" if error is None else str(error) or repr(error)
+        if isinstance(error, Exception) and not isinstance(error, KafkaError):
+            logger.error("an unexpected error kept a batch for %s from being written", lane.target.topic, exc_info=error)
         reason = BrokerError(f"{lane.target.topic}, partition {lane.target.partition}: the brokers did not take a batch: {why}")
         reason.__cause__ = error
-        # A refusal of these kinds says that the brokers did not even try; after any other the batch may be in the log.
-        self._fail(lane, [batch, *lane.take_all()], reason, sent=None if isinstance(error, _CERTAIN_REFUSALS) else batch)
+        self._fail(lane, [batch, *lane.take_all()], reason, sent=batch if _may_land(batch, error) else None)
 
-    def _fail(self, lane: Lane, batches: Sequence[Batch], reason: HeadraceError, *, sent: Batch | None = None) -> None:
+    def _fail(self, lane: Lane, waiting: Sequence[Batch | Call], reason: HeadraceError, *, sent: Batch | None = None) -> None:
         """Tells whose records were not written. Only those of `sent` may land all the same."""
-        logger.warning("%d batches for %s were not written: %s", len(batches), lane.target.topic, reason)
-        for batch in batches:
-            batch.fail(AppendFailed(reason, may_land=batch is sent))
+        logger.warning("%d batches for %s were not written: %s", len(waiting), lane.target.topic, reason)
+        for each in waiting:
+            each.fail(AppendFailed(reason, may_land=each is sent))
         self._note_quiet()
 
     def _note_quiet(self) -> None:
@@ -303,4 +349,33 @@ class KafkaWriter:
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is None or self._failure is not None:
+            return
+        # Without this task something would wait for ever: everything fails instead, also what comes later.
+        logger.error("the writer has failed by an error that nobody expected", exc_info=error)
+        self._failure = BrokerError(f"The writer has failed and must be made anew: {error!r}.")
+        self._failure.__cause__ = error
+        for lane in self._lanes.values():
+            in_flight, lane.in_flight = lane.in_flight, None
+            if self._channel is not None:
+                self._channel.busy.pop(lane, None)
+            waiting = lane.take_all() if in_flight is None else [in_flight, *lane.take_all()]
+            if waiting:
+                self._fail(lane, waiting, self._failure, sent=in_flight)
+        self._room.close()
+
+
+def _may_land(batch: Batch, error: BaseException | None) -> bool:
+    """Whether a batch that the producer gave up may be in the log all the same.
+
+    Some refusals say that the brokers did not even try, but of the last request alone: aiokafka repeats a batch of which an
+    earlier request was not answered, and what that one did is not known then.
+    """
+    if batch.requests == 0:
+        return False
+    return batch.requests > 1 or not isinstance(error, _CERTAIN_REFUSALS)
