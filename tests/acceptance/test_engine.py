@@ -27,6 +27,7 @@ from headrace import (
     WorkerUnknown,
     worker,
 )
+from headrace.core.snapshots import NOT_ACCEPTED
 from headrace.core.topics import Topics
 from headrace.kafka.log import KafkaLog
 from headrace.ports import NewRecord, TopicPartition
@@ -150,6 +151,7 @@ async def test_bad_records_go_to_dead_letters_and_the_next_job_runs(settings: Se
             "much wrong": orjson.dumps(
                 {**good, "id": "job-much", "workerName": "square", "args": {"number": {}, "key": ["x"] * 9}}
             ),
+            "no time": orjson.dumps({**good, "id": "job-time", "workerName": "square", "createdAt": 1_767_225_600}),
             "bad arguments": orjson.dumps({**good, "id": "job-arguments", "workerName": "square", "args": {"number": "x"}}),
         }
         log = KafkaLog(settings)
@@ -157,17 +159,22 @@ async def test_bad_records_go_to_dead_letters_and_the_next_job_runs(settings: Se
         await writer.start()
         for what, value in bad.items():
             await writer.append(TopicPartition(queue, 0), NewRecord(what.encode(), value, [("own", b"header")]), timeout=10)
-        after = orjson.dumps({**good, "id": "job-after", "workerName": "square"})
+        lies = {**dict.fromkeys(sorted(NOT_ACCEPTED), "a lie"), "status": "completed", "attempts": [{}]}
+        after = orjson.dumps({**lies, **good, "id": "job-after", "workerName": "square"})
         await writer.append(TopicPartition(queue, 0), NewRecord(b"after", after), timeout=10)
         await writer.stop(timeout=5)
         await log.close()
 
         async def all_failed() -> bool:
             failed = {job.id for job in (await client.list_jobs(status="failed")).jobs}
-            return failed == {"job-no-args", "job-future", "job-unknown", "job-arguments", "job-large", "job-much"}
+            return failed == {"job-no-args", "job-future", "job-unknown", "job-arguments", "job-large", "job-much", "job-time"}
 
         await eventually(all_failed)
-        assert (await eventually(lambda: client.get_job("job-after"))).status == "completed"
+        ran = await ended(client, await eventually(lambda: client.get_job("job-after")))
+        assert (ran.status, ran.result, ran.progress) == ("completed", {"square": 1, "attempt": 1}, None)
+        assert not NOT_ACCEPTED & (ran.model_extra or {}).keys()
+        undated = await client.get_job("job-time")
+        assert undated is not None and undated.created_at.year >= 2026, "the time of the record itself"
 
         async def watermark_moved_on() -> bool:
             return (await committed(settings, "square")).get(0) == len(bad) + 1
@@ -189,6 +196,7 @@ async def test_bad_records_go_to_dead_letters_and_the_next_job_runs(settings: Se
         "unknown worker": "worker_unknown",
         "key of a lease": "undecodable",
         "much too large": "undecodable",
+        "no time": "undecodable",
         "much wrong": "arguments_invalid",
         "bad arguments": "arguments_invalid",
     }
@@ -197,7 +205,7 @@ async def test_bad_records_go_to_dead_letters_and_the_next_job_runs(settings: Se
         jsonschema.validate(written, orjson.loads((SCHEMAS / "dead-letter-headers.json").read_bytes()))
     headers = dict(letters[b"bad arguments"].headers)
     assert headers["own"] == b"header" and b"number" in headers["headrace-message"]
-    assert (headers["headrace-topic"], headers["headrace-offset"]) == (queue.encode(), b"10")
+    assert (headers["headrace-topic"], headers["headrace-offset"]) == (queue.encode(), b"11")
 
 
 class InOrder(AbstractWorker[Numbers]):

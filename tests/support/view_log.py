@@ -191,7 +191,7 @@ class Engines:
         definition = {"schemaVersion": 1, "name": self.worker, "description": "Sends a digest.", "category": "tool"}
         self.log.put(TopicPartition(self.log.topics.workers.name, 0), definition_key(self.worker), orjson.dumps(definition))
 
-    def live(self, instance: str, *, timestamp: int) -> None:
+    def live(self, instance: str, *, timestamp: int, **fields: Any) -> None:
         """Publishes a sign of life."""
         record = {
             "schemaVersion": 1,
@@ -201,6 +201,7 @@ class Engines:
             "processId": 1,
             "startedAt": "2026-03-02T09:30:00.000Z",
             "seenAt": "2026-03-02T09:30:00.000Z",
+            **fields,
         }
         topic = TopicPartition(self.log.topics.workers.name, 0)
         self.log.put(topic, instance_key(instance), orjson.dumps(record), timestamp=timestamp)

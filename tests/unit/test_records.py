@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headrace.codec import decode, decode_object, encode, plain_validator
 from headrace.core import snapshots
+from headrace.core.timestamps import parse_timestamp, to_milliseconds
 from headrace.errors import RecordUndecodable
 from headrace.models import RECORDS, SCHEMA_VERSION, Job, JobRecord, WireModel
 
@@ -64,6 +68,66 @@ def test_the_engine_refuses_what_the_model_refuses(change: dict[str, Any], field
         decode(JobRecord, orjson.dumps({**JOB, **change}))
     with pytest.raises(ValueError, match=field):
         plain_validator(JobRecord)({**JOB, **change})
+
+
+NO_TIMES: list[Any] = [
+    1_769_850_900,
+    1_769_850_900.5,
+    True,
+    None,
+    "1769850900",
+    "2026-01-31",
+    "2026-01-31T09:15Z",
+    "2026-01-31T09:15:00",
+    "2026-01-31 09:15:00Z",
+    "2026-01-31 09:15:00.123Z",
+    "2026-01-31T09:15:00.\u0661\u0662\u0663Z",
+    "2026-01-31T09:15:00,123Z",
+    "2026-W05-6T09:15:00Z",
+    "2026-02-30T09:15:00Z",
+    "2026-01-31T24:00:00Z",
+    "2026-01-31T09:15:60Z",
+    "2026-01-31T09:15:00+0100",
+    "2026-01-31T09:15:00Z\n",
+    "0001-01-01T00:00:00+01:00",
+    "9999-12-31T23:59:59-01:00",
+]
+
+
+@pytest.mark.parametrize("value", NO_TIMES, ids=repr)
+def test_what_is_no_time_is_none_for_the_engine_the_model_and_the_view(value: Any) -> None:
+    for check in (JobRecord.model_validate, plain_validator(JobRecord)):
+        with pytest.raises(ValueError, match="createdAt"):
+            check({**JOB, "createdAt": value})
+    with pytest.raises((ValueError, TypeError)):
+        parse_timestamp(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("2026-01-31T09:15:00Z", "2026-01-31T09:15:00.1Z", "2026-01-31T09:15:00.123456789Z", "2026-01-31T10:15:00.123+01:00"),
+        *("1000-01-02T00:00:00+23:59", "2999-12-30T23:59:59.999-23:59"),
+    ],
+)
+def test_every_time_with_a_zone_is_the_same_for_the_engine_the_model_and_the_view(value: str) -> None:
+    plain_validator(JobRecord)({**JOB, "createdAt": value})
+    record = JobRecord.model_validate({**JOB, "createdAt": value})
+    assert parse_timestamp(value) == to_milliseconds(record.created_at) == parse_timestamp(record.to_wire()["createdAt"])
+
+
+@given(
+    st.from_regex(r"[0-2][0-9]{3}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]([.][0-9]+)?(Z|[+-][0-2][0-9]:[0-9]{2})")
+)
+def test_no_time_is_one_for_the_engine_and_none_for_the_view(value: str) -> None:
+    def outcome(check: Callable[[], Any]) -> str:
+        try:
+            check()
+        except ValueError:
+            return "refused"
+        return "taken"
+
+    assert outcome(lambda: parse_timestamp(value)) == outcome(lambda: plain_validator(JobRecord)({**JOB, "createdAt": value}))
 
 
 def test_the_engine_takes_what_the_model_takes() -> None:

@@ -8,27 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from headrace.core.status import JobStatus
-from headrace.core.timestamps import format_timestamp, to_milliseconds
+from headrace.fields import Identity, JobId, Timestamp, WorkerName
 
 SCHEMA_VERSION: Final = 1
 DEFAULT_TENANT: Final = "default"
 PAYLOAD_LIMIT_BYTES: Final = 512 * 1024
 """The most that arguments and context, or a result, may take as JSON."""
 
-
-# Aware: a time without zone is refused, since nobody can say which moment it means.
-Timestamp = Annotated[
-    AwareDatetime,
-    PlainSerializer(lambda moment: format_timestamp(to_milliseconds(moment)), return_type=str, when_used="json"),
-]
-WorkerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
-Identity = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-# Without a slash: ids are keys of `job-state`, where `lease/...` and `checkpoint/...` are the engines' own.
-JobId = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^/]+$")]
 SchemaVersion = Annotated[int, Field(ge=1, le=SCHEMA_VERSION)]
 
 
@@ -205,6 +195,9 @@ class InstanceRecord(WireModel):
     process_id: int
     started_at: Timestamp
     seen_at: Timestamp
+    presence_interval_seconds: float | None = Field(
+        None, gt=0, description="How often it says that it lives; readers of a record without it go by their own setting."
+    )
 
 
 class WorkerSummary(WireModel):

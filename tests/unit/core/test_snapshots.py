@@ -13,8 +13,8 @@ from headrace.core import snapshots
 from headrace.core.identifiers import fresh_id
 from headrace.core.partitions import key_partition, state_partition
 from headrace.core.status import MOVES, TERMINAL, IllegalMove, JobStatus, check_move
-from headrace.core.timestamps import format_timestamp, from_milliseconds, to_milliseconds
-from headrace.models import Job
+from headrace.core.timestamps import format_timestamp, from_milliseconds, parse_timestamp, to_milliseconds
+from headrace.models import Job, JobRecord
 
 RECORD = {
     "schemaVersion": 1,
@@ -59,6 +59,20 @@ def test_an_attempt_that_a_former_owner_left_is_interrupted_and_the_number_rises
     assert again["startedAt"] == at(1)
 
 
+def test_a_job_record_says_nothing_of_what_only_its_owner_knows() -> None:
+    lies = dict.fromkeys(sorted(snapshots.NOT_ACCEPTED), "a lie")
+    assert snapshots.queued({**RECORD, **lies}, SOURCE) == snapshots.queued(RECORD, SOURCE)
+    job = Job.model_validate(snapshots.queued({**RECORD, **lies}, SOURCE))
+    assert (job.status, job.updated_at, job.source and job.source.offset) == (JobStatus.QUEUED, job.created_at, 7)
+    assert job.model_extra == {"fromTheFuture": {"kept": True}}
+
+
+def test_what_is_not_taken_from_a_job_record_is_what_snapshots_add_and_other_spellings() -> None:
+    only_in_snapshots = {Job.model_fields[name].alias for name in Job.model_fields.keys() - JobRecord.model_fields.keys()}
+    spelt_otherwise = {name for name, field in Job.model_fields.items() if field.alias != name}
+    assert only_in_snapshots | spelt_otherwise == snapshots.NOT_ACCEPTED - {"argsOmitted", "ctxOmitted"}
+
+
 def test_an_interruption_is_no_failure() -> None:
     running = snapshots.running(snapshots.queued(RECORD, SOURCE), WRITER, at(1))
     waiting = snapshots.interrupted(running, at(2))
@@ -70,6 +84,17 @@ def test_a_refused_job_fails_without_an_attempt() -> None:
     refused = snapshots.refused(snapshots.queued(RECORD, SOURCE), WRITER, {"type": "x", "message": "y"}, at(1))
     job = Job.model_validate(refused)
     assert (job.status, job.attempt, job.attempts) == (JobStatus.FAILED, 0, [])
+
+
+def test_an_attempt_that_a_former_owner_left_is_interrupted_when_the_job_is_refused() -> None:
+    left = snapshots.running(snapshots.queued(RECORD, SOURCE), WRITER, at(1))
+    refused = snapshots.refused(left, snapshots.Writer("instance-2", 50), {"type": "x", "message": "y"}, at(9))
+    job = Job.model_validate(refused)
+    assert (job.status, job.attempt) == (JobStatus.FAILED, 1)
+    assert [(each["status"], each["instanceId"], each["finishedAt"]) for each in refused["attempts"]] == [
+        ("interrupted", "instance-1", at(9))
+    ]
+    assert left["attempts"][0]["status"] == "running", "earlier snapshots are not changed"
 
 
 def test_the_history_keeps_the_last_twenty() -> None:
@@ -119,6 +144,7 @@ def test_fresh_ids_are_version_7_and_sort_by_time(milliseconds: int, randomness:
 def test_timestamps_come_back_and_sort_as_text(milliseconds: int) -> None:
     text = format_timestamp(milliseconds)
     assert to_milliseconds(from_milliseconds(milliseconds)) == milliseconds
+    assert parse_timestamp(text) == milliseconds
     assert text < format_timestamp(milliseconds + 1)
     assert len(text) == len("2026-01-31T09:15:00.123Z")
 

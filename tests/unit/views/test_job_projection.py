@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.core.ownership import PartitionLedger, Version, supersedes
+from headrace.core.snapshots import NOT_ACCEPTED
 from headrace.models import Job
 from headrace.ports import TopicPartition
 from headrace.views.database import _OWN_TABLES
@@ -222,6 +223,15 @@ def test_an_accepted_job_is_never_put_over_what_the_log_said(table: Table, engin
     assert table.statuses() == {"a": "running"}
 
 
+def test_a_queued_job_is_shown_whatever_else_its_record_says(table: Table, engines: Engines) -> None:
+    lies: dict[str, Any] = dict.fromkeys(sorted(NOT_ACCEPTED), "a lie")
+    table.take(engines.enqueue("a", **{**lies, "status": "completed"}))
+    assert table.statuses() == {"a": "queued"}
+    shown = Job.model_validate(table.job("a"))
+    assert (shown.status.value, shown.progress, shown.error, shown.finished_at) == ("queued", None, None, None)
+    assert not {"argsOmitted", "instance_id"} & (table.job("a") or {}).keys()
+
+
 def damaged_records(engines: Engines) -> Iterable[MadeRecord]:
     put, state, jobs = engines.log.put, engines.state(0), engines.jobs(0)
     good = engines.run("good", engines.claim("one", -1))
@@ -242,6 +252,7 @@ def damaged_records(engines: Engines) -> Iterable[MadeRecord]:
     yield put(jobs, b"x", b"no json")
     yield put(jobs, b"x", None)
     yield put(jobs, b"x", b'{"id": "x", "workerName": "w", "createdAt": "2026-03-02T09:30:00.000Z", "args": []}')
+    yield put(jobs, b"x", b'{"id": "x", "workerName": "w", "createdAt": 1772443800, "args": {}}')
     yield put(jobs, b"x", b'{"id": 5, "workerName": "w", "createdAt": "2026-03-02T09:30:00.000Z", "args": {}}')
 
 

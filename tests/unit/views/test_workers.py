@@ -84,6 +84,15 @@ async def test_an_engine_lives_for_three_intervals_and_some_skew(log: ViewLog, c
         assert directory.summaries()[0].live_instances == int(lives)
 
 
+@pytest.mark.parametrize(("age", "lives"), [(181_900, True), (182_100, False)])
+async def test_an_engine_that_says_how_often_it_writes_is_judged_by_that(
+    log: ViewLog, clock: Clock, age: int, lives: bool
+) -> None:
+    Engines(log).live("one", timestamp=NOW - age, presenceIntervalSeconds=60.0)
+    async with started(log, clock) as directory:
+        assert bool(directory.live_instances()) is lives
+
+
 async def test_a_clock_that_is_ahead_keeps_no_engine_alive(log: ViewLog, clock: Clock) -> None:
     Engines(log).live("one", timestamp=NOW + 3_600_000)
     async with started(log, clock) as directory:

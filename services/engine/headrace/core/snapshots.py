@@ -18,6 +18,24 @@ ARGUMENTS_REPEATED_BYTES = 32 * 1024
 
 Snapshot = dict[str, Any]
 
+# What only the owner of a job writes. A job record that has it says nothing true by it.
+_WRITTEN_BY_OWNERS = frozenset(
+    {
+        *("status", "updatedAt", "epoch", "attempt", "sequence", "attempts", "source"),
+        *("runAt", "startedAt", "finishedAt", "instanceId", "progress", "result", "error"),
+        *("argsOmitted", "ctxOmitted"),  # by a list, of what it leaves out
+    }
+)
+# On the wire names are camelCase. The models take a field under its Python name, too, and unchecked it is no field of the wire.
+_SPELT_OTHERWISE = frozenset(
+    {
+        *("schema_version", "worker_name", "created_at", "updated_at", "run_at", "started_at", "finished_at", "instance_id"),
+        *("ordering_key", "idempotency_key", "schedule_id", "parent_id", "retry_of"),
+    }
+)
+NOT_ACCEPTED = _WRITTEN_BY_OWNERS | _SPELT_OTHERWISE
+"""Names of fields that a job record may carry, whoever wrote it, and that no reader takes from it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Writer:
@@ -32,8 +50,14 @@ def version_of(snapshot: Mapping[str, Any]) -> Version:
 
 
 def queued(record: Mapping[str, Any], source: Mapping[str, Any] | None, *, repeat_arguments: bool = True) -> Snapshot:
-    """A job as it was accepted, before anyone has written of it. It is where every life starts, and is not itself written."""
+    """A job as it was accepted, before anyone has written of it. It is where every life starts, and is not itself written.
+
+    Fields that this version does not know stay; those that are not a job record's to have (`NOT_ACCEPTED`) do not.
+    """
     snapshot = dict(record)
+    if not NOT_ACCEPTED.isdisjoint(record):
+        for name in NOT_ACCEPTED.intersection(record):
+            del snapshot[name]
     if not repeat_arguments:
         del snapshot["args"]
     snapshot.update(
@@ -46,7 +70,7 @@ def running(before: Snapshot, writer: Writer, now: str) -> Snapshot:
     """A new attempt begins. An attempt that was left running by a former owner is written down as interrupted."""
     attempts = before["attempts"]
     if attempts and attempts[-1]["status"] == "running":
-        attempts = [*attempts[:-1], {**attempts[-1], "status": "interrupted", "finishedAt": now}]
+        attempts = [*attempts[:-1], _cut_off(attempts[-1], now)]
     else:
         check_move(before["status"], JobStatus.RUNNING)
     number = before["attempt"] + 1
@@ -68,6 +92,10 @@ def running(before: Snapshot, writer: Writer, now: str) -> Snapshot:
         "instanceId": writer.instance_id,
         "attempts": [*attempts[1 - ATTEMPTS_KEPT :], begun],
     }
+
+
+def _cut_off(attempt: Mapping[str, Any], now: str) -> dict[str, Any]:
+    return {**attempt, "status": "interrupted", "finishedAt": now}
 
 
 def _ended(before: Snapshot, status: JobStatus, attempt_status: str, now: str, extra: Mapping[str, Any]) -> Snapshot:
@@ -102,8 +130,11 @@ def interrupted(before: Snapshot, now: str) -> Snapshot:
 
 
 def refused(before: Snapshot, writer: Writer, error: Mapping[str, Any], now: str) -> Snapshot:
-    """The job cannot be started at all, and fails without an attempt."""
+    """The job cannot be started, and fails without a further attempt. One that a former owner left running was interrupted."""
     check_move(before["status"], JobStatus.FAILED)
+    attempts = before["attempts"]
+    if attempts and attempts[-1]["status"] == "running":
+        attempts = [*attempts[:-1], _cut_off(attempts[-1], now)]
     return {
         **before,
         "status": JobStatus.FAILED,
@@ -112,6 +143,7 @@ def refused(before: Snapshot, writer: Writer, error: Mapping[str, Any], now: str
         "epoch": writer.epoch,
         "sequence": before["sequence"] + 1,
         "instanceId": writer.instance_id,
+        "attempts": attempts,
         "error": error,
     }
 

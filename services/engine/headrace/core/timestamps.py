@@ -1,11 +1,17 @@
-"""Times on the wire: RFC 3339, UTC, always with milliseconds, so that they sort as text."""
+"""Times on the wire: RFC 3339. headrace writes them in UTC, always with milliseconds, so that they sort as text."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# The years are those of which every moment has four digits in every zone, and so can be written and sorted.
+TIMESTAMP_PATTERN = r"^[12][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"
+"""A time on the wire, for every reader of one: text, with a zone, since nobody could say which moment it means without."""
+_TIMESTAMP = re.compile(TIMESTAMP_PATTERN, re.ASCII)
 
 
 @lru_cache(maxsize=64)
@@ -17,6 +23,30 @@ def format_timestamp(milliseconds: int) -> str:
     """`milliseconds` since the Unix epoch as `2026-01-31T09:15:00.123Z`."""
     second, rest = divmod(milliseconds, 1000)
     return f"{_format_second(second)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=4_096)
+def _parse_second(text: str) -> int:
+    return _parse(f"{text}Z")
+
+
+def _parse(text: str) -> int:
+    if not _TIMESTAMP.fullmatch(text):
+        raise ValueError("a time is text as in RFC 3339, with its zone: 2026-01-31T09:15:00.123Z")
+    return to_milliseconds(datetime.fromisoformat(text))
+
+
+def parse_timestamp(text: str) -> int:
+    """Milliseconds since the Unix epoch of a time on the wire, rounded down.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: it is no time, or has no zone.
+    """
+    # As headrace writes it: the second is known from the record before, as a rule.
+    if len(text) == 24 and text[19] == "." and text[23] == "Z" and (fraction := text[20:23]).isdecimal() and text.isascii():
+        return _parse_second(text[:19]) + int(fraction)
+    return _parse(text)
 
 
 def to_milliseconds(moment: datetime) -> int:

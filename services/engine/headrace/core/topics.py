@@ -15,7 +15,8 @@ _DAY = 24 * _HOUR
 
 _GUARDED = frozenset({"cleanup.policy", "retention.ms", "retention.bytes"})
 
-WORKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+WORKER_NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9_-]{0,99}"
+WORKER_NAME = re.compile(WORKER_NAME_PATTERN)
 
 
 @dataclass(frozen=True, kw_only=True)

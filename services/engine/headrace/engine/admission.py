@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import orjson
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from headrace.codec import decode_object, describe_problems, plain_validator
 from headrace.core import snapshots
@@ -13,11 +13,14 @@ from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp
 from headrace.engine.partition import OwnedPartition, Work
 from headrace.errors import ArgumentsInvalid, RecordUndecodable
-from headrace.models import CallContext, Job, JobRecord
+from headrace.fields import Identity, JobId
+from headrace.models import DEFAULT_TENANT, SCHEMA_VERSION, CallContext, Job, JobRecord
 from headrace.ports import Record
 from headrace.worker import AbstractWorker
 
 _check_record = plain_validator(JobRecord)
+_job_id: TypeAdapter[str] = TypeAdapter(JobId)
+_identity: TypeAdapter[str] = TypeAdapter(Identity)
 
 _MESSAGE_LIMIT_BYTES = 4 * 1024
 # A snapshot repeats what the record has, and a result comes on top: both together must fit into the topic.
@@ -112,14 +115,13 @@ def _remains(
     raw: dict[str, Any], record: Record, partition: OwnedPartition, worker: AbstractWorker[Any], source: dict[str, Any]
 ) -> Work | None:
     """A job of which only the id is sure, so that its sender finds it as failed."""
-    job_id = raw.get("id")
-    if not isinstance(job_id, str) or not 1 <= len(job_id) <= 100 or "/" in job_id:
+    job_id = _valid(_job_id, raw.get("id"))
+    if job_id is None:
         return None
-    tenant = raw.get("tenant")
     bare: dict[str, Any] = {
-        "schemaVersion": 1,
+        "schemaVersion": SCHEMA_VERSION,
         "id": job_id,
-        "tenant": tenant if isinstance(tenant, str) and 1 <= len(tenant) <= 200 else "default",
+        "tenant": _valid(_identity, raw.get("tenant")) or DEFAULT_TENANT,
         "workerName": worker.name,
         "createdAt": format_timestamp(max(record.timestamp, 0)),
         "args": {},
@@ -130,3 +132,11 @@ def _remains(
         context = CallContext()
     snapshot = snapshots.queued({**bare, "ctx": context.to_wire()}, source)
     return Work(partition, record.offset, None, snapshot)
+
+
+def _valid(kind: TypeAdapter[str], value: Any) -> str | None:
+    """The value, or None if it is not what the contract says of it."""
+    try:
+        return kind.validate_python(value)
+    except ValidationError:
+        return None

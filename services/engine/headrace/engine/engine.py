@@ -122,11 +122,13 @@ class WorkerEngine:
         await self._writer.start()
         await self._client.start()
         definitions = [worker.definition() for worker in self._workers.values()]
-        self._presence = Presence(self._writer, topics.workers.name, self.instance_id, definitions, _now)
+        self._presence = Presence(
+            self._writer, topics.workers.name, self.instance_id, definitions, _now, settings.presence_interval_seconds
+        )
         await self._presence.publish()
         self._groups = [WorkerGroup(worker, self._environment(worker)) for worker in self._workers.values()]
         await asyncio.gather(*(group.start() for group in self._groups))
-        self._presence_task = asyncio.create_task(self._presence.keep_up(settings.presence_interval_seconds))
+        self._presence_task = asyncio.create_task(self._presence.keep_up())
 
     def _environment(self, worker: AbstractWorker[Any]) -> Environment:
         slots = worker.concurrency or self.settings.engine.concurrency

@@ -31,12 +31,14 @@ class Presence:
         instance_id: str,
         definitions: Collection[WorkerDefinition],
         now: Callable[[], int],
+        interval_seconds: float,
     ) -> None:
         self._writer = writer
         self._target = TopicPartition(topic, 0)
         self._instance_id = instance_id
         self._definitions = definitions
         self._now = now
+        self._interval_seconds = interval_seconds
         self._started_at = from_milliseconds(now())
 
     async def publish(self) -> None:
@@ -45,10 +47,10 @@ class Presence:
             await self._append(NewRecord(definition_key(definition.name), encode(definition)))
         await self._append(self._sign_of_life())
 
-    async def keep_up(self, interval_seconds: float) -> None:
+    async def keep_up(self) -> None:
         """Gives signs of life until it is cancelled."""
         while True:
-            await asyncio.sleep(interval_seconds)
+            await asyncio.sleep(self._interval_seconds)
             try:
                 await self._append(self._sign_of_life())
             except (HeadraceError, TimeoutError) as error:
@@ -69,6 +71,7 @@ class Presence:
             process_id=os.getpid(),
             started_at=self._started_at,
             seen_at=from_milliseconds(self._now()),
+            presence_interval_seconds=self._interval_seconds,
         )
         return NewRecord(instance_key(self._instance_id), encode(record))
 

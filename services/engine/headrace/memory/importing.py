@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from headrace.codec import describe_problems
 from headrace.errors import ConversationInvalid
-from headrace.models import Identity, MemoryRole, Timestamp
+from headrace.fields import Identity, Timestamp
+from headrace.models import MemoryRole
 from headrace.ports import NewEntry
 
 _LONGEST_PREFIX = 180

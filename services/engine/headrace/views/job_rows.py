@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
@@ -12,7 +11,7 @@ import orjson
 
 from headrace.core.ownership import Version
 from headrace.core.status import JobStatus
-from headrace.core.timestamps import to_milliseconds
+from headrace.core.timestamps import parse_timestamp
 from headrace.models import DEFAULT_TENANT
 from headrace.views.database import Schema
 
@@ -113,18 +112,6 @@ def partition_key(worker: str, partition: int) -> int:
     return name_key("partition", worker, str(partition))
 
 
-@lru_cache(maxsize=4_096)
-def _second(text: str) -> int:
-    return to_milliseconds(datetime.fromisoformat(f"{text}Z"))
-
-
-def parse_milliseconds(text: str) -> int:
-    """Milliseconds since the Unix epoch of a time on the wire; raises ValueError for what is none."""
-    if len(text) == 24 and text[19] == "." and text[23] == "Z" and text[20:23].isdigit():
-        return _second(text[:19]) + int(text[20:23])
-    return to_milliseconds(datetime.fromisoformat(text))
-
-
 class Origin(NamedTuple):
     """Where a job's record stands: a partition of its worker's topic, and an offset."""
 
@@ -151,7 +138,7 @@ def row_of(raw: dict[str, Any], version: Version, status: int, origin: Origin | 
     offset = None if origin is None else origin.offset
     if version.epoch > _LARGEST or version.attempt > _LARGEST or version.sequence > _LARGEST or (offset or 0) > _LARGEST:
         raise ValueError("a number in its headers is out of range")
-    key, created, worker = job_key(raw["id"]), parse_milliseconds(raw["createdAt"]), raw["workerName"]
+    key, created, worker = job_key(raw["id"]), parse_timestamp(raw["createdAt"]), raw["workerName"]
     body, arguments, details = orjson.dumps(raw) if value is None else value, None, None
     if len(body) > STORED_WHOLE_BYTES:
         body, arguments, details = _set_aside(raw)

@@ -31,8 +31,12 @@ class _Seen:
 class WorkerDirectory:
     """The defined workers and the live engines. `start` it, and `wait_ready` before its answers are believed.
 
-    An engine is live when its last sign of life, by the record's timestamp, is at most three presence intervals old by this
-    machine's clock; two seconds are allowed for clocks that differ. One whose clock is ahead counts from when its sign was read.
+    An engine is live when its last sign of life, by the record's timestamp, is at most three of its presence intervals old by
+    this machine's clock; two seconds are allowed for clocks that differ. One whose clock is ahead counts from when its sign was
+    read.
+
+    Args:
+        presence_interval_seconds: how often an engine gives a sign of life whose record does not say so.
     """
 
     def __init__(
@@ -45,7 +49,7 @@ class WorkerDirectory:
     ) -> None:
         self._log = log
         self._topics = topics
-        self._patience = (INTERVALS_UNSEEN * presence_interval_seconds + SKEW_SECONDS) * 1000
+        self._presence_interval_seconds = presence_interval_seconds
         self._clock = clock
         self._definitions: dict[str, WorkerDefinition] = {}
         self._instances: dict[str, _Seen] = {}
@@ -98,7 +102,7 @@ class WorkerDirectory:
     def live_instances(self) -> list[InstanceRecord]:
         """The engines that are up, by id."""
         now = self._now()
-        live = [seen.record for seen in self._instances.values() if now - seen.milliseconds <= self._patience]
+        live = [seen.record for seen in self._instances.values() if now - seen.milliseconds <= self._patience(seen.record)]
         return sorted(live, key=lambda record: record.instance_id)
 
     def summaries(self) -> list[WorkerSummary]:
@@ -115,6 +119,11 @@ class WorkerDirectory:
             )
             for name, definition in sorted(self._definitions.items())
         ]
+
+    def _patience(self, record: InstanceRecord) -> float:
+        """How long an engine may be silent, in milliseconds."""
+        interval = record.presence_interval_seconds or self._presence_interval_seconds
+        return (INTERVALS_UNSEEN * interval + SKEW_SECONDS) * 1000
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
