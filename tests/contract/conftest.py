@@ -8,16 +8,20 @@ import pytest
 
 from headrace.kafka import KafkaLog
 from headrace.ports import Log
-from headrace.settings import Settings
+from headrace.testing import InMemoryLog
 from support.log import plain_topic
 
-IMPLEMENTATIONS: dict[str, Callable[[Settings], Log]] = {"kafka": KafkaLog}
+# Only what needs a broker asks for one.
+IMPLEMENTATIONS: dict[str, Callable[[pytest.FixtureRequest], Log]] = {
+    "kafka": lambda request: KafkaLog(request.getfixturevalue("settings")),
+    "memory": lambda _: InMemoryLog(),
+}
 
 
 @pytest.fixture(params=sorted(IMPLEMENTATIONS))
-async def log(request: pytest.FixtureRequest, settings: Settings) -> AsyncIterator[Log]:
+async def log(request: pytest.FixtureRequest) -> AsyncIterator[Log]:
     """An empty log, as far as this test's namespace goes."""
-    made = IMPLEMENTATIONS[request.param](settings)
+    made = IMPLEMENTATIONS[request.param](request)
     yield made
     await made.close()
 

@@ -35,7 +35,7 @@ async def test_another_number_of_partitions_is_taken_as_it_is(log: Log, namespac
 async def test_a_setting_that_guards_data_must_be_right(log: Log, namespace: str) -> None:
     topic = plain_topic(f"{namespace}.guarded", 1, cleanup_policy="delete")
     await log.create_topics([topic])
-    with pytest.raises(TopicMisconfigured, match=r"cleanup\.policy=delete.*\n.*--add-config 'cleanup\.policy=compact'"):
+    with pytest.raises(TopicMisconfigured, match=r"(?s)cleanup\.policy=delete.*cleanup\.policy=compact"):
         await log.create_topics([replace(topic, configuration={**topic.configuration, "cleanup.policy": "compact"})])
 
 

@@ -1,0 +1,13 @@
+"""A Kafka in memory, for tests: `ports.Log` without a broker, and everything that can go wrong with one.
+
+cluster = InMemoryCluster()
+engine = WorkerEngine(settings, log=InMemoryLog(cluster))
+held = cluster.hold_acknowledgements(engine.topics.job_state.name)
+"""
+
+from headrace.testing.cluster import InMemoryCluster
+from headrace.testing.faults import Faults, Hold
+from headrace.testing.log import InMemoryLog
+from headrace.testing.storage import StoredRecord
+
+__all__ = ["Faults", "Hold", "InMemoryCluster", "InMemoryLog", "StoredRecord"]
