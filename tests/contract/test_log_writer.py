@@ -190,29 +190,33 @@ async def test_appended_and_submitted_records_keep_the_order_of_the_calls(log: L
 async def test_what_was_not_on_its_way_when_the_time_was_over_is_taken_back(log: Log, make_topic: MakeTopic) -> None:
     topic = await make_topic()
     target = TopicPartition(topic, 0)
+    may_land = {1_000}
     async with started(log.writer()) as writer:
-        [outcome] = await writer.append_all([(target, record) for record in numbered([0])], timeout=0)
-        assert isinstance(outcome, AppendFailed)
-        assert isinstance(outcome.reason, AppendTimeout)
-        assert not outcome.may_land
-        with pytest.raises(AppendTimeout) as late:
-            await writer.append(target, NewRecord(b"key", b"0"), timeout=0)
-        assert not late.value.may_land
-        assert (await writer.append(target, NewRecord(b"key", b"1"), timeout=10)).offset == 0
-    assert numbers_of((await read_topic(log, topic, 1))[target]) == [1]
+        for first in range(0, 200, 20):
+            numbers = range(first, first + 20)
+            outcomes = await writer.append_all([(target, record) for record in numbered(numbers, size=100_000)], timeout=0)
+            for number, outcome in zip(numbers, outcomes, strict=True):
+                assert isinstance(outcome, AppendFailed)
+                assert isinstance(outcome.reason, AppendTimeout)
+                assert outcome.reason.may_land == outcome.may_land
+                if outcome.may_land:
+                    may_land.add(number)
+        [record] = numbered([1_000])
+        last = await writer.append(target, record, timeout=10)
+    found = numbers_of((await read_topic(log, topic, last.offset + 1))[target])
+    assert set(found) <= may_land
+    assert found == sorted(found)
 
 
-async def test_what_a_caller_no_longer_waits_for_is_taken_back(log: Log, make_topic: MakeTopic) -> None:
-    topic = await make_topic()
-    target = TopicPartition(topic, 0)
+async def test_a_call_of_which_a_part_was_refused_may_have_landed(log: Log, make_topic: MakeTopic) -> None:
+    topic = await make_topic(max_message_bytes="550000")
+    outcomes = Outcomes()
     async with started(log.writer()) as writer:
-        appending = asyncio.create_task(writer.append(target, NewRecord(b"key", b"0"), timeout=10))
-        await asyncio.sleep(0)
-        appending.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await appending
-        assert (await writer.append(target, NewRecord(b"key", b"1"), timeout=10)).offset == 0
-    assert numbers_of((await read_topic(log, topic, 1))[target]) == [1]
+        small, large = NewRecord(b"key", b"0"), NewRecord(b"key", b"x" * 600_000)
+        writer.submit(TopicPartition(topic, 0), [small, large], outcomes.expect())
+        [failure] = (await outcomes.failures()).values()
+    assert failure.may_land
+    assert await _end(log, topic) == 1
 
 
 async def test_a_record_that_is_too_large_is_certainly_not_written(log: Log, make_topic: MakeTopic) -> None:

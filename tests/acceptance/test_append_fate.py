@@ -1,0 +1,217 @@
+"""What becomes of a record whose writer waits in vain: it is taken back, or may land, and the caller is told which."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import RequestTimedOutError
+
+from headrace import Client, EnqueueTimeout
+from headrace.broker import LocalBroker, start_local_broker
+from headrace.errors import AppendTimeout, BrokerError
+from headrace.kafka import KafkaLog
+from headrace.kafka.writer import KafkaWriter
+from headrace.ports import AppendFailed, NewRecord, TopicPartition
+from headrace.settings import Settings, load_settings
+from headrace.workers.memory_compaction import MemoryCompactionWorker
+from support.log import Outcomes, eventually, numbered, numbers_of, plain_topic, read_topic, started
+
+PATIENCE_SECONDS = 20.0
+
+
+@pytest.fixture(scope="module")
+def fragile_broker() -> Iterator[LocalBroker]:
+    """A broker of its own, that these tests freeze."""
+    with start_local_broker(None, cache_directory=load_settings().cache_directory) as started_broker:
+        yield started_broker
+
+
+@pytest.fixture
+def fragile_settings(fragile_broker: LocalBroker, settings: Settings) -> Settings:
+    return settings.model_copy(update={"bootstrap_servers": fragile_broker.bootstrap_servers})
+
+
+@pytest.fixture
+async def log(fragile_settings: Settings) -> AsyncIterator[KafkaLog]:
+    made = KafkaLog(fragile_settings)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def target(log: KafkaLog, namespace: str) -> TopicPartition:
+    name = f"{namespace}.things"
+    await log.create_topics([plain_topic(name)])
+    return TopicPartition(name, 0)
+
+
+@contextmanager
+def frozen(broker: LocalBroker) -> Iterator[None]:
+    """The broker's connections stay open, and it says nothing."""
+    os.kill(broker.node.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(broker.node.pid, signal.SIGCONT)
+
+
+async def test_a_job_that_was_taken_back_is_not_accepted_later(
+    fragile_broker: LocalBroker, fragile_settings: Settings, log: KafkaLog
+) -> None:
+    arguments = {"userId": "ann", "conversationId": "c"}  # one ordering key: one partition
+    async with Client(fragile_settings) as client:
+        known = await client.enqueue(MemoryCompactionWorker, arguments)
+        with frozen(fragile_broker):
+            with pytest.raises(EnqueueTimeout, match="idempotency_key") as under_way:
+                await client.enqueue(MemoryCompactionWorker, arguments, timeout=0.5)
+            with pytest.raises(EnqueueTimeout, match="was not accepted") as waiting:
+                await client.enqueue(MemoryCompactionWorker, arguments, timeout=0.5)
+            with pytest.raises(EnqueueTimeout) as many:
+                await client.enqueue_many(MemoryCompactionWorker, [arguments] * 1_000, timeout=0.5)
+        assert under_way.value.may_be_accepted
+        assert not waiting.value.may_be_accepted
+        assert not many.value.may_be_accepted
+        last = await client.enqueue(MemoryCompactionWorker, arguments, timeout=PATIENCE_SECONDS)
+    assert known.source is not None
+    assert last.source is not None
+    assert last.source.offset == 2
+    queue = TopicPartition(known.source.topic, known.source.partition)
+    accepted = (await read_topic(log, queue.topic, 3))[queue]
+    assert [orjson.loads(record.value or b"")["id"] for record in accepted] == [known.id, under_way.value.job_id, last.id]
+
+
+async def test_what_a_caller_no_longer_waits_for_is_taken_back(
+    fragile_broker: LocalBroker, log: KafkaLog, target: TopicPartition
+) -> None:
+    async with started(log.writer()) as writer:
+        await writer.append(target, NewRecord(b"key", b"0"), timeout=10)
+        with frozen(fragile_broker):
+            under_way = asyncio.create_task(writer.append(target, NewRecord(b"key", b"1"), timeout=PATIENCE_SECONDS))
+            await eventually(lambda: writer._lanes[target].in_flight is not None, "the record is under way")
+            cancelled = asyncio.create_task(writer.append(target, NewRecord(b"key", b"2"), timeout=PATIENCE_SECONDS))
+            await eventually(lambda: not writer._lanes[target].is_empty, "the record waits")
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+        assert (await under_way).offset == 1
+        assert (await writer.append(target, NewRecord(b"key", b"3"), timeout=PATIENCE_SECONDS)).offset == 2
+    assert numbers_of((await read_topic(log, target.topic, 3))[target]) == [0, 1, 3]
+
+
+async def test_what_waits_is_bounded(fragile_broker: LocalBroker, log: KafkaLog, target: TopicPartition) -> None:
+    large = NewRecord(b"key", b"x" * 10_000)
+    writer = KafkaWriter(log._cluster, log._administration, appended_bytes=100_000)
+    async with started(writer):
+        await writer.append(target, large, timeout=10)
+        with frozen(fragile_broker):
+            under_way = asyncio.create_task(writer.append(target, large, timeout=PATIENCE_SECONDS))
+            await eventually(lambda: writer._lanes[target].in_flight is not None, "the record is under way")
+            waiting = asyncio.create_task(writer.append_all([(target, large)] * 100, timeout=1.0))
+            # It stands behind those, and gets no room in its time.
+            with pytest.raises(AppendTimeout) as outside:
+                await writer.append(target, large, timeout=0.5)
+            assert not outside.value.may_land
+            assert writer._room.used <= 100_000
+            outcomes = await waiting
+            assert all(isinstance(outcome, AppendFailed) and not outcome.may_land for outcome in outcomes)
+            # What waited in vain has left room for what comes.
+            behind = asyncio.create_task(writer.append(target, large, timeout=PATIENCE_SECONDS))
+        assert (await under_way).offset == 1
+        assert (await behind).offset == 2
+        assert writer._room.used == 0
+
+
+async def test_more_than_fits_at_once_is_written_piece_by_piece(log: KafkaLog, target: TopicPartition) -> None:
+    writer = KafkaWriter(log._cluster, log._administration, appended_bytes=50_000)
+    async with started(writer):
+        records = [(target, record) for record in numbered(range(100), size=10_000)]
+        assert len(await writer.append_all(records, timeout=PATIENCE_SECONDS)) == 100
+    assert numbers_of((await read_topic(log, target.topic, 100))[target]) == list(range(100))
+
+
+async def test_a_refusal_after_an_answer_was_lost_says_nothing_of_the_record(
+    fragile_broker: LocalBroker, log: KafkaLog, target: TopicPartition
+) -> None:
+    """aiokafka repeats what was not answered; the broker may by then refuse what it has in its log already."""
+    outcomes = Outcomes()
+    async with started(log.writer()) as writer:
+        await writer.append(target, NewRecord(b"key", b"0"), timeout=10)
+        client = writer._channel.producer.client
+        send = client.send
+
+        async def send_and_lose_the_answer(*arguments: Any, **options: Any) -> Any:
+            client.send = send
+            await send(*arguments, **options)
+            await _limit_records(fragile_broker, target.topic, 1_000)
+            raise RequestTimedOutError
+
+        client.send = send_and_lose_the_answer
+        writer.submit(target, numbered([1], size=5_000), outcomes.expect())
+        [failure] = (await outcomes.failures()).values()
+        assert failure.may_land
+        assert "MessageSizeTooLarge" in str(failure.reason)
+    assert numbers_of((await read_topic(log, target.topic, 2))[target]) == [0, 1]
+
+
+async def _limit_records(broker: LocalBroker, topic: str, size: int) -> None:
+    """Lets a topic take batches of so many bytes alone, and waits until it does."""
+    administration = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    await administration.start()
+    try:
+        await administration.alter_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, topic, configs={"max.message.bytes": str(size)})]
+        )
+    finally:
+        await administration.close()
+
+
+async def test_an_error_that_nobody_expected_fails_what_waits(
+    log: KafkaLog, target: TopicPartition, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes = Outcomes()
+    async with started(log.writer()) as writer:
+        assert writer.failure is None
+
+        async def hand_over(lane: object) -> None:
+            raise RuntimeError("a fault of the code")
+
+        monkeypatch.setattr(writer, "_hand_over", hand_over)
+        writer.submit(target, numbered([0]), outcomes.expect("waited"))
+        await _assert_failed(writer, target, outcomes)
+    assert "nobody expected" in caplog.text
+
+
+async def test_a_producer_that_cannot_be_made_anew_fails_what_waits(
+    log: KafkaLog, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = TopicPartition(f"{namespace}.small", 0)
+    await log.create_topics([plain_topic(target.topic, max_message_bytes="100000")])
+    outcomes = Outcomes()
+    async with started(log.writer()) as writer:
+
+        async def make_producer() -> None:
+            raise RuntimeError("a fault of the code")
+
+        monkeypatch.setattr(writer, "_make_producer", make_producer)
+        [refused] = await writer.append_all([(target, NewRecord(b"key", b"x" * 600_000))], timeout=PATIENCE_SECONDS)
+        assert isinstance(refused, AppendFailed)
+        writer.submit(target, numbered([0]), outcomes.expect("waited"))
+        await _assert_failed(writer, target, outcomes)
+
+
+async def _assert_failed(writer: Any, target: TopicPartition, outcomes: Outcomes) -> None:
+    [failure] = (await outcomes.failures()).values()
+    assert "a fault of the code" in str(failure.reason)
+    assert not failure.may_land
+    assert failure.reason is writer.failure
+    with pytest.raises(BrokerError, match="must be made anew"):
+        await writer.append(target, NewRecord(b"key", b"later"), timeout=PATIENCE_SECONDS)
