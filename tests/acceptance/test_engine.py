@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import orjson
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from headrace import (
@@ -23,6 +23,7 @@ from headrace import (
     JobContext,
     PayloadTooLarge,
     Settings,
+    WorkerDefinition,
     WorkerEngine,
     WorkerUnknown,
     worker,
@@ -299,6 +300,8 @@ async def counts(args: Names, ctx: JobContext) -> int:
 async def test_a_thousand_mistakes_in_one_record_cost_that_record_alone(settings: Settings) -> None:
     settings = with_engine(settings, partitions=1)
     async with engine_with(settings, counts), Client(settings) as client:
+        # A client that the schema was not told to: another program can write what it likes.
+        client.define(WorkerDefinition(name="counts", description="", category="test"))
         wrong = await ended(client, await client.enqueue("counts", {"names": ["x"] * 40_000}))
         right = await ended(client, await client.enqueue("counts", {"names": [1, 2]}))
     assert (wrong.status, right.result) == ("failed", 2)
@@ -311,6 +314,12 @@ async def test_refusals_at_the_edge_write_nothing(settings: Settings) -> None:
             await client.enqueue("cube", {"number": 1})
         with pytest.raises(ArgumentsInvalid, match="number"):
             await engine.enqueue("square", {"number": "x"})
+        with pytest.raises(ArgumentsInvalid, match=r"args\[1\].number: 'x' is not of type 'integer'"):
+            await client.enqueue_many("square", [{"number": 1}, {"number": "x"}])
+        with pytest.raises(ArgumentsInvalid, match="number"):
+            await client.enqueue(Square, Names(names=[]))
+        with pytest.raises(ArgumentsInvalid, match="ordering key is empty"):
+            await client.enqueue("square", {"number": 1}, ordering_key="")
         with pytest.raises(PayloadTooLarge, match="524288"):
             await client.enqueue("square", {"number": 1, "text": "x" * 530_000})
         with pytest.raises(ArgumentsInvalid, match="JSON"):
@@ -342,6 +351,31 @@ async def test_the_ordering_key_is_the_same_however_the_arguments_are_spelled(se
         ]
     assert {job.ordering_key for job in jobs} == {"u%2F1"}
     assert len({job.source.partition for job in jobs if job.source}) == 1
+
+
+class WithDefaults(BaseModel):
+    region: str = "north"
+    number: int = 7
+    ticket: str = Field(default_factory=lambda: "made anew")
+
+
+class OfRegion(AbstractWorker[WithDefaults]):
+    name = "of_region"
+    order_by = ("region", "number")
+
+    async def run(self, args: WithDefaults, ctx: JobContext) -> None: ...
+
+
+async def test_the_ordering_key_is_the_same_by_class_and_by_name(settings: Settings) -> None:
+    async with Client(settings) as client:
+        client.define(OfRegion().definition())
+        ways: tuple[Any, ...] = (OfRegion, OfRegion(), "of_region")
+        keys = [
+            [(await client.enqueue(way, args)).ordering_key for way in ways]
+            for args in ({}, WithDefaults(), {"region": "south"}, {"region": "north", "number": 7}, {"number": 8})
+        ]
+    expected = ("north/7", "north/7", "south/7", "north/7", "north/8")
+    assert keys == [[key] * 3 for key in expected]
 
 
 async def test_what_the_brokers_refuse_is_told_at_once_and_not_as_perhaps_accepted(settings: Settings) -> None:

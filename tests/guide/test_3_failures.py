@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from headrace import AbstractWorker, ArgumentsInvalid, Client, JobContext, Settings, WorkerEngine, WorkerUnknown
 from support.engines import ended
@@ -12,6 +12,12 @@ from support.engines import ended
 class DivideArgs(BaseModel):
     dividend: int
     divisor: int
+
+    @model_validator(mode="after")
+    def _gives_at_least_one(self) -> DivideArgs:
+        if self.dividend < self.divisor:
+            raise ValueError("the dividend is less than the divisor")
+        return self
 
 
 class Divide(AbstractWorker[DivideArgs]):
@@ -46,10 +52,13 @@ async def test_arguments_that_do_not_fit_never_reach_the_worker(settings: Settin
         # Who has the worker's class is told at once, and nothing is written.
         with pytest.raises(ArgumentsInvalid, match="divisor: Field required"):
             await client.enqueue(Divide, {"dividend": 1})
+        # So is who has only its name: the engine has published the JSON Schema of the arguments.
+        with pytest.raises(ArgumentsInvalid, match=r"args.dividend: 'one' is not of type 'integer'"):
+            await client.enqueue("divide", {"dividend": "one", "divisor": 1})
         assert (await client.list_jobs()).jobs == []
 
-        # Who has only its name is believed. The engine refuses such a job: it fails, and its record goes to dead-letters.
-        job = await ended(client, await client.enqueue("divide", {"dividend": "one", "divisor": 1}))
+        # What a schema cannot say, the engine finds. Such a job fails, and its record goes to dead-letters.
+        job = await ended(client, await client.enqueue("divide", {"dividend": 1, "divisor": 2}))
         assert job.status == "failed"
         assert job.error is not None
         assert job.error.type == "arguments_invalid"

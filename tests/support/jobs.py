@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from headrace import CallContext, Job, JobList, WorkerDefinition, WorkerSummary
+from headrace.arguments import PublishedSchemas
 
 MEMORY_WORKER = WorkerDefinition(
     name="memory_compaction_worker",
@@ -44,7 +45,7 @@ HIDDEN_WORKER = WorkerDefinition(name="janitor", description="Not for agents.", 
 
 @dataclass
 class InMemoryJobs:
-    """Accepts every job for a worker that it knows, and keeps how it was asked.
+    """Accepts every job for a worker that it knows whose arguments fit, as a `Client` does, and keeps how it was asked.
 
     Attributes:
         enqueued: keyword and positional arguments of each accepted job, in order.
@@ -52,6 +53,7 @@ class InMemoryJobs:
         failure: raised instead of accepting a job, or of looking at jobs.
         live: live instances by worker.
         just_published: definitions that only a fresh look sees.
+        schemas: checks the arguments.
     """
 
     definitions: list[WorkerDefinition] = field(default_factory=lambda: [MEMORY_WORKER, DIGEST_WORKER, HIDDEN_WORKER])
@@ -60,6 +62,7 @@ class InMemoryJobs:
     failure: Exception | None = None
     live: dict[str, int] = field(default_factory=dict)
     just_published: list[WorkerDefinition] = field(default_factory=list)
+    schemas: PublishedSchemas = field(default_factory=PublishedSchemas)
 
     async def enqueue(
         self,
@@ -74,6 +77,8 @@ class InMemoryJobs:
     ) -> Job:
         if self.failure is not None:
             raise self.failure
+        definition = next(each for each in self.definitions if each.name == worker)
+        await self.schemas.check(definition, [args])
         context = ctx or CallContext()
         asked = {"worker": worker, "args": args, "ctx": context.to_wire(), "tenant": tenant, "timeout": timeout}
         self.enqueued.append(asked | {"ordering_key": ordering_key})

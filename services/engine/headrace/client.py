@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from headrace.arguments import PublishedSchemas
 from headrace.broker.discovery import settings_of_this_folder
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
@@ -31,6 +32,7 @@ from headrace.submission import Arguments, Prepared, WorkerReference, ordering_k
 from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory
+from headrace.worker import AbstractWorker
 
 _logger = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ class Client:
         self._view_path = view_path or self.settings.data_directory / "views" / self.settings.namespace / "jobs.sqlite"
         self._view: JobView | None = None
         self._view_lock = asyncio.Lock()
+        self._schemas = PublishedSchemas()
         self._local: dict[str, WorkerDefinition] = {}
         self._partitions: dict[str, int] = {}
 
@@ -147,7 +150,8 @@ class Client:
 
         Raises:
             WorkerUnknown: no such worker is defined; nothing was written.
-            ArgumentsInvalid: the arguments do not fit; nothing was written.
+            ArgumentsInvalid: the arguments do not fit the worker's model or, where the worker is given by name, the schema that
+                it published; or the ordering key is empty. Nothing was written.
             PayloadTooLarge: arguments and context are over 512 KB; nothing was written.
             EnqueueTimeout: no acknowledgement came in time. What was not on its way by then was taken back; it says whether
                 the job may be accepted all the same.
@@ -169,11 +173,18 @@ class Client:
 
         Raises as `enqueue`. After an `EnqueueTimeout` some of the jobs may have been accepted.
         """
+        if ordering_key == "":
+            raise ArgumentsInvalid("The ordering key is empty: name one, or leave it out, and the worker's order_by decides.")
         started = time.monotonic()
+        reference = worker() if isinstance(worker, type) else worker
+        made = None if isinstance(reference, str) else reference
+        plain = [plain_arguments(each, made) for each in args]
         try:
             # The queue of a worker that had no job yet is made here, which takes what the brokers take.
             async with asyncio.timeout(timeout):
-                definition = await self._definition(worker)
+                definition = await self._definition(reference)
+                if made is None:
+                    await self._schemas.check(definition, plain)
                 count = await self._partition_count(definition.name)
         except TimeoutError:
             raise BrokerUnreachable(
@@ -182,9 +193,10 @@ class Client:
         topic = self.topics.jobs_name(definition.name)
         context = plain_context(ctx)
         shared = {"tenant": tenant, "ctx": context}
+        model = None if made is None else made.arguments_model
         prepared = [
-            prepare(definition, plain, shared, ordering_key or ordering_key_of(definition.order_by, named), (topic, count))
-            for plain, named in (plain_arguments(each, worker) for each in args)
+            prepare(definition, each, shared, ordering_key or ordering_key_of(definition, each, model), (topic, count))
+            for each in plain
         ]
         offsets = await self._append(prepared, timeout, left=max(0.0, timeout - (time.monotonic() - started)))
         jobs = [each.accepted(offset) for each, offset in zip(prepared, offsets, strict=True)]
@@ -266,9 +278,9 @@ class Client:
 
     # --- inside ---------------------------------------------------------------------------------------------------------
 
-    async def _definition(self, worker: WorkerReference) -> WorkerDefinition:
+    async def _definition(self, worker: str | AbstractWorker[Any]) -> WorkerDefinition:
         if not isinstance(worker, str):
-            definition = (worker() if isinstance(worker, type) else worker).definition()
+            definition = worker.definition()
             self._local.setdefault(definition.name, definition)
             return definition
         known = self._local.get(worker) or self._directory.definitions.get(worker)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ValidationError
 
 from headrace.codec import describe_problems
 from headrace.core import snapshots
@@ -19,14 +19,13 @@ from headrace.core.identifiers import fresh_id
 from headrace.core.partitions import key_partition
 from headrace.core.timestamps import format_timestamp
 from headrace.errors import ArgumentsInvalid, PayloadTooLarge
+from headrace.fields import LONGEST_IDENTITY
 from headrace.models import PAYLOAD_LIMIT_BYTES, SCHEMA_VERSION, CallContext, Job, Source, WorkerDefinition
 from headrace.ports import NewRecord, TopicPartition
-from headrace.worker import AbstractWorker
+from headrace.worker import AbstractWorker, properties_of
 
 Arguments = Mapping[str, Any] | BaseModel
 WorkerReference = str | AbstractWorker[Any] | type[AbstractWorker[Any]]
-
-_LONGEST_KEY = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +88,73 @@ def prepare(
     return Prepared(job, TopicPartition(name, key_partition(partition_key, count)), NewRecord(partition_key.encode(), value))
 
 
-def ordering_key_of(order_by: Sequence[str], args: Mapping[str, Any]) -> str | None:
-    """The values of the named arguments, together; None if the worker names none, or the job lacks one."""
-    if not order_by or any(args.get(name) is None for name in order_by):
+def ordering_key_of(definition: WorkerDefinition, args: Mapping[str, Any], model: type[BaseModel] | None = None) -> str | None:
+    """The values of the arguments that `order_by` names, together; None if the worker names none, or the job lacks one.
+
+    A value that is not given is the default that the worker published, so that it makes no difference whether a job is enqueued
+    by the worker's class or by its name.
+
+    Args:
+        args: as they go over the wire.
+        model: the worker's, which knows other spellings of names; None where the worker is known by its name alone.
+    """
+    if not definition.order_by:
         return None
-    key = "/".join(quote(str(args[name]), safe="") for name in order_by)
+    published = properties_of(definition.arguments_schema)
+    parts = []
+    for name in definition.order_by:
+        described = published.get(name)
+        default = described.get("default") if isinstance(described, dict) else None
+        value = next((args[spelling] for spelling in _spellings(name, model) if spelling in args), default)
+        if value is None:
+            return None
+        parts.append(quote(_text_of(value), safe=""))
+    key = "/".join(parts)
     # As long as they may be, user and conversation together are over what a key may be: equal ones must still meet.
-    return key if len(key) <= _LONGEST_KEY else f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+    return key if len(key) <= LONGEST_IDENTITY else f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
-def plain_arguments(args: Arguments, worker: WorkerReference) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """The arguments as they go over the wire, and under the names that `order_by` uses, where the worker's model knows them."""
+def _spellings(name: str, model: type[BaseModel] | None) -> Iterator[str]:
+    """The names under which a model takes the argument that is published as `name`."""
+    yield name
+    for field_name, field in model.model_fields.items() if model is not None else ():
+        alias = field.validation_alias
+        choices = [each for each in (alias.choices if isinstance(alias, AliasChoices) else [alias]) if isinstance(each, str)]
+        if (choices or [field_name])[0] == name:
+            yield from (*choices, field_name)
+
+
+def _text_of(value: Any) -> str:
+    """A value as it is in JSON, as text."""
+    if type(value) in (str, int, float, bool):
+        return str(value)
+    try:
+        encoded = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError as error:
+        raise ArgumentsInvalid(f"Arguments must be JSON: {error}.") from None
+    decoded = orjson.loads(encoded)
+    return decoded if isinstance(decoded, str) else encoded.decode()
+
+
+def plain_arguments(args: Arguments, worker: AbstractWorker[Any] | None) -> dict[str, Any]:
+    """The arguments as they go over the wire.
+
+    Args:
+        worker: checks them by its model, unless they are that model already; None where it is known by its name alone.
+
+    Raises:
+        ArgumentsInvalid: they are no JSON object, or do not fit the worker's model.
+    """
     if isinstance(args, BaseModel):
         plain = args.model_dump(mode="json", by_alias=True)
-        return plain, plain
-    if not isinstance(args, Mapping):
+        checked = worker is not None and worker.arguments_model is not None and isinstance(args, worker.arguments_model)
+    elif isinstance(args, Mapping):
+        plain, checked = dict(args), False
+    else:
         raise ArgumentsInvalid(f"Arguments are a JSON object or a pydantic model, not {type(args).__name__}.")
-    plain = dict(args)
-    if isinstance(worker, str):
-        return plain, plain
-    parsed = (worker() if isinstance(worker, type) else worker).parse_arguments(plain)
-    return plain, parsed.model_dump(mode="json", by_alias=True) if isinstance(parsed, BaseModel) else plain
+    if worker is not None and not checked:
+        worker.parse_arguments(plain)
+    return plain
 
 
 def plain_context(ctx: CallContext | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -185,7 +185,8 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
         """What is published about the worker.
 
         Raises:
-            ConfigurationError: the worker has no name, or one that cannot be part of a topic's name.
+            ConfigurationError: the worker has no name, or one that cannot be part of a topic's name; or `order_by` names what
+                is no argument.
         """
         name = getattr(self, "name", None)
         if not isinstance(name, str) or not WORKER_NAME.fullmatch(name):
@@ -193,6 +194,12 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
                 f"{type(self).__name__}.name is {name!r}: give the worker a name of letters, digits, '-' and '_'."
             )
         schema = {"type": "object"} if self.arguments_model is None else self.arguments_model.model_json_schema(by_alias=True)
+        known = properties_of(schema)
+        if self.arguments_model is not None and (strange := [each for each in self.order_by if each not in known]):
+            raise ConfigurationError(
+                f"{type(self).__name__}.order_by names {', '.join(map(repr, strange))}, and the arguments are "
+                f"{', '.join(map(repr, known)) or 'none'}: name them as they are spelt in JSON."
+            )
         return WorkerDefinition(
             name=name,
             description=self.description,
@@ -201,6 +208,15 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
             arguments_schema=schema,
             order_by=list(self.order_by),
         )
+
+
+def properties_of(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments that a published schema names, with the schema of each; none where it is not as pydantic makes them."""
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#/$defs/"):  # so pydantic publishes a model that contains itself
+        schema = (schema.get("$defs") or {}).get(reference.removeprefix("#/$defs/")) or {}
+    properties = schema.get("properties")
+    return properties if isinstance(properties, dict) else {}
 
 
 def _model_of(argument: Any, owner: str) -> type[BaseModel] | None:

@@ -15,7 +15,6 @@ from headrace import (
 )
 from headrace_gateway.tools.definition import Caller, ToolAnnotations, ToolDefinition, ToolServices
 from headrace_gateway.tools.refusals import ToolRefused
-from headrace_gateway.tools.worker_arguments import WorkerArguments
 
 MEMORY_COMPACTION = "memory_compaction"
 
@@ -34,13 +33,11 @@ work again because it has not ended yet. How and where a job is executed is none
 
 def scheduler_tool() -> ToolDefinition[SchedulerArguments]:
     """The tool `scheduler`."""
-    checks = WorkerArguments()
 
     async def handle(arguments: SchedulerArguments, caller: Caller, services: ToolServices) -> SchedulerReceipt:
         definition = await _worker_for(arguments.kind, services)
         context = effective_context(arguments, caller.context)
         args = _job_arguments(arguments, context)
-        await checks.check(definition, args)
         job = await services.jobs.enqueue(definition.name, args, context, tenant=caller.tenant, timeout=services.enqueue_timeout)
         return SchedulerReceipt(job_id=job.id, worker_name=job.worker_name)
 
