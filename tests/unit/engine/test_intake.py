@@ -1,0 +1,109 @@
+"""Back-pressure: an engine takes in what it has room for, and its group never misses it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from headrace.core.topics import Topics
+from headrace.ports import TopicPartition
+from headrace.testing import InMemoryLog, StoredRecord
+from support.log import eventually
+from support.memory_engines import Bench, GatedWorker, passing
+from support.virtual_time import in_virtual_time
+
+POLL_INTERVAL = 60.0
+BUFFER = 4
+JOBS = 40
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, partitions=2, buffer_per_partition=BUFFER)
+
+
+class Reading:
+    """Counts the job records that were given out."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.count = 0
+        bench.cluster.fetched = self._note
+
+    def _note(self, partition: TopicPartition, records: Sequence[StoredRecord]) -> None:
+        if partition.topic == Topics("unit").jobs_name(GatedWorker.name):
+            self.count += len(records)
+
+
+@in_virtual_time
+async def test_a_full_engine_stays_in_its_group_and_goes_on_when_there_is_room(bench: Bench) -> None:
+    worker = GatedWorker(concurrency=2)
+    names = [f"j{number}" for number in range(JOBS)]
+    worker.close_gate(*names)
+    async with bench.engine(worker, InMemoryLog(bench.cluster, poll_interval=POLL_INTERVAL)):
+        generation = bench.cluster.generation(bench.group)
+        jobs = [(bench.enqueue(name, number % 2), number % 2) for number, name in enumerate(names)]
+        await eventually(lambda: len(worker.running) == 2, "as many as may run")
+        await passing(10 * POLL_INTERVAL)
+        assert bench.cluster.generation(bench.group) == generation, "the group took a busy engine for dead"
+        assert worker.interrupted == []
+        worker.open_gate(*names)
+        await eventually(lambda: all(bench.has_completed(job, partition=number) for job, number in jobs), "all ends")
+        assert sorted(worker.started) == sorted((name, 1) for name in names)
+
+
+@in_virtual_time
+async def test_what_there_is_no_room_for_stays_in_the_log(bench: Bench) -> None:
+    worker = GatedWorker(concurrency=2)
+    names = [f"j{number}" for number in range(JOBS)]
+    worker.close_gate(*names)
+    async with bench.engine(worker) as engine:
+        # One by one, so that no single answer has them all.
+        for number, name in enumerate(names):
+            bench.enqueue(name, number % 2)
+            await passing(1)
+        statistics = engine.statistics[worker.name]
+        assert 2 * BUFFER <= statistics.fetched <= 2 * (BUFFER + 1)
+        worker.open_gate(*names)
+        await eventually(lambda: statistics.ended == JOBS, "all ends")
+
+
+@in_virtual_time
+async def test_a_full_partition_does_not_hold_up_another(bench: Bench) -> None:
+    worker = GatedWorker(concurrency=4)
+    full = [f"full-{number}" for number in range(JOBS)]
+    worker.close_gate(*full)
+    async with bench.engine(worker):
+        for name in full:
+            bench.enqueue(name, 0, key="one")
+            await passing(0.2)
+        jobs = [bench.enqueue(f"free-{number}", 1) for number in range(JOBS)]
+        await eventually(lambda: bench.has_completed(*jobs, partition=1), "all ends of the other partition")
+        assert worker.running == ["full-0"]
+        worker.open_gate(*full)
+        await eventually(lambda: worker.names_started().count(full[-1]) == 1, "the last of the full one")
+
+
+@in_virtual_time
+async def test_a_partition_that_stays_full_is_paused_and_read_again_when_half_of_it_is_done(bench: Bench) -> None:
+    """Paused, nothing of it is given out; and what is given out after it is no record twice."""
+    worker = GatedWorker(concurrency=1)
+    names = [f"j{number}" for number in range(JOBS)]
+    worker.close_gate(*names)
+    async with bench.engine(worker):
+        reading = Reading(bench)
+        for name in names[:BUFFER]:
+            bench.enqueue(name)
+        await passing(10)
+        assert reading.count == BUFFER
+        for name in names[BUFFER:]:
+            bench.enqueue(name)
+        await passing(10)
+        assert reading.count == BUFFER
+        worker.open_gate(*names[: BUFFER // 2])
+        await eventually(lambda: reading.count > BUFFER, "more records")
+        worker.open_gate(*names)
+        await eventually(lambda: bench.committed() == JOBS, "all ends")
+        assert reading.count == JOBS
+        assert worker.started == [(name, 1) for name in names]

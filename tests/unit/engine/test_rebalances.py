@@ -1,0 +1,221 @@
+"""Partitions that come and go: what stays goes on, what is lost is void, and what was begun is begun again by its next owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from headrace.ports import TopicPartition
+from headrace.testing import InMemoryLog
+from support.log import eventually
+from support.memory_engines import STATE, TOPICS, Bench, GatedWorker, passing
+from support.virtual_time import in_virtual_time
+
+LONG = 30.0
+PARTITIONS = 4
+NAMES = [f"j{number}" for number in range(PARTITIONS)]
+QUEUE = TOPICS.jobs_name(GatedWorker.name)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, partitions=PARTITIONS)
+
+
+def gated() -> GatedWorker:
+    """A worker whose jobs, one for each partition, wait."""
+    worker = GatedWorker()
+    worker.close_gate(*NAMES)
+    return worker
+
+
+async def begun(bench: Bench, worker: GatedWorker) -> list[str]:
+    """A job in each partition, of which all run; their ids."""
+    jobs = [bench.enqueue(name, number) for number, name in enumerate(NAMES)]
+    await eventually(lambda: sorted(worker.running) == NAMES, "all starts")
+    return jobs
+
+
+def held_by(bench: Bench, log: InMemoryLog) -> list[int]:
+    """The numbers of the partitions that the group has given to a process."""
+    members = bench.cluster.members(bench.group)
+    return sorted(partition.partition for name, held in members.items() if name.startswith(f"{log.name}-") for partition in held)
+
+
+async def completed(bench: Bench, jobs: list[str], numbers: Iterable[int] = range(PARTITIONS)) -> None:
+    """Waits until the jobs of these partitions have completed."""
+    await eventually(lambda: all(bench.has_completed(jobs[number], partition=number) for number in numbers), "the ends")
+
+
+def names_of(numbers: list[int]) -> list[str]:
+    return [NAMES[number] for number in numbers]
+
+
+@in_virtual_time
+async def test_what_runs_in_a_partition_that_stays_goes_on_and_what_is_lost_begins_again_elsewhere(bench: Bench) -> None:
+    first, second = gated(), gated()
+    log, other = InMemoryLog(bench.cluster), InMemoryLog(bench.cluster)
+    async with bench.engine(first, log):
+        jobs = await begun(bench, first)
+        async with bench.engine(second, other):
+            kept, lost = held_by(bench, log), held_by(bench, other)
+            assert (len(kept), len(lost)) == (2, 2)
+            await eventually(lambda: sorted(second.running) == names_of(lost), "the starts of the new owner")
+            await passing(LONG)
+            assert sorted(first.running) == names_of(kept)
+            assert sorted(first.interrupted) == names_of(lost)
+            first.open_gate(*NAMES)
+            second.open_gate(*NAMES)
+            await completed(bench, jobs)
+            assert sorted(first.started) == [(name, 1) for name in NAMES]
+            assert sorted(second.started) == [(name, 2) for name in names_of(lost)]
+            assert [len(bench.claims(number)) for number in kept] == [1, 1]
+            assert [len(bench.claims(number)) for number in lost] == [2, 2]
+
+
+@in_virtual_time
+async def test_a_partition_that_goes_and_comes_back_with_the_next_change_is_claimed_anew(bench: Bench) -> None:
+    first, second = gated(), gated()
+    log, other = InMemoryLog(bench.cluster), InMemoryLog(bench.cluster)
+    async with bench.engine(first, log):
+        jobs = await begun(bench, first)
+        async with bench.engine(second, other):
+            lost = held_by(bench, other)
+            await eventually(lambda: sorted(second.running) == names_of(lost), "the starts of the new owner")
+        await eventually(lambda: sorted(first.running) == NAMES, "the starts after its return")
+        kept = [number for number in range(PARTITIONS) if number not in lost]
+        assert [attempt for name, attempt in first.started if name in names_of(kept)] == [1, 1]
+        assert sorted(attempt for name, attempt in first.started if name in names_of(lost)) == [1, 1, 3, 3]
+        first.open_gate(*NAMES)
+        await completed(bench, jobs)
+
+
+@in_virtual_time
+async def test_an_end_that_is_acknowledged_after_the_partition_went_counts_in_the_log_alone(bench: Bench) -> None:
+    """The end of a job is on its way while its partition goes: the successor reads it, and does not run the job again."""
+    first, second = gated(), gated()
+    log, other = InMemoryLog(bench.cluster), InMemoryLog(bench.cluster)
+    async with bench.engine(first, log):
+        jobs = await begun(bench, first)
+        held = log.hold_acknowledgements(STATE)
+        first.open_gate(*NAMES)
+        await held.caught(PARTITIONS)
+        async with bench.engine(second, other):
+            lost = held_by(bench, other)
+            await passing(LONG)
+            assert second.started == []
+            held.release()
+            await eventually(lambda: all(bench.committed(number) == 1 for number in range(PARTITIONS)), "all commits")
+            assert sorted(first.started) == [(name, 1) for name in NAMES]
+            assert all(bench.statuses(jobs[number]) == ["running", "completed"] for number in lost)
+
+
+@in_virtual_time
+async def test_an_attempt_that_outlives_its_partition_writes_nothing(bench: Bench) -> None:
+    """It was told to stop, and returns a result all the same."""
+    first, second = gated(), gated()
+    first.stubborn.update(NAMES)
+    log, other = InMemoryLog(bench.cluster), InMemoryLog(bench.cluster)
+    async with bench.engine(first, log) as engine:
+        jobs = await begun(bench, first)
+        async with bench.engine(second, other) as successor:
+            lost = held_by(bench, other)
+            await eventually(lambda: sorted(first.interrupted) == names_of(lost), "the order to stop")
+            first.open_gate(*NAMES)
+            await eventually(lambda: first.running == [], "the ends of the stubborn")
+            second.open_gate(*NAMES)
+            await completed(bench, jobs, lost)
+            for number in lost:
+                writers = [(each["status"], each["instanceId"]) for each in bench.written(jobs[number])]
+                assert writers[0] == ("running", engine.instance_id)
+                assert {instance for _, instance in writers[1:]} == {successor.instance_id}
+
+
+@in_virtual_time
+async def test_a_start_that_is_acknowledged_after_the_partition_went_begins_no_work(bench: Bench) -> None:
+    first, second = gated(), gated()
+    log, other = InMemoryLog(bench.cluster), InMemoryLog(bench.cluster)
+    async with bench.engine(first, log):
+        held = log.hold_acknowledgements(STATE)
+        for number, name in enumerate(NAMES):
+            bench.enqueue(name, number)
+        await held.caught(PARTITIONS)
+        async with bench.engine(second, other):
+            kept, lost = held_by(bench, log), held_by(bench, other)
+            await eventually(lambda: sorted(second.running) == names_of(lost), "the starts of the new owner")
+            held.release()
+            await eventually(lambda: sorted(first.running) == names_of(kept), "the starts of what stayed")
+            await passing(LONG)
+            assert sorted(first.names_started()) == names_of(kept)
+
+
+@in_virtual_time
+async def test_what_an_evicted_engine_writes_is_void_and_what_its_successor_writes_counts(bench: Bench) -> None:
+    """It was taken for dead and not told: it reads on, and writes, until a commit of its own is refused."""
+    first, second = gated(), gated()
+    log, other = InMemoryLog(bench.cluster), InMemoryLog(bench.cluster)
+    async with bench.engine(first, log) as engine:
+        jobs = await begun(bench, first)
+        log.evict(bench.group)
+        async with bench.engine(second, other) as successor:
+            await eventually(lambda: sorted(second.running) == NAMES, "the starts of the successor")
+            first.open_gate(*NAMES)
+            await eventually(lambda: first.running == [], "the ends here")
+            second.open_gate(*NAMES)
+            await completed(bench, jobs)
+            for number, job in enumerate(jobs):
+                state = bench.state_of(job, number)
+                assert state is not None
+                assert (state["instanceId"], state["attempt"]) == (successor.instance_id, 2)
+            # Its commit was refused, it joined again, and what it was given it claimed.
+            await eventually(lambda: len(held_by(bench, log)) == 2, "a share for each")
+            await eventually(lambda: len(bench.claims_of(engine.instance_id)) == PARTITIONS + 2, "two new claims")
+
+
+@in_virtual_time
+async def test_an_engine_that_was_cut_off_loses_its_partitions_and_comes_back(bench: Bench) -> None:
+    first, second = gated(), gated()
+    log, other = (InMemoryLog(bench.cluster, session_timeout=6.0) for _ in range(2))
+    async with bench.engine(first, log):
+        jobs = await begun(bench, first)
+        log.cut_off()
+        async with bench.engine(second, other):
+            await eventually(lambda: sorted(second.running) == NAMES, "the starts of the successor")
+            second.open_gate(*NAMES)
+            await completed(bench, jobs)
+            first.open_gate(*NAMES)
+            await passing(LONG)
+            log.reconnect()
+            await eventually(lambda: len(held_by(bench, log)) == 2, "a share for each")
+            await passing(LONG)
+            for number, job in enumerate(jobs):
+                state = bench.state_of(job, number)
+                assert state is not None
+                assert (state["status"], state["attempt"]) == ("completed", 2)
+            late = bench.enqueue("late", held_by(bench, log)[0])
+            await eventually(lambda: bench.has_completed(late, partition=held_by(bench, log)[0]), "a job after the return")
+            assert first.names_started().count("late") == 1
+
+
+@in_virtual_time
+async def test_many_changes_in_a_row_lose_nothing_and_repeat_no_end(bench: Bench) -> None:
+    first = GatedWorker()
+    log = InMemoryLog(bench.cluster)
+    jobs: list[tuple[str, int]] = []
+    async with bench.engine(first, log):
+        for round_number in range(6):
+            second = GatedWorker()
+            async with bench.engine(second, InMemoryLog(bench.cluster)):
+                for number in range(20):
+                    partition = number % PARTITIONS
+                    jobs.append((bench.enqueue(f"r{round_number}-{number}", partition, key=f"k{partition}"), partition))
+                await passing(0.1)
+        await eventually(lambda: all(bench.has_completed(job, partition=number) for job, number in jobs), "all ends")
+        for job, _ in jobs:
+            assert bench.statuses(job).count("completed") == 1
+        await eventually(lambda: sum(bench.cluster.committed_offsets(bench.group).values()) == len(jobs), "all commits")
+        assert set(bench.cluster.committed_offsets(bench.group)) == {
+            TopicPartition(QUEUE, number) for number in range(PARTITIONS)
+        }
