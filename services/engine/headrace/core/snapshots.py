@@ -54,16 +54,30 @@ def queued(record: Mapping[str, Any], source: Mapping[str, Any] | None, *, repea
 
     Fields that this version does not know stay; those that are not a job record's to have (`NOT_ACCEPTED`) do not.
     """
-    snapshot = dict(record)
-    if not NOT_ACCEPTED.isdisjoint(record):
-        for name in NOT_ACCEPTED.intersection(record):
-            del snapshot[name]
+    snapshot = accepted(record)
     if not repeat_arguments:
         del snapshot["args"]
-    snapshot.update(
-        status=JobStatus.QUEUED, updatedAt=record["createdAt"], attempt=0, sequence=0, epoch=-1, attempts=[], source=source
-    )
-    return snapshot
+    return {**snapshot, **unbegun(record), "source": source}
+
+
+def accepted(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What never changes of a job: its record, without the fields that are not a job record's to have."""
+    return {name: value for name, value in record.items() if name not in NOT_ACCEPTED}
+
+
+def unbegun(record: Mapping[str, Any]) -> Snapshot:
+    """What changes of a job, as it stands before the first attempt.
+
+    All further moves may be made of this part alone: a snapshot is what never changes of the job, and its newest state.
+    """
+    return {
+        "status": JobStatus.QUEUED,
+        "updatedAt": record["createdAt"],
+        "attempt": 0,
+        "sequence": 0,
+        "epoch": -1,
+        "attempts": [],
+    }
 
 
 def running(before: Snapshot, writer: Writer, now: str) -> Snapshot:

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from headrace.codec import decode_object, describe_problems, plain_validator
 from headrace.core import snapshots
+from headrace.core.snapshots import NOT_ACCEPTED
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp
 from headrace.engine.partition import OwnedPartition, Work
@@ -54,20 +55,17 @@ def admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]
         raw = decode_object(record.value)
     except RecordUndecodable as error:
         raise NotAdmitted("undecodable", str(error), None) from None
-    source = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
     if len(record.value or b"") > _RECORD_LIMIT_BYTES:
         raise NotAdmitted(
             "undecodable",
             f"the record takes more than {_RECORD_LIMIT_BYTES} bytes",
-            _remains(raw, record, partition, worker, source),
+            _remains(raw, record, partition, worker),
         )
     try:
-        work = _decode(raw, record, partition, source)
+        work = _decode(raw, record, partition)
     except ValidationError as error:
         problem = describe_problems(error)
-        raise NotAdmitted(
-            "undecodable", f"the record is no job: {problem}", _remains(raw, record, partition, worker, source)
-        ) from None
+        raise NotAdmitted("undecodable", f"the record is no job: {problem}", _remains(raw, record, partition, worker)) from None
     if raw["workerName"] != worker.name:
         message = f"the job is for worker {raw['workerName']!r}, and stands in the queue of {worker.name!r}"
         raise NotAdmitted("worker_unknown", message, work)
@@ -82,23 +80,40 @@ def admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]
     return work
 
 
-def _decode(raw: dict[str, Any], record: Record, partition: OwnedPartition, source: dict[str, Any]) -> Work:
+def _decode(raw: dict[str, Any], record: Record, partition: OwnedPartition) -> Work:
     _check_record(raw)
-    repeat = len(record.value or b"") <= snapshots.ARGUMENTS_REPEATED_BYTES or (
-        len(orjson.dumps(raw["args"])) <= snapshots.ARGUMENTS_REPEATED_BYTES
-    )
-    snapshot = snapshots.queued(raw, source, repeat_arguments=repeat)
+    value = record.value or b""
+    if NOT_ACCEPTED.isdisjoint(raw) and len(value) <= snapshots.ARGUMENTS_REPEATED_BYTES and value.endswith(b"}"):
+        # As nearly all are: the record's own bytes are what its snapshots begin with.
+        head = value
+    else:
+        repeated = snapshots.accepted(raw)
+        if len(orjson.dumps(raw["args"])) > snapshots.ARGUMENTS_REPEATED_BYTES:
+            del repeated["args"]
+        head = orjson.dumps(repeated)
+    work = _work(raw, head, record, partition)
     if partition.begun and (known := partition.begun.pop(record.offset, None)) is not None:
-        _continue(snapshot, known.snapshot)
-    return Work(partition, record.offset, None, snapshot, raw)
+        _continue(work.state, known.snapshot)
+    return work
+
+
+def _work(raw: dict[str, Any], head: bytes, record: Record, partition: OwnedPartition) -> Work:
+    source = b',"source":{"topic":"%b","partition":%d,"offset":%d}' % (
+        record.topic.encode(),
+        record.partition,
+        record.offset,
+    )
+    return Work(partition, record.offset, None, snapshots.unbegun(raw), raw, head[:-1] + source)
 
 
 def job_of(work: Work) -> Job:
     """The job as its worker sees it: as it was accepted, with what former attempts left."""
-    return Job.model_validate({**work.snapshot, "args": work.record["args"]})
+    topic, partition = work.partition.source
+    source = {"topic": topic, "partition": partition, "offset": work.offset}
+    return Job.model_validate({**snapshots.accepted(work.record), **work.state, "source": source})
 
 
-def _continue(snapshot: snapshots.Snapshot, earlier: bytes | None) -> None:
+def _continue(state: snapshots.Snapshot, earlier: bytes | None) -> None:
     """Takes over what a former owner wrote of the job: its attempts go on counting."""
     try:
         before = decode_object(earlier)
@@ -108,12 +123,10 @@ def _continue(snapshot: snapshots.Snapshot, earlier: bytes | None) -> None:
         return
     for name in ("status", "updatedAt", "startedAt", "epoch", "attempt", "sequence", "attempts", "instanceId"):
         if name in before:
-            snapshot[name] = before[name]
+            state[name] = before[name]
 
 
-def _remains(
-    raw: dict[str, Any], record: Record, partition: OwnedPartition, worker: AbstractWorker[Any], source: dict[str, Any]
-) -> Work | None:
+def _remains(raw: dict[str, Any], record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]) -> Work | None:
     """A job of which only the id is sure, so that its sender finds it as failed."""
     job_id = _valid(_job_id, raw.get("id"))
     if job_id is None:
@@ -130,8 +143,8 @@ def _remains(
         context = CallContext.model_validate(raw.get("ctx") or {})
     except ValidationError:
         context = CallContext()
-    snapshot = snapshots.queued({**bare, "ctx": context.to_wire()}, source)
-    return Work(partition, record.offset, None, snapshot)
+    bare["ctx"] = context.to_wire()
+    return _work(bare, orjson.dumps(bare), record, partition)
 
 
 def _valid(kind: TypeAdapter[str], value: Any) -> str | None:

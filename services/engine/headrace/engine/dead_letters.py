@@ -23,7 +23,7 @@ class DeadLetters:
 
     def submit(self, record: Record, worker: str, refusal: NotAdmitted, done: Callable[[Outcome], None]) -> None:
         """Hands over a record that was not admitted; `done` is called when its fate is known."""
-        job_id = refusal.work.snapshot["id"] if refusal.work else None
+        job_id = refusal.work.record["id"] if refusal.work else None
         described = DeadLetterHeaders(
             reason=refusal.reason,
             message=refusal.message,

@@ -89,7 +89,7 @@ class Dispatcher:
         work.lane = None
         work.phase = Phase.ENDING
         work.partition.works[work.offset] = work
-        self._journal.write(work, snapshots.refused(work.snapshot, work.partition.writer, error, self._now()))
+        self._journal.write(work, snapshots.refused(work.state, work.partition.writer, error, self._now()))
 
     def suspend(self) -> None:
         """Until `resume`, nothing starts; what runs goes on. So it is while a group deals out its partitions anew."""
@@ -168,7 +168,7 @@ class Dispatcher:
         now = self._now()
         while (work := self._lanes.take()) is not None:
             work.phase = Phase.STARTING
-            self._journal.write(work, snapshots.running(work.snapshot, work.partition.writer, now))
+            self._journal.write(work, snapshots.running(work.state, work.partition.writer, now))
 
     def _acknowledged(self, works: list[Work]) -> None:
         for work in works:
@@ -195,7 +195,7 @@ class Dispatcher:
         self._attempts.start(work)
 
     def _context(self, work: Work) -> JobContext:
-        number = work.snapshot["attempt"]
+        number = work.state["attempt"]
         token = (work.partition.writer.epoch, number)
         ctx = JobContext(partial(job_of, work), attempt=number, services=self._services, fencing_token=token)
         ctx._arguments = work.arguments
@@ -244,18 +244,18 @@ class Dispatcher:
     def _outcome(self, work: Work, result: Any, error: BaseException | None) -> snapshots.Snapshot:
         if error is None:
             try:
-                return snapshots.completed(work.snapshot, encode_result(result), self._now())
+                return snapshots.completed(work.state, encode_result(result), self._now())
             except JobFailed as failure:
                 error = failure
         described = describe_error(error)
         _logger.warning(
-            "job %s of %s failed: %s: %s", work.snapshot["id"], self._worker.name, described["type"], described["message"]
+            "job %s of %s failed: %s: %s", work.record["id"], self._worker.name, described["type"], described["message"]
         )
-        return snapshots.failed(work.snapshot, described, self._now())
+        return snapshots.failed(work.state, described, self._now())
 
     def _interrupt(self, work: Work) -> None:
         work.phase = Phase.INTERRUPTED
-        self._journal.write(work, snapshots.interrupted(work.snapshot, self._now()))
+        self._journal.write(work, snapshots.interrupted(work.state, self._now()))
 
     def _start_again(self, work: Work) -> None:
         """What a broker that was away has interrupted runs again, here and before the others of its key."""
@@ -283,4 +283,4 @@ class Dispatcher:
 
 def _is_outage(error: BaseException, work: Work) -> bool:
     """Whether a broker that was away ended the attempt; not again and again: a worker may ask a broker that never comes."""
-    return isinstance(error, BrokerUnreachable) and work.snapshot["attempt"] < _MOST_OUTAGES
+    return isinstance(error, BrokerUnreachable) and work.state["attempt"] < _MOST_OUTAGES

@@ -8,8 +8,8 @@ from functools import partial
 
 import orjson
 
-from headrace.core.records import STATUS_HEADER, source_header, version_header
-from headrace.core.snapshots import Snapshot, version_of
+from headrace.core.records import STATUS_HEADER, VERSION_HEADER, source_header
+from headrace.core.snapshots import Snapshot
 from headrace.engine.partition import OwnedPartition, Work
 from headrace.ports import Acknowledged, Header, LogWriter, NewRecord, Outcome, TopicPartition
 
@@ -46,17 +46,17 @@ class Journal:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def write(self, work: Work, snapshot: Snapshot) -> None:
-        """Hands over the next snapshot of a job; `work.snapshot` is that from now on."""
-        work.snapshot = snapshot
+    def write(self, work: Work, state: Snapshot) -> None:
+        """Hands over the next snapshot of a job, which stands so from now on."""
+        work.state = state
         partition = work.partition
         record = NewRecord(
-            snapshot["id"].encode(),
-            orjson.dumps(snapshot),
+            work.record["id"].encode(),
+            b"%b,%b" % (work.head, orjson.dumps(state)[1:]),
             (
                 work.source_header or _source_header(work),
-                version_header(version_of(snapshot)),
-                _STATUS_HEADERS[snapshot["status"]],
+                (VERSION_HEADER, b"%d/%d/%d" % (state["epoch"], state["attempt"], state["sequence"])),
+                _STATUS_HEADERS[state["status"]],
             ),
         )
         gathered = self._gathered.get(partition.state_partition)

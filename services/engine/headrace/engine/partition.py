@@ -98,19 +98,21 @@ class Work:
 
     Attributes:
         lane: jobs of equal lane run one after another; None for a job that waits for nobody.
-        snapshot: what was last written of the job, or is about to be.
+        state: what changes of the job, as it was last written or is about to be.
         record: the job record as it was read.
         arguments: as the worker's model made them.
         task: the attempt, while it runs.
         stopped: whether the engine stops the attempt, for reasons that are not the job's.
+        head: the JSON of what all its snapshots begin with, its record and where that stands, without the closing brace.
         source_header: the header that all its snapshots have, once there is one.
     """
 
     partition: OwnedPartition
     offset: int
     lane: Hashable | None
-    snapshot: Snapshot
+    state: Snapshot
     record: Snapshot = field(default_factory=dict)
+    head: bytes = b""
     arguments: Any = None
     phase: Phase = Phase.WAITING
     task: asyncio.Task[Any] | None = None
