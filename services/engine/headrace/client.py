@@ -88,6 +88,7 @@ class Client:
         self._view_path = view_path or self.settings.data_directory / "views" / self.settings.namespace / "jobs.sqlite"
         self._view: JobView | None = None
         self._view_lock = asyncio.Lock()
+        self._view_read = False
         self._schemas = PublishedSchemas()
         self._local: dict[str, WorkerDefinition] = {}
         self._partitions: dict[str, int] = {}
@@ -326,6 +327,15 @@ class Client:
                 view = JobView(self._log, self.topics, self._directory, self._view_path)
                 await view.start()
                 self._view = view
-                if not self._wants_view:
-                    await view.wait_caught_up(_CATCH_UP_SECONDS)
-            return self._view
+            view = self._view
+        if not self._wants_view and not self._view_read:
+            # Whoever did not ask for it beforehand has no `readiness` to look at: half of the jobs would pass for all of them.
+            try:
+                await view.wait_caught_up(_CATCH_UP_SECONDS)
+            except TimeoutError:
+                raise BrokerUnreachable(
+                    f"{self.settings.bootstrap_servers}: the jobs could not be read within {_CATCH_UP_SECONDS:g} s "
+                    f"({view.trouble or f'{view.behind} records are left'}); what was read is kept, and the next look goes on."
+                ) from None
+            self._view_read = True
+        return view

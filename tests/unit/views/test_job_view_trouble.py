@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from headrace.errors import BrokerUnreachable
+from headrace.views import job_intake
 from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory
 from support.job_views import PATIENCE, eventually, opened, statuses, until
@@ -83,6 +85,12 @@ def spoil(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+def put_in_the_way_of(path: Path) -> None:
+    """Puts in the place of a file what cannot be removed as a file is."""
+    path.unlink()
+    (path / "x").mkdir(parents=True)
+
+
 @pytest.mark.parametrize("first", ["reader", "writer"])
 async def test_damage_that_shows_later_is_mended(
     log: ViewLog, engines: Engines, path: Path, first: str, caplog: pytest.LogCaptureFixture
@@ -104,6 +112,35 @@ async def test_damage_that_shows_later_is_mended(
         done = "completed" if first == "writer" else "running"
         await eventually(view, {"j0": done, "j1": "queued", "j2": "queued", "j3": "queued", "j4": "queued"})
     assert "damaged" in caplog.text
+
+
+async def test_damage_is_mended_while_the_broker_is_away(log: ViewLog, engines: Engines, path: Path) -> None:
+    engines.enqueue("a")
+    async with opened(log, path):
+        pass
+    spoil(path)
+    async with opened(log, path, wait=False) as view:
+        log.away = True
+        async with asyncio.timeout(PATIENCE):
+            assert await statuses(view) == {}
+        log.away = False
+        await eventually(view, {"a": "queued"})
+
+
+async def test_a_file_that_cannot_be_made_anew_is_told_and_not_waited_for_without_end(
+    log: ViewLog, engines: Engines, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_intake, "MEND_SECONDS", 0.2)
+    engines.enqueue("a")
+    async with opened(log, path):
+        pass
+    spoil(path)
+    log.held |= set(log.records)
+    async with opened(log, path, wait=False) as view:
+        put_in_the_way_of(path)
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+                await statuses(view)
 
 
 async def test_a_broker_that_is_away_for_a_while(log: ViewLog, engines: Engines, path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from headrace.broker.discovery import settings_of_this_folder
 from headrace.client import Client
@@ -21,7 +22,7 @@ from headrace.engine.presence import Presence
 from headrace.errors import ConfigurationError, HeadraceError
 from headrace.kafka.log import KafkaLog
 from headrace.memory import BoundMemory, StoreOptions, TopicMemoryStore
-from headrace.models import CallContext, Job, JobList, WorkerSummary
+from headrace.models import CallContext, Job
 from headrace.ports import Log
 from headrace.runtime import StopRequested, StopSignals
 from headrace.settings import Settings, load_settings
@@ -30,8 +31,23 @@ from headrace.worker import AbstractWorker, JobServices
 
 _logger = logging.getLogger(__name__)
 
+ParametersT = ParamSpec("ParametersT")
+ResultT = TypeVar("ResultT")
+
 _WRITER_STOP_SECONDS = 5.0
 _WORKER_CLOSE_SECONDS = 5.0
+
+
+def _by_client(
+    method: Callable[Concatenate[Client, ParametersT], Awaitable[ResultT]],
+) -> Callable[Concatenate[WorkerEngine, ParametersT], Coroutine[Any, Any, ResultT]]:
+    """The same method of an engine, which asks the client that it has."""
+
+    @functools.wraps(method)
+    async def ask(engine: WorkerEngine, /, *args: ParametersT.args, **options: ParametersT.kwargs) -> ResultT:
+        return await method(engine._client, *args, **options)
+
+    return ask
 
 
 class WorkerEngine:
@@ -77,7 +93,14 @@ class WorkerEngine:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stops the engine.
+
+        Raises:
+            HeadraceError: a part of it ended by an error that nobody expected, and the body ended without an error of its own.
+        """
         await self.stop()
+        if error is None:
+            await self._raise_crash()
 
     @property
     def workers(self) -> Mapping[str, AbstractWorker[Any]]:
@@ -207,8 +230,7 @@ class WorkerEngine:
                     await signals.unless_requested(self.ended())
             finally:
                 drained = await self.stop()
-        if self._crash is not None:
-            raise await self.ended() from self._crash
+        await self._raise_crash()
         return drained
 
     def _say_grace(self) -> None:
@@ -222,6 +244,10 @@ class WorkerEngine:
         """
         await self._broken.wait()
         return HeadraceError(f"The engine ended by an error of its own: {self._crash!r}.")
+
+    async def _raise_crash(self) -> None:
+        if self._crash is not None:
+            raise await self.ended() from self._crash
 
     def _crashed(self, error: BaseException) -> None:
         self._crash = self._crash or error
@@ -240,29 +266,8 @@ class WorkerEngine:
             return await self._client.enqueue(worker, args, ctx)
         return await self._client.enqueue(worker_name, args, ctx)
 
-    async def list_workers(self) -> list[WorkerSummary]:
-        """All defined workers, by name, with how many live engines run each."""
-        return await self._client.list_workers()
-
-    async def list_jobs(
-        self,
-        *,
-        status: str | None = None,
-        worker_name: str | None = None,
-        user_id: str | None = None,
-        conversation_id: str | None = None,
-        limit: int = 20,
-        cursor: str | None = None,
-    ) -> JobList:
-        """A page of jobs, newest first. Raises as `Client.list_jobs`."""
-        return await self._client.list_jobs(
-            status=status,
-            worker_name=worker_name,
-            user_id=user_id,
-            conversation_id=conversation_id,
-            limit=limit,
-            cursor=cursor,
-        )
+    list_workers = _by_client(Client.list_workers)
+    list_jobs = _by_client(Client.list_jobs)
 
 
 async def _close(worker: AbstractWorker[Any]) -> None:

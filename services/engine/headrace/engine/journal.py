@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import orjson
 
-from headrace.core.records import STATUS_HEADER, VERSION_HEADER, source_header
+from headrace.core.records import VERSION_HEADER, source_header, status_header
 from headrace.core.snapshots import Snapshot
+from headrace.core.status import JobStatus
 from headrace.engine.partition import OwnedPartition, Work
 from headrace.ports import Acknowledged, Header, LogWriter, NewRecord, Outcome, TopicPartition
 
-_STATUS_HEADERS = {
-    status: (STATUS_HEADER, status.encode()) for status in ("queued", "running", "completed", "failed", "cancelled")
-}
+_STATUS_HEADERS: Mapping[str, Header] = {status: status_header(status) for status in JobStatus}
 
 
 class Journal:

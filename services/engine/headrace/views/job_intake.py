@@ -11,9 +11,9 @@ import logging
 import math
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError, HeadraceError
@@ -33,6 +33,8 @@ LOOK_SECONDS: Final = 0.5
 TOUCH_SECONDS: Final = 600.0
 RETRY_SECONDS: Final = 1.0
 POLL_SECONDS: Final = 0.1
+MEND_SECONDS: Final = 30.0
+"""How long a call waits for a damaged file to be made anew, before it is told of the damage."""
 
 
 class ViewDamaged(HeadraceError):
@@ -110,14 +112,21 @@ class JobIntake:
         await self._database.write(lambda connection: self._projection.accept(connection, jobs))
 
     async def mend(self, error: sqlite3.DatabaseError) -> None:
-        """Has a damaged file made anew, and waits until it is. Raises the error again if it is of another kind."""
+        """Has a damaged file made anew, and waits until it is.
+
+        Raises the error again if it is of another kind, or the file could not be made anew within `MEND_SECONDS`.
+        """
         if not is_damage(error):
             raise error
         before = self._remade
         if not self._damaged.done():
             self._damaged.set_result(f"it is damaged ({error}).")
-        while self._remade == before and self._task is not None and not self._task.done():
-            await self._wait_moved()
+        try:
+            async with asyncio.timeout(MEND_SECONDS):
+                while self._remade == before and self._task is not None and not self._task.done():
+                    await self._wait_moved()
+        except TimeoutError:
+            raise error from None
 
     async def _wait_moved(self) -> None:
         self._moved.clear()
@@ -160,8 +169,15 @@ class JobIntake:
         self._complete = False
         self._projection.forget()
         self._follower = follower = Follower(self._log, self._take_in, name="jobs", fatal=(LogReplaced, ViewDamaged))
-        await follower.start()
-        tasks = [asyncio.ensure_future(work) for work in (self._lead(follower), follower.ended(), self._await_damage())]
+        try:
+            await self._unless_damaged(follower.start())
+            await self._unless_damaged(self._lead(follower), follower.ended())
+        finally:
+            await follower.stop()
+
+    async def _unless_damaged(self, *works: Coroutine[Any, Any, None]) -> None:
+        """Until one of these ends. Damage is looked for all the while: a broker that is away does not keep the file as it is."""
+        tasks = [asyncio.ensure_future(work) for work in (*works, self._await_damage())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -170,7 +186,6 @@ class JobIntake:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await follower.stop()
 
     async def _await_damage(self) -> None:
         raise ViewDamaged(await asyncio.shield(self._damaged))
