@@ -128,19 +128,20 @@ async def test_damage_is_mended_while_the_broker_is_away(log: ViewLog, engines: 
 
 
 async def test_a_file_that_cannot_be_made_anew_is_told_and_not_waited_for_without_end(
-    log: ViewLog, engines: Engines, path: Path, monkeypatch: pytest.MonkeyPatch
+    log: ViewLog, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_intake, "MEND_SECONDS", 0.2)
-    engines.enqueue("a")
-    async with opened(log, path):
-        pass
-    spoil(path)
-    log.held |= set(log.records)
-    async with opened(log, path, wait=False) as view:
+    damage = sqlite3.DatabaseError("malformed")
+    damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+    def look(_: sqlite3.Connection) -> None:
+        raise damage
+
+    async with opened(log, path) as view:
         put_in_the_way_of(path)
         async with asyncio.timeout(PATIENCE):
             with pytest.raises(sqlite3.DatabaseError, match="malformed"):
-                await statuses(view)
+                await view._read(look)
 
 
 async def test_a_broker_that_is_away_for_a_while(log: ViewLog, engines: Engines, path: Path) -> None:
