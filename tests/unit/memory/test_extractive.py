@@ -10,8 +10,10 @@ import pytest
 
 from headrace.memory.summarise.base import Summariser
 from headrace.memory.summarise.extractive import ExtractiveSummariser, extract
+from headrace.memory.summarise.features import read_sentences
 from headrace.memory.summarise.guards import check_summary
-from headrace.memory.summarise.lines import EXTRACT_NOTE
+from headrace.memory.summarise.lines import EXTRACT_NOTE, turns_of
+from headrace.memory.summarise.scoring import worth
 from headrace.memory.summarise.tokens import estimate_tokens, total_tokens
 from headrace.models import MemoryEntry
 
@@ -117,6 +119,28 @@ def test_what_is_decided_goes_before_what_is_told() -> None:
         *chatter(6),
     ]
     assert "we buy the second wheel for 900 euros" in extract(texts, title=None, token_budget=30)
+
+
+def test_a_terse_verdict_stands_with_what_it_is_on_or_not_at_all() -> None:
+    texts = [
+        said("Blue glaze it is. Green dropped."),
+        *chatter(8),
+        said("The wheel in the corner needs 3 litres of oil by 9 May."),
+    ]
+    summaries = [extract(texts, title=None, token_budget=budget) for budget in range(10, 60)]
+    assert ["Blue glaze" in summary for summary in summaries] == ["Green dropped" in summary for summary in summaries]
+    assert "Blue glaze it is. Green dropped." in summaries[-1]
+
+
+@pytest.mark.parametrize("answer", ["Fine, that works for me too.", "Outvoted. I shall wear my hat."])
+def test_what_somebody_else_says_yes_to_counts_more(answer: str) -> None:
+    def worth_of_proposal(reply: str, *, replies: str) -> float:
+        sentences = read_sentences(turns_of([said("Throwing on Thursday evenings."), said(reply, name=replies), *chatter(6)]))
+        return worth(sentences[0], condensed=False)
+
+    unanswered = worth_of_proposal("My aunt made it in Lisbon.", replies="Ewan")
+    assert worth_of_proposal(answer, replies="Ewan") > unanswered
+    assert worth_of_proposal(answer, replies="Noor") == unanswered
 
 
 def test_what_was_said_twice_stands_there_once() -> None:

@@ -20,6 +20,7 @@ from headrace.memory.summarise.scoring import worth
 from headrace.memory.summarise.selection import fill
 from headrace.memory.summarise.sentences import tighten
 from headrace.memory.summarise.tokens import CHARACTERS_PER_TOKEN, total_tokens
+from headrace.memory.summarise.verdicts import join_verdicts
 from headrace.models import MemoryEntry
 
 _CUT: Final = "…"
@@ -47,7 +48,7 @@ def extract(texts: Sequence[MemoryEntry], *, title: str | None, token_budget: in
     limit = CHARACTERS_PER_TOKEN * min(token_budget, total_tokens(texts) - 1)
     if limit <= 0:
         return ""
-    turns = [_tightened(turn) for turn in turns_of(texts, title=title)]
+    turns = [_prepared(turn) for turn in turns_of(texts, title=title)]
     sentences = read_sentences(turns)
     worths = [worth(sentence, condensed=turns[sentence.place[0]].condensed) for sentence in sentences]
     draft = Draft(turns, title=title, limit=limit)
@@ -59,8 +60,8 @@ def extract(texts: Sequence[MemoryEntry], *, title: str | None, token_budget: in
     return draft.text() or _one_cut(turns, sentences, worths, limit)
 
 
-def _tightened(turn: Turn) -> Turn:
-    return replace(turn, sentences=tuple(map(tighten, turn.sentences)))
+def _prepared(turn: Turn) -> Turn:
+    return replace(turn, sentences=join_verdicts(map(tighten, turn.sentences)))
 
 
 def _one_cut(turns: Sequence[Turn], sentences: Sequence[Sentence], worths: Sequence[float], limit: int) -> str:

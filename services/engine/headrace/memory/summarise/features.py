@@ -13,6 +13,7 @@ from headrace.memory.summarise.lines import Turn
 from headrace.memory.summarise.terms import EXACT, Kind, TermReader, tokens_of
 from headrace.memory.summarise.vocabulary import (
     ADDRESSED,
+    ASSENT,
     CLOSED,
     COMMITTED,
     CONCLUDING,
@@ -28,6 +29,10 @@ _ECHO_TURNS: Final = 3
 """Who takes up or confirms what was said does so within this many turns."""
 _KNOWN_AFTER: Final = 5
 """Turns after which a subject counts as known from before."""
+_ASSENT_TURNS: Final = 2
+"""Turns after a proposal in which somebody else may say yes to it."""
+_ASSENT_SENTENCES: Final = 3
+"""Sentences of a turn that still say what its first word agrees to."""
 _TOPIC_TERMS: Final = 8
 
 
@@ -52,13 +57,18 @@ def read_sentences(turns: Sequence[Turn]) -> list[Sentence]:
     ]
     _add_signs_of_terms(sentences, _History(sentences, len(turns)))
     _add_signs_of_neighbours(sentences)
+    _add_signs_of_assent(sentences, turns)
     return sentences
+
+
+def _plain(sentence: str) -> str:
+    return sentence.lower().replace("’", "'")
 
 
 def _own_signs(turn: Turn, position: int) -> dict[str, float]:
     """What stands in the sentence itself."""
     sentence = turn.sentences[position]
-    text = sentence.lower().replace("’", "'")
+    text = _plain(sentence)
     return {
         "length": math.log(len(sentence)) - 4,
         "commas": min(4, sentence.count(", ")) ** 0.5,
@@ -97,10 +107,13 @@ class _History:
             for key in mentioned:
                 self.first.setdefault(key, turn)
                 self.last[key] = turn
+        self._raised_first: dict[tuple[str, str], int] = {}
         self._decided_last: dict[tuple[str, str], int] = {}
         for sentence in sentences:
-            if _decides(sentence):
-                self._decided_last.update((pair, sentence.place[0]) for pair in self._subjects(sentence))
+            for pair in self._subjects(sentence):
+                self._raised_first.setdefault(pair, sentence.place[0])
+                if _decides(sentence):
+                    self._decided_last[pair] = sentence.place[0]
 
     def echoes(self, sentence: Sentence, turns: Iterable[int]) -> int:
         """How many exact terms of the sentence come again in these turns."""
@@ -111,6 +124,11 @@ class _History:
         """Whether something was decided on the same subject well after the sentence."""
         later = sentence.place[0] + _ECHO_TURNS
         return any(self._decided_last.get(pair, 0) >= later for pair in self._subjects(sentence))
+
+    def revisits(self, sentence: Sentence) -> int:
+        """How many of the sentence's subjects were raised well before it."""
+        earlier = sentence.place[0] - _ECHO_TURNS
+        return sum(1 for pair in self._subjects(sentence) if self._raised_first[pair] < earlier)
 
     def _subjects(self, sentence: Sentence) -> Iterator[tuple[str, str]]:
         """The sentence's rarest terms that recur, in pairs: two sentences that share a pair speak of the same thing."""
@@ -145,6 +163,7 @@ def _add_signs_of_terms(sentences: Sequence[Sentence], history: _History) -> Non
             echoed=min(2, history.echoes(sentence, range(turn + 1, turn + 1 + _ECHO_TURNS))) ** 0.5,
             echoing=min(2, history.echoes(sentence, range(turn - _ECHO_TURNS, turn))) ** 0.5,
             superseded=float(history.is_superseded(sentence)),
+            revisiting=min(3, history.revisits(sentence)) ** 0.5,
         )
         seen.update(terms)
 
@@ -155,3 +174,15 @@ def _add_signs_of_neighbours(sentences: Sequence[Sentence]) -> None:
         beside = [sentences[at] for at in (index - 1, index + 1) if 0 <= at < len(sentences)]
         closed = any(other.signs["closed"] for other in beside if other.place[0] == sentence.place[0])
         sentence.signs["beside_closed"] = float(closed)
+
+
+def _add_signs_of_assent(sentences: Sequence[Sentence], turns: Sequence[Turn]) -> None:
+    """Whether a sentence begins a turn that says yes to something, and whether others then say yes to it."""
+    assents = [bool(turn.sentences) and ASSENT.match(_plain(turn.sentences[0])) is not None for turn in turns]
+    for sentence in sentences:
+        turn, position = sentence.place
+        after = range(turn + 1, min(len(turns), turn + 1 + _ASSENT_TURNS))
+        sentence.signs.update(
+            assenting=float(assents[turn] and position < _ASSENT_SENTENCES),
+            assented=float(any(assents[other] and turns[other].speaker != turns[turn].speaker for other in after)),
+        )

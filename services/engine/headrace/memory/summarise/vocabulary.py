@@ -202,6 +202,13 @@ CONCLUDING: Final = re.compile(
 )
 """A line is drawn under what was said before. Matched at the head of a sentence."""
 
+ASSENT: Final = re.compile(
+    r"\W*(?:yes|yeah|yep|ok|okay|fine|agreed|all right|alright|right|good|great|perfect|done|deal|accepted|very well|so be it"
+    r"|fair enough|you win|you're right|point taken|convinced|persuaded|out-?(?:voted|argued|numbered)"
+    r"|i (?:give in|stand corrected))\b"
+)
+"""Somebody says yes, or gives in. Matched at the head of a turn."""
+
 IMPERATIVE: Final = re.compile(
     r"\W*(?:(?:ok|so|then|and|please|also)[,:]? )*"
     r"(?:switch|take|raise|set|use|order|keep|drop|make|put|move|change|buy|book|close|start|stop|add|remove|go|send|write|call|cancel|leave"
