@@ -115,6 +115,9 @@ class EngineSettings(SettingsGroup):
         le=10_000,
         description="Fetched jobs of a partition that have not ended, above which it is paused; at least a worker's concurrency.",
     )
+    buffer_bytes_per_partition: int = Field(
+        32 * 1024 * 1024, ge=1024, description="Bytes of such jobs' records, above which the partition is paused too."
+    )
     grace_seconds: float = Field(30.0, ge=0, description="How long running jobs may go on after SIGTERM.")
     commit_interval_seconds: float = Field(1.0, gt=0, description="How often finished offsets are committed.")
     session_timeout_seconds: float = Field(45.0, ge=6, description="Silence after which the group takes an engine for dead.")

@@ -62,7 +62,7 @@ def test_recovery_forgets_nothing_that_ended(records: list[tuple[int, Version, s
     recovery: PartitionRecovery[str] = PartitionRecovery("w", 0, watermark=3)
     expected: dict[int, tuple[Version, str]] = {}
     for offset, version, status in records:
-        recovery.snapshot(SnapshotHeaders("w", 0, offset, version, status), "snapshot")
+        recovery.snapshot(SnapshotHeaders("w", 0, offset, version, status), b"id", "snapshot")
         if offset >= 3 and (offset not in expected or supersedes(version, *expected[offset])):
             expected[offset] = (version, status)
     assert sorted(recovery.finished()) == sorted(o for o, (_, status) in expected.items() if status in TERMINAL)
@@ -74,10 +74,10 @@ def test_recovery_forgets_nothing_that_ended(records: list[tuple[int, Version, s
 def test_the_last_words_of_a_predecessor_are_void() -> None:
     recovery: PartitionRecovery[str] = PartitionRecovery("w", 0, watermark=0)
     recovery.claim(5, -1, "old")
-    assert recovery.snapshot(SnapshotHeaders("w", 0, 0, Version(5, 1, 1), "running"), "running")
+    assert recovery.snapshot(SnapshotHeaders("w", 0, 0, Version(5, 1, 1), "running"), b"id", "running")
     recovery.claim(9, 5, "new")
-    assert not recovery.snapshot(SnapshotHeaders("w", 0, 0, Version(5, 1, 2), "completed"), "completed")
-    assert recovery.finished() == []
+    assert not recovery.snapshot(SnapshotHeaders("w", 0, 0, Version(5, 1, 2), "completed"), b"id", "completed")
+    assert recovery.finished() == {}
     assert recovery.begun()[0].version == Version(5, 1, 1)
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.core.watermark import Watermark, merge_ranges
+from headrace.core.watermark import Watermark
 
 offsets = st.lists(st.integers(min_value=0, max_value=60), max_size=80)
 
@@ -48,5 +48,10 @@ def test_skipping_a_gap_is_finishing_each_offset_of_it(start: int, finished: lis
     assert (skipped.position, skipped.ranges()) == (single.position, single.ranges())
 
 
-def test_merge_ranges() -> None:
-    assert merge_ranges([7, 3, 4, 9, 5]) == [(3, 5), (7, 7), (9, 9)]
+def test_it_takes_room_by_the_number_of_gaps() -> None:
+    watermark = Watermark(0)
+    for offset in range(1, 100_000):
+        watermark.finish(offset)
+    assert watermark.ranges() == [(1, 99_999)]
+    assert watermark.finish(0)
+    assert (watermark.position, watermark.ranges()) == (100_000, [])

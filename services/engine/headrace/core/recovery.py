@@ -14,11 +14,16 @@ SnapshotT = TypeVar("SnapshotT")
 
 @dataclass(frozen=True, slots=True)
 class Known(Generic[SnapshotT]):
-    """The newest valid snapshot of a job: its version, its status, and the snapshot itself where the job has not ended."""
+    """The newest valid snapshot of a job: its version, its status, and the snapshot itself where the job has not ended.
+
+    Attributes:
+        job_id: the job's id. An offset alone would take a new job for an old one where the queue was deleted and made anew.
+    """
 
     version: Version
     status: str
     snapshot: SnapshotT | None
+    job_id: bytes
 
 
 @dataclass(slots=True)
@@ -44,7 +49,7 @@ class PartitionRecovery(Generic[SnapshotT]):
         """Takes in a claim of this partition; tells whether it is valid."""
         return self.ledger.claim(offset, previous, instance_id)
 
-    def snapshot(self, headers: SnapshotHeaders, snapshot: SnapshotT | None) -> bool:
+    def snapshot(self, headers: SnapshotHeaders, job_id: bytes, snapshot: SnapshotT | None) -> bool:
         """Takes in a snapshot of a job of this partition; tells whether it counts (rules F1 and F2)."""
         if headers.offset < self.watermark or self.ledger.is_void(headers.version.epoch):
             return False
@@ -52,12 +57,12 @@ class PartitionRecovery(Generic[SnapshotT]):
         if known is not None and not supersedes(headers.version, known.version, known.status):
             return False
         kept = None if headers.status in TERMINAL else snapshot
-        self.jobs[headers.offset] = Known(headers.version, headers.status, kept)
+        self.jobs[headers.offset] = Known(headers.version, headers.status, kept, job_id)
         return True
 
-    def finished(self) -> list[int]:
-        """Offsets of the jobs at or above the watermark that have ended."""
-        return [offset for offset, known in self.jobs.items() if known.status in TERMINAL]
+    def finished(self) -> dict[int, bytes]:
+        """The jobs at or above the watermark that have ended: their ids, by offset."""
+        return {offset: known.job_id for offset, known in self.jobs.items() if known.status in TERMINAL}
 
     def begun(self) -> dict[int, Known[SnapshotT]]:
         """The jobs that were begun and have not ended, by offset: their next attempt has a higher number."""

@@ -92,7 +92,8 @@ def _decode(raw: dict[str, Any], record: Record, partition: OwnedPartition) -> W
             del repeated["args"]
         head = orjson.dumps(repeated)
     work = _work(raw, head, record, partition)
-    if partition.begun and (known := partition.begun.pop(record.offset, None)) is not None:
+    known = partition.begun.pop(record.offset, None) if partition.begun else None
+    if known is not None and known.job_id == raw["id"].encode():
         _continue(work.state, known.snapshot)
     return work
 
@@ -103,7 +104,8 @@ def _work(raw: dict[str, Any], head: bytes, record: Record, partition: OwnedPart
         record.partition,
         record.offset,
     )
-    return Work(partition, record.offset, None, snapshots.unbegun(raw), raw, head[:-1] + source)
+    size = len(record.value or b"")
+    return Work(partition, record.offset, None, snapshots.unbegun(raw), raw, size, head[:-1] + source)
 
 
 def job_of(work: Work) -> Job:

@@ -77,7 +77,7 @@ class Dispatcher:
 
     def admit(self, work: Work) -> None:
         """Takes in a job; those of one lane in the order of the log."""
-        work.partition.works[work.offset] = work
+        work.partition.hold(work)
         self._lanes.add(work)
         if not self.statistics.fetched:
             self.statistics.first_fetched_at = time.perf_counter()
@@ -88,7 +88,7 @@ class Dispatcher:
         """Writes a job as failed that cannot be started. It waits for nobody."""
         work.lane = None
         work.phase = Phase.ENDING
-        work.partition.works[work.offset] = work
+        work.partition.hold(work)
         self._journal.write(work, snapshots.refused(work.state, work.partition.writer, error, self._now()))
 
     def suspend(self) -> None:
@@ -265,9 +265,7 @@ class Dispatcher:
             self._schedule()
 
     def _ended(self, work: Work) -> None:
-        partition = work.partition
-        partition.watermark.finish(work.offset)
-        partition.works.pop(work.offset, None)
+        work.partition.let_go(work.offset)
         self.statistics.ended += 1
         if work.lane is not None:
             self._lanes.leave_lane(work)

@@ -16,7 +16,7 @@ from headrace.core.topics import Topics
 from headrace.engine.admission import NotAdmitted, admit
 from headrace.engine.dead_letters import DeadLetters
 from headrace.engine.dispatcher import Dispatcher
-from headrace.engine.intake import Intake
+from headrace.engine.intake import Intake, Room
 from headrace.engine.partition import OwnedPartition, Phase, Work
 from headrace.engine.takeover import Takeover
 from headrace.errors import HeadraceError
@@ -73,8 +73,8 @@ class WorkerGroup:
         self._held: dict[TopicPartition, OwnedPartition] = {}
         self._wanted: frozenset[TopicPartition] = frozenset()
         # Few enough that they stay near to the processor, and as many as may run even if all are of one partition.
-        capacity = max(settings.buffer_per_partition, slots)
-        self._intake = Intake(self._consumer, self._ready, self._take, capacity, self.dispatcher.progressed)
+        room = Room(max(settings.buffer_per_partition, slots), settings.buffer_bytes_per_partition)
+        self._intake = Intake(self._consumer, self._ready, self._take, room, self.dispatcher.progressed)
         self._takeover: asyncio.Task[None] | None = None
         self._ending: dict[asyncio.Task[Any], TopicPartition] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -100,7 +100,7 @@ class WorkerGroup:
 
         Returns False when an attempt runs on all the same, in a thread.
         """
-        await self._end(self._tasks[:1])
+        self._intake.close()
         drained = await self.dispatcher.drain(grace_seconds)
         await self._commit()
         return drained
@@ -140,7 +140,7 @@ class WorkerGroup:
                 refusal.message,
             )
             # It holds the watermark until it is where it belongs.
-            partition.works[record.offset] = refusal.work or Work(partition, record.offset, None, {}, phase=Phase.ENDING)
+            partition.hold(refusal.work or Work(partition, record.offset, None, {}, phase=Phase.ENDING))
             done = partial(self._dead_letter_written, partition, record.offset, refusal)
             self._dead_letters.submit(record, self.worker.name, refusal, done)
         else:
@@ -154,8 +154,7 @@ class WorkerGroup:
         elif refusal.work is not None:
             self.dispatcher.refuse(refusal.work, {"type": refusal.reason, "message": refusal.message})
         else:
-            partition.watermark.finish(offset)
-            partition.works.pop(offset, None)
+            partition.let_go(offset)
             self.dispatcher.progressed.set()
 
     # --- partitions -----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 from headrace.engine.partition import OwnedPartition
 from headrace.errors import BrokerError
@@ -18,6 +19,20 @@ _RECORDS_PER_TURN = 500
 _FULL_SECONDS_BEFORE_PAUSE = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much of a partition may be in hand: jobs, and bytes of their records, whichever is used up first."""
+
+    jobs: int
+    byte_count: int
+
+    def is_full(self, partition: OwnedPartition) -> bool:
+        return len(partition.works) >= self.jobs or partition.in_hand_bytes >= self.byte_count
+
+    def is_half_empty(self, partition: OwnedPartition) -> bool:
+        return len(partition.works) <= self.jobs // 2 and partition.in_hand_bytes <= self.byte_count // 2
+
+
 class Intake:
     """Fetches the records of one worker's partitions.
 
@@ -27,7 +42,7 @@ class Intake:
     Args:
         partitions: those that are ready, by their name; looked at anew each turn.
         take: called with each record, in the order of the log.
-        capacity: jobs in hand per partition, above which it is full.
+        room: how much of a partition may be in hand.
         progressed: set whenever a job may have left.
     """
 
@@ -36,13 +51,14 @@ class Intake:
         consumer: GroupConsumer,
         partitions: Mapping[TopicPartition, OwnedPartition],
         take: Callable[[OwnedPartition, Record], None],
-        capacity: int,
+        room: Room,
         progressed: asyncio.Event,
     ) -> None:
         self._consumer = consumer
         self._partitions = partitions
         self._take = take
-        self._capacity = capacity
+        self._room = room
+        self._closed = False
         self._progressed = progressed
         self._full_since: dict[TopicPartition, float] = {}
         self._paused: set[TopicPartition] = set()
@@ -61,7 +77,16 @@ class Intake:
         self._paused.clear()
         self._full_since.clear()
 
+    def close(self) -> None:
+        """Takes nothing in any more, and goes on polling: a member that does not is taken for dead after five minutes."""
+        self._closed = True
+        self._progressed.set()
+
     async def _turn(self) -> None:
+        if self._closed:
+            self._consumer.pause(self._partitions)
+            await self._consumer.fetch(timeout=_POLL_SECONDS, maximum=1)
+            return
         roomy = self._sort_out(asyncio.get_running_loop().time())
         ready = len(self._partitions)
         if ready and not roomy:
@@ -78,7 +103,7 @@ class Intake:
             if partition is None:
                 continue
             for record in records:
-                if partition.pass_to(record.offset):
+                if partition.pass_to(record):
                     self._take(partition, record)
         # One turn for the jobs that were taken in, before more are asked for.
         await asyncio.sleep(0)
@@ -93,13 +118,12 @@ class Intake:
         """The partitions with room; pauses those that have been full for long, and resumes those that have room again."""
         roomy = []
         for source, partition in self._partitions.items():
-            in_hand = len(partition.works)
             if source in self._paused:
-                if in_hand <= self._capacity // 2:
+                if self._room.is_half_empty(partition):
                     self._paused.discard(source)
                     self._consumer.resume([source])
                     roomy.append(source)
-            elif in_hand < self._capacity:
+            elif not self._room.is_full(partition):
                 self._full_since.pop(source, None)
                 roomy.append(source)
             elif now - self._full_since.setdefault(source, now) > _FULL_SECONDS_BEFORE_PAUSE:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
+from headrace.codec import decode_object
 from headrace.core.recovery import Known, PartitionRecovery
 from headrace.core.snapshots import Snapshot, Writer
 from headrace.core.watermark import Watermark
-from headrace.ports import Header, TopicPartition
+from headrace.errors import RecordUndecodable
+from headrace.ports import Header, Record, TopicPartition
 
 
 class Phase(Enum):
@@ -52,6 +54,8 @@ class OwnedPartition:
         watermark: what of it has ended, with the end acknowledged.
         next_offset: offset of the next record that is to be taken in.
         works: the jobs in hand, by offset.
+        in_hand_bytes: what the records of the jobs in hand take.
+        ended_before: ids of jobs that a former owner ended, by offset; each is passed over when its record comes.
         begun: jobs that a former owner began and did not end, by offset.
         committed: the watermark as it was last committed.
         live: False once the partition, or its claim, is lost: nothing more may be written about it.
@@ -65,6 +69,8 @@ class OwnedPartition:
     watermark: Watermark = field(default_factory=lambda: Watermark(0))
     next_offset: int = 0
     works: dict[int, Work] = field(default_factory=dict)
+    in_hand_bytes: int = 0
+    ended_before: dict[int, bytes] = field(default_factory=dict)
     begun: dict[int, Known[bytes]] = field(default_factory=dict)
     committed: int = -1
     live: bool = False
@@ -74,22 +80,51 @@ class OwnedPartition:
         recovery = self.recovery
         self.writer = Writer(instance_id, recovery.ledger.epoch)
         self.watermark = Watermark(recovery.watermark)
-        for offset in recovery.finished():
-            self.watermark.finish(offset)
+        self.ended_before = recovery.finished()
         self.begun = recovery.begun()
         recovery.jobs.clear()
         self.next_offset = self.watermark.position
         self.committed = recovery.watermark
         self.live = True
 
-    def pass_to(self, offset: int) -> bool:
-        """A record at this offset comes next. Tells whether its job is still to be done."""
+    def hold(self, work: Work) -> None:
+        """A job is in hand from now on; it may be so already."""
+        if work.offset not in self.works:
+            self.in_hand_bytes += work.size
+        self.works[work.offset] = work
+
+    def let_go(self, offset: int) -> None:
+        """The end of a job is acknowledged: it is in hand no more, and the watermark may rise."""
+        if (work := self.works.pop(offset, None)) is not None:
+            self.in_hand_bytes -= work.size
+        self.watermark.finish(offset)
+
+    def pass_to(self, record: Record) -> bool:
+        """This record comes next. Tells whether its job is still to be done."""
+        offset = record.offset
         if offset < self.next_offset:
             return False
         if offset > self.next_offset:
             self.watermark.skip(self.next_offset, offset)
         self.next_offset = offset + 1
-        return not self.watermark.is_finished(offset)
+        return not (self.ended_before and self._has_ended(record))
+
+    def _has_ended(self, record: Record) -> bool:
+        """Whether a former owner ended this very job: a queue that was made anew has other jobs at the same offsets."""
+        job_id = self.ended_before.pop(record.offset, None)
+        if job_id is None or job_id != job_id_of(record):
+            return False
+        self.watermark.finish(record.offset)
+        return True
+
+
+def job_id_of(record: Record) -> bytes | None:
+    """The id in a job record, as it is the key of the job's snapshots; None where there is none."""
+    try:
+        job_id = decode_object(record.value).get("id")
+    except RecordUndecodable:
+        return None
+    return job_id.encode() if isinstance(job_id, str) else None
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +138,7 @@ class Work:
         arguments: as the worker's model made them.
         task: the attempt, while it runs.
         stopped: whether the engine stops the attempt, for reasons that are not the job's.
+        size: bytes that its record takes.
         head: the JSON of what all its snapshots begin with, its record and where that stands, without the closing brace.
         source_header: the header that all its snapshots have, once there is one.
     """
@@ -112,6 +148,7 @@ class Work:
     lane: Hashable | None
     state: Snapshot
     record: Snapshot = field(default_factory=dict)
+    size: int = 0
     head: bytes = b""
     arguments: Any = None
     phase: Phase = Phase.WAITING
