@@ -138,6 +138,7 @@ async def test_a_file_that_cannot_be_made_anew_is_told_and_not_waited_for_withou
         raise damage
 
     async with opened(log, path) as view:
+        assert await statuses(view) == {}
         put_in_the_way_of(path)
         async with asyncio.timeout(PATIENCE):
             with pytest.raises(sqlite3.DatabaseError, match="malformed"):
