@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import pytest
 
 from headrace.ports import TopicPartition
 from headrace.testing import InMemoryLog
-from support.log import eventually
+from support.log import Member, eventually, members
 from support.memory_engines import STATE, TOPICS, Bench, GatedWorker, passing
 from support.virtual_time import in_virtual_time
 
@@ -149,6 +150,61 @@ async def test_a_start_that_is_acknowledged_after_the_partition_went_begins_no_w
             await eventually(lambda: sorted(first.running) == names_of(kept), "the starts of what stayed")
             await passing(LONG)
             assert sorted(first.names_started()) == names_of(kept)
+
+
+@in_virtual_time
+async def test_nothing_starts_while_the_group_deals_out_its_partitions(bench: Bench) -> None:
+    worker = gated()
+    worker.close_gate("behind")
+    idle, newcomer = (Member(InMemoryLog(bench.cluster), QUEUE, bench.group) for _ in range(2))
+    revoking, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold_up(_: Collection[TopicPartition]) -> None:
+        revoking.set()
+        await go_on.wait()
+
+    log = InMemoryLog(bench.cluster)
+    async with bench.engine(worker, log), members(idle):
+        await idle.joined(2)
+        mine = held_by(bench, log)[0]
+        first = bench.enqueue(NAMES[0], mine, key="k")
+        behind = bench.enqueue("behind", mine, key="k")
+        await eventually(lambda: worker.running == [NAMES[0]], "the first of the key")
+        idle.when_revoked(hold_up)
+        async with members(newcomer):
+            await revoking.wait()
+            worker.open_gate(NAMES[0])
+            await eventually(lambda: bench.statuses(first) == ["running", "completed"], "its end")
+            await passing(LONG / 3)
+            assert bench.statuses(behind) == []
+            go_on.set()
+            await newcomer.joined(1)
+        await idle.stop()
+        worker.open_gate("behind")
+        await eventually(lambda: bench.has_completed(first, behind, partition=mine), "the end of the second")
+        assert worker.started == [(NAMES[0], 1), ("behind", 1)]
+
+
+@in_virtual_time
+async def test_what_stays_goes_on_while_a_claim_of_what_came_waits(bench: Bench) -> None:
+    worker = GatedWorker()
+    log = InMemoryLog(bench.cluster)
+    leaving = Member(InMemoryLog(bench.cluster), QUEUE, bench.group)
+    async with bench.engine(worker, log):
+        async with members(leaving):
+            await leaving.joined(2)
+            kept = held_by(bench, log)
+            come = [number for number in range(PARTITIONS) if number not in kept]
+            holds = [log.hold_appends(STATE, partition=bench.state(number).partition) for number in come]
+        await holds[0].caught()
+        job = bench.enqueue("a", kept[0])
+        await eventually(lambda: bench.has_completed(job, partition=kept[0]), "the end of a job of what stayed")
+        late = bench.enqueue("b", come[0])
+        await passing(LONG / 3)
+        assert worker.names_started() == ["a"]
+        for hold in holds:
+            hold.release()
+        await eventually(lambda: bench.has_completed(late, partition=come[0]), "the end of a job of what came")
 
 
 @in_virtual_time
