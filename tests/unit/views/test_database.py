@@ -53,7 +53,8 @@ def put_file(path: Path, content: bytes) -> None:
 def spoil(path: Path) -> None:
     """Leaves the first page of a file as it is, and nothing else."""
     content = path.read_bytes()
-    path.write_bytes(content[:4096] + b"\xaa" * len(content[4096:]))
+    size = int.from_bytes(content[16:18], "big")  # where SQLite's format has the size of a page
+    path.write_bytes(content[:size] + b"\xaa" * len(content[size:]))
 
 
 @pytest.fixture

@@ -78,10 +78,11 @@ def spoil(path: Path) -> None:
     """Damages everything behind the first pages of a closed file, so that it opens, and then fails."""
     connection = sqlite3.connect(path)
     roots = dict(connection.execute("SELECT name, rootpage FROM sqlite_master WHERE name IN ('jobs', 'jobs_by_id')"))
+    [size] = connection.execute("PRAGMA page_size").fetchone()
     connection.close()
     content = bytearray(path.read_bytes())
     for page in roots.values():
-        content[(page - 1) * 4096 : page * 4096] = b"\xaa" * 4096
+        content[(page - 1) * size : page * size] = b"\xaa" * size
     path.write_bytes(bytes(content))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -83,15 +84,21 @@ def parse_snapshot_headers(headers: Iterable[tuple[str, bytes]]) -> SnapshotHead
     """The headers of a snapshot, or None if they are missing or damaged."""
     found = dict(headers)
     try:
-        worker, partition, offset = found[SOURCE_HEADER].split(b"/")
-        epoch, attempt, sequence = found[VERSION_HEADER].split(b"/")
+        partition, _, offset = found[SOURCE_HEADER].rpartition(b"/")
         status = found[STATUS_HEADER].decode()
-        return SnapshotHeaders(
-            worker.decode(),
-            int(partition),
-            int(offset),
-            Version(int(epoch), int(attempt), int(sequence)),
-            status,
-        )
+        return SnapshotHeaders(*_parse_partition(partition), int(offset), _parse_version(found[VERSION_HEADER]), status)
     except (KeyError, ValueError, AttributeError):  # AttributeError: a header without a value
         return None
+
+
+# The same few come again and again: a reader of millions of snapshots does not take them apart each time.
+@lru_cache(maxsize=4_096)
+def _parse_partition(text: bytes) -> tuple[str, int]:
+    worker, partition = text.split(b"/")
+    return worker.decode(), int(partition)
+
+
+@lru_cache(maxsize=4_096)
+def _parse_version(text: bytes) -> Version:
+    epoch, attempt, sequence = text.split(b"/")
+    return Version(int(epoch), int(attempt), int(sequence))

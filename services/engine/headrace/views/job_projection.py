@@ -26,6 +26,7 @@ from headrace.views.job_rows import STATUS_NUMBERS, JobRow, Origin, job_key, row
 from headrace.views.job_table import Fact, write_facts
 
 _QUEUED = STATUS_NUMBERS[JobStatus.QUEUED]
+_NO_SNAPSHOT = (LEASE_PREFIX, CHECKPOINT_PREFIX)
 _check_record = plain_validator(JobRecord)
 
 
@@ -85,12 +86,12 @@ class JobProjection:
         for record in records:
             key = record.key or b""
             try:
-                if key.startswith(LEASE_PREFIX):
-                    self._take_lease(record, key)
-                elif not key.startswith(CHECKPOINT_PREFIX):
+                if not key.startswith(_NO_SNAPSHOT):
                     fact = self._snapshot(record, key)
                     if fact is not None:
                         yield fact
+                elif key.startswith(LEASE_PREFIX):
+                    self._take_lease(record, key)
             except _UNUSABLE as error:
                 self.undecodable.add("damaged job-state", record, _told(error))
 

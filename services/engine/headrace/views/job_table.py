@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 from headrace.core.ownership import Version, supersedes
@@ -13,10 +14,10 @@ Fact = tuple[JobKey, JobRow | None]
 """What a record tells of a job: a valid snapshot; that it was accepted, as a row of version `ACCEPTED`; or None: a tombstone."""
 
 _LOOKED_UP_AT_ONCE: Final = 500
-_INSERT: Final = (
-    "INSERT INTO jobs (id, status, created, epoch, attempt, sequence, source_key, source_offset, tenant_key, worker_key,"
-    " user_key, conversation_key, body, arguments, details) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+_INSERT: Final = f"INSERT INTO jobs ({', '.join(JobRow._fields)}) VALUES ({', '.join('?' * len(JobRow._fields))})"
+# With each step of a statement another thread may run, and have the interpreter for a while: a step writes many rows.
+_INSERTED_AT_ONCE: Final = 50
+_INSERT_MANY: Final = _INSERT + f", ({', '.join('?' * len(JobRow._fields))})" * (_INSERTED_AT_ONCE - 1)
 # A column that is named makes SQLite rewrite the entries of every index that has it: what stays the same is not named.
 _PLAIN: Final = (
     "epoch = ?, attempt = ?, sequence = ?, source_key = ?, source_offset = ?, body = ?, details = ?,"
@@ -112,8 +113,9 @@ def _as_indexed(created: int, tenant: int, worker: int, user: int | None, conver
 
 def _write(connection: sqlite3.Connection, changes: Iterable[_Change]) -> None:
     statements: dict[str, list[tuple[object, ...]]] = {
-        statement: [] for statement in (_DELETE, _INSERT, _UPDATE, _MOVE, _REPLACE, _ADD_ARGUMENTS)
+        statement: [] for statement in (_DELETE, _UPDATE, _MOVE, _REPLACE, _ADD_ARGUMENTS)
     }
+    inserted: list[JobRow] = []
     for change in changes:
         row, before = change.row, change.before
         if change.removed is not None:
@@ -123,7 +125,7 @@ def _write(connection: sqlite3.Connection, changes: Iterable[_Change]) -> None:
                 statements[_ADD_ARGUMENTS].append((change.arguments, change.place))
             continue
         if before is None:
-            statements[_INSERT].append(row if row.arguments is change.arguments else row._replace(arguments=change.arguments))
+            inserted.append(row if row.arguments is change.arguments else row._replace(arguments=change.arguments))
             continue
         plain = (*row.version, row.source_key, row.source_offset, row.body, row.details, change.arguments)
         indexed = (row.created, row.tenant_key, row.worker_key, row.user_key, row.conversation_key)
@@ -136,6 +138,14 @@ def _write(connection: sqlite3.Connection, changes: Iterable[_Change]) -> None:
     for statement, values in statements.items():
         if values:
             connection.executemany(statement, values)
+    _insert(connection, inserted)
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[JobRow]) -> None:
+    rest = len(rows) % _INSERTED_AT_ONCE
+    for start in range(0, len(rows) - rest, _INSERTED_AT_ONCE):
+        connection.execute(_INSERT_MANY, tuple(chain.from_iterable(rows[start : start + _INSERTED_AT_ONCE])))
+    connection.executemany(_INSERT, rows[len(rows) - rest :])
 
 
 def sweep(connection: sqlite3.Connection, worker: str, watermarks: Mapping[int, int]) -> int:
