@@ -264,7 +264,7 @@ async def _read_bare(stage: _Stage, records: int) -> float:
 
 
 async def _measure(stage: _Stage, path: Path, records: int) -> tuple[float, dict[str, list[float]], int]:
-    """Fills a new view and pages through it; returns records per second, milliseconds a page by filter, and the file's bytes."""
+    """Fills a new view and pages through it; returns records per second, milliseconds a page by filter, and the bytes of it."""
     workers = WorkerDirectory(stage.log, stage.topics)
     view = JobView(stage.log, stage.topics, workers, path)
     await workers.start()
@@ -275,12 +275,17 @@ async def _measure(stage: _Stage, path: Path, records: int) -> tuple[float, dict
             await view.wait_caught_up(_PATIENCE_SECONDS)
             seconds = time.perf_counter() - began
             pages = {name: await _page_times(view, wanted) for name, wanted in _FILTERS.items()}
-            size = (await asyncio.to_thread(path.stat)).st_size
+            size = await asyncio.to_thread(_bytes_of, path)
         finally:
             await view.stop()
     finally:
         await workers.stop()
     return records / seconds, pages, size
+
+
+def _bytes_of(path: Path) -> int:
+    """The size of a view that is open: of its file, and of what is still beside it in the write-ahead log."""
+    return sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.exists())
 
 
 _USERS: Final = [f"user-{number}" for number in (1, 2, 3, 7, 40, 1_000)]

@@ -6,8 +6,8 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -15,15 +15,17 @@ import orjson
 from headrace.core.identifiers import fresh_id
 from headrace.core.timestamps import format_timestamp
 from headrace.core.topics import Topics
+from headrace.errors import BrokerError
 from headrace.kafka.log import KafkaLog
 from headrace.models import SCHEMA_VERSION
-from headrace.ports import Acknowledged, NewRecord, Outcome, TopicPartition
+from headrace.ports import AppendFailed, LogWriter, NewRecord, Outcome, TopicPartition
 from headrace.settings import Settings
 from headrace.worker import AbstractWorker, JobContext
 
 PARTITIONS = 8
 ARGUMENT_BYTES = 200
 _SUBMITTED_AT_ONCE = 500
+_PATIENCE_SECONDS = 120.0
 
 
 class NoOp(AbstractWorker[dict[str, Any]]):
@@ -61,30 +63,45 @@ class Workload:
         await self.log.create_topics([topics.jobs(NoOp.name, PARTITIONS)])
 
     async def fill(self, jobs: int) -> None:
-        """Writes `jobs` job records, spread evenly over the partitions, and waits until all are acknowledged."""
+        """Writes `jobs` job records, spread evenly over the partitions, and waits until all are acknowledged.
+
+        Raises:
+            BrokerError: a record was not written.
+            TimeoutError: the brokers did not acknowledge all of them within two minutes.
+        """
         writer = self.log.writer()
         await writer.start()
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._fill(writer, jobs)
+        finally:
+            await writer.stop(timeout=10)
+
+    async def _fill(self, writer: LogWriter, jobs: int) -> None:
         missing = jobs
-        settled = asyncio.Event()
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def done(count: int) -> Callable[[Outcome], None]:
-            def note(outcome: Outcome) -> None:
-                nonlocal missing
-                if isinstance(outcome, Acknowledged):
-                    missing -= count
-                if not missing:
-                    settled.set()
-
-            return note
+        def note(count: int, outcome: Outcome) -> None:
+            nonlocal missing
+            if settled.done():
+                return
+            if isinstance(outcome, AppendFailed):
+                settled.set_exception(BrokerError(f"The queue to be measured could not be filled: {outcome.reason}"))
+                return
+            missing -= count
+            if not missing:
+                settled.set_result(None)
 
         for first in range(0, jobs, _SUBMITTED_AT_ONCE):
             count = min(_SUBMITTED_AT_ONCE, jobs - first)
             records = [job_record() for _ in range(count)]
             target = TopicPartition(self.queue, first // _SUBMITTED_AT_ONCE % PARTITIONS)
-            writer.submit(target, records, done(count))
+            writer.submit(target, records, partial(note, count))
             await asyncio.sleep(0)
-        await asyncio.wait_for(settled.wait(), 120)
-        await writer.stop(timeout=10)
+            if settled.done():
+                break
+        if jobs:
+            await settled
 
     async def remove(self) -> None:
         """Deletes the namespace's topics, and closes the connection."""
