@@ -120,3 +120,22 @@ def test_the_held_out_conversation_is_of_the_size_of_the_others() -> None:
     assert len({fact.decision for fact in sample.facts if fact.final}) >= 10
     others = [total_tokens(load_sample(name).entries) for name in TUNED_ON]
     assert min(others) * 0.8 <= total_tokens(sample.entries) <= max(others) * 1.2
+
+
+class TestHeldOut:
+    """What is written down of the conversation on which nothing was tuned: the ratio is reached, most last decisions are lost."""
+
+    @pytest.fixture(scope="class")
+    def held_out(self) -> dict[str, Any]:
+        conversations: dict[str, dict[str, Any]] = measure_memory((HELD_OUT,))["conversations"]
+        return conversations[HELD_OUT]
+
+    def test_it_is_marked(self, held_out: dict[str, Any]) -> None:
+        assert held_out["held_out"]
+
+    def test_recall_is_half_again_as_good_as_the_best_simple_choice(self, held_out: dict[str, Any]) -> None:
+        assert held_out["recall"] >= LEAST_RATIO * held_out["baseline"]
+
+    def test_of_the_decisions_that_changed_no_more_are_lost_than_were(self, held_out: dict[str, Any]) -> None:
+        assert held_out["decisions"] == 19
+        assert held_out["decisions_survived"] >= 8
