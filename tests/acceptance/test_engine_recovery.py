@@ -13,12 +13,13 @@ from headrace import AbstractWorker, BrokerUnreachable, Client, JobContext, Sett
 from headrace.broker import LocalBrokerOptions, start_local_broker
 from headrace.codec import encode
 from headrace.core.ownership import Version
+from headrace.core.lease import LeaseTiming
 from headrace.core.partitions import state_partition
 from headrace.core.records import lease_key, source_header, status_header, version_header
 from headrace.core.recovery import PartitionRecovery
 from headrace.core.topics import JOB_STATE_PARTITIONS, Topics
 from headrace.engine.partition import OwnedPartition
-from headrace.engine.takeover import Takeover
+from headrace.engine.takeover import Claimant, Takeover
 from headrace.kafka.log import KafkaLog
 from headrace.models import ClaimRecord
 from headrace.ports import NewRecord, TopicPartition
@@ -141,8 +142,9 @@ async def test_of_racing_claims_one_at_a_time_holds_and_later_records_of_the_oth
     async def take(instance: str) -> None:
         reader = log.reader()
         await reader.start()
-        takeover = Takeover(reader, writer, topics.job_state.name, instance, won.append, lambda _: None)
-        await takeover.run([candidate()])
+        # A term so short that the others wait for it: nobody renews, and nobody releases.
+        claimant = Claimant(reader, writer, topics.job_state.name, instance, system_clock, LeaseTiming(1.0), by_log_time=False)
+        await Takeover(claimant, won.append, {}).run([candidate()])
         await reader.stop()
 
     await asyncio.gather(*(take(f"instance-{number}") for number in range(8)))

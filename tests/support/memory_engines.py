@@ -12,10 +12,12 @@ from typing import Any
 import orjson
 
 from headrace import AbstractWorker, JobContext, WorkerEngine
+from headrace.core.lease import Moment
 from headrace.core.ownership import PartitionLedger, Version, supersedes
 from headrace.core.partitions import state_partition
 from headrace.core.records import parse_lease_key, parse_snapshot_headers
 from headrace.core.topics import JOB_STATE_PARTITIONS, Topics
+from headrace.leases import take_lease
 from headrace.ports import NewRecord, TopicPartition
 from headrace.settings import Settings, load_settings
 from headrace.testing import InMemoryCluster, InMemoryLog, StoredRecord
@@ -86,14 +88,14 @@ class Bench:
     def __init__(self, folder: Path, **engine: Any) -> None:
         self.cluster = InMemoryCluster(now=_wall_clock)
         self.settings: Settings = load_settings(namespace=TOPICS.namespace, data_directory=folder)
-        given = {"partitions": 1, "grace_seconds": 0.0, **engine}
+        given = {"partitions": 1, "grace_seconds": 0.0, "lease_seconds": 7_200.0, **engine}
         self.settings = self.settings.model_copy(update={"engine": self.settings.engine.model_copy(update=given)})
         self._numbers = itertools.count(1)
 
     @asynccontextmanager
     async def engine(self, worker: GatedWorker, log: InMemoryLog | None = None) -> AsyncIterator[WorkerEngine]:
         """An engine that has taken its partitions over; of a group of several, some of them."""
-        engine = WorkerEngine(self.settings, log=log or InMemoryLog(self.cluster))
+        engine = WorkerEngine(self.settings, log=log or InMemoryLog(self.cluster), clock=_clock)
         engine.register_worker(worker)
         await engine.start()
         try:
@@ -158,9 +160,8 @@ class Bench:
         found: dict[str, Any] | None = None
         version = Version(-1, 0, 0)
         for record in self.cluster.records(self.state(partition)):
-            if _claims(record, partition):
-                claim = orjson.loads(record.value or b"")
-                ledger.claim(record.offset, claim["previous"], claim["instanceId"])
+            if _is_lease(record, partition):
+                take_lease(ledger, record)
             elif record.key == job_id.encode() and (headers := parse_snapshot_headers(record.headers)) is not None:
                 void = ledger.is_void(headers.version.epoch)
                 if not void and (found is None or supersedes(headers.version, version, found["status"])):
@@ -170,6 +171,11 @@ class Bench:
     def has_completed(self, *job_ids: str, partition: int = 0) -> bool:
         states = [self.state_of(job_id, partition) for job_id in job_ids]
         return all(state is not None and state["status"] == "completed" for state in states)
+
+
+def _is_lease(record: StoredRecord, partition: int) -> bool:
+    key = parse_lease_key(record.key or b"")
+    return key is not None and key.partition == partition
 
 
 def _claims(record: StoredRecord, partition: int) -> bool:
@@ -186,3 +192,8 @@ async def passing(seconds: float) -> None:
 
 def _wall_clock() -> int:
     return _WALL_CLOCK_START + int(asyncio.get_running_loop().time() * 1000)
+
+
+def _clock() -> Moment:
+    now = asyncio.get_running_loop().time()
+    return Moment(now, now)

@@ -195,3 +195,9 @@ class RecordUndecodable(HeadraceError):
     """A record's bytes are not what its topic promises."""
 
     code = "record_undecodable"
+
+
+class LeaseLost(HeadraceError):
+    """An instance holds a job partition no longer; another may run its jobs."""
+
+    code = "lease_lost"

@@ -141,6 +141,34 @@ class ClaimRecord(WireModel):
     partition: int
     instance_id: str
     previous: int = Field(description="Offset of the last lease record of the partition that the writer saw; -1 for none.")
+    term_seconds: float = Field(
+        25.0, gt=0, description="How long the lease holds, from before this was sent."
+    )
+
+
+class RenewalRecord(WireModel):
+    """A record of `job-state` with the key of its claim: the holder of a job partition goes on holding it."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    kind: Literal["renewal"] = "renewal"
+    worker_name: WorkerName
+    partition: int
+    instance_id: str
+    epoch: int = Field(description="Offset of the claim that is renewed.")
+    previous: int = Field(description="Offset of the lease record that the holder wrote before.")
+    term_seconds: float = Field(gt=0, description="How long the lease holds from before this was sent.")
+
+
+class ReleaseRecord(WireModel):
+    """A record of `job-state` with the key of its claim: no attempt of the partition runs any more, anybody may claim it."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    kind: Literal["release"] = "release"
+    worker_name: WorkerName
+    partition: int
+    instance_id: str
+    epoch: int = Field(description="Offset of the claim that ends.")
+    reason: Literal["handed-over", "stopped", "died"]
 
 
 NumberText = Annotated[
@@ -365,6 +393,8 @@ RECORDS: Final[tuple[type[WireModel], ...]] = (
     JobRecord,
     Job,
     ClaimRecord,
+    RenewalRecord,
+    ReleaseRecord,
     DeadLetterHeaders,
     WorkerDefinition,
     InstanceRecord,

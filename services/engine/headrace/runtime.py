@@ -10,9 +10,12 @@ import os
 import platform
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
+
+from headrace.core.lease import Moment
 
 ResultT = TypeVar("ResultT")
 
@@ -126,3 +129,9 @@ def _loop_factory() -> Any:
     except ImportError:
         return None
     return uvloop.new_event_loop
+
+
+def system_clock() -> Moment:
+    """The clocks by which leases are held. On Linux the steady one counts on while the machine is suspended."""
+    steady = time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+    return Moment(steady, time.time())

@@ -120,6 +120,15 @@ class EngineSettings(SettingsGroup):
     )
     grace_seconds: float = Field(30.0, ge=0, description="How long running jobs may go on after SIGTERM.")
     commit_interval_seconds: float = Field(1.0, gt=0, description="How often finished offsets are committed.")
+    lease_seconds: float = Field(
+        25.0,
+        ge=2,
+        description="How long a job partition is kept without renewing its lease, which is done eight times as often."
+        " Another engine waits for somewhat longer after a crash.",
+    )
+    lease_by_log_time: bool = Field(
+        True, description="Whether a lease is over, too, when it is old by the brokers' clocks, which may differ by 10 s."
+    )
     session_timeout_seconds: float = Field(45.0, ge=6, description="Silence after which the group takes an engine for dead.")
     heartbeat_interval_seconds: float = Field(1.0, gt=0, description="How often an engine tells its group that it lives.")
     presence_interval_seconds: float = Field(5.0, gt=0, description="How often an engine says in `workers` how it is doing.")

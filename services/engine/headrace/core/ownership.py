@@ -34,19 +34,25 @@ ACCEPTED = Version(NO_OFFSET, 0, 0)
 
 @dataclass(slots=True)
 class PartitionLedger:
-    """The claims of one job partition, as far as they were read.
+    """The lease records of one job partition, as far as they were read.
 
     Attributes:
         epoch: offset of the newest valid claim; -1 before the first.
-        last_lease: offset of the newest valid lease record; what a new claim names as its `previous`.
+        last_lease: offset of the newest valid claim or renewal; what a new claim names as its `previous`.
         holder: the instance that wrote the newest valid claim.
+        held_at: time of the newest valid claim or renewal, in milliseconds, as the broker wrote it down.
+        term_seconds: how long the holder keeps the lease without renewing it.
+        released: whether the holder gave the lease back.
     """
 
     epoch: int = NO_OFFSET
     last_lease: int = NO_OFFSET
     holder: str | None = None
+    held_at: int = 0
+    term_seconds: float = 0.0
+    released: bool = False
 
-    def claim(self, offset: int, previous: int, instance_id: str) -> bool:
+    def claim(self, offset: int, previous: int, instance_id: str, *, at: int = 0, term_seconds: float = 0.0) -> bool:
         """Takes in a claim, and tells whether it is valid.
 
         It is void if a valid lease record stands between `previous` and itself: its writer did not know of it (rule C2, a
@@ -55,7 +61,27 @@ class PartitionLedger:
         if self.last_lease > previous:
             return False
         self.epoch = self.last_lease = offset
-        self.holder = instance_id
+        self.holder, self.held_at, self.term_seconds = instance_id, at, term_seconds
+        self.released = False
+        return True
+
+    def renewal(self, offset: int, epoch: int, instance_id: str, *, at: int = 0, term_seconds: float = 0.0) -> bool:
+        """Takes in a renewal, and tells whether it is valid: one of an epoch that was superseded, or released, is void.
+
+        Only who has read back a valid claim renews it. So a renewal speaks for its claim where compaction took that away.
+        """
+        if epoch < self.epoch or (epoch == self.epoch and self.released):
+            return False
+        self.epoch, self.last_lease = epoch, offset
+        self.holder, self.held_at, self.term_seconds = instance_id, at, term_seconds
+        self.released = False
+        return True
+
+    def release(self, epoch: int, instance_id: str) -> bool:
+        """Takes in a release, and tells whether it is valid: it is void once the epoch was superseded."""
+        if epoch < self.epoch:
+            return False
+        self.epoch, self.holder, self.released = epoch, instance_id, True
         return True
 
     def is_void(self, epoch: int) -> bool:

@@ -18,7 +18,7 @@ from headrace.engine.attempts import Attempts
 from headrace.engine.journal import Journal
 from headrace.engine.outcome import describe_error, encode_result
 from headrace.engine.partition import OwnedPartition, Phase, Statistics, Work
-from headrace.errors import BrokerUnreachable, JobFailed
+from headrace.errors import BrokerUnreachable, JobFailed, LeaseLost
 from headrace.ports import LogWriter
 from headrace.worker import AbstractWorker, JobContext, JobServices
 
@@ -53,6 +53,7 @@ class Dispatcher:
         self._overridden = type(worker).process_job is not AbstractWorker.process_job
         self._services = services
         self._lanes: Lanes[Work] = Lanes(slots)
+        self._claim_lost = claim_lost
         self._journal = Journal(*journal, self._acknowledged, claim_lost)
         self._scheduled = False
         self._open = True
@@ -64,6 +65,11 @@ class Dispatcher:
         self._clock = (0, "")
         self.progressed = asyncio.Event()
         self.statistics = Statistics()
+
+    @property
+    def worker_name(self) -> str:
+        """Name of the worker whose jobs it runs."""
+        return self._worker.name
 
     @property
     def waiting(self) -> int:
@@ -104,6 +110,23 @@ class Dispatcher:
         for work in held:
             self._run(work)
         self._schedule()
+
+    def hand_over(self, partition: OwnedPartition) -> None:
+        """Starts nothing more of a partition, and interrupts what runs. It is vacated when nothing of it is left in hand."""
+        self._lanes.drop(lambda work: work.partition is partition)
+        acknowledged = [work for work in self._held if work.partition is partition]
+        self._held = [work for work in self._held if work.partition is not partition]
+        partition.leaving = True
+        for work in list(partition.works.values()):
+            if work.phase is Phase.RUNNING:
+                self._stop(work)
+            elif work.phase is Phase.RESTING:
+                self._lanes.leave_lane(work)
+            if work.phase is Phase.WAITING or work.phase is Phase.RESTING:
+                partition.leave_to_others(work)
+        for work in acknowledged:
+            self._never_ran(work)
+        partition.leave()
 
     def drop(self, partition: OwnedPartition) -> list[asyncio.Task[Any]]:
         """Forgets a partition that is lost, and stops its attempts: returns those that are being stopped."""
@@ -171,20 +194,31 @@ class Dispatcher:
             self._journal.write(work, snapshots.running(work.state, work.partition.writer, now))
 
     def _acknowledged(self, works: list[Work]) -> None:
+        checked: OwnedPartition | None = None
         for work in works:
-            if not work.partition.live:
+            partition = work.partition
+            if partition is not checked:
+                # Rules H2 and F3: what is acknowledged after the lease counts for nothing, and starts nothing.
+                checked = partition
+                if partition.live and not partition.is_held():
+                    self._claim_lost(partition, LeaseLost("its lease was not renewed in time"))
+            if not partition.live:
                 continue
             if work.phase is Phase.STARTING:
                 self._run(work)
             elif work.phase is Phase.ENDING:
                 self._ended(work)
-            elif not self._draining:
+            elif self._draining or partition.leaving:
+                self._lanes.leave_lane(work)
+                partition.leave_to_others(work)
+            else:
+                work.phase = Phase.RESTING
                 asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._start_again, work)
         self.statistics.last_ended_at = time.perf_counter()
         self.progressed.set()
 
     def _run(self, work: Work) -> None:
-        if self._draining:
+        if self._draining or work.partition.leaving:
             self._never_ran(work)
             return
         if not self._open:
@@ -222,7 +256,7 @@ class Dispatcher:
         self._over(work, result, error)
 
     def _never_ran(self, work: Work) -> None:
-        """The start was acknowledged when the engine had begun to stop: the attempt is over before it began."""
+        """The start was acknowledged when nothing was to start any more: the attempt is over before it began."""
         self._lanes.free_slot()
         self._interrupt(work)
 
@@ -259,7 +293,7 @@ class Dispatcher:
 
     def _start_again(self, work: Work) -> None:
         """What a broker that was away has interrupted runs again, here and before the others of its key."""
-        if work.partition.live and not self._draining:
+        if work.phase is Phase.RESTING and work.partition.live and not work.partition.leaving and not self._draining:
             work.phase = Phase.WAITING
             self._lanes.put_back(work)
             self._schedule()

@@ -16,6 +16,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from headrace.broker.discovery import settings_of_this_folder
 from headrace.client import Client
 from headrace.core.identifiers import fresh_id
+from headrace.core.lease import Moment
 from headrace.engine.group import Environment, WorkerGroup
 from headrace.engine.partition import Statistics
 from headrace.engine.presence import Presence
@@ -24,7 +25,7 @@ from headrace.kafka.log import KafkaLog
 from headrace.memory import BoundMemory, StoreOptions, TopicMemoryStore
 from headrace.models import CallContext, Job
 from headrace.ports import Log
-from headrace.runtime import StopRequested, StopSignals
+from headrace.runtime import StopRequested, StopSignals, system_clock
 from headrace.settings import Settings, load_settings
 from headrace.submission import Arguments
 from headrace.worker import AbstractWorker, JobServices
@@ -60,10 +61,14 @@ class WorkerEngine:
     Args:
         settings: from the environment when left out, with the broker that runs for this folder if it names none.
         log: a cluster that is in use already; it stays open when the engine stops.
+        clock: the clocks by which it holds leases.
     """
 
-    def __init__(self, settings: Settings | None = None, *, log: Log | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, log: Log | None = None, clock: Callable[[], Moment] = system_clock
+    ) -> None:
         self.settings = settings or (load_settings() if log else settings_of_this_folder())
+        self._clock = clock
         self._owns_log = log is None
         self._log = log or KafkaLog(self.settings)
         self._client = Client(self.settings, log=self._log)
@@ -158,7 +163,9 @@ class WorkerEngine:
         executor = ThreadPoolExecutor(slots, thread_name_prefix=f"headrace-{worker.name}")
         self._executors.append(executor)
         services = JobServices(now=_now, memory=self._memory_for, executor=executor)
-        return Environment(self._log, self.topics, self.settings.engine, self.instance_id, self._writer, services, self._crashed)
+        return Environment(
+            self._log, self.topics, self.settings.engine, self.instance_id, self._writer, services, self._clock, self._crashed
+        )
 
     def _memory_for(self, job: Job) -> BoundMemory:
         return BoundMemory(self._memory, job.tenant, job.id)

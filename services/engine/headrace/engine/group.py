@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from headrace.core.lease import LeaseTiming, Moment
 from headrace.core.partitions import state_partition
 from headrace.core.recovery import PartitionRecovery
 from headrace.core.topics import Topics
 from headrace.engine.admission import NotAdmitted, admit
 from headrace.engine.dead_letters import DeadLetters
 from headrace.engine.dispatcher import Dispatcher
+from headrace.engine.holdings import Holdings, Surroundings
 from headrace.engine.intake import Intake, Room
 from headrace.engine.partition import OwnedPartition, Phase, Work
-from headrace.engine.takeover import Takeover
+from headrace.engine.takeover import Claimant
 from headrace.errors import HeadraceError
 from headrace.ports import Acknowledged, GroupListener, Log, LogWriter, Outcome, Record, TopicPartition
 from headrace.settings import EngineSettings
@@ -26,8 +28,9 @@ from headrace.worker import AbstractWorker, JobServices
 
 _logger = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 1.0
 _COMMIT_SECONDS = 5.0
+_PROBE_SECONDS = 5.0
+_UNCOMMITTED_SECONDS = 40.0
 _STOP_SECONDS = 5.0
 
 
@@ -45,6 +48,7 @@ class Environment:
     instance_id: str
     writer: LogWriter
     services: JobServices
+    clock: Callable[[], Moment]
     crashed: Callable[[BaseException], None]
 
 
@@ -69,25 +73,38 @@ class WorkerGroup:
             topics.jobs_name(worker.name), topics.group(worker.name), GroupListener(self._assigned, self._revoked)
         )
         self._reader = environment.log.reader()
-        self._ready: dict[TopicPartition, OwnedPartition] = {}
-        self._held: dict[TopicPartition, OwnedPartition] = {}
-        self._wanted: frozenset[TopicPartition] = frozenset()
+        self._holdings = self._make_holdings()
         # Few enough that they stay near to the processor, and as many as may run even if all are of one partition.
         room = Room(max(settings.buffer_per_partition, slots), settings.buffer_bytes_per_partition)
-        self._intake = Intake(self._consumer, self._ready, self._take, room, self.dispatcher.progressed)
-        self._takeover: asyncio.Task[None] | None = None
-        self._ending: dict[asyncio.Task[Any], TopicPartition] = {}
+        self._intake = Intake(self._consumer, self._holdings.ready, self._take, room, self.dispatcher.progressed)
         self._tasks: list[asyncio.Task[None]] = []
+        self._committed_at = 0.0
+
+    def _make_holdings(self) -> Holdings:
+        environment = self._environment
+        settings = environment.settings
+        claimant = Claimant(
+            self._reader,
+            environment.writer,
+            self._state_topic,
+            environment.instance_id,
+            environment.clock,
+            LeaseTiming(settings.lease_seconds),
+            settings.lease_by_log_time,
+        )
+        surroundings = Surroundings(self._fresh, self._available, self._unavailable, environment.crashed)
+        return Holdings(claimant, self.dispatcher, surroundings)
 
     @property
     def ready(self) -> Collection[TopicPartition]:
         """The partitions whose jobs this instance runs now."""
-        return self._ready.keys()
+        return self._holdings.ready.keys()
 
     async def start(self) -> None:
         """Joins the group, and begins to fetch."""
         await self._reader.start()
         await self._consumer.start()
+        self._holdings.start()
         self._tasks = [
             asyncio.create_task(self._intake.run(), name=f"intake-{self.worker.name}"),
             asyncio.create_task(self._commit_now_and_then(), name=f"commit-{self.worker.name}"),
@@ -106,11 +123,9 @@ class WorkerGroup:
         return drained
 
     async def stop(self) -> None:
-        """Leaves the group. Nothing is written or taken over from now on, whatever still ends in a thread."""
-        self._wanted = frozenset()
-        for partition in self._held.values():
-            partition.live = False
-        await self._end([*self._tasks, *([self._takeover] if self._takeover else [])])
+        """Gives back what nothing runs of, and leaves the group. Nothing is written from now on, whatever ends in a thread."""
+        await self._holdings.stop()
+        await self._end(self._tasks)
         self._tasks = []
         await self._consumer.stop(timeout=_STOP_SECONDS)
         await self._reader.stop()
@@ -161,97 +176,45 @@ class WorkerGroup:
 
     async def _revoked(self, _: Collection[TopicPartition]) -> None:
         """An eager rebalance takes every partition away; most come straight back, so work in flight goes on."""
-        self.dispatcher.suspend()
-        if self._takeover is not None:
-            self._takeover.cancel()
-        self._wanted = frozenset()
+        self._holdings.revoked()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._commit(), _COMMIT_SECONDS)
-        self._ready.clear()
+        self._holdings.put_aside()
         self._intake.forget()
 
     def _assigned(self, sources: Collection[TopicPartition]) -> None:
-        self._wanted = frozenset(sources)
-        self._ready.clear()
         self._intake.forget()
-        for source in self._held.keys() - self._wanted:
-            self._drop(self._held[source])
-        self._begin_takeover()
-
-    def _drop(self, partition: OwnedPartition) -> None:
-        self._held.pop(partition.source, None)
-        self._ready.pop(partition.source, None)
-        for task in self.dispatcher.drop(partition):
-            self._ending[task] = partition.source
-            task.add_done_callback(self._ending.pop)
+        self._committed_at = asyncio.get_running_loop().time()
+        self._holdings.assigned(sources)
 
     def _claim_lost(self, partition: OwnedPartition, reason: Exception) -> None:
-        """Nothing more may be written under this claim (rule H6): what was in hand is read again, under a new one."""
-        if not partition.live:
-            return
-        _logger.warning("the claim of %s/%d ends: %s", partition.source.topic, partition.source.partition, reason)
-        self._drop(partition)
-        if partition.source in self._wanted:
-            self._consumer.pause([partition.source])
-            self._begin_takeover()
+        self._holdings.claim_lost(partition, reason)
 
-    def _begin_takeover(self) -> None:
-        previous = self._takeover
-        if previous is not None:
-            previous.cancel()
-        self._takeover = asyncio.create_task(self._take_over(previous), name=f"takeover-{self.worker.name}")
-        self._takeover.add_done_callback(self._note_crash)
+    def _available(self, partition: OwnedPartition) -> None:
+        self._consumer.seek(partition.source, partition.next_offset)
+        self._consumer.resume([partition.source])
 
-    async def _take_over(self, previous: asyncio.Task[None] | None) -> None:
-        """Takes over what is wanted and not ready; what was held before first, since its work goes on."""
-        if previous is not None:
-            await asyncio.gather(previous, return_exceptions=True)
-        while missing := self._wanted - self._ready.keys():
-            try:
-                await self._run_takeover([self._held[source] for source in missing if source in self._held])
-                self.dispatcher.resume()
-                # An attempt of a partition that was lost may still be stopping here: it must not meet its successor.
-                ending = {task for task, source in self._ending.items() if source in missing}
-                busy = {self._ending[task] for task in ending}
-                await self._run_takeover(await self._fresh(missing - self._held.keys() - busy))
-                if ending:
-                    await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
-            except (HeadraceError, TimeoutError) as error:
-                _logger.warning("taking over partitions of %s failed, and is tried again: %s", self.worker.name, error)
-                await asyncio.sleep(_RETRY_SECONDS)
-        self.dispatcher.resume()
-
-    async def _run_takeover(self, partitions: list[OwnedPartition]) -> None:
-        if partitions:
-            environment = self._environment
-            takeover = Takeover(
-                self._reader, environment.writer, self._state_topic, environment.instance_id, self._is_ready, self._drop
-            )
-            await takeover.run(partitions)
+    def _unavailable(self, source: TopicPartition) -> None:
+        self._consumer.pause([source])
 
     async def _fresh(self, sources: Collection[TopicPartition]) -> list[OwnedPartition]:
         if not sources:
             return []
         committed = await self._consumer.committed(sources)
         starts = await self._reader.start_offsets(sources)
+        ends = await self._reader.end_offsets(sources)
         count = await self._environment.log.partition_count(self._state_topic)
         name = self.worker.name
-        return [
-            OwnedPartition(
-                source=source,
-                state_partition=state_partition(name, source.partition, count),
-                recovery=PartitionRecovery(name, source.partition, max(committed.get(source) or 0, starts[source])),
-            )
-            for source in sources
-        ]
-
-    def _is_ready(self, partition: OwnedPartition) -> None:
-        source = partition.source
-        if source not in self._wanted:
-            return
-        self._held[source] = self._ready[source] = partition
-        self._consumer.seek(source, partition.next_offset)
-        self._consumer.resume([source])
+        made = []
+        for source in sources:
+            watermark = max(committed.get(source) or 0, starts[source])
+            if watermark > ends[source]:
+                # The queue was deleted and made anew: what was committed is of one that is gone.
+                watermark = starts[source]
+            recovery: PartitionRecovery[bytes] = PartitionRecovery(name, source.partition, watermark)
+            number = state_partition(name, source.partition, count)
+            made.append(OwnedPartition(source, number, recovery, clock=self._environment.clock))
+        return made
 
     # --- commits --------------------------------------------------------------------------------------------------------
 
@@ -261,20 +224,30 @@ class WorkerGroup:
             await self._commit()
 
     async def _commit(self) -> None:
-        """Commits the watermarks that rose: all that lies below them has ended, and its end is acknowledged."""
-        risen = {
+        """Commits the watermarks that rose: all that lies below them has ended, and its end is acknowledged.
+
+        Now and then all are committed, also when nothing rose: only the answer tells that this member is still in the group
+        (rule H4). One that the group has given up is not told, and would keep its partitions from their new owner for ever.
+        """
+        now = asyncio.get_running_loop().time()
+        probes = now - self._committed_at >= _PROBE_SECONDS
+        offsets = {
             source: partition.watermark.position
-            for source, partition in self._ready.items()
-            if partition.live and partition.watermark.position > partition.committed
+            for source, partition in self._holdings.ready.items()
+            if partition.is_held() and (probes or partition.watermark.position > partition.committed)
         }
-        if not risen:
+        if not offsets:
             return
         try:
-            committed = await self._consumer.commit(risen)
+            committed = await self._consumer.commit(offsets)
         except HeadraceError as error:
             _logger.warning("committing for %s failed, and is tried again: %s", self.worker.name, error)
-            return
+            committed = False
         if committed:
-            for source, position in risen.items():
-                if (partition := self._ready.get(source)) is not None:
+            self._committed_at = asyncio.get_running_loop().time()
+            for source, position in offsets.items():
+                if (partition := self._holdings.ready.get(source)) is not None:
                     partition.committed = position
+        elif now - self._committed_at >= _UNCOMMITTED_SECONDS:
+            _logger.warning("nothing could be committed for %s for a while: its partitions are given back", self.worker.name)
+            self._holdings.give_back()

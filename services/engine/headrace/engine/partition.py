@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
 from headrace.codec import decode_object
+from headrace.core.lease import HeldLease, LeaseTiming, Moment
 from headrace.core.recovery import Known, PartitionRecovery
 from headrace.core.snapshots import Snapshot, Writer
 from headrace.core.watermark import Watermark
@@ -24,6 +25,7 @@ class Phase(Enum):
     RUNNING = auto()
     ENDING = auto()
     INTERRUPTED = auto()
+    RESTING = auto()
 
 
 @dataclass(slots=True)
@@ -39,6 +41,10 @@ class Statistics:
     ended: int = 0
     first_fetched_at: float = 0.0
     last_ended_at: float = 0.0
+
+
+def _no_clock() -> Moment:
+    return Moment(0.0, 0.0)
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +65,11 @@ class OwnedPartition:
         begun: jobs that a former owner began and did not end, by offset.
         committed: the watermark as it was last committed.
         live: False once the partition, or its claim, is lost: nothing more may be written about it.
+        clock: by which its lease is held.
+        lease: how long it may be held without a renewal.
+        last_lease: offset of the lease record that was written last.
+        leaving: whether it is being handed over: nothing starts any more, and what runs is interrupted.
+        vacated: set when no job is in hand while it is `leaving`.
     """
 
     source: TopicPartition
@@ -74,10 +85,17 @@ class OwnedPartition:
     begun: dict[int, Known[bytes]] = field(default_factory=dict)
     committed: int = -1
     live: bool = False
+    clock: Callable[[], Moment] = _no_clock
+    lease: HeldLease = field(default_factory=lambda: HeldLease(LeaseTiming(), Moment(0, 0)))
+    last_lease: int = -1
+    leaving: bool = False
+    vacated: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def take_over(self, instance_id: str) -> None:
+    def take_over(self, instance_id: str, lease: HeldLease) -> None:
         """The claim is valid and everything before it is known: the partition is this instance's."""
         recovery = self.recovery
+        self.lease = lease
+        self.last_lease = recovery.ledger.last_lease
         self.writer = Writer(instance_id, recovery.ledger.epoch)
         self.watermark = Watermark(recovery.watermark)
         self.ended_before = recovery.finished()
@@ -86,6 +104,15 @@ class OwnedPartition:
         self.next_offset = self.watermark.position
         self.committed = recovery.watermark
         self.live = True
+
+    def is_held(self) -> bool:
+        """Whether attempts may start and go on under its lease, and acknowledgements count."""
+        return self.live and self.lease.is_held(self.clock())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an attempt runs, or a record of one is under way."""
+        return any(work.phase is not Phase.WAITING and work.phase is not Phase.RESTING for work in self.works.values())
 
     def hold(self, work: Work) -> None:
         """A job is in hand from now on; it may be so already."""
@@ -98,6 +125,22 @@ class OwnedPartition:
         if (work := self.works.pop(offset, None)) is not None:
             self.in_hand_bytes -= work.size
         self.watermark.finish(offset)
+        self._note_vacated()
+
+    def leave_to_others(self, work: Work) -> None:
+        """A job that has not ended is in hand no more: the next owner runs it."""
+        if self.works.pop(work.offset, None) is not None:
+            self.in_hand_bytes -= work.size
+        self._note_vacated()
+
+    def leave(self) -> None:
+        """The partition is being handed over."""
+        self.leaving = True
+        self._note_vacated()
+
+    def _note_vacated(self) -> None:
+        if self.leaving and not self.works:
+            self.vacated.set()
 
     def pass_to(self, record: Record) -> bool:
         """This record comes next. Tells whether its job is still to be done."""

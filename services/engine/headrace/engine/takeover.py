@@ -1,6 +1,6 @@
-"""How an instance takes over job partitions: it reads, claims, and reads up to its claim.
+"""How an instance takes over job partitions: it waits for the lease before it to end, claims, and reads up to its claim.
 
-The rules are C2 to C4 of the ownership protocol: a claim names the last lease record its writer saw, and is void if another
+The rules are C1 to C4 of the ownership protocol. A claim names the last lease record its writer saw, and is void if another
 stands between; the claimant reads up to its own claim, and only then knows everything that came before it.
 """
 
@@ -8,73 +8,131 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 
-from headrace.codec import decode, encode
+from headrace.codec import encode
+from headrace.core.lease import HeldLease, LeaseTiming, LeaseWatch, Moment
 from headrace.core.records import LEASE_PREFIX, SOURCE_HEADER, lease_key, parse_lease_key, parse_snapshot_headers
 from headrace.engine.partition import OwnedPartition
 from headrace.errors import RecordUndecodable
+from headrace.leases import take_lease
 from headrace.models import ClaimRecord
-from headrace.ports import LogReader, LogWriter, NewRecord, Record, TopicPartition
+from headrace.ports import Acknowledged, LogReader, LogWriter, NewRecord, Record, TopicPartition
 
 _logger = logging.getLogger(__name__)
 
 _FETCH_SECONDS = 0.1
-_CLAIM_SECONDS = 30.0
+_APPEND_SECONDS = 30.0
+_MOST_RECORDS = 2_000
+# As a rule a lease is released within a moment; what was not by then is looked at more closely, and now and then.
+_LOOK_SECONDS = 1.0
 
 
-@dataclass(slots=True)
-class _Candidate:
-    """A partition on its way: first `target` is the end of its state as it was found, then the offset after the claim."""
-
-    partition: OwnedPartition
-    source_prefix: bytes
-    target: int
-    claim: asyncio.Task[int] | None = None
-    claimed_at: int | None = None
-
-
-@dataclass(slots=True)
-class Takeover:
-    """Takes over job partitions of one worker. Cancelling `run` gives up those that are not ready yet.
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """Who claims, where, and by which clocks.
 
     Attributes:
         topic: name of `job-state`.
-        ready: called with each partition that has been taken over, as soon as it has.
-        lost: called with a partition that was held already, and that somebody else claimed meanwhile.
+        clock: the clocks by which a lease is held.
+        by_log_time: whether a lease is over, too, when the brokers' own times say so.
     """
 
     reader: LogReader
     writer: LogWriter
     topic: str
     instance_id: str
-    ready: Callable[[OwnedPartition], None]
-    lost: Callable[[OwnedPartition], None]
-    _by_state: dict[TopicPartition, list[_Candidate]] = field(default_factory=dict)
+    clock: Callable[[], Moment]
+    timing: LeaseTiming
+    by_log_time: bool
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A partition on its way.
+
+    Attributes:
+        target: the offset that is to be read up to before anything is decided.
+        asked_at: when that was the end of the log, by the loop's clock.
+        sent: just before the claim was sent.
+        append: the claim, or a look at the log's clock, on its way.
+        claimed_at: offset of the claim.
+        log_time: the log's time when `target` was written, if this instance wrote there.
+        look_at: when the log's end is asked for again.
+        looks: how often the lease was found to hold.
+    """
+
+    partition: OwnedPartition
+    source_prefix: bytes
+    target: int
+    asked_at: float
+    watch: LeaseWatch
+    sent: Moment | None = None
+    append: asyncio.Task[Acknowledged] | None = None
+    claiming: bool = False
+    claimed_at: int | None = None
+    log_time: int | None = None
+    look_at: float | None = None
+    looks: int = 0
+
+
+class Takeover:
+    """Takes over job partitions of one worker.
+
+    Args:
+        ready: called with each partition that has been taken over, as soon as it has.
+        watches: of the leases that are waited for, by job partition; they outlast a take-over that is wound up.
+    """
+
+    def __init__(
+        self,
+        claimant: Claimant,
+        ready: Callable[[OwnedPartition], None],
+        watches: MutableMapping[TopicPartition, LeaseWatch],
+    ) -> None:
+        self._claimant = claimant
+        self._ready = ready
+        self._watches = watches
+        self._winding_up = False
+        self._by_state: dict[TopicPartition, list[_Candidate]] = {}
+
+    def wind_up(self) -> None:
+        """Claims nothing more. What is claimed already is still read back, so that it can be used, or released."""
+        self._winding_up = True
 
     async def run(self, partitions: Sequence[OwnedPartition]) -> None:
-        """Takes the partitions over. One that is `live` already is kept if nobody claimed it since, else it is lost."""
-        states = {TopicPartition(self.topic, partition.state_partition) for partition in partitions}
+        """Takes the partitions over, each as soon as it can be had; returns when all are, or when it was wound up.
+
+        Cancelled, it may leave claims behind of which nobody knows here: others have to wait for their term.
+        """
+        topic, reader = self._claimant.topic, self._claimant.reader
+        states = {TopicPartition(topic, partition.state_partition) for partition in partitions}
         positions = {state: min(p.read_position for p in partitions if p.state_partition == state.partition) for state in states}
+        asked_at = _now()
         # Asked before the reading begins: later the answer would wait behind a fetch that waits for records.
-        ends = await self.reader.end_offsets(states)
-        await self.reader.assign(positions)
+        ends = await reader.end_offsets(states)
+        await reader.assign(positions)
         for partition in partitions:
-            state = TopicPartition(self.topic, partition.state_partition)
+            state = TopicPartition(topic, partition.state_partition)
             prefix = f"{partition.recovery.worker}/{partition.source.partition}/".encode()
-            self._by_state.setdefault(state, []).append(_Candidate(partition, prefix, ends[state]))
+            watch = self._watches.setdefault(partition.source, LeaseWatch())
+            self._by_state.setdefault(state, []).append(_Candidate(partition, prefix, ends[state], asked_at, watch))
         try:
-            await self._advance(await self.reader.positions())
+            await self._advance(await reader.positions())
             while self._by_state:
-                self._apply(await self.reader.fetch(timeout=_FETCH_SECONDS))
-                await self._advance(await self.reader.positions())
-            await self.reader.assign({})  # nobody is to wait behind its fetches
+                self._apply(await reader.fetch(timeout=_FETCH_SECONDS, maximum=_MOST_RECORDS))
+                await self._look_again()
+                await self._advance(await reader.positions())
+            await reader.assign({})  # nobody is to wait behind its fetches
         finally:
-            claims = [candidate.claim for candidate in self._candidates() if candidate.claim]
-            for claim in claims:
-                claim.cancel()
-            await asyncio.gather(*claims, return_exceptions=True)
+            await self._give_up()
+
+    async def _give_up(self) -> None:
+        appends = [candidate.append for candidate in self._candidates() if candidate.append]
+        for append in appends:
+            append.cancel()
+        await asyncio.gather(*appends, return_exceptions=True)
 
     def _candidates(self) -> list[_Candidate]:
         return [candidate for candidates in self._by_state.values() for candidate in candidates]
@@ -87,47 +145,104 @@ class Takeover:
                     if record.offset >= candidate.partition.read_position:
                         _fold(record, candidate)
 
+    async def _look_again(self) -> None:
+        """Asks for the log's end where a lease is waited for: only what was read up to it tells that nobody renewed it."""
+        now = _now()
+        due = [candidate for candidate in self._candidates() if candidate.look_at is not None and candidate.look_at <= now]
+        if not due:
+            return
+        topic = self._claimant.topic
+        ends = await self._claimant.reader.end_offsets({TopicPartition(topic, c.partition.state_partition) for c in due})
+        for candidate in due:
+            candidate.target = ends[TopicPartition(topic, candidate.partition.state_partition)]
+            candidate.asked_at, candidate.look_at = now, None
+
     async def _advance(self, positions: Mapping[TopicPartition, int]) -> None:
         for state, candidates in list(self._by_state.items()):
             position = positions.get(state, 0)
             for candidate in list(candidates):
                 candidate.partition.read_position = max(candidate.partition.read_position, position)
-                if await self._step(candidate, position):
+                if self._step(candidate, position):
                     candidates.remove(candidate)
             if not candidates:
                 del self._by_state[state]
 
-    async def _step(self, candidate: _Candidate, position: int) -> bool:
+    def _step(self, candidate: _Candidate, position: int) -> bool:
         """Moves one partition on as far as what was read allows; tells whether it is settled."""
-        partition = candidate.partition
-        if candidate.claim is not None and candidate.claim.done():
-            candidate.claimed_at = candidate.claim.result()
-            candidate.target = candidate.claimed_at + 1
-            candidate.claim = None
-        if candidate.claim is not None or position < candidate.target:
+        self._note_append(candidate)
+        if self._winding_up and candidate.append is None and candidate.claimed_at is None:
+            return True
+        ledger = candidate.partition.recovery.ledger
+        waits = candidate.look_at is not None and not ledger.released
+        if candidate.append is not None or position < candidate.target or waits:
             return False
-        ledger = partition.recovery.ledger
-        if partition.live:
-            (self.ready if ledger.epoch == partition.writer.epoch else self.lost)(partition)
-            return True
-        if candidate.claimed_at is not None and ledger.epoch == candidate.claimed_at:
-            partition.take_over(self.instance_id)
-            self.ready(partition)
-            return True
-        # Not claimed yet, or the claim was void because another came first: claim with what is known now.
-        candidate.claimed_at = None
-        candidate.claim = asyncio.create_task(self._claim(partition, ledger.last_lease))
+        if candidate.claimed_at is not None and candidate.sent is not None:
+            lease = HeldLease(self._claimant.timing, candidate.sent)
+            if ledger.epoch == candidate.claimed_at and lease.is_held(self._claimant.clock()):
+                candidate.partition.take_over(self._claimant.instance_id, lease)
+                self._watches.pop(candidate.partition.source, None)
+                self._ready(candidate.partition)
+                return True
+            # Void, since another came first; or read back too late, so that it has lapsed.
+            candidate.claimed_at = None
+            if self._winding_up:
+                return True
+        # What this instance itself held before ended in it: nobody starts there what has not been stopped.
+        own = ledger.holder == self._claimant.instance_id
+        if own or candidate.watch.is_over(ledger, candidate.asked_at, candidate.log_time):
+            self._claim(candidate, ledger.last_lease)
+        else:
+            self._wait(candidate)
         return False
 
-    async def _claim(self, partition: OwnedPartition, previous: int) -> int:
-        worker, number = partition.recovery.worker, partition.source.partition
-        record = ClaimRecord(worker_name=worker, partition=number, instance_id=self.instance_id, previous=previous)
-        acknowledged = await self.writer.append(
-            TopicPartition(self.topic, partition.state_partition),
-            NewRecord(lease_key(worker, number, self.instance_id), encode(record)),
-            timeout=_CLAIM_SECONDS,
+    def _note_append(self, candidate: _Candidate) -> None:
+        if candidate.append is None or not candidate.append.done():
+            return
+        written = candidate.append.result()
+        candidate.append = None
+        candidate.target = written.offset + 1
+        if candidate.claiming:
+            candidate.claimed_at = written.offset
+        else:
+            candidate.log_time = written.timestamp
+
+    def _wait(self, candidate: _Candidate) -> None:
+        """The lease holds still (rule C1): it is looked at again in a moment.
+
+        Once, what is written then tells the log's time: a lease whose last record is old by that is over at once, where this
+        process would have to watch it for half a minute.
+        """
+        candidate.log_time = None
+        candidate.looks += 1
+        if candidate.looks == 2 and self._claimant.by_log_time:
+            candidate.claiming = False
+            candidate.asked_at = _now()
+            candidate.append = asyncio.create_task(self._append(candidate.partition, None))
+            return
+        candidate.look_at = _now() + _LOOK_SECONDS
+
+    def _claim(self, candidate: _Candidate, previous: int) -> None:
+        partition = candidate.partition
+        candidate.look_at = None
+        candidate.sent = self._claimant.clock()
+        candidate.claiming = True
+        record = ClaimRecord(
+            worker_name=partition.recovery.worker,
+            partition=partition.source.partition,
+            instance_id=self._claimant.instance_id,
+            previous=previous,
+            term_seconds=self._claimant.timing.term,
         )
-        return acknowledged.offset
+        candidate.append = asyncio.create_task(self._append(partition, encode(record)))
+
+    async def _append(self, partition: OwnedPartition, value: bytes | None) -> Acknowledged:
+        key = lease_key(partition.recovery.worker, partition.source.partition, self._claimant.instance_id)
+        target = TopicPartition(self._claimant.topic, partition.state_partition)
+        return await self._claimant.writer.append(target, NewRecord(key, value), timeout=_APPEND_SECONDS)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _fold(record: Record, candidate: _Candidate) -> None:
@@ -136,17 +251,13 @@ def _fold(record: Record, candidate: _Candidate) -> None:
     key = record.key or b""
     if key.startswith(LEASE_PREFIX):
         lease = parse_lease_key(key)
-        if lease is None or lease.worker != recovery.worker or lease.partition != recovery.partition or record.value is None:
+        if lease is None or lease.worker != recovery.worker or lease.partition != recovery.partition:
             return
         try:
-            claim = decode(ClaimRecord, record.value)
+            take_lease(recovery.ledger, record)
         except RecordUndecodable as error:
-            _logger.warning("a claim in %s/%d at offset %d was skipped: %s", record.topic, record.partition, record.offset, error)
-            return
-        recovery.claim(record.offset, claim.previous, claim.instance_id)
+            _logger.warning("a lease in %s/%d at offset %d was skipped: %s", record.topic, record.partition, record.offset, error)
         return
-    if candidate.partition.live:
-        return  # held already: only a claim can be news
     for name, value in record.headers:
         if name == SOURCE_HEADER:
             if value.startswith(candidate.source_prefix) and (headers := parse_snapshot_headers(record.headers)):

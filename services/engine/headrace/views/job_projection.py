@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple
 
 from pydantic import ValidationError
 
-from headrace.codec import decode, decode_object, plain_validator
+from headrace.codec import decode_object, plain_validator
 from headrace.core.ownership import ACCEPTED, PartitionLedger
 from headrace.core.records import CHECKPOINT_PREFIX, LEASE_PREFIX, parse_lease_key, parse_snapshot_headers
 from headrace.core.snapshots import queued
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
 from headrace.errors import RecordUndecodable
-from headrace.models import ClaimRecord, Job, JobRecord
+from headrace.leases import take_lease
+from headrace.models import Job, JobRecord
 from headrace.ports import Record
 from headrace.views.database import Position, Positions, load_positions, store_positions
 from headrace.views.follower import Batch, LogReplaced, Undecodable
@@ -99,12 +99,8 @@ class JobProjection:
         lease = parse_lease_key(key)
         if lease is None:
             raise RecordUndecodable("its key is not that of a lease")
-        if record.value is None or decode_object(record.value).get("kind") != "claim":
-            return
-        claim = decode(ClaimRecord, record.value)
         about = (lease.worker, lease.partition)
-        ledger = self._ledgers.setdefault(about, PartitionLedger())
-        if ledger.claim(record.offset, claim.previous, claim.instance_id):
+        if take_lease(self._ledgers.setdefault(about, PartitionLedger()), record):
             self._changed.add(about)
 
     def _snapshot(self, record: Record, key: bytes) -> Fact | None:
@@ -143,9 +139,9 @@ class JobProjection:
         if self._positions is None:
             self._changed.clear()
             self._ledgers = {
-                (worker, partition): PartitionLedger(epoch, last_lease, holder)
-                for worker, partition, epoch, last_lease, holder in connection.execute(
-                    "SELECT worker, partition, epoch, last_lease, holder FROM ledgers"
+                (worker, partition): PartitionLedger(epoch, last_lease, holder, released=bool(released))
+                for worker, partition, epoch, last_lease, holder, released in connection.execute(
+                    "SELECT worker, partition, epoch, last_lease, holder, released FROM ledgers"
                 )
             }
             self._positions = load_positions(connection)
@@ -153,8 +149,11 @@ class JobProjection:
 
     def _store_ledgers(self, connection: sqlite3.Connection) -> None:
         connection.executemany(
-            "INSERT OR REPLACE INTO ledgers VALUES (?, ?, ?, ?, ?)",
-            [(*about, *astuple(self._ledgers[about])) for about in self._changed],
+            "INSERT OR REPLACE INTO ledgers VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (*about, ledger.epoch, ledger.last_lease, ledger.holder, ledger.released)
+                for about, ledger in ((about, self._ledgers[about]) for about in self._changed)
+            ],
         )
         self._changed.clear()
 

@@ -33,7 +33,7 @@ STATUS_NUMBERS: Final[Mapping[str, int]] = {status: number for number, status in
 # engine has written yet.
 SCHEMA: Final = Schema(
     name="jobs",
-    version=2,
+    version=3,
     # Tombstones stay in the log for a day: a view that slept for longer may have missed some.
     oldest_seconds=20 * 3600.0,
     statements=(
@@ -46,7 +46,7 @@ SCHEMA: Final = Schema(
         "CREATE INDEX jobs_by_tenant ON jobs (tenant_key, status, created, id)",
         "CREATE INDEX jobs_accepted ON jobs (source_key, source_offset) WHERE epoch < 0",
         "CREATE TABLE ledgers (worker TEXT, partition INTEGER, epoch INTEGER NOT NULL, last_lease INTEGER NOT NULL,"
-        " holder TEXT, PRIMARY KEY (worker, partition)) WITHOUT ROWID",
+        " holder TEXT, released INTEGER NOT NULL, PRIMARY KEY (worker, partition)) WITHOUT ROWID",
     ),
 )
 

@@ -1,0 +1,285 @@
+"""The job partitions that one worker has in this engine: claimed, kept, handed over, given back.
+
+Kafka's group says who should have a partition; the lease says who has it. The two are told apart here: a partition that a
+rebalance takes away and brings back keeps its claim and its work, and one that goes to another engine is released when nothing
+of it runs here any more (rules H1, H5, H6 and R1 of the ownership protocol).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from headrace.codec import encode
+from headrace.core.lease import LeaseWatch, Moment
+from headrace.core.records import lease_key
+from headrace.engine.dispatcher import Dispatcher
+from headrace.engine.partition import OwnedPartition
+from headrace.engine.takeover import Claimant, Takeover
+from headrace.errors import HeadraceError, LeaseLost
+from headrace.models import ReleaseRecord, RenewalRecord
+from headrace.ports import Acknowledged, NewRecord, Outcome, TopicPartition
+
+_logger = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 1.0
+_RELEASE_SECONDS = 5.0
+
+Reason = Literal["handed-over", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What holding partitions needs of the group around it.
+
+    Attributes:
+        fresh: makes what is known of partitions that are to be claimed.
+        available: called with a partition whose jobs may be taken in from now on.
+        unavailable: called with one of which nothing more may be taken in, for now or for good.
+        stuck: called when an attempt cannot be stopped though its lease is about to end: the process has to.
+    """
+
+    fresh: Callable[[Collection[TopicPartition]], Awaitable[list[OwnedPartition]]]
+    available: Callable[[OwnedPartition], None]
+    unavailable: Callable[[TopicPartition], None]
+    stuck: Callable[[BaseException], None]
+
+
+class Holdings:
+    """The partitions of one worker that this instance holds, or is to hold.
+
+    Attributes:
+        ready: those whose jobs are run now.
+    """
+
+    def __init__(self, claimant: Claimant, dispatcher: Dispatcher, surroundings: Surroundings) -> None:
+        self._claimant = claimant
+        self._dispatcher = dispatcher
+        self._surroundings = surroundings
+        self.ready: dict[TopicPartition, OwnedPartition] = {}
+        self._held: dict[TopicPartition, OwnedPartition] = {}
+        self._wanted: frozenset[TopicPartition] = frozenset()
+        self._takeover: asyncio.Task[None] | None = None
+        self._current: Takeover | None = None
+        self._watches: dict[TopicPartition, LeaseWatch] = {}
+        self._keeper: asyncio.Task[None] | None = None
+        self._leaving: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._renewing: set[OwnedPartition] = set()
+
+    @property
+    def held(self) -> Mapping[TopicPartition, OwnedPartition]:
+        """All that this instance has a claim on."""
+        return self._held
+
+    def start(self) -> None:
+        """Begins to renew what is held."""
+        self._keeper = self._watched(self._keep(), "leases")
+
+    async def stop(self) -> None:
+        """Takes over nothing more, and gives back what nothing runs of. Nothing is written of the partitions afterwards."""
+        self._wanted = frozenset()
+        if self._takeover is not None and self._current is not None:
+            self._current.wind_up()
+            await asyncio.wait({self._takeover}, timeout=_RELEASE_SECONDS)
+        tasks = [task for task in (self._takeover, self._keeper, *self._leaving.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        idle = [partition for partition in self._held.values() if partition.is_held() and not partition.is_busy]
+        for partition in self._held.values():
+            partition.live = partition in idle
+        await asyncio.gather(*(self._release(partition, "stopped") for partition in idle))
+        for partition in self._held.values():
+            partition.live = False
+        self._held.clear()
+        self.ready.clear()
+
+    # --- what the group says ------------------------------------------------------------------------------------------
+
+    def revoked(self) -> None:
+        """A rebalance has begun: nothing starts, what runs goes on, and every lease is kept."""
+        self._dispatcher.suspend()
+        self._wanted = frozenset()
+        if self._current is not None:
+            self._current.wind_up()
+
+    def put_aside(self) -> None:
+        """Nothing is taken in until the group has dealt out its partitions anew."""
+        self.ready.clear()
+
+    def assigned(self, sources: Collection[TopicPartition]) -> None:
+        """These partitions are to be held from now on; others that are held go to another engine."""
+        self._wanted = frozenset(sources)
+        self.ready.clear()
+        for source in self._held.keys() - self._wanted - self._leaving.keys():
+            self._hand_over(self._held[source])
+        self._begin_takeover()
+
+    def give_back(self) -> None:
+        """Hands over all that is held, and wants nothing until the group deals out its partitions anew."""
+        self._wanted = frozenset()
+        for partition in list(self._held.values()):
+            self._surroundings.unavailable(partition.source)
+            if partition.source not in self._leaving:
+                self._hand_over(partition)
+
+    def claim_lost(self, partition: OwnedPartition, reason: Exception) -> None:
+        """Nothing more may be written under this claim: what was in hand is read again, under a new one (H5, H6)."""
+        if not partition.live:
+            return
+        source = partition.source
+        _logger.warning("the claim of %s/%d ends: %s", source.topic, source.partition, reason)
+        self._surroundings.unavailable(source)
+        self.ready.pop(source, None)
+        if (leaving := self._leaving.pop(source, None)) is not None:
+            leaving.cancel()
+        stopping = self._dispatcher.drop(partition)
+        self._leaving[source] = self._watched(self._bury(partition, stopping), "ending")
+
+    # --- ending ---------------------------------------------------------------------------------------------------------
+
+    async def _bury(self, partition: OwnedPartition, stopping: Collection[asyncio.Task[object]]) -> None:
+        """Waits for the attempts under a claim that was lost, then wants the partition anew if it is to be held still."""
+        remaining = partition.lease.remaining(self._claimant.clock())
+        if stopping:
+            _, left = await asyncio.wait(stopping, timeout=max(remaining, 0.0))
+            if left:
+                message = f"{len(left)} jobs of {partition.recovery.worker} cannot be stopped, and their lease is over"
+                self._surroundings.stuck(LeaseLost(message))
+                await asyncio.wait(left)
+        self._forget(partition)
+
+    def _hand_over(self, partition: OwnedPartition) -> None:
+        self._dispatcher.hand_over(partition)
+        self._leaving[partition.source] = self._watched(self._finish_handing_over(partition), "hand-over")
+
+    async def _finish_handing_over(self, partition: OwnedPartition) -> None:
+        """Releases a partition when nothing of it runs any more (R1); one with a thread is kept, and renewed, until it ends."""
+        await partition.vacated.wait()
+        await self._release(partition, "handed-over")
+        self._forget(partition)
+
+    def _forget(self, partition: OwnedPartition) -> None:
+        source = partition.source
+        partition.live = False
+        self._leaving.pop(source, None)
+        if self._held.get(source) is partition:
+            del self._held[source]
+        if source in self._wanted:
+            self._begin_takeover()
+
+    async def _release(self, partition: OwnedPartition, reason: Reason) -> None:
+        if not partition.is_held():
+            return
+        partition.live = False
+        name = partition.recovery.worker, partition.source.partition, self._claimant.instance_id
+        record = ReleaseRecord(
+            worker_name=name[0], partition=name[1], instance_id=name[2], epoch=partition.writer.epoch, reason=reason
+        )
+        try:
+            await self._claimant.writer.append(
+                self._state_of(partition), NewRecord(lease_key(*name), encode(record)), timeout=_RELEASE_SECONDS
+            )
+        except (HeadraceError, TimeoutError) as error:
+            # Whoever comes next waits for the term, and no longer.
+            _logger.warning("releasing %s/%d failed: %s", *partition.source, error)
+
+    # --- taking over ----------------------------------------------------------------------------------------------------
+
+    def _begin_takeover(self) -> None:
+        if self._current is not None:
+            self._current.wind_up()
+        previous, self._takeover = self._takeover, None
+        self._takeover = self._watched(self._take_over(previous), "takeover")
+
+    async def _take_over(self, previous: asyncio.Task[None] | None) -> None:
+        """Goes on at once with what is held under a claim still; claims the rest, except for what is just being ended here."""
+        for source, partition in list(self._held.items()):
+            if source in self._wanted and source not in self._leaving and partition.is_held():
+                self._is_ready(partition)
+        self._dispatcher.resume()
+        if previous is not None:
+            await asyncio.wait({previous})
+        mine = asyncio.current_task()
+        while self._takeover is mine and (missing := self._wanted - self.ready.keys() - self._leaving.keys()):
+            try:
+                await self._claim(missing)
+            except (HeadraceError, TimeoutError) as error:
+                name = self._dispatcher.worker_name
+                _logger.warning("taking over partitions of %s failed, and is tried again: %s", name, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _claim(self, sources: Collection[TopicPartition]) -> None:
+        for partition in [self._held[source] for source in sources if source in self._held]:
+            self.claim_lost(partition, LeaseLost("its lease was not renewed in time"))
+        fresh = await self._surroundings.fresh([source for source in sources if source not in self._held])
+        if not fresh or asyncio.current_task() is not self._takeover:
+            return
+        self._current = Takeover(self._claimant, self._is_ready, self._watches)
+        try:
+            await self._current.run(fresh)
+        finally:
+            self._current = None
+
+    def _is_ready(self, partition: OwnedPartition) -> None:
+        source = partition.source
+        self._held[source] = partition
+        if source in self._wanted:
+            self.ready[source] = partition
+            self._surroundings.available(partition)
+        else:
+            self._hand_over(partition)
+
+    # --- keeping --------------------------------------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(self._claimant.timing.renewal)
+            for partition in list(self._held.values()):
+                if partition.live and not partition.is_held():
+                    self.claim_lost(partition, LeaseLost("its lease was not renewed in time"))
+                elif partition.live and partition not in self._renewing:
+                    self._renew(partition)
+
+    def _renew(self, partition: OwnedPartition) -> None:
+        name = partition.recovery.worker, partition.source.partition, self._claimant.instance_id
+        record = RenewalRecord(
+            worker_name=name[0],
+            partition=name[1],
+            instance_id=name[2],
+            epoch=partition.writer.epoch,
+            previous=partition.last_lease,
+            term_seconds=self._claimant.timing.term,
+        )
+        self._renewing.add(partition)
+        renewed = partial(self._renewed, partition, self._claimant.clock())
+        self._claimant.writer.submit(self._state_of(partition), [NewRecord(lease_key(*name), encode(record))], renewed)
+
+    def _renewed(self, partition: OwnedPartition, sent: Moment, outcome: Outcome) -> None:
+        self._renewing.discard(partition)
+        if not partition.live:
+            return
+        if not isinstance(outcome, Acknowledged):
+            self.claim_lost(partition, outcome.reason)
+        elif not partition.is_held():
+            self.claim_lost(partition, LeaseLost("its lease was not renewed in time"))
+        else:
+            partition.lease.renewed(sent)
+            partition.last_lease = outcome.offset
+
+    def _state_of(self, partition: OwnedPartition) -> TopicPartition:
+        return TopicPartition(self._claimant.topic, partition.state_partition)
+
+    def _watched(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.create_task(work, name=f"{name}-{self._dispatcher.worker_name}")
+        task.add_done_callback(self._note_crash)
+        return task
+
+    def _note_crash(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _logger.critical("%s ended by an error that nobody expected", task.get_name(), exc_info=error)
+            self._surroundings.stuck(error)

@@ -1,0 +1,36 @@
+"""Reading the lease records of `job-state` into a ledger: what an engine and a view do alike."""
+
+from __future__ import annotations
+
+from headrace.codec import decode_object, validate
+from headrace.core.ownership import PartitionLedger
+from headrace.errors import RecordUndecodable
+from headrace.models import ClaimRecord, ReleaseRecord, RenewalRecord
+from headrace.ports import Record
+
+
+def take_lease(ledger: PartitionLedger, record: Record) -> bool:
+    """Takes in a claim, a renewal or a release of the ledger's partition; tells whether it is valid. A tombstone is nothing.
+
+    Raises:
+        RecordUndecodable: it is none of these.
+    """
+    if record.value is None:
+        return False
+    raw = decode_object(record.value)
+    match raw.get("kind"):
+        case "claim":
+            claim = validate(ClaimRecord, raw)
+            return ledger.claim(
+                record.offset, claim.previous, claim.instance_id, at=record.timestamp, term_seconds=claim.term_seconds
+            )
+        case "renewal":
+            renewal = validate(RenewalRecord, raw)
+            return ledger.renewal(
+                record.offset, renewal.epoch, renewal.instance_id, at=record.timestamp, term_seconds=renewal.term_seconds
+            )
+        case "release":
+            release = validate(ReleaseRecord, raw)
+            return ledger.release(release.epoch, release.instance_id)
+        case kind:
+            raise RecordUndecodable(f"a lease record is a claim, a renewal or a release, not {kind!r}")
