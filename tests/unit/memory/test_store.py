@@ -146,9 +146,7 @@ async def test_other_text_that_another_process_adds_at_the_same_time_is_told(log
     assert [entry.content for entry in (await store.read(HERE)).entries] == ["uno"]
 
 
-async def test_of_two_processes_that_add_one_id_the_first_in_the_log_has_added_it(
-    log: InMemoryLog, store: TopicMemoryStore
-) -> None:
+async def test_of_two_that_add_one_id_the_first_in_the_log_has_added_it(log: InMemoryLog, store: TopicMemoryStore) -> None:
     async with TopicMemoryStore(log, TOPICS) as other:
         results = await asyncio.gather(*(each.append(HERE, said("a", "b")) for each in (store, other)))
         assert sum(result.added for result in results) == 2
