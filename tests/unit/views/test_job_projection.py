@@ -97,6 +97,17 @@ def test_a_job_goes_through_its_life(table: Table, engines: Engines) -> None:
     assert (done.status, done.result, done.attempt) == ("completed", {"sent": 1}, 1)
 
 
+@pytest.mark.parametrize("count", [49, 50, 51, 120])
+def test_a_batch_of_many_jobs_becomes_the_rows_that_each_would_become_alone(table: Table, engines: Engines, count: int) -> None:
+    records = [engines.enqueue(f"j{number}", number % 8, args={"number": number}) for number in range(count)]
+    table.take(*records)
+    alone = Table()
+    for record in records:
+        alone.take(record)
+    assert len(table.statuses()) == count
+    assert table.everything() == alone.everything()
+
+
 def test_a_job_record_that_is_read_late_changes_nothing(table: Table, engines: Engines) -> None:
     record = engines.enqueue("j")
     running = engines.run("j", engines.claim("one", -1))
