@@ -130,6 +130,19 @@ async def test_what_waits_is_bounded(fragile_broker: LocalBroker, log: KafkaLog,
         assert writer._room.used == 0
 
 
+async def test_what_is_no_record_fails_alone(log: KafkaLog, target: TopicPartition) -> None:
+    no_record = NewRecord("text", b"value")  # type: ignore[arg-type]
+    async with started(log.writer()) as writer:
+        for _ in range(2):
+            with pytest.raises(BrokerError, match="cannot be encoded"):
+                await writer.append(target, no_record, timeout=PATIENCE_SECONDS)
+        [good] = numbered([0])
+        outcomes = await writer.append_all([(target, no_record), (target, good)], timeout=PATIENCE_SECONDS)
+        assert [isinstance(outcome, AppendFailed) for outcome in outcomes] == [True, False]
+        assert writer.failure is None
+    assert numbers_of((await read_topic(log, target.topic, 1))[target]) == [0]
+
+
 async def test_more_than_fits_at_once_is_written_piece_by_piece(log: KafkaLog, target: TopicPartition) -> None:
     writer = KafkaWriter(log._cluster, log._administration, appended_bytes=50_000)
     async with started(writer):

@@ -138,6 +138,19 @@ def test_dev_ends_when_its_broker_does(terminal: Terminal) -> None:
     assert "Traceback" not in dev.output
 
 
+def test_a_dev_that_joined_a_broker_ends_when_that_is_gone(terminal: Terminal) -> None:
+    first = terminal.start("headrace", "dev")
+    first.wait_for("Ctrl-C ends")
+    second = terminal.start("headrace", "dev")
+    second.wait_for("Ctrl-C ends")
+    assert "started for this folder by process" in second.output
+    assert first.interrupt() == 0, first.output
+    assert second.process.wait(90) == 1, second.output
+    assert "which another command of this folder ran, is gone" in second.output
+    assert "Traceback" not in second.output
+    assert processes_naming(terminal.folder) == []
+
+
 def test_dev_ends_with_its_terminal(terminal: Terminal) -> None:
     dev = terminal.start("headrace", "dev", "--ephemeral")
     dev.wait_for("Ctrl-C ends")

@@ -58,6 +58,9 @@ def test_workers_and_jobs_are_listed(settings: Settings) -> None:
 
     assert failed not in ran(settings, "jobs", "--status", "completed")
     assert completed not in ran(settings, "jobs", "--worker", "fail")
+    strange = ran(settings, "jobs", "--worker", "gret")
+    assert "No worker is named 'gret'. Defined are: fail, greet." in strange and completed not in strange
+    assert "No worker" not in ran(settings, "jobs", "--worker", "greet")
     listed = json.loads(ran(settings, "jobs", "--json", "--limit", "1"))["jobs"]
     assert [(job["id"], job["status"]) for job in listed] == [(completed, "completed")]
     assert [each["name"] for each in json.loads(ran(settings, "workers", "--json"))] == ["fail", "greet"]

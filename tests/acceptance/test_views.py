@@ -21,7 +21,7 @@ from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory
 from support.log import Member, Outcomes, eventually, members, started
-from support.view_log import WORKER, Engines, ViewLog
+from support.written_jobs import WORKER, Engines, WrittenLog
 
 PATIENCE = 60.0
 
@@ -32,7 +32,7 @@ class Copied:
 
     log: Log
     topics: Topics
-    made: ViewLog
+    made: WrittenLog
     sent: dict[TopicPartition, int] = field(default_factory=dict)
 
     async def prepare(self, *workers: str) -> None:
@@ -43,7 +43,8 @@ class Copied:
         """Sends what is new, each record to the offset that it has in memory."""
         outcomes = Outcomes()
         async with started(self.log.writer()) as writer:
-            for target, records in self.made.records.items():
+            for target in self.made.partitions():
+                records = self.made.cluster.records(target)
                 fresh = records[self.sent.get(target, 0) :]
                 if fresh:
                     news = [NewRecord(record.key or b"", record.value, record.headers) for record in fresh]
@@ -57,7 +58,7 @@ class Copied:
 async def copied(settings: Settings) -> AsyncIterator[Copied]:
     log = KafkaLog(settings)
     topics = Topics(settings.namespace)
-    yield Copied(log, topics, ViewLog(topics=topics, state_partitions=JOB_STATE_PARTITIONS))
+    yield Copied(log, topics, WrittenLog(topics, state_partitions=JOB_STATE_PARTITIONS))
     await log.close()
 
 
@@ -215,7 +216,7 @@ def fragile_broker() -> Iterator[LocalBroker]:
 async def test_a_view_survives_an_outage(fragile_broker: LocalBroker, namespace: str, tmp_path: Path) -> None:
     log = KafkaLog(load_settings(bootstrap_servers=fragile_broker.bootstrap_servers, namespace=namespace))
     topics = Topics(namespace)
-    copied = Copied(log, topics, ViewLog(topics=topics, state_partitions=JOB_STATE_PARTITIONS))
+    copied = Copied(log, topics, WrittenLog(topics, state_partitions=JOB_STATE_PARTITIONS))
     engines = Engines(copied.made)
     engines.define()
     await copied.prepare(WORKER)

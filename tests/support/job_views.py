@@ -10,13 +10,13 @@ from pathlib import Path
 from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory
-from support.view_log import TOPICS, ViewLog
+from support.written_jobs import TOPICS, WrittenLog
 
 PATIENCE = 20.0
 
 
 @contextlib.asynccontextmanager
-async def opened(log: ViewLog, path: Path, *, wait: bool = True) -> AsyncIterator[JobView]:
+async def opened(log: WrittenLog, path: Path, *, wait: bool = True) -> AsyncIterator[JobView]:
     directory = WorkerDirectory(log, TOPICS)
     view = JobView(log, TOPICS, directory, path)
     await directory.start()

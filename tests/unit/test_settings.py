@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import ConfigurationError
-from headrace.settings import load_settings
+from headrace.settings import load_settings, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +80,18 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_DATA_DIRECTORY", "~nobody-of-this-name/data")
     with pytest.raises(ConfigurationError, match="HEADRACE_DATA_DIRECTORY"):
         load_settings()
+
+
+def test_a_misspelt_variable_is_told_with_the_name_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in os.environ if each.startswith("HEADRACE_")]:
+        monkeypatch.delenv(name)
+    for name in ("HEADRACE_ENGINE_CONCURENCY", "HEADRACE_BOOTSTRAP_SERVERS", "HEADRACE_ZZZ"):
+        monkeypatch.setenv(name, "1")
+    for name in ("HEADRACE_ENGINE_PARTITIONS", "HEADRACE_OPENAI_API_KEY_FILE", "HEADRACE_NAMESPACE"):
+        monkeypatch.setenv(name, "1")
+    expected = {
+        "HEADRACE_BOOTSTRAP_SERVERS": "KAFKA_BOOTSTRAP_SERVERS",
+        "HEADRACE_ENGINE_CONCURENCY": "HEADRACE_ENGINE_CONCURRENCY",
+        "HEADRACE_ZZZ": None,
+    }
+    assert unknown_variables() == expected

@@ -7,6 +7,7 @@ tool reads.
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -216,6 +217,19 @@ def environment_variable(group: type[BaseSettings], field_name: str) -> str:
     if group is Settings and field_name == "bootstrap_servers":
         return "KAFKA_BOOTSTRAP_SERVERS"
     return f"{group.model_config.get('env_prefix', '')}{field_name}".upper()
+
+
+def unknown_variables() -> dict[str, str | None]:
+    """Variables of the environment that look like settings and are none, each with the nearest that is one, if it is near."""
+    known: set[str] = set()
+    groups: list[type[SettingsGroup]] = SettingsGroup.__subclasses__()
+    for group in groups:
+        for name, field in group.model_fields.items():
+            if group_of(field) is None:
+                variable = environment_variable(group, name)
+                known |= {variable, f"{variable}_FILE"} if is_secret(field) else {variable}
+    strange = sorted(name for name in os.environ if name.startswith("HEADRACE_") and name not in known)
+    return {name: next(iter(difflib.get_close_matches(name, sorted(known), 1, 0.8)), None) for name in strange}
 
 
 def _variable_of(group_name: str, location: tuple[int | str, ...]) -> str:

@@ -122,13 +122,14 @@ def test_the_held_out_conversation_is_of_the_size_of_the_others() -> None:
     assert min(others) * 0.8 <= total_tokens(sample.entries) <= max(others) * 1.2
 
 
+@pytest.fixture(scope="module")
+def held_out() -> dict[str, Any]:
+    conversations: dict[str, dict[str, Any]] = measure_memory((HELD_OUT,))["conversations"]
+    return conversations[HELD_OUT]
+
+
 class TestHeldOut:
     """What is written down of the conversation on which nothing was tuned: the ratio is reached, most last decisions are lost."""
-
-    @pytest.fixture(scope="class")
-    def held_out(self) -> dict[str, Any]:
-        conversations: dict[str, dict[str, Any]] = measure_memory((HELD_OUT,))["conversations"]
-        return conversations[HELD_OUT]
 
     def test_it_is_marked(self, held_out: dict[str, Any]) -> None:
         assert held_out["held_out"]

@@ -1,27 +1,32 @@
-"""The compaction of a conversation and of a text, as a job does it, over a log of lists."""
+"""The compaction of a conversation and of a text, as a job does it, over a log in memory."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from headrace.core.topics import Topics
-from headrace.errors import ArgumentsInvalid, MemoryConflict, MemoryStoreError, SummaryRejected
+from headrace.errors import ArgumentsInvalid, BrokerUnreachable, MemoryConflict, MemoryStoreError, SummaryRejected
 from headrace.memory import BoundMemory, TopicMemoryStore
 from headrace.memory.compaction import ROUNDS, SHORT_TEXT_TOKENS
 from headrace.memory.summarise import Summariser, Summary, estimate_tokens
 from headrace.models import Job, MemoryCompactionResult
 from headrace.ports import ConversationRef, NewCompaction, NewEntry
 from headrace.settings import MemorySettings, Settings
+from headrace.testing import InMemoryLog
 from headrace.worker import JobContext, JobServices
 from headrace.workers.memory_compaction import MemoryCompactionWorker
-from support.list_log import ListLog
 from support.memories import AT, Always, FirstWords
+from support.stores import is_compaction
 
 HERE = ConversationRef("default", "ann", "trip")
+TOPICS = Topics("unit")
+MEMORY = TOPICS.memory.name
 TOKENS = 10  # tokens of each entry
 
 
@@ -29,7 +34,7 @@ TOKENS = 10  # tokens of each entry
 class Bench:
     """A store, and jobs that run on it."""
 
-    log: ListLog
+    log: InMemoryLog
     store: TopicMemoryStore
 
     async def fill(self, count: int, *, start: int = 0) -> None:
@@ -65,13 +70,19 @@ class Bench:
         return [entry.content for entry in (await self.store.read(HERE)).entries]
 
     def records(self) -> int:
-        return sum(map(len, self.log.lists.values()))
+        return len(self.log.cluster.topic_records(MEMORY))
+
+    @asynccontextmanager
+    async def elsewhere(self) -> AsyncIterator[TopicMemoryStore]:
+        """The same memory as another process has it."""
+        async with TopicMemoryStore(InMemoryLog(self.log.cluster), TOPICS) as store:
+            yield store
 
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
-    log = ListLog()
-    async with TopicMemoryStore(log, Topics("unit")) as store:
+    log = InMemoryLog()
+    async with TopicMemoryStore(log, TOPICS) as store:
         yield Bench(log, store)
 
 
@@ -158,16 +169,14 @@ async def test_an_unfit_summary_fails_the_job_and_changes_nothing(
 
 async def test_when_another_compaction_comes_first_the_job_begins_anew(bench: Bench) -> None:
     await bench.fill(30)
-
-    async def other_first() -> None:
-        bench.log.before_append = None
-        snapshot = await bench.store.read(HERE)
-        await bench.store.compact(HERE, NewCompaction(job_id="other", base_version=-1, supersedes=["e0", "e1"], summary="o"))
-        assert snapshot.version == -1
-
-    bench.log.before_append = other_first
     summariser = FirstWords()
-    result = await bench.run(summariser)
+    ours = bench.log.hold_appends(MEMORY, matching=is_compaction)
+    running = asyncio.create_task(bench.run(summariser))
+    await ours.caught()
+    async with bench.elsewhere() as other:
+        await other.compact(HERE, NewCompaction(job_id="other", base_version=-1, supersedes=["e0", "e1"], summary="o"))
+    ours.release()
+    result = await running
     assert [asked[0][0] for asked in summariser.asked] == ["000 " * TOKENS, "o"]
     assert result.entries_before == 29
     assert len((await bench.store.read(HERE)).compactions) == 2
@@ -175,21 +184,21 @@ async def test_when_another_compaction_comes_first_the_job_begins_anew(bench: Be
 
 async def test_a_job_that_always_comes_second_fails_with_the_conflict(bench: Bench) -> None:
     await bench.fill(30)
-    others = iter(range(100))
-
-    async def other_first() -> None:
-        hook, bench.log.before_append = bench.log.before_append, None
-        version = (await bench.store.read(HERE)).version
-        number = next(others)
-        await bench.store.compact(
-            HERE, NewCompaction(job_id=f"other-{number}", base_version=version, supersedes=[f"e{number}"], summary="other words")
-        )
-        bench.log.before_append = hook
-
-    bench.log.before_append = other_first
-    with pytest.raises(MemoryConflict, match="came first"):
-        await bench.run(FirstWords())
-    assert next(others) == ROUNDS
+    running = asyncio.create_task(bench.run(FirstWords()))
+    ours = bench.log.hold_appends(MEMORY, matching=is_compaction)
+    async with bench.elsewhere() as other:
+        for number in range(ROUNDS):
+            await ours.caught()
+            version = (await other.read(HERE)).version
+            await other.compact(
+                HERE,
+                NewCompaction(job_id=f"other-{number}", base_version=version, supersedes=[f"e{number}"], summary="other words"),
+            )
+            before, ours = ours, bench.log.hold_appends(MEMORY, matching=is_compaction)
+            before.release()
+        with pytest.raises(MemoryConflict, match="came first"):
+            await running
+    assert ours.count == 0
     assert await bench.store.find_compaction(HERE, "job-1") is None
 
 
@@ -239,17 +248,10 @@ async def test_a_text_is_stored_once_however_often_its_job_runs(bench: Bench) ->
 
 
 async def test_a_job_that_ended_between_text_and_summary_goes_on_from_there(bench: Bench) -> None:
-    class Killed(BaseException):
-        """The process is gone: nothing can catch it."""
-
-    async def die() -> None:
-        raise Killed
-
-    bench.log.before_append = die
-    with pytest.raises(Killed):
+    bench.log.refuse_appends(MEMORY, BrokerUnreachable("gone"), matching=is_compaction)
+    with pytest.raises(BrokerUnreachable, match="gone"):
         await bench.run(FirstWords(), content=TEXT)
     assert await bench.contents() == [TEXT.strip()]
-    bench.log.before_append = None
     result = await bench.run(FirstWords(), content=TEXT)
     assert await bench.contents() == [result.summary]
     assert bench.records() == 2
@@ -273,13 +275,14 @@ async def test_a_text_without_words_is_no_text(bench: Bench, content: str) -> No
 
 
 async def test_a_text_that_another_job_took_in_meanwhile_is_told_as_such(bench: Bench) -> None:
-    async def other_first() -> None:
-        bench.log.before_append = None
-        await bench.store.compact(HERE, NewCompaction(job_id="o", base_version=-1, supersedes=["job-1-1"], summary="other"))
-
-    bench.log.before_append = other_first
+    ours = bench.log.hold_appends(MEMORY, matching=is_compaction)
+    running = asyncio.create_task(bench.run(FirstWords(), content=TEXT))
+    await ours.caught()
+    async with bench.elsewhere() as other:
+        await other.compact(HERE, NewCompaction(job_id="o", base_version=-1, supersedes=["job-1-1"], summary="other"))
+    ours.release()
     with pytest.raises(MemoryStoreError, match="Another job took the text"):
-        await bench.run(FirstWords(), content=TEXT)
+        await running
     assert await bench.contents() == ["other"]
 
 

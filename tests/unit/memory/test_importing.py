@@ -18,6 +18,30 @@ from headrace.memory import load_conversation, parse_conversation
 SAMPLES = ("second-bakery", "ledger-migration", "choir-tour", "drowned-village")
 
 
+@pytest.mark.parametrize("wrapped", [False, True], ids=["list", "messages"])
+def test_messages_of_a_chat_program_are_read(wrapped: bool) -> None:
+    said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello", "name": "ann"}]
+    text = json.dumps({"model": "m", "messages": said} if wrapped else said).encode()
+    parsed = parse_conversation(text, user_id="u", conversation_id="c")
+    assert [(each.role, each.content, each.name, each.id) for each in parsed.entries] == [
+        ("system", "Be brief.", None, "c-1"),
+        ("user", "Hello", "ann", "c-2"),
+    ]
+
+
+def test_of_messages_in_parts_the_texts_are_taken_and_calls_of_tools_are_passed_over() -> None:
+    said: list[dict[str, Any]] = [
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "Look:"}, {"type": "image_url"}, {"type": "text", "text": "this."}],
+        },
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+        {"role": "tool", "content": "42", "tool_call_id": "1"},
+    ]
+    parsed = parse_conversation(json.dumps({"messages": said}).encode(), user_id="u", conversation_id="c")
+    assert [(each.role, each.content) for each in parsed.entries] == [("user", "Look:\nthis."), ("tool", "42")]
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 def test_the_samples_that_ship_are_read_whole(name: str) -> None:
     path = Path(str(files("headrace").joinpath(f"samples/{name}.conversation.json")))
@@ -72,9 +96,13 @@ def whole(*turns: Any, **fields: Any) -> bytes:
         (b'{"role": "user", "content": "x"}\n{"role": ', "Line 2 is no JSON"),
         (b'{"role": "user", "content": "x"}\n[1]', 'Line 2 is no JSON object with "role" and "content"'),
         (b"\xff\xfe", "Line 1 is no JSON"),
-        (b"[1, 2]", 'list "turns"'),
-        (b'"text"', 'list "turns"'),
-        (b'{"messages": []}', 'list "turns"'),
+        (b"[1, 2]", r"turns\.0: Input should be a valid dictionary"),
+        (b"[]", "turns: List should have at least 1 item"),
+        (b'"text"', "JSON list of turns"),
+        (b'{"messages": []}', "turns: List should have at least 1 item"),
+        (b'{"messages": "x"}', "turns: Input should be a valid list"),
+        (b'{"messages": null}', "turns: Field required"),
+        (b'{"entries": []}', '"turns" or "messages"'),
         (whole(), "turns: List should have at least 1 item"),
         (whole("x"), r"turns\.0"),
         (whole(turn(), {"content": "x"}), "Turn 2 is wrong: role: Field required"),

@@ -1,4 +1,4 @@
-"""The store over a log of lists: what is answered, and who wins."""
+"""The store over a log in memory: what is answered, and who wins."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pytest
 from headrace.errors import BrokerUnreachable, ConversationInvalid, MemoryConflict, MemoryStoreError
 from headrace.memory import StoreOptions, TopicMemoryStore
 from headrace.ports import MemorySnapshot, NewCompaction, NewEntry, NewRecord
-from support.list_log import ListLog
-from support.stores import HERE, PARTITION, TOPICS, compaction, ids, said
+from headrace.testing import InMemoryLog
+from support.stores import HERE, PARTITION, TOPICS, compaction, ids, records, said
 
 
 @pytest.fixture
-def log() -> ListLog:
-    return ListLog()
+def log() -> InMemoryLog:
+    return InMemoryLog()
 
 
 @pytest.fixture
-async def store(log: ListLog) -> AsyncIterator[TopicMemoryStore]:
+async def store(log: InMemoryLog) -> AsyncIterator[TopicMemoryStore]:
     async with TopicMemoryStore(log, TOPICS) as started:
         yield started
 
@@ -34,7 +34,7 @@ async def test_what_is_appended_is_read_in_its_order(store: TopicMemoryStore) ->
     assert (snapshot.version, snapshot.tokens) == (-1, 4)
 
 
-async def test_the_first_use_connects_also_when_several_come_at_once(log: ListLog) -> None:
+async def test_the_first_use_connects_also_when_several_come_at_once(log: InMemoryLog) -> None:
     store = TopicMemoryStore(log, TOPICS)
     results = await asyncio.gather(store.append(HERE, said("a")), store.read(HERE), store.find_compaction(HERE, "j"))
     assert results[0].added == 1
@@ -42,13 +42,13 @@ async def test_the_first_use_connects_also_when_several_come_at_once(log: ListLo
     await store.stop()
 
 
-async def test_a_store_that_was_never_used_can_be_stopped(log: ListLog) -> None:
+async def test_a_store_that_was_never_used_can_be_stopped(log: InMemoryLog) -> None:
     await TopicMemoryStore(log, TOPICS).stop()
-    assert not log.counts
+    assert not log.cluster.topic_names()
 
 
 @pytest.mark.parametrize("used_before", [True, False])
-async def test_a_store_that_was_stopped_stays_so(log: ListLog, used_before: bool) -> None:
+async def test_a_store_that_was_stopped_stays_so(log: InMemoryLog, used_before: bool) -> None:
     store = TopicMemoryStore(log, TOPICS)
     if used_before:
         await store.append(HERE, said("a", "b"))
@@ -65,12 +65,12 @@ async def test_a_store_that_was_stopped_stays_so(log: ListLog, used_before: bool
     for use in uses:
         with pytest.raises(MemoryStoreError, match="was closed"):
             await use()
-    assert len(log.lists.get(PARTITION, [])) == 2 * used_before
+    assert len(records(log)) == 2 * used_before
     await store.stop()
 
 
 async def test_what_a_first_use_opens_while_the_store_is_stopped_is_closed(tmp_path: Path) -> None:
-    class SlowLog(ListLog):
+    class SlowLog(InMemoryLog):
         asked, answer = asyncio.Event(), asyncio.Event()
 
         async def partition_count(self, topic: str) -> int:
@@ -116,7 +116,7 @@ async def test_an_id_is_added_once_also_within_a_call(store: TopicMemoryStore) -
 
 
 async def test_a_known_id_with_other_text_or_role_is_refused_with_all_others_where_it_must_be_the_same(
-    store: TopicMemoryStore, log: ListLog
+    store: TopicMemoryStore, log: InMemoryLog
 ) -> None:
     await store.append(HERE, said("a", "b"))
     other_text = [*said("a", "new"), NewEntry(role="user", content="other", id="b")]
@@ -125,34 +125,33 @@ async def test_a_known_id_with_other_text_or_role_is_refused_with_all_others_whe
         with pytest.raises(ConversationInvalid, match=f"Turn {turn} is in the memory already.* Nothing was added"):
             await store.append(HERE, entries, same=True)
         assert (await store.append(HERE, entries[-1:])).added == 0
-    assert len(log.lists[PARTITION]) == 2
+    assert len(records(log)) == 2
     assert (await store.append(HERE, said("a", "b", "c"), same=True)).added == 1
 
 
-async def test_other_text_that_another_process_adds_at_the_same_time_is_told(log: ListLog, store: TopicMemoryStore) -> None:
-    elsewhere = ListLog()
+async def test_other_text_that_another_process_adds_at_the_same_time_is_told(log: InMemoryLog, store: TopicMemoryStore) -> None:
+    elsewhere = InMemoryLog()
     async with TopicMemoryStore(elsewhere, TOPICS) as other:
         await other.append(HERE, [NewEntry(role="user", content="uno", id="a")])
-    (theirs,) = elsewhere.lists[PARTITION]
-
-    def theirs_first() -> None:
-        """What the other process writes lands after this one has read, and before it writes."""
-        log.before_submit = None
-        log.put(PARTITION, NewRecord(theirs.key or b"", theirs.value))
-
-    log.before_submit = theirs_first
+    (theirs,) = records(elsewhere)
+    # What the other process writes lands after this one has read, and before its own record.
+    ours = log.hold_appends(TOPICS.memory.name)
+    adding = asyncio.create_task(store.append(HERE, [NewEntry(role="user", content="one", id="a")], same=True))
+    await ours.caught()
+    log.cluster.append(PARTITION, NewRecord(theirs.key or b"", theirs.value))
+    ours.release()
     with pytest.raises(ConversationInvalid, match="Turn a"):
-        await store.append(HERE, [NewEntry(role="user", content="one", id="a")], same=True)
-    assert len(log.lists[PARTITION]) == 2
+        await adding
+    assert len(records(log)) == 2
     assert [entry.content for entry in (await store.read(HERE)).entries] == ["uno"]
 
 
-async def test_of_two_processes_that_add_one_id_the_first_in_the_log_has_added_it(log: ListLog, store: TopicMemoryStore) -> None:
+async def test_of_two_that_add_one_id_the_first_in_the_log_has_added_it(log: InMemoryLog, store: TopicMemoryStore) -> None:
     async with TopicMemoryStore(log, TOPICS) as other:
         results = await asyncio.gather(*(each.append(HERE, said("a", "b")) for each in (store, other)))
         assert sum(result.added for result in results) == 2
         assert await store.read(HERE) == await other.read(HERE)
-    assert len({record.key for record in log.lists[PARTITION]}) == len(log.lists[PARTITION])
+    assert len({record.key for record in records(log)}) == len(records(log))
 
 
 async def test_entries_without_an_id_or_time_get_one(store: TopicMemoryStore) -> None:
@@ -174,17 +173,17 @@ async def test_entries_without_an_id_or_time_get_one(store: TopicMemoryStore) ->
     ],
 )
 async def test_an_entry_that_cannot_be_stored_is_refused_with_all_others(
-    store: TopicMemoryStore, log: ListLog, entry: NewEntry, what: str
+    store: TopicMemoryStore, log: InMemoryLog, entry: NewEntry, what: str
 ) -> None:
     with pytest.raises(ConversationInvalid, match=f"Entry 2.*{what}"):
         await store.append(HERE, [*said("good"), entry])
-    assert not log.lists
+    assert not records(log)
 
 
-async def test_a_compaction_is_one_record_and_answers_what_it_did(store: TopicMemoryStore, log: ListLog) -> None:
+async def test_a_compaction_is_one_record_and_answers_what_it_did(store: TopicMemoryStore, log: InMemoryLog) -> None:
     await store.append(HERE, said("one", "two", "three"))
     done = await store.compact(HERE, compaction(await store.read(HERE), "one", "two"))
-    assert len(log.lists[PARTITION]) == 4
+    assert len(records(log)) == 4
     assert (done.summary, done.title, done.applied.superseded, done.applied.version) == ("sum", "Trip", 2, 3)
     snapshot = await store.read(HERE)
     assert [(entry.role, entry.name, entry.content) for entry in snapshot.entries] == [
@@ -200,72 +199,68 @@ async def test_a_compaction_is_one_record_and_answers_what_it_did(store: TopicMe
     ]
 
 
-async def test_the_same_job_gets_its_earlier_answer_and_writes_nothing(store: TopicMemoryStore, log: ListLog) -> None:
+async def test_the_same_job_gets_its_earlier_answer_and_writes_nothing(store: TopicMemoryStore, log: InMemoryLog) -> None:
     await store.append(HERE, said("one", "two"))
     before = await store.read(HERE)
     first = await store.compact(HERE, compaction(before, "one"))
     again = await store.compact(HERE, compaction(before, "one", "two", summary="another"))
     assert again == first
-    assert len(log.lists[PARTITION]) == 3
+    assert len(records(log)) == 3
     assert await store.find_compaction(HERE, "job-1") == first
     assert await store.find_compaction(HERE, "job-2") is None
 
 
-async def test_a_snapshot_that_is_no_longer_the_newest_is_a_conflict(store: TopicMemoryStore, log: ListLog) -> None:
+async def test_a_snapshot_that_is_no_longer_the_newest_is_a_conflict(store: TopicMemoryStore, log: InMemoryLog) -> None:
     await store.append(HERE, said("one", "two"))
     before = await store.read(HERE)
     await store.compact(HERE, compaction(before, "one"))
     with pytest.raises(MemoryConflict, match="compacted meanwhile"):
         await store.compact(HERE, compaction(before, "two", job="job-2"))
-    assert len(log.lists[PARTITION]) == 3
+    assert len(records(log)) == 3
 
 
-async def test_the_order_of_the_log_decides_between_two_that_write_at_once(store: TopicMemoryStore, log: ListLog) -> None:
+async def test_the_order_of_the_log_decides_between_two_that_write_at_once(store: TopicMemoryStore, log: InMemoryLog) -> None:
     await store.append(HERE, said("one", "two"))
     snapshot = await store.read(HERE)
-    async with TopicMemoryStore(log, TOPICS) as other:
-
-        async def other_first() -> None:
-            log.before_append = None
-            await other.append(HERE, said("three"))
-            await other.compact(HERE, compaction(snapshot, "one", job="job-2", summary="other"))
-
-        log.before_append = other_first
+    async with TopicMemoryStore(InMemoryLog(log.cluster), TOPICS) as other:
+        ours = log.hold_appends(TOPICS.memory.name)
+        compacting = asyncio.create_task(store.compact(HERE, compaction(snapshot, "one", "two")))
+        await ours.caught()
+        await other.append(HERE, said("three"))
+        await other.compact(HERE, compaction(snapshot, "one", job="job-2", summary="other"))
+        ours.release()
         with pytest.raises(MemoryConflict, match="came first"):
-            await store.compact(HERE, compaction(snapshot, "one", "two"))
+            await compacting
         assert [entry.content for entry in (await store.read(HERE)).entries] == ["other", "two", "three"]
         assert await store.read(HERE) == await other.read(HERE)
 
 
-async def test_entries_that_come_while_a_summary_is_written_stay(store: TopicMemoryStore, log: ListLog) -> None:
+async def test_entries_that_come_while_a_summary_is_written_stay(store: TopicMemoryStore, log: InMemoryLog) -> None:
     await store.append(HERE, said("one", "two"))
     snapshot = await store.read(HERE)
-    async with TopicMemoryStore(log, TOPICS) as other:
-
-        async def append_first() -> None:
-            await other.append(HERE, said("late"))
-
-        log.before_append = append_first
-        done = await store.compact(HERE, compaction(snapshot, "one", "two"))
+    async with TopicMemoryStore(InMemoryLog(log.cluster), TOPICS) as other:
+        ours = log.hold_appends(TOPICS.memory.name)
+        compacting = asyncio.create_task(store.compact(HERE, compaction(snapshot, "one", "two")))
+        await ours.caught()
+        await other.append(HERE, said("late"))
+        ours.release()
+        done = await compacting
     assert [entry.content for entry in (await store.read(HERE)).entries] == ["sum", "late"]
     assert (done.applied.entries_before, done.applied.entries_after) == (3, 2)
 
 
-async def test_an_answer_that_got_lost_is_given_to_the_next_attempt(store: TopicMemoryStore, log: ListLog) -> None:
-    await store.append(HERE, said("one", "two"))
-    snapshot = await store.read(HERE)
-
-    async def lose_answer() -> None:
-        raise TimeoutError
-
-    log.after_append = lose_answer
-    with pytest.raises(BrokerUnreachable, match="may land later"):
-        await store.compact(HERE, compaction(snapshot, "one"))
-    log.after_append = None
+async def test_an_answer_that_got_lost_is_given_to_the_next_attempt(log: InMemoryLog) -> None:
+    async with TopicMemoryStore(log, TOPICS, StoreOptions(write_seconds=0.2)) as store:
+        await store.append(HERE, said("one", "two"))
+        snapshot = await store.read(HERE)
+        answer = log.hold_acknowledgements(TOPICS.memory.name)
+        with pytest.raises(BrokerUnreachable, match="may land later"):
+            await store.compact(HERE, compaction(snapshot, "one"))
+        answer.release()
     async with TopicMemoryStore(log, TOPICS) as later:
         done = await later.compact(HERE, compaction(snapshot, "one", summary="of the second attempt"))
     assert done.summary == "sum"
-    assert len(log.lists[PARTITION]) == 3
+    assert len(records(log)) == 3
 
 
 @pytest.mark.parametrize(
@@ -279,16 +274,16 @@ async def test_an_answer_that_got_lost_is_given_to_the_next_attempt(store: Topic
     ],
 )
 async def test_a_compaction_that_makes_no_sense_is_refused(
-    store: TopicMemoryStore, log: ListLog, wrong: dict[str, object], what: str
+    store: TopicMemoryStore, log: InMemoryLog, wrong: dict[str, object], what: str
 ) -> None:
     await store.append(HERE, said("one"))
     right: dict[str, object] = {"job_id": "j", "base_version": -1, "supersedes": ("one",), "summary": "s"}
     with pytest.raises(MemoryStoreError, match=what):
         await store.compact(HERE, NewCompaction(**{**right, **wrong}))  # type: ignore[arg-type]  # some of it on purpose
-    assert len(log.lists[PARTITION]) == 1
+    assert len(records(log)) == 1
 
 
-async def test_a_refused_append_is_told_as_it_is(store: TopicMemoryStore, log: ListLog) -> None:
-    log.refuses = BrokerUnreachable("gone")
+async def test_a_refused_append_is_told_as_it_is(store: TopicMemoryStore, log: InMemoryLog) -> None:
+    log.refuse_appends(TOPICS.memory.name, BrokerUnreachable("gone"))
     with pytest.raises(BrokerUnreachable, match=r"^gone$"):
         await store.append(HERE, said("one"))

@@ -1,4 +1,4 @@
-"""The store over a log of lists: what it reads, whoever wrote it, and what a restart, or one who gives up, leaves."""
+"""The store over a log in memory: what it reads, whoever wrote it, and what a restart, or one who gives up, leaves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -19,26 +18,26 @@ from headrace.memory import StoreOptions, TopicMemoryStore
 from headrace.memory.tables import key_of
 from headrace.models import MemoryEntry
 from headrace.ports import ConversationRef, MemorySnapshot, NewEntry, NewRecord
-from support.list_log import ListLog
+from headrace.testing import InMemoryCluster, InMemoryLog
 from support.stores import HERE, PARTITION, TOPICS, compaction, ids, said
 
 
 @pytest.fixture
-def log() -> ListLog:
-    return ListLog()
+def log() -> InMemoryLog:
+    return InMemoryLog()
 
 
 @pytest.fixture
-async def store(log: ListLog) -> AsyncIterator[TopicMemoryStore]:
+async def store(log: InMemoryLog) -> AsyncIterator[TopicMemoryStore]:
     async with TopicMemoryStore(log, TOPICS) as started:
         yield started
 
 
-async def test_a_compaction_by_a_writer_that_spells_names_otherwise_holds_too(store: TopicMemoryStore, log: ListLog) -> None:
+async def test_a_compaction_by_a_writer_that_spells_names_otherwise_holds_too(store: TopicMemoryStore, log: InMemoryLog) -> None:
     await store.append(HERE, said("one", "two"))
     record = {"type": "compaction", "user_id": "ann", "conversation_id": "trip", "id": "c", "job_id": "j", "base_version": -1}
     value = orjson.dumps({**record, "supersedes": ["one"], "summary": "s", "at": "2026-01-01T00:00:00Z"})
-    log.put(PARTITION, NewRecord(memory_key(*HERE, "token"), value))
+    log.cluster.append(PARTITION, NewRecord(memory_key(*HERE, "token"), value))
     assert [entry.content for entry in (await store.read(HERE)).entries] == ["s", "two"]
 
 
@@ -58,26 +57,26 @@ def strange_records() -> list[NewRecord]:
     ]
 
 
-async def test_a_record_that_is_not_what_it_should_be_costs_only_itself(store: TopicMemoryStore, log: ListLog) -> None:
+async def test_a_record_that_is_not_what_it_should_be_costs_only_itself(store: TopicMemoryStore, log: InMemoryLog) -> None:
     await store.append(HERE, said("one"))
     for record in strange_records():
-        log.put(PARTITION, record)
+        log.cluster.append(PARTITION, record)
     await store.append(HERE, said("two"))
     assert ids(await store.read(HERE)) == ["one", "two"]
 
 
-async def test_a_record_in_a_partition_of_other_conversations_is_left_out(store: TopicMemoryStore, log: ListLog) -> None:
+async def test_a_record_in_a_partition_of_other_conversations_is_left_out(store: TopicMemoryStore, log: InMemoryLog) -> None:
     entry = MemoryEntry.model_validate(
         {"userId": "bob", "conversationId": "b", "id": "x", "role": "user", "content": "x", "at": "2026-01-01T00:00:00Z"}
     )
     bob = ConversationRef("default", "bob", "b")
     assert key_partition(key_of(bob), TOPICS.memory.partitions) != PARTITION.partition
-    log.put(PARTITION, NewRecord(memory_key(*bob, "token"), encode(entry)))
+    log.cluster.append(PARTITION, NewRecord(memory_key(*bob, "token"), encode(entry)))
     await store.read(HERE)
     assert ids(await store.read(bob)) == []
 
 
-async def test_a_restart_reads_one_record_again_and_a_deleted_view_all(log: ListLog, tmp_path: Path) -> None:
+async def test_a_restart_reads_one_record_again_and_a_deleted_view_all(log: InMemoryLog, tmp_path: Path) -> None:
     options = StoreOptions(view_path=tmp_path / "view" / "memory.sqlite")
     async with TopicMemoryStore(log, TOPICS, options) as first:
         await first.append(HERE, said(*(f"e{number}" for number in range(50))))
@@ -85,44 +84,43 @@ async def test_a_restart_reads_one_record_again_and_a_deleted_view_all(log: List
         expected = await first.read(HERE)
     async with TopicMemoryStore(log, TOPICS) as outside:
         await outside.append(HERE, said("later"))
-    log.reads = 0
+    reads: list[int] = []
+    log.cluster.fetched = lambda _, given: reads.append(len(given))
     async with TopicMemoryStore(log, TOPICS, options) as second:
         snapshot = await second.read(HERE)
         assert snapshot.entries[:-1] == expected.entries
         assert ids(snapshot)[-1] == "later"
         assert snapshot.compactions == expected.compactions
-    assert log.reads == 2
+    assert sum(reads) == 2
     assert options.view_path is not None
     options.view_path.unlink()
-    log.reads = 0
+    reads.clear()
     async with TopicMemoryStore(log, TOPICS, options) as third:
         assert await third.read(HERE) == snapshot
-    assert log.reads == 52
+    assert sum(reads) == 52
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 9])
 async def test_a_view_of_another_log_is_made_anew(tmp_path: Path, length: int) -> None:
     options = StoreOptions(view_path=tmp_path / "memory.sqlite")
-    async with TopicMemoryStore(ListLog(), TOPICS, options) as first:
+    async with TopicMemoryStore(InMemoryLog(), TOPICS, options) as first:
         await first.append(HERE, said("old1", "old2", "old3"))
-    other = ListLog()
     # Other times than in the log before, as a log that was made anew has.
-    other.lists[PARTITION] = []
+    other = InMemoryLog(InMemoryCluster(now=lambda: 77_000))
     async with TopicMemoryStore(other, TOPICS) as writer:
         await writer.append(HERE, said(*(f"new{number}" for number in range(length))))
-    other.lists[PARTITION] = [replace(record, timestamp=record.timestamp + 77) for record in other.lists[PARTITION]]
     async with TopicMemoryStore(other, TOPICS, options) as second:
         assert ids(await second.read(HERE)) == [f"new{number}" for number in range(length)]
 
 
-async def test_two_stores_on_one_path_have_a_file_each(log: ListLog, tmp_path: Path) -> None:
+async def test_two_stores_on_one_path_have_a_file_each(log: InMemoryLog, tmp_path: Path) -> None:
     options = StoreOptions(view_path=tmp_path / "memory.sqlite")
     async with TopicMemoryStore(log, TOPICS, options) as first, TopicMemoryStore(log, TOPICS, options) as second:
         await first.append(HERE, said("one"))
         assert await second.read(HERE) == await first.read(HERE)
 
 
-async def test_a_read_that_is_given_up_loses_nothing(log: ListLog, store: TopicMemoryStore) -> None:
+async def test_a_read_that_is_given_up_loses_nothing(log: InMemoryLog, store: TopicMemoryStore) -> None:
     await store.read(HERE)
     async with TopicMemoryStore(log, TOPICS) as other:
         for number in range(200):
@@ -135,7 +133,7 @@ async def test_a_read_that_is_given_up_loses_nothing(log: ListLog, store: TopicM
     assert ids(await store.read(HERE)) == [f"e{number}" for number in range(200)]
 
 
-async def test_one_who_gives_up_takes_nobody_with_him(log: ListLog, store: TopicMemoryStore) -> None:
+async def test_one_who_gives_up_takes_nobody_with_him(log: InMemoryLog, store: TopicMemoryStore) -> None:
     await store.read(HERE)
     async with TopicMemoryStore(log, TOPICS) as other:
         for number in range(50):
@@ -149,7 +147,7 @@ async def test_one_who_gives_up_takes_nobody_with_him(log: ListLog, store: Topic
 
 
 async def test_records_that_could_not_be_kept_are_read_again(
-    log: ListLog, store: TopicMemoryStore, monkeypatch: pytest.MonkeyPatch
+    log: InMemoryLog, store: TopicMemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.append(HERE, said("one"))
     async with TopicMemoryStore(log, TOPICS) as other:

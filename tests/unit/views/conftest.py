@@ -8,7 +8,7 @@ import pytest
 
 from headrace.views import follower as follower_module
 from headrace.views import job_intake
-from support.view_log import Engines, ViewLog
+from support.written_jobs import Engines, WrittenLog
 
 
 @pytest.fixture
@@ -20,12 +20,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def log() -> ViewLog:
-    return ViewLog()
+def log() -> WrittenLog:
+    return WrittenLog()
 
 
 @pytest.fixture
-def engines(log: ViewLog) -> Engines:
+def engines(log: WrittenLog) -> Engines:
     made = Engines(log)
     made.define()
     return made

@@ -8,14 +8,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from headrace.core.topics import Topic
 from headrace.errors import BrokerUnreachable
 from headrace.ports import TopicPartition
 from headrace.views import follower as module
 from headrace.views.follower import Batch, Follower, LogReplaced
-from support.view_log import ViewLog
+from support.written_jobs import WrittenLog
 
 PARTITION = TopicPartition("things", 0)
 OTHER = TopicPartition("others", 1)
+MADE = [Topic(name="things", partitions=1), Topic(name="others", partitions=2)]
 PATIENCE = 10.0
 
 
@@ -42,8 +44,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def log() -> ViewLog:
-    made = ViewLog()
+def log() -> WrittenLog:
+    made = WrittenLog()
+    made.cluster.create_topics(MADE)
     for number in range(10):
         made.put(PARTITION, b"k", b"%d" % number)
     return made
@@ -55,7 +58,7 @@ def taker() -> Taker:
 
 
 @contextlib.asynccontextmanager
-async def following(log: ViewLog, taker: Taker, *fatal: type[Exception]) -> AsyncIterator[Follower]:
+async def following(log: WrittenLog, taker: Taker, *fatal: type[Exception]) -> AsyncIterator[Follower]:
     follower = Follower(log, taker, name="test", fatal=fatal)
     await follower.start()
     try:
@@ -64,9 +67,9 @@ async def following(log: ViewLog, taker: Taker, *fatal: type[Exception]) -> Asyn
         await follower.stop()
 
 
-async def test_caught_up_is_a_matter_of_positions(log: ViewLog, taker: Taker) -> None:
+async def test_caught_up_is_a_matter_of_positions(log: WrittenLog, taker: Taker) -> None:
     """The newest records may be gone by compaction: nothing comes, and yet all is read."""
-    log.compact(PARTITION, range(5, 10))
+    log.cluster.remove_records(PARTITION, range(5, 10))
     async with following(log, taker) as follower:
         assert not follower.caught_up
         follower.follow({PARTITION: 2})
@@ -76,18 +79,18 @@ async def test_caught_up_is_a_matter_of_positions(log: ViewLog, taker: Taker) ->
         assert follower.behind == 0
 
 
-async def test_what_is_not_given_out_is_not_caught_up(log: ViewLog, taker: Taker) -> None:
-    log.held.add(PARTITION)
+async def test_what_is_not_given_out_is_not_caught_up(log: WrittenLog, taker: Taker) -> None:
+    log.cluster.withhold(PARTITION)
     async with following(log, taker) as follower:
         follower.follow({PARTITION: 0})
         with pytest.raises(TimeoutError):
             await follower.wait_caught_up(0.05)
         assert follower.behind == 10
-        log.held.clear()
+        log.cluster.give_out()
         await follower.wait_caught_up(PATIENCE)
 
 
-async def test_more_partitions_join_those_that_are_read(log: ViewLog, taker: Taker) -> None:
+async def test_more_partitions_join_those_that_are_read(log: WrittenLog, taker: Taker) -> None:
     async with following(log, taker) as follower:
         follower.follow({PARTITION: 0})
         await follower.wait_caught_up(PATIENCE)
@@ -99,21 +102,21 @@ async def test_more_partitions_join_those_that_are_read(log: ViewLog, taker: Tak
         assert sorted(taker.taken) == sorted([*range(11), 0])
 
 
-async def test_catching_up_goes_to_the_end_of_now(log: ViewLog, taker: Taker) -> None:
+async def test_catching_up_goes_to_the_end_of_now(log: WrittenLog, taker: Taker) -> None:
     async with following(log, taker) as follower:
         follower.follow({PARTITION: 0})
         await follower.wait_caught_up(PATIENCE)
         log.put(PARTITION, b"k", b"v")
         await follower.catch_up(PATIENCE)
         assert taker.taken == list(range(11))
-        log.held.add(PARTITION)
+        log.cluster.withhold(PARTITION)
         log.put(PARTITION, b"k", b"v")
         assert follower.caught_up
         with pytest.raises(TimeoutError):
             await follower.catch_up(0.05)
 
 
-async def test_a_batch_that_was_not_taken_comes_again(log: ViewLog, taker: Taker, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_batch_that_was_not_taken_comes_again(log: WrittenLog, taker: Taker, caplog: pytest.LogCaptureFixture) -> None:
     taker.failures = [OSError("the disk is full"), OSError("the disk is full"), ZeroDivisionError()]
     async with following(log, taker) as follower:
         follower.follow({PARTITION: 0})
@@ -123,29 +126,29 @@ async def test_a_batch_that_was_not_taken_comes_again(log: ViewLog, taker: Taker
     assert caplog.text.count("the disk is full") == 1, "the same trouble is told once"
 
 
-async def test_a_broker_that_was_away_is_read_on_from_where_it_was(log: ViewLog, taker: Taker) -> None:
+async def test_a_broker_that_was_away_is_read_on_from_where_it_was(log: WrittenLog, taker: Taker) -> None:
     async with following(log, taker) as follower:
         follower.follow({PARTITION: 0})
         await follower.wait_caught_up(PATIENCE)
-        log.away = True
+        log.go_away()
         log.put(PARTITION, b"k", b"v")
         async with asyncio.timeout(PATIENCE):
             while follower.trouble is None:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.005)
         assert "memory:9092" in follower.trouble
-        log.away = False
+        log.accept_requests()
         await follower.catch_up(PATIENCE)
         assert taker.taken == list(range(11))
         assert follower.trouble is None
 
 
-async def test_a_broker_that_is_away_at_the_start_is_told(log: ViewLog, taker: Taker) -> None:
-    log.away = True
+async def test_a_broker_that_is_away_at_the_start_is_told(log: WrittenLog, taker: Taker) -> None:
+    log.go_away()
     with pytest.raises(BrokerUnreachable):
         await Follower(log, taker, name="test").start()
 
 
-async def test_what_is_fatal_ends_it(log: ViewLog, taker: Taker) -> None:
+async def test_what_is_fatal_ends_it(log: WrittenLog, taker: Taker) -> None:
     taker.failures = [LogReplaced("another")]
     async with following(log, taker, LogReplaced) as follower:
         follower.follow({PARTITION: 0})
@@ -159,12 +162,12 @@ async def test_what_is_fatal_ends_it(log: ViewLog, taker: Taker) -> None:
 
 
 @pytest.mark.parametrize("fatal", [True, False])
-async def test_a_log_that_became_shorter(log: ViewLog, taker: Taker, fatal: bool) -> None:
+async def test_a_log_that_became_shorter(log: WrittenLog, taker: Taker, fatal: bool) -> None:
     async with following(log, taker, *([LogReplaced] if fatal else [])) as follower:
         follower.follow({PARTITION: 0})
         await follower.wait_caught_up(PATIENCE)
-        log.records[PARTITION] = []
-        log.ends[PARTITION] = 0
+        log.cluster.delete_topics([PARTITION.topic])
+        log.cluster.create_topics(MADE)
         log.put(PARTITION, b"k", b"v")
         # As a client does whose offset is out of range.
         taker.failures = [OSError("reads anew")]

@@ -14,13 +14,14 @@ from headrace.core.ownership import PartitionLedger, Version, supersedes
 from headrace.core.snapshots import NOT_ACCEPTED
 from headrace.models import Job
 from headrace.ports import TopicPartition
+from headrace.testing import StoredRecord
 from headrace.views.database import _OWN_TABLES
 from headrace.views.follower import Batch, LogReplaced
 from headrace.views.job_projection import JobProjection
 from headrace.views.job_queries import single
 from headrace.views.job_rows import SCHEMA, whole
 from headrace.views.job_table import sweep
-from support.view_log import TOPICS, WORKER, Engines, MadeRecord, ViewLog
+from support.written_jobs import TOPICS, WORKER, Engines, WrittenLog
 
 LONG = "x" * 40_000
 
@@ -34,9 +35,9 @@ class Table:
             self.connection.execute(statement)
         self.projection = JobProjection(TOPICS)
 
-    def take(self, *records: MadeRecord) -> None:
+    def take(self, *records: StoredRecord) -> None:
         """Takes in one batch."""
-        batch: dict[TopicPartition, list[MadeRecord]] = {}
+        batch: dict[TopicPartition, list[StoredRecord]] = {}
         for record in records:
             batch.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
         positions = {partition: some[-1].offset + 1 for partition, some in batch.items()}
@@ -79,7 +80,7 @@ def table() -> Iterator[Table]:
 
 @pytest.fixture
 def engines() -> Engines:
-    return Engines(ViewLog())
+    return Engines(WrittenLog())
 
 
 def test_a_job_goes_through_its_life(table: Table, engines: Engines) -> None:
@@ -97,6 +98,17 @@ def test_a_job_goes_through_its_life(table: Table, engines: Engines) -> None:
     assert (done.status, done.result, done.attempt) == ("completed", {"sent": 1}, 1)
 
 
+@pytest.mark.parametrize("count", [49, 50, 51, 120])
+def test_a_batch_of_many_jobs_becomes_the_rows_that_each_would_become_alone(table: Table, engines: Engines, count: int) -> None:
+    records = [engines.enqueue(f"j{number}", number % 8, args={"number": number}) for number in range(count)]
+    table.take(*records)
+    alone = Table()
+    for record in records:
+        alone.take(record)
+    assert len(table.statuses()) == count
+    assert table.everything() == alone.everything()
+
+
 def test_a_job_record_that_is_read_late_changes_nothing(table: Table, engines: Engines) -> None:
     record = engines.enqueue("j")
     running = engines.run("j", engines.claim("one", -1))
@@ -110,9 +122,9 @@ def test_the_last_words_of_a_predecessor_are_void(table: Table, engines: Engines
     for job_id in ("a", "b"):
         table.take(engines.enqueue(job_id))
     first = engines.claim("one", -1)
-    table.take(*engines.log.records[engines.state(0)], engines.run("a", first))
+    table.take(*engines.log.cluster.records(engines.state(0)), engines.run("a", first))
     second = engines.claim("two", first)
-    table.take(engines.log.records[engines.state(0)][-1])
+    table.take(engines.log.cluster.records(engines.state(0))[-1])
     table.restart()
     seen_by_the_second = engines.snapshots["a"]
     table.take(engines.complete("a"))
@@ -128,7 +140,7 @@ def test_a_claim_that_lost_fences_nobody(table: Table, engines: Engines) -> None
     first = engines.claim("one", -1)
     late = engines.claim("two", -1)
     assert late > first
-    table.take(*engines.log.records[engines.state(0)], engines.run("a", first))
+    table.take(*engines.log.cluster.records(engines.state(0)), engines.run("a", first))
     assert table.statuses() == {"a": "running"}
 
 
@@ -139,7 +151,7 @@ def test_claims_of_another_partition_fence_nobody(table: Table, engines: Engines
     other = Engines(engines.log, "other")
     shared = next(number for number in range(8) if other.state(number) == engines.state(0))
     other.claim("two", -1, shared)
-    table.take(*engines.log.records[engines.state(0)], engines.run("a", first))
+    table.take(*engines.log.cluster.records(engines.state(0)), engines.run("a", first))
     assert table.statuses() == {"a": "running"}
 
 
@@ -198,7 +210,7 @@ def test_a_tombstone_over_a_void_record_leaves_a_waiting_job(table: Table, engin
     table.take(engines.enqueue("a"))
     first = engines.claim("one", -1)
     engines.claim("two", first)
-    table.take(*engines.log.records[engines.state(0)], engines.run("a", first), engines.forget("a"))
+    table.take(*engines.log.cluster.records(engines.state(0)), engines.run("a", first), engines.forget("a"))
     assert table.statuses() == {"a": "queued"}
 
 
@@ -232,7 +244,7 @@ def test_a_queued_job_is_shown_whatever_else_its_record_says(table: Table, engin
     assert not {"argsOmitted", "instance_id"} & (table.job("a") or {}).keys()
 
 
-def damaged_records(engines: Engines) -> Iterable[MadeRecord]:
+def damaged_records(engines: Engines) -> Iterable[StoredRecord]:
     put, state, jobs = engines.log.put, engines.state(0), engines.jobs(0)
     good = engines.run("good", engines.claim("one", -1))
     yield put(state, b"x", b"{", good.headers)
@@ -261,7 +273,7 @@ def test_a_record_that_cannot_be_decoded_costs_only_itself(
 ) -> None:
     table.take(engines.enqueue("good"))
     damaged = list(damaged_records(engines))
-    table.take(*engines.log.records[engines.state(0)], *engines.log.records[engines.jobs(0)])
+    table.take(*engines.log.cluster.records(engines.state(0)), *engines.log.cluster.records(engines.jobs(0)))
     assert table.projection.undecodable.total == len(damaged)
     assert len(caplog.records) == 2, "one line for each kind"
     assert table.statuses() == {"good": "running"}
@@ -284,7 +296,7 @@ def test_another_log_is_noticed(table: Table, engines: Engines) -> None:
     table.take(record)
     table.restart()
     table.take(record)
-    other = MadeRecord(record.topic, record.partition, record.offset, record.timestamp + 1, record.key, record.value)
+    other = StoredRecord(record.topic, record.partition, record.offset, record.timestamp + 1, record.key, record.value)
     with pytest.raises(LogReplaced):
         table.take(other)
 
@@ -305,7 +317,7 @@ def test_jobs_below_the_watermark_of_which_nothing_else_is_known_are_swept(table
 @st.composite
 def written_log(draw: st.DrawFn) -> tuple[Engines, dict[str, tuple[Version, str]]]:
     """A log as clients, engines and frozen engines may leave it, and what it says by the rules of the protocol."""
-    engines = Engines(ViewLog())
+    engines = Engines(WrittenLog())
     ids = [f"j{number}" for number in range(draw(st.integers(1, 4)))]
     for number, job_id in enumerate(ids):
         engines.enqueue(job_id, number % 2, args={"text": LONG if draw(st.booleans()) else "short"})
@@ -345,12 +357,13 @@ def test_any_order_of_topics_and_any_restart_ends_in_one_table(
 ) -> None:
     engines, truth = written
     whole_log = Table()
-    whole_log.take(*(record for records in engines.log.records.values() for record in records))
+    log = {partition: engines.log.cluster.records(partition) for partition in engines.log.partitions()}
+    whole_log.take(*(record for records in log.values() for record in records))
     table = Table()
-    read = dict.fromkeys(engines.log.records, 0)
-    while any(read[partition] < len(records) for partition, records in engines.log.records.items()):
-        partition = data.draw(st.sampled_from([each for each in read if read[each] < len(engines.log.records[each])]))
-        records = engines.log.records[partition]
+    read = dict.fromkeys(log, 0)
+    while any(read[partition] < len(records) for partition, records in log.items()):
+        partition = data.draw(st.sampled_from([each for each in read if read[each] < len(log[each])]))
+        records = log[partition]
         again = data.draw(st.integers(0, read[partition]))
         until = data.draw(st.integers(read[partition] + 1, len(records)))
         table.take(*records[again:until])

@@ -20,12 +20,12 @@ from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory
 from support.job_views import PATIENCE, eventually, opened, statuses
-from support.view_log import TOPICS, WORKER, Engines, ViewLog
+from support.written_jobs import TOPICS, WORKER, Engines, WrittenLog
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 
-async def test_what_is_queued_running_and_done(log: ViewLog, engines: Engines, path: Path) -> None:
+async def test_what_is_queued_running_and_done(log: WrittenLog, engines: Engines, path: Path) -> None:
     for job_id, partition in (("a", 0), ("b", 1), ("c", 0)):
         engines.enqueue(job_id, partition)
     epoch = engines.claim("one", -1)
@@ -50,7 +50,7 @@ async def test_what_is_queued_running_and_done(log: ViewLog, engines: Engines, p
             await view.list_jobs(JobFilter(), cursor="nonsense")
 
 
-async def test_a_rebuilt_view_shows_no_ghosts(log: ViewLog, engines: Engines, path: Path) -> None:
+async def test_a_rebuilt_view_shows_no_ghosts(log: WrittenLog, engines: Engines, path: Path) -> None:
     """Jobs below the watermark have ended; some of their snapshots are gone by now, and so is nothing of the queue."""
     for number in range(6):
         engines.enqueue(f"j{number}")
@@ -58,33 +58,33 @@ async def test_a_rebuilt_view_shows_no_ghosts(log: ViewLog, engines: Engines, pa
     for number in range(4):
         engines.run(f"j{number}", epoch)
         engines.complete(f"j{number}")
-    gone = [record.offset for record in log.records[engines.state(0)] if record.key in (b"j0", b"j1")]
-    log.compact(engines.state(0), gone)
+    gone = [record.offset for record in log.cluster.records(engines.state(0)) if record.key in (b"j0", b"j1")]
+    log.cluster.remove_records(engines.state(0), gone)
     engines.commit({0: 3})
     async with opened(log, path) as view:
         assert await statuses(view) == {"j2": "completed", "j3": "completed", "j4": "queued", "j5": "queued"}
 
 
-async def test_no_ghosts_while_the_state_is_only_partly_read(log: ViewLog, engines: Engines, path: Path) -> None:
+async def test_no_ghosts_while_the_state_is_only_partly_read(log: WrittenLog, engines: Engines, path: Path) -> None:
     for number in range(3):
         engines.enqueue(f"j{number}")
     engines.enqueue("other", 1)
     epoch = engines.claim("one", -1)
     engines.run("j0", epoch)
     engines.complete("j0")
-    log.held.add(engines.state(0))
+    log.cluster.withhold(engines.state(0))
     async with opened(log, path, wait=False) as view:
         with pytest.raises(TimeoutError):
             await view.wait_caught_up(0.1)
         assert await statuses(view) == {}, "the queue is not shown before it is known what has ended"
         assert not view.caught_up
         assert view.behind == 3
-        log.held.clear()
+        log.cluster.give_out()
         await view.wait_caught_up(PATIENCE)
         assert await statuses(view) == {"j0": "completed", "j1": "queued", "j2": "queued", "other": "queued"}
 
 
-async def test_jobs_that_ended_while_the_view_was_closed(log: ViewLog, engines: Engines, path: Path) -> None:
+async def test_jobs_that_ended_while_the_view_was_closed(log: WrittenLog, engines: Engines, path: Path) -> None:
     for number in range(4):
         engines.enqueue(f"j{number}")
     async with opened(log, path) as view:
@@ -94,15 +94,15 @@ async def test_jobs_that_ended_while_the_view_was_closed(log: ViewLog, engines: 
         engines.run(f"j{number}", epoch)
         engines.complete(f"j{number}")
     # Of the first, neither the record nor the snapshot is left: it was deleted, and its tombstone is gone, too.
-    gone = [record.offset for record in log.records[engines.state(0)] if record.key == b"j0"]
-    log.compact(engines.state(0), gone)
+    gone = [record.offset for record in log.cluster.records(engines.state(0)) if record.key == b"j0"]
+    log.cluster.remove_records(engines.state(0), gone)
     engines.commit({0: 3})
     engines.enqueue("j4")
     async with opened(log, path) as view:
         assert await statuses(view) == {"j1": "completed", "j2": "completed", "j3": "queued", "j4": "queued"}
 
 
-async def test_a_restart_reads_only_what_is_new(log: ViewLog, engines: Engines, path: Path) -> None:
+async def test_a_restart_reads_only_what_is_new(log: WrittenLog, engines: Engines, path: Path) -> None:
     for number in range(50):
         engines.enqueue(f"j{number}")
     epoch = engines.claim("one", -1)
@@ -111,23 +111,23 @@ async def test_a_restart_reads_only_what_is_new(log: ViewLog, engines: Engines, 
     async with opened(log, path) as view:
         assert len(await statuses(view)) == 50
     engines.complete("j7")
-    log.fetched.clear()
+    log.given.clear()
     async with opened(log, path) as view:
         assert (await statuses(view))["j7"] == "completed"
-    state = [record for record in log.fetched if record.topic == TOPICS.job_state.name]
-    queue = [record for record in log.fetched if record.topic == TOPICS.jobs_name(WORKER)]
+    state = [record for record in log.given if record.topic == TOPICS.job_state.name]
+    queue = [record for record in log.given if record.topic == TOPICS.jobs_name(WORKER)]
     assert [record.key for record in state] == [b"j49", b"j7"], "the last one that was read, and what came after it"
     assert [record.key for record in queue] == [b"j49"]
 
 
-async def test_a_view_that_has_caught_up_has_all_its_indexes(log: ViewLog, engines: Engines, path: Path) -> None:
+async def test_a_view_that_has_caught_up_has_all_its_indexes(log: WrittenLog, engines: Engines, path: Path) -> None:
     engines.enqueue("a")
-    log.held.add(engines.state(0))
+    log.cluster.withhold(engines.state(0))
     log.put(engines.state(0), b"x", None)
     async with opened(log, path, wait=False) as view:
         await view.add_accepted(Job.model_validate(engines.snapshots["a"]))
         assert [job.id for job in (await view.list_jobs(JobFilter(user_id="ann"))).jobs] == ["a"]
-        log.held.clear()
+        log.cluster.give_out()
         await view.wait_caught_up(PATIENCE)
         assert [job.id for job in (await view.list_jobs(JobFilter(user_id="ann"))).jobs] == ["a"]
     connection = sqlite3.connect(path)
@@ -136,7 +136,7 @@ async def test_a_view_that_has_caught_up_has_all_its_indexes(log: ViewLog, engin
     assert {"jobs_by_tenant", "jobs_by_worker", "jobs_by_user", "jobs_by_conversation"} <= names
 
 
-async def test_what_is_queued_stays_queued_over_a_restart(log: ViewLog, engines: Engines, path: Path) -> None:
+async def test_what_is_queued_stays_queued_over_a_restart(log: WrittenLog, engines: Engines, path: Path) -> None:
     for number in range(5):
         engines.enqueue(f"j{number}")
     async with opened(log, path) as view:
@@ -146,7 +146,7 @@ async def test_what_is_queued_stays_queued_over_a_restart(log: ViewLog, engines:
         assert await statuses(view) == {job_id: status for job_id, status in first.items() if job_id not in ("j0", "j1")}
 
 
-async def test_the_claims_are_known_after_a_restart(log: ViewLog, engines: Engines, path: Path) -> None:
+async def test_the_claims_are_known_after_a_restart(log: WrittenLog, engines: Engines, path: Path) -> None:
     engines.enqueue("a")
     first = engines.claim("one", -1)
     engines.run("a", first)
@@ -159,7 +159,7 @@ async def test_the_claims_are_known_after_a_restart(log: ViewLog, engines: Engin
 
 
 async def test_what_was_learned_in_a_transaction_that_failed_is_learned_again(
-    log: ViewLog, engines: Engines, path: Path, monkeypatch: pytest.MonkeyPatch
+    log: WrittenLog, engines: Engines, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engines.enqueue("a")
     first = engines.claim("one", -1)
@@ -182,7 +182,7 @@ async def test_what_was_learned_in_a_transaction_that_failed_is_learned_again(
 
 
 async def test_taking_in_leaves_the_event_loop_alone(
-    log: ViewLog, engines: Engines, path: Path, monkeypatch: pytest.MonkeyPatch
+    log: WrittenLog, engines: Engines, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: set[int] = set()
 
@@ -198,7 +198,7 @@ async def test_taking_in_leaves_the_event_loop_alone(
     assert threading.get_ident() not in threads
 
 
-async def test_a_new_worker_is_followed(log: ViewLog, path: Path) -> None:
+async def test_a_new_worker_is_followed(log: WrittenLog, path: Path) -> None:
     async with opened(log, path) as view:
         late = Engines(log, "late")
         late.enqueue("before")
@@ -207,20 +207,20 @@ async def test_a_new_worker_is_followed(log: ViewLog, path: Path) -> None:
         assert await statuses(view) == {"before": "queued"}
 
 
-async def test_a_worker_whose_topic_comes_after_its_definition(log: ViewLog, path: Path) -> None:
+async def test_a_worker_whose_topic_comes_after_its_definition(log: WrittenLog, path: Path) -> None:
     late = Engines(log, "late")
     late.define()
-    del log.counts[TOPICS.jobs_name("late")]
+    log.cluster.delete_topics([TOPICS.jobs_name("late")])
     async with opened(log, path) as view:
         assert await statuses(view) == {}
-        log.counts[TOPICS.jobs_name("late")] = 2
+        log.cluster.create_topics([TOPICS.jobs("late")])
         late.enqueue("a")
         await eventually(view, {"a": "queued"})
 
 
-async def test_an_accepted_job_is_there_at_once(log: ViewLog, engines: Engines, path: Path) -> None:
+async def test_an_accepted_job_is_there_at_once(log: WrittenLog, engines: Engines, path: Path) -> None:
     for partition in range(4):
-        log.held.add(TopicPartition(TOPICS.job_state.name, partition))
+        log.cluster.withhold(TopicPartition(TOPICS.job_state.name, partition))
     log.put(engines.state(0), b"x", None)
     async with opened(log, path, wait=False) as view:
         engines.enqueue("a")
@@ -228,12 +228,12 @@ async def test_an_accepted_job_is_there_at_once(log: ViewLog, engines: Engines, 
         assert await statuses(view) == {"a": "queued"}
         await asyncio.gather(*(view.add_accepted(Job.model_validate(engines.snapshots["a"])) for _ in range(20)))
         engines.run("a", engines.claim("one", -1))
-        log.held.clear()
+        log.cluster.give_out()
         await view.wait_caught_up(PATIENCE)
         assert await statuses(view) == {"a": "running"}
 
 
-async def test_an_accepted_job_leads_to_a_worker_without_definition(log: ViewLog, path: Path) -> None:
+async def test_an_accepted_job_leads_to_a_worker_without_definition(log: WrittenLog, path: Path) -> None:
     async with opened(log, path) as view:
         other = Engines(log, "undefined")
         for job_id in ("a", "b"):
@@ -242,7 +242,7 @@ async def test_an_accepted_job_leads_to_a_worker_without_definition(log: ViewLog
         await eventually(view, {"a": "queued", "b": "queued"})
 
 
-async def test_long_arguments_are_omitted_in_lists(log: ViewLog, engines: Engines, path: Path) -> None:
+async def test_long_arguments_are_omitted_in_lists(log: WrittenLog, engines: Engines, path: Path) -> None:
     engines.enqueue("a", args={"text": "x" * 5_000})
     async with opened(log, path) as view:
         (job,) = (await view.list_jobs(JobFilter())).jobs
@@ -254,7 +254,7 @@ async def test_long_arguments_are_omitted_in_lists(log: ViewLog, engines: Engine
 
 
 async def test_a_row_that_is_no_job_does_not_take_its_page_with_it(
-    log: ViewLog, engines: Engines, path: Path, caplog: pytest.LogCaptureFixture
+    log: WrittenLog, engines: Engines, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     engines.enqueue("a")
     engines.enqueue("b")
@@ -267,20 +267,20 @@ async def test_a_row_that_is_no_job_does_not_take_its_page_with_it(
     assert "is no valid one" in caplog.text
 
 
-async def test_two_views_of_one_folder(log: ViewLog, engines: Engines, path: Path) -> None:
+async def test_two_views_of_one_folder(log: WrittenLog, engines: Engines, path: Path) -> None:
     engines.enqueue("a")
     async with opened(log, path) as one, opened(log, path) as two:
         assert one.path != two.path
         assert await statuses(one) == await statuses(two) == {"a": "queued"}
 
 
-async def test_a_view_that_was_not_started(log: ViewLog, path: Path) -> None:
+async def test_a_view_that_was_not_started(log: WrittenLog, path: Path) -> None:
     view = JobView(log, TOPICS, WorkerDirectory(log, TOPICS), path)
     with pytest.raises(RuntimeError):
         await view.list_jobs(JobFilter())
 
 
-async def test_ids_of_both_kinds(log: ViewLog, engines: Engines, path: Path) -> None:
+async def test_ids_of_both_kinds(log: WrittenLog, engines: Engines, path: Path) -> None:
     job_id = fresh_id(1_780_000_000_000, b"0123456789")
     engines.enqueue(job_id)
     engines.enqueue("plain")

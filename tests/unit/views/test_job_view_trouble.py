@@ -13,13 +13,13 @@ from headrace.views import job_intake
 from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory
 from support.job_views import PATIENCE, eventually, opened, statuses, until
-from support.view_log import TOPICS, Engines, ViewLog
+from support.written_jobs import TOPICS, Engines, WrittenLog
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 
-def another_log() -> ViewLog:
-    log = ViewLog()
+def another_log() -> WrittenLog:
+    log = WrittenLog()
     engines = Engines(log)
     engines.define()
     engines.enqueue("new")
@@ -27,7 +27,7 @@ def another_log() -> ViewLog:
 
 
 async def test_another_cluster_that_is_shorter(
-    log: ViewLog, engines: Engines, path: Path, caplog: pytest.LogCaptureFixture
+    log: WrittenLog, engines: Engines, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(5):
         engines.enqueue(f"j{number}")
@@ -40,7 +40,7 @@ async def test_another_cluster_that_is_shorter(
 
 
 async def test_another_cluster_that_is_longer(
-    log: ViewLog, engines: Engines, path: Path, caplog: pytest.LogCaptureFixture
+    log: WrittenLog, engines: Engines, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its offsets go further than those that were read: it is told by the last record that was read."""
     engines.enqueue("old")
@@ -60,14 +60,17 @@ async def test_another_cluster_that_is_longer(
 
 
 async def test_a_log_that_begins_beyond_what_was_read(
-    log: ViewLog, engines: Engines, path: Path, caplog: pytest.LogCaptureFixture
+    log: WrittenLog, engines: Engines, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     engines.enqueue("a")
     engines.run("a", engines.claim("one", -1))
     async with opened(log, path):
         pass
     partition = engines.state(0)
-    log.records[partition], log.starts[partition], log.ends[partition] = [], 50, 60
+    for _ in range(58):
+        log.put(partition, b"x", None)
+    log.cluster.delete_records(partition, 50)
+    log.cluster.remove_records(partition, range(50, 60))
     engines.commit({0: 1})
     async with opened(log, path) as view:
         assert await statuses(view) == {}
@@ -94,7 +97,7 @@ def put_in_the_way_of(path: Path) -> None:
 
 @pytest.mark.parametrize("first", ["reader", "writer"])
 async def test_damage_that_shows_later_is_mended(
-    log: ViewLog, engines: Engines, path: Path, first: str, caplog: pytest.LogCaptureFixture
+    log: WrittenLog, engines: Engines, path: Path, first: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(5):
         engines.enqueue(f"j{number}")
@@ -105,31 +108,31 @@ async def test_damage_that_shows_later_is_mended(
     if first == "writer":
         engines.complete("j0")
     else:
-        log.held |= set(log.records)
+        log.cluster.withhold(*log.partitions())
     async with opened(log, path, wait=False) as view:
         await statuses(view)
-        log.held.clear()
+        log.cluster.give_out()
         await view.wait_caught_up(PATIENCE)
         done = "completed" if first == "writer" else "running"
         await eventually(view, {"j0": done, "j1": "queued", "j2": "queued", "j3": "queued", "j4": "queued"})
     assert "damaged" in caplog.text
 
 
-async def test_damage_is_mended_while_the_broker_is_away(log: ViewLog, engines: Engines, path: Path) -> None:
+async def test_damage_is_mended_while_the_broker_is_away(log: WrittenLog, engines: Engines, path: Path) -> None:
     engines.enqueue("a")
     async with opened(log, path):
         pass
     spoil(path)
     async with opened(log, path, wait=False) as view:
-        log.away = True
+        log.go_away()
         async with asyncio.timeout(PATIENCE):
             assert await statuses(view) == {}
-        log.away = False
+        log.accept_requests()
         await eventually(view, {"a": "queued"})
 
 
 async def test_a_file_that_cannot_be_made_anew_is_told_and_not_waited_for_without_end(
-    log: ViewLog, path: Path, monkeypatch: pytest.MonkeyPatch
+    log: WrittenLog, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_intake, "MEND_SECONDS", 0.2)
     damage = sqlite3.DatabaseError("malformed")
@@ -146,36 +149,36 @@ async def test_a_file_that_cannot_be_made_anew_is_told_and_not_waited_for_withou
                 await view._read(look)
 
 
-async def test_a_broker_that_is_away_for_a_while(log: ViewLog, engines: Engines, path: Path) -> None:
+async def test_a_broker_that_is_away_for_a_while(log: WrittenLog, engines: Engines, path: Path) -> None:
     engines.enqueue("a")
     async with opened(log, path) as view:
-        log.away = True
+        log.go_away()
         await until(lambda: view.trouble is not None)
         assert await statuses(view) == {"a": "queued"}
         assert view.caught_up, "what was read stays read"
         engines.enqueue("b")
-        log.away = False
+        log.accept_requests()
         await eventually(view, {"a": "queued", "b": "queued"})
         assert view.trouble is None
 
 
-async def test_a_broker_that_is_away_at_the_start(log: ViewLog, path: Path) -> None:
-    log.away = True
+async def test_a_broker_that_is_away_at_the_start(log: WrittenLog, path: Path) -> None:
+    log.go_away()
     view = JobView(log, TOPICS, WorkerDirectory(log, TOPICS), path)
     with pytest.raises(BrokerUnreachable):
         await view.start()
     await view.stop()
 
 
-async def test_a_broker_that_goes_away_while_the_topics_are_looked_for(log: ViewLog, engines: Engines, path: Path) -> None:
+async def test_a_broker_that_goes_away_while_the_topics_are_looked_for(log: WrittenLog, engines: Engines, path: Path) -> None:
     engines.enqueue("a")
-    log.held.add(engines.state(0))
+    log.cluster.withhold(engines.state(0))
     log.put(engines.state(0), b"x", None)
     async with opened(log, path, wait=False) as view:
-        log.away = True
+        log.go_away()
         await until(lambda: view.trouble is not None)
-        log.held.clear()
-        log.away = False
+        log.cluster.give_out()
+        log.accept_requests()
         await view.wait_caught_up(PATIENCE)
         assert await statuses(view) == {"a": "queued"}
         assert view.trouble is None

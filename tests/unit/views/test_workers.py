@@ -10,8 +10,9 @@ import pytest
 
 from headrace.core.records import definition_key, instance_key
 from headrace.ports import TopicPartition
+from headrace.testing import InMemoryLog
 from headrace.views.workers import WorkerDirectory
-from support.view_log import TOPICS, WORKER, Engines, ViewLog
+from support.written_jobs import TOPICS, WORKER, Engines, WrittenLog
 
 PATIENCE = 10.0
 NOW = 1_780_000_000_000
@@ -28,8 +29,8 @@ class Clock:
 
 
 @pytest.fixture
-def log() -> ViewLog:
-    return ViewLog()
+def log() -> WrittenLog:
+    return WrittenLog()
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def clock() -> Clock:
 
 
 @contextlib.asynccontextmanager
-async def started(log: ViewLog, clock: Clock) -> AsyncIterator[WorkerDirectory]:
+async def started(log: InMemoryLog, clock: Clock) -> AsyncIterator[WorkerDirectory]:
     directory = WorkerDirectory(log, TOPICS, presence_interval_seconds=5.0, clock=clock)
     await directory.start()
     try:
@@ -48,14 +49,15 @@ async def started(log: ViewLog, clock: Clock) -> AsyncIterator[WorkerDirectory]:
         await directory.stop()
 
 
-async def test_an_empty_topic_is_made_and_ready(log: ViewLog, clock: Clock) -> None:
+async def test_an_empty_topic_is_made_and_ready(clock: Clock) -> None:
+    log = InMemoryLog()
     async with started(log, clock) as directory:
         assert directory.ready
         assert directory.summaries() == []
-        assert log.counts[TOPICS.workers.name] == 1
+        assert log.cluster.partition_count(TOPICS.workers.name) == 1
 
 
-async def test_a_definition_outlives_its_engines(log: ViewLog, clock: Clock) -> None:
+async def test_a_definition_outlives_its_engines(log: WrittenLog, clock: Clock) -> None:
     engines = Engines(log)
     Engines(log, "a_worker").define()
     engines.define()
@@ -75,7 +77,7 @@ async def test_a_definition_outlives_its_engines(log: ViewLog, clock: Clock) -> 
 
 
 @pytest.mark.parametrize(("age", "lives"), [(0, True), (15_000, True), (16_900, True), (17_100, False), (-90_000, True)])
-async def test_an_engine_lives_for_three_intervals_and_some_skew(log: ViewLog, clock: Clock, age: int, lives: bool) -> None:
+async def test_an_engine_lives_for_three_intervals_and_some_skew(log: WrittenLog, clock: Clock, age: int, lives: bool) -> None:
     engines = Engines(log)
     engines.define()
     engines.live("one", timestamp=NOW - age)
@@ -86,14 +88,14 @@ async def test_an_engine_lives_for_three_intervals_and_some_skew(log: ViewLog, c
 
 @pytest.mark.parametrize(("age", "lives"), [(181_900, True), (182_100, False)])
 async def test_an_engine_that_says_how_often_it_writes_is_judged_by_that(
-    log: ViewLog, clock: Clock, age: int, lives: bool
+    log: WrittenLog, clock: Clock, age: int, lives: bool
 ) -> None:
     Engines(log).live("one", timestamp=NOW - age, presenceIntervalSeconds=60.0)
     async with started(log, clock) as directory:
         assert bool(directory.live_instances()) is lives
 
 
-async def test_a_clock_that_is_ahead_keeps_no_engine_alive(log: ViewLog, clock: Clock) -> None:
+async def test_a_clock_that_is_ahead_keeps_no_engine_alive(log: WrittenLog, clock: Clock) -> None:
     Engines(log).live("one", timestamp=NOW + 3_600_000)
     async with started(log, clock) as directory:
         assert directory.live_instances()
@@ -101,7 +103,7 @@ async def test_a_clock_that_is_ahead_keeps_no_engine_alive(log: ViewLog, clock: 
         assert not directory.live_instances()
 
 
-async def test_what_is_damaged_costs_only_itself(log: ViewLog, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_damaged_costs_only_itself(log: WrittenLog, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     log.put(PARTITION, definition_key("broken"), b"{")
     log.put(PARTITION, definition_key("empty"), b"{}")
     log.put(PARTITION, b"definition/\xff", b"{}")
@@ -115,14 +117,14 @@ async def test_what_is_damaged_costs_only_itself(log: ViewLog, clock: Clock, cap
     assert len(caplog.records) == 1
 
 
-async def test_a_damaged_definition_leaves_the_one_before(log: ViewLog, clock: Clock) -> None:
+async def test_a_damaged_definition_leaves_the_one_before(log: WrittenLog, clock: Clock) -> None:
     Engines(log).define()
     log.put(PARTITION, definition_key(WORKER), b"{")
     async with started(log, clock) as directory:
         assert list(directory.definitions) == [WORKER]
 
 
-async def test_changes_of_definitions_are_told(log: ViewLog, clock: Clock) -> None:
+async def test_changes_of_definitions_are_told(log: WrittenLog, clock: Clock) -> None:
     async with started(log, clock) as directory:
         told: list[int] = []
         directory.on_change(lambda: told.append(len(directory.definitions)))

@@ -29,7 +29,7 @@ TUNED_ON: Final = ("second-bakery", "ledger-migration", "choir-tour")
 """The samples that may be looked at, and measured as often as one likes, while the summariser is worked on."""
 
 HELD_OUT: Final = "drowned-village"
-"""The sample that was neither read nor measured while the summariser was worked on; docs/memory-quality.md says how often since."""
+"""The sample that was not measured while the summariser was worked on; docs/memory-quality.md says how often it was since."""
 
 SAMPLES: Final = (*TUNED_ON, HELD_OUT)
 

@@ -11,21 +11,26 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from headrace.broker import Broker, BrokerRequest, LocalBrokerOptions, OwnedBroker
+from headrace.broker.discovery import running_broker
 from headrace.cli.common import NamespaceOption, StopNow, base_settings, errors_shown, interruptible_broker, log_to_stderr
 from headrace.cli.engine import WorkerPaths, build_engine
 from headrace.engine.engine import WorkerEngine
 from headrace.engine.loading import load_workers
 from headrace.runtime import StopRequested, StopSignals, leave_threads_behind, run
 from headrace.settings import Settings
-from headrace_gateway import GatewayServer
+
+if TYPE_CHECKING:
+    from headrace_gateway import GatewayServer
 
 _ALIVE_CHECK_SECONDS = 1.0
+# Of a broker that another process runs: so many looks in a row, each of some seconds, must find nothing.
+_LOOKS_IN_VAIN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +39,11 @@ class System:
 
     Attributes:
         settings: those with which engine and gateway run; they name the broker.
+        settings_of_folder: those with which the broker was looked for.
     """
 
     settings: Settings
+    settings_of_folder: Settings
     broker: Broker
     engine: WorkerEngine
     gateway: GatewayServer
@@ -51,8 +58,11 @@ async def running_system(
     A gateway port that is taken is replaced by a free one. With an ephemeral broker nothing at all is kept: the views go with
     it, and leave those of the folder's own data alone. A further signal takes the grace away from the engine's end.
     """
+    from headrace_gateway import GatewayServer
+
     async with AsyncExitStack() as ends:
         ends.push_async_callback(asyncio.to_thread, broker.stop)
+        of_folder = settings
         given: dict[str, Any] = {"bootstrap_servers": broker.bootstrap_servers}
         if ephemeral:
             given["data_directory"] = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="headrace-views-")))
@@ -64,7 +74,7 @@ async def running_system(
         gateway = GatewayServer(with_free_port(settings))
         ends.push_async_callback(gateway.stop)
         await gateway.start()
-        yield System(settings, broker, engine, gateway)
+        yield System(settings, of_folder, broker, engine, gateway)
 
 
 def with_free_port(settings: Settings) -> Settings:
@@ -130,12 +140,26 @@ def _announce(system: System, console: Console) -> None:
 
 
 async def _broken(system: System) -> str:
-    """Returns, with what to tell the user, when the engine or a broker of our own has ended by itself."""
+    """Returns, with what to tell the user, when the engine has ended by itself, or the broker of this folder is gone.
+
+    A broker that the settings name may come back, and is waited for.
+    """
     engine = asyncio.create_task(system.engine.ended())
+    joined = system.broker.kind == "running"
+    looks = 0
     try:
         while not engine.done():
             if isinstance(system.broker, OwnedBroker) and not system.broker.running:
                 return "The broker ended by itself."
+            if joined:
+                # One that has taken its place, at this address or another, has other data than this one began with.
+                note = await asyncio.to_thread(running_broker, system.settings_of_folder)
+                looks = 0 if note is not None and note.bootstrap_servers == system.broker.bootstrap_servers else looks + 1
+                if looks >= _LOOKS_IN_VAIN:
+                    return (
+                        f"The broker at {system.broker.bootstrap_servers}, which another command of this folder ran, is gone: "
+                        "this one has ended, too. Start it again, and it runs a broker of its own."
+                    )
             await asyncio.wait({engine}, timeout=_ALIVE_CHECK_SECONDS)
         return str(engine.result())
     finally:

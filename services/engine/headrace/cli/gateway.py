@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace.cli.common import BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, settings_from
 from headrace.runtime import run
 from headrace.settings import Settings
-from headrace_gateway import GatewayServer, run_gateway
+
+if TYPE_CHECKING:
+    from headrace_gateway import GatewayServer
 
 
 def gateway(
@@ -21,6 +23,9 @@ def gateway(
     namespace: NamespaceOption = None,
 ) -> None:
     """Run the tools gateway until Ctrl-C or SIGTERM; then answer what was accepted, and end."""
+    # Here, as in every command that needs it: a web framework takes most of a second to import.
+    from headrace_gateway import run_gateway
+
     with errors_shown():
         settings = with_address(settings_from(bootstrap_servers, namespace), host, port)
         log_to_stderr(settings)

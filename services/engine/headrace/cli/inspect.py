@@ -55,7 +55,10 @@ def jobs(
         settings = settings_from(bootstrap_servers, namespace)
         log_to_stderr(settings, default="WARNING")
         wanted = {"status": status, "worker_name": worker, "user_id": user, "conversation_id": conversation}
-        page = asyncio.run(_jobs(settings, wanted, limit))
+        page, known = asyncio.run(_jobs(settings, wanted, limit))
+    if worker is not None and worker not in known:
+        # A worker whose definition is gone may have left jobs, so it is no error; most of all it is a misspelling.
+        typer.echo(plain(f"No worker is named {worker!r}. Defined are: {', '.join(known) or 'none yet'}.").plain, err=True)
     if as_json:
         Console().print_json(data=page.to_wire())
     else:
@@ -87,9 +90,10 @@ async def _workers(settings: Settings) -> list[WorkerSummary]:
         return await client.list_workers()
 
 
-async def _jobs(settings: Settings, wanted: dict[str, Any], limit: int) -> JobList:
+async def _jobs(settings: Settings, wanted: dict[str, Any], limit: int) -> tuple[JobList, list[str]]:
+    """The jobs, and the names of the workers that are defined."""
     async with Client(settings) as client:
-        return await client.list_jobs(limit=limit, **wanted)
+        return await client.list_jobs(limit=limit, **wanted), sorted(await client.worker_definitions())
 
 
 def workers_table(summaries: list[WorkerSummary]) -> Table:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 import headrace
 from headrace.cli import bench, broker, demo, dev, engine, gateway, inspect, memory, schemas, settings
+from headrace.settings import unknown_variables
 
 application = typer.Typer(
     name="headrace",
@@ -16,9 +19,22 @@ application = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(headrace.__version__)
+        raise typer.Exit
+
+
 @application.callback()
-def root() -> None:
+def root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Background jobs for AI agents, on Kafka or Redpanda."""
+    for name, nearest in unknown_variables().items():
+        advice = f"did you mean {nearest}?" if nearest else "`headrace settings` lists those that are."
+        typer.echo(f"Warning: {name} is set, and is no setting: {advice}", err=True)
 
 
 @application.command()

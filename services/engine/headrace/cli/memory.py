@@ -33,7 +33,7 @@ ConversationOption = Annotated[str, typer.Option("--conversation", help="Which c
 
 @application.command("import")
 def import_(
-    file: Annotated[str, typer.Argument(help="JSON with `turns`, or JSON lines with `role` and `content`; -: standard input.")],
+    file: Annotated[str, typer.Argument(help="JSON with `turns` or `messages`, a list, or JSON lines; -: standard input.")],
     user: Annotated[str | None, typer.Option(help="Whose conversation it is.", show_default="what the file says")] = None,
     conversation: Annotated[str | None, typer.Option(help="What it is called.", show_default="what the file says")] = None,
     bootstrap_servers: BootstrapServers = None,

@@ -11,7 +11,6 @@ import typer
 from pydantic import BaseModel
 
 from headrace.models import RECORDS, SCHEMA_VERSION, TOOLS, ClosedModel, ToolCall
-from headrace_gateway.tools.schema import DIALECT, read_schema, written_schema
 
 INDEX = "README.md"
 MEND = "`headrace schemas` writes them anew"
@@ -75,6 +74,8 @@ def kebab_case(name: str) -> str:
 
 
 def _document(model: type[BaseModel]) -> bytes:
+    from headrace_gateway.tools.schema import DIALECT, read_schema, written_schema
+
     schema = read_schema(model) if is_read(model) else written_schema(model)
     # Without a host name: nobody is to look for it there.
     identity = f"urn:headrace:schema:{kebab_case(model.__name__)}:{SCHEMA_VERSION}"

@@ -226,6 +226,8 @@ class KafkaWriter:
             )
             return
         batch = lane.take()
+        if not batch.builder.record_count():
+            return  # nothing that waited could be encoded, and its callers know
         batch.builder.close()
         # Its topic is known and nothing of the partition is queued: this does not wait, and so holds up no other partition.
         try:

@@ -1,4 +1,4 @@
-"""Conversations from files: headrace's own JSON form, and JSON lines."""
+"""Conversations from files: headrace's own JSON form, a list of messages as chat programs keep it, and JSON lines."""
 
 from __future__ import annotations
 
@@ -77,10 +77,12 @@ def load_conversation(
 
 
 def parse_conversation(text: bytes, *, user_id: str | None = None, conversation_id: str | None = None) -> ParsedConversation:
-    """The conversation in a text: one JSON object with `turns`, or JSON lines of `role`, `content`, and maybe `name`, `at`.
+    """The conversation in a text, each turn with `role`, `content`, and maybe `name`, `at`.
+
+    It is one JSON object with `turns`, or with `messages` as chat APIs name them; a JSON list of turns; or JSON lines.
 
     Raises:
-        ConversationInvalid: it is neither; the message says what is wrong and where.
+        ConversationInvalid: it is none of these; the message says what is wrong and where.
     """
     if not text.strip():
         raise ConversationInvalid("The conversation is empty.")
@@ -88,21 +90,39 @@ def parse_conversation(text: bytes, *, user_id: str | None = None, conversation_
         whole = orjson.loads(text)
     except orjson.JSONDecodeError:
         return _from_lines(text, user_id, conversation_id)
-    if isinstance(whole, dict) and "turns" in whole:
+    if isinstance(whole, list):
+        return _from_object({"turns": whole}, user_id, conversation_id)
+    if isinstance(whole, dict) and ("turns" in whole or "messages" in whole):
         return _from_object(whole, user_id, conversation_id)
     if isinstance(whole, dict) and "role" in whole:
         return _from_lines(text, user_id, conversation_id)
     raise ConversationInvalid(
-        'This is no conversation: give one JSON object with a list "turns", or on each line one with "role" and "content".'
+        'This is no conversation: give a JSON list of turns, one JSON object with such a list as "turns" or "messages", '
+        'or on each line one with "role" and "content".'
     )
 
 
 def _from_object(whole: Mapping[str, Any], user_id: str | None, conversation_id: str | None) -> ParsedConversation:
     try:
-        document = _Document.model_validate(dict(whole))
+        messages = whole.get("messages") if "turns" not in whole else None
+        turns = {"turns": _turns_of(messages) if isinstance(messages, list) else messages} if messages is not None else {}
+        document = _Document.model_validate({**whole, **turns})
     except ValidationError as error:
         raise ConversationInvalid(f"This is no conversation: {describe_problems(error)}.") from None
     return _parsed(document.turns, "Turn", user_id or document.userId, conversation_id or document.conversationId)
+
+
+def _turns_of(messages: list[Any]) -> list[Any]:
+    """Messages of a chat API as turns: of content in parts the texts, and nothing of one that only calls tools."""
+    turns: list[Any] = []
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+            message = {**message, "content": "\n".join(text for text in texts if isinstance(text, str))}
+        if content or not (isinstance(message, dict) and message.get("tool_calls")):
+            turns.append(message)
+    return turns
 
 
 def _from_lines(text: bytes, user_id: str | None, conversation_id: str | None) -> ParsedConversation:

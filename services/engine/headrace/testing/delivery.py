@@ -53,8 +53,12 @@ class Delivery:
 
     def _arrive(self) -> None:
         if rule := self._meets(Fault.HELD):
-            rule.hold.catch(self._arrive)
-        elif rule := self._meets(Fault.REFUSED):
+            rule.hold.catch(self._go_on)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if rule := self._meets(Fault.REFUSED):
             self._answer(AppendFailed(rule.reason, may_land=False))
         elif rule := self._meets(Fault.LANDS_LATE):
             rule.hold.catch(self._land_unheard)
@@ -93,4 +97,4 @@ class Delivery:
         self._link.carry(partial(self._answered, outcome))
 
     def _meets(self, fault: Fault) -> Rule | None:
-        return next(filter(None, (faults.meets(fault, self._target) for faults in self._faults)), None)
+        return next(filter(None, (faults.meets(fault, self._target, self._batch.records) for faults in self._faults)), None)

@@ -30,6 +30,7 @@ class _Call:
         self._done = done
         self._under_way = 0
         self._outcome: Outcome | None = None
+        self._landed = False
 
     def part_sent(self) -> None:
         self.begun = True
@@ -44,11 +45,14 @@ class _Call:
         self._note(AppendFailed(reason, may_land=self.begun))
 
     def _note(self, outcome: Outcome) -> None:
-        # The first part has the offset of all; a failure of any part is the failure of all.
+        # The first part has the offset of all; a failure of any part is the failure of all, of which another may have landed.
+        self._landed = self._landed or isinstance(outcome, Acknowledged) or outcome.may_land
         if self._outcome is None or (isinstance(outcome, AppendFailed) and isinstance(self._outcome, Acknowledged)):
             self._outcome = outcome
         if self._under_way or self.unsent:
             return
+        if isinstance(self._outcome, AppendFailed) and self._landed:
+            self._outcome = AppendFailed(self._outcome.reason)
         try:
             self._done(self._outcome)
         except Exception as error:

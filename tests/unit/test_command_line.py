@@ -1,0 +1,38 @@
+"""What the command does before it does anything: its version, its warnings, and how little it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import headrace
+from headrace.cli.main import application
+
+
+def test_the_version_is_an_option_and_a_command() -> None:
+    for way in ("--version", "version"):
+        result = CliRunner().invoke(application, [way])
+        assert (result.exit_code, result.stdout) == (0, f"{headrace.__version__}\n")
+
+
+def test_a_misspelt_variable_is_told_once_and_beside_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_ENGINE_CONCURENCY", "5")
+    result = CliRunner().invoke(application, ["version"])
+    assert result.stdout == f"{headrace.__version__}\n"
+    told = "Warning: HEADRACE_ENGINE_CONCURENCY is set, and is no setting: did you mean HEADRACE_ENGINE_CONCURRENCY?"
+    assert result.stderr.count(told) == 1
+
+
+@pytest.mark.parametrize("command", [["version"], ["jobs", "--help"], ["memory", "import", "--help"], ["settings"]], ids=" ".join)
+def test_what_a_command_does_not_need_is_not_imported(command: list[str]) -> None:
+    """A web framework and a validator of schemas would take longer to import than all the rest."""
+    code = (
+        "import sys\nfrom headrace.cli.main import application\n"
+        f"application({command!r}, standalone_mode=False)\n"
+        "print('imported', sorted({'fastapi', 'uvicorn', 'jsonschema', 'headrace_gateway'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "imported []"
