@@ -12,8 +12,8 @@ import pytest
 from headrace import AbstractWorker, BrokerUnreachable, Client, JobContext, Settings
 from headrace.broker import LocalBrokerOptions, start_local_broker
 from headrace.codec import encode
-from headrace.core.ownership import Version
 from headrace.core.lease import LeaseTiming
+from headrace.core.ownership import Version
 from headrace.core.partitions import state_partition
 from headrace.core.records import lease_key, source_header, status_header, version_header
 from headrace.core.recovery import PartitionRecovery
@@ -23,6 +23,7 @@ from headrace.engine.takeover import Claimant, Takeover
 from headrace.kafka.log import KafkaLog
 from headrace.models import ClaimRecord
 from headrace.ports import NewRecord, TopicPartition
+from headrace.runtime import system_clock
 from headrace.settings import load_settings
 from support.engines import committed, ended, engine_with, eventually, read_all, snapshots_of, with_engine
 

@@ -141,9 +141,7 @@ class ClaimRecord(WireModel):
     partition: int
     instance_id: str
     previous: int = Field(description="Offset of the last lease record of the partition that the writer saw; -1 for none.")
-    term_seconds: float = Field(
-        25.0, gt=0, description="How long the lease holds, from before this was sent."
-    )
+    term_seconds: float = Field(25.0, gt=0, description="How long the lease holds, from before this was sent.")
 
 
 class RenewalRecord(WireModel):
