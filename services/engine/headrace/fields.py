@@ -1,0 +1,44 @@
+"""What the fields of records and of tools' arguments may be: times, names, ids. Each rule stands here, and nowhere else."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from pydantic import GetCoreSchemaHandler, PlainSerializer, StringConstraints, WithJsonSchema
+from pydantic_core import CoreSchema, core_schema
+
+from headrace.core.timestamps import TIMESTAMP_PATTERN, format_timestamp, to_milliseconds
+from headrace.core.topics import WORKER_NAME_PATTERN
+
+LONGEST_IDENTITY: Final = 200
+LONGEST_JOB_ID: Final = 100
+
+
+class _WrittenWithZone:
+    """pydantic's own type would take a number, and a text of digits, for a time; of these nobody can say what they count."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        # Checked without a line of Python: an engine asks this for every job.
+        text = core_schema.chain_schema(
+            [core_schema.str_schema(pattern=TIMESTAMP_PATTERN, strict=True), core_schema.datetime_schema(tz_constraint="aware")]
+        )
+        moment = core_schema.datetime_schema(tz_constraint="aware", strict=True)
+        return core_schema.custom_error_schema(
+            core_schema.json_or_python_schema(text, core_schema.union_schema([text, moment], mode="left_to_right")),
+            custom_error_type="timestamp",
+            custom_error_message="Input should be a time as in RFC 3339, with its zone, such as 2026-01-31T09:15:00.123Z",
+        )
+
+
+Timestamp = Annotated[
+    datetime,
+    _WrittenWithZone,
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+    PlainSerializer(lambda moment: format_timestamp(to_milliseconds(moment)), return_type=str, when_used="json"),
+]
+WorkerName = Annotated[str, StringConstraints(pattern=f"^{WORKER_NAME_PATTERN}$")]
+Identity = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_IDENTITY)]
+# Without a slash: ids are keys of `job-state`, where `lease/...` and `checkpoint/...` are the engines' own.
+JobId = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_JOB_ID, pattern=r"^[^/]+$")]
