@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.codec import decode, decode_object, encode, plain_validator
+from headrace.codec import decode, decode_object, encode, is_common_job_record, plain_validator
 from headrace.core import snapshots
 from headrace.core.timestamps import parse_timestamp, to_milliseconds
 from headrace.errors import RecordUndecodable
@@ -132,6 +132,60 @@ def test_no_time_is_one_for_the_engine_and_none_for_the_view(value: str) -> None
 
 def test_the_engine_takes_what_the_model_takes() -> None:
     plain_validator(JobRecord)({**JOB, "fromTheFuture": 1, "ctx": {"own": True}, "orderingKey": None})
+
+
+COMMON: dict[str, Any] = {**JOB, "schemaVersion": SCHEMA_VERSION, "tenant": "default", "ctx": {"userId": "u"}}
+# What fields are allowed to be, what they nearly are, and anything else.
+FIELD_VALUES = st.one_of(
+    st.sampled_from(["", "j", "w", "a/b", "x" * 100, "x" * 101, "\u00e4" * 200, "x" * 201, AT, *NO_TIMES]),
+    st.sampled_from([None, True, 0, 1, 1.0, SCHEMA_VERSION + 1, "1", [], {}, {"userId": ""}, {"user_id": 1}, {"source": 7}]),
+    st.recursive(st.none() | st.integers() | st.text(max_size=3), lambda inner: st.dictionaries(st.text(max_size=3), inner)),
+)
+FIELD_NAMES = sorted(
+    {field.alias or name for name, field in JobRecord.model_fields.items()} | snapshots.NOT_ACCEPTED | {"fromTheFuture"}
+)
+CONTEXT_NAMES = ["userId", "conversationId", "source", "user_id", "conversation_id", "own"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"id": "x" * 100, "tenant": "x" * 200, "args": {}, "ctx": {}},
+        {"ctx": {"userId": None, "conversationId": "c", "source": "s", "own": [1]}},
+        {"orderingKey": "k", "idempotencyKey": None, "fromTheFuture": 1},
+    ],
+)
+def test_the_records_that_clients_write_need_no_validator(change: dict[str, Any]) -> None:
+    assert is_common_job_record({**COMMON, **change}, "w")
+
+
+@given(
+    st.dictionaries(st.sampled_from(FIELD_NAMES), FIELD_VALUES, max_size=3),
+    st.dictionaries(st.sampled_from(CONTEXT_NAMES), FIELD_VALUES, max_size=2),
+    st.sets(st.sampled_from(sorted(COMMON)), max_size=1),
+)
+def test_a_record_that_needs_no_validator_is_one_that_it_takes(
+    change: dict[str, Any], context: dict[str, Any], missing: set[str]
+) -> None:
+    record = {**COMMON, "ctx": {"userId": "u", **context}, **change}
+    record = {name: value for name, value in record.items() if name not in missing}
+    if is_common_job_record(record, "w"):
+        plain_validator(JobRecord)(record)
+        JobRecord.model_validate({name: value for name, value in record.items() if name not in snapshots.NOT_ACCEPTED})
+
+
+@pytest.mark.parametrize("name", FIELD_NAMES)
+def test_a_field_that_is_wrong_is_for_the_validator(name: str) -> None:
+    wrong: list[Any] = [7, "", [], "a/b", "x" * 201]
+    for value in wrong:
+        record = {**COMMON, name: value}
+        if is_common_job_record(record, "w"):
+            plain_validator(JobRecord)(record)
+
+
+def test_a_record_of_another_worker_is_for_the_validator() -> None:
+    assert not is_common_job_record({**COMMON, "workerName": "no/slash"}, "w")
 
 
 def test_a_snapshot_has_what_the_job_record_had() -> None:

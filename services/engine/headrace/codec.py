@@ -9,8 +9,10 @@ import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from headrace.core.timestamps import parse_timestamp
 from headrace.errors import RecordUndecodable
-from headrace.models import WireModel
+from headrace.fields import LONGEST_IDENTITY, LONGEST_JOB_ID
+from headrace.models import SCHEMA_VERSION, WireModel
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -70,6 +72,57 @@ def plain_validator(model: type[BaseModel]) -> Callable[[dict[str, Any]], Any]:
     # Unknown names pass, as they do in the model.
     described = TypedDict(f"{model.__name__}Object", fields)  # type: ignore[misc]  # the name is of the model
     return TypeAdapter(described).validator.validate_python
+
+
+# How many fields every job record has that headrace writes; the function below looks each of them up.
+_COMMON_FIELDS = 7
+# Fields of a job record that are rare enough to leave them to the model.
+_RARE_FIELDS = frozenset({"scheduleId", "parentId", "retryOf"})
+_CONTEXT_FIELDS = frozenset({"userId", "conversationId", "source"})
+# A context takes its fields under their Python names, too.
+_CONTEXT_SPELT_OTHERWISE = frozenset({"user_id", "conversation_id"})
+
+
+def is_common_job_record(raw: dict[str, Any], worker_name: str) -> bool:
+    """Whether a JSON object is a valid job record for this worker, of the kind that nearly all are.
+
+    True says that the validator of `JobRecord` accepts it, in a third of the time that that takes; False says nothing.
+
+    Args:
+        worker_name: a valid name.
+    """
+    try:
+        job_id, created_at, args, ctx = raw["id"], raw["createdAt"], raw["args"], raw["ctx"]
+        if not (
+            raw["schemaVersion"] == SCHEMA_VERSION
+            and type(job_id) is str
+            and 0 < len(job_id) <= LONGEST_JOB_ID
+            and "/" not in job_id
+            and raw["workerName"] == worker_name
+            and type(args) is dict
+            and type(ctx) is dict
+            and _is_identity(raw["tenant"])
+        ):
+            return False
+        parse_timestamp(created_at)
+    except (KeyError, TypeError, ValueError):
+        return False
+    for name, value in ctx.items():
+        if name in _CONTEXT_FIELDS and value is not None and not _is_identity(value):
+            return False
+    return _CONTEXT_SPELT_OTHERWISE.isdisjoint(ctx) and (len(raw) == _COMMON_FIELDS or _are_optional_fields_common(raw))
+
+
+def _are_optional_fields_common(raw: dict[str, Any]) -> bool:
+    for name in ("orderingKey", "idempotencyKey"):
+        value = raw.get(name)
+        if value is not None and not _is_identity(value):
+            return False
+    return _RARE_FIELDS.isdisjoint(raw)
+
+
+def _is_identity(value: Any) -> bool:
+    return type(value) is str and 0 < len(value) <= LONGEST_IDENTITY
 
 
 def describe_problems(error: ValidationError) -> str:

@@ -12,6 +12,7 @@ from headrace.core.timestamps import TIMESTAMP_PATTERN, format_timestamp, to_mil
 from headrace.core.topics import WORKER_NAME_PATTERN
 
 LONGEST_IDENTITY: Final = 200
+LONGEST_JOB_ID: Final = 100
 
 
 class _WrittenWithZone:
@@ -40,4 +41,4 @@ Timestamp = Annotated[
 WorkerName = Annotated[str, StringConstraints(pattern=f"^{WORKER_NAME_PATTERN}$")]
 Identity = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_IDENTITY)]
 # Without a slash: ids are keys of `job-state`, where `lease/...` and `checkpoint/...` are the engines' own.
-JobId = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^/]+$")]
+JobId = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_JOB_ID, pattern=r"^[^/]+$")]

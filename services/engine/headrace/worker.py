@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import inspect
 import logging
 import time
@@ -127,8 +128,6 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
     order_by: tuple[str, ...] = ()
     arguments_model: ClassVar[type[BaseModel] | None] = None
 
-    _runs_in_loop: bool | None = None
-
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for base in getattr(cls, "__orig_bases__", ()):
@@ -161,12 +160,15 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
         arguments = context._arguments
         if arguments is _UNSET:
             arguments = self.parse_arguments(context.job.args or {})
-        if self._runs_in_loop is None:
-            self._runs_in_loop = inspect.iscoroutinefunction(self.run)
         if self._runs_in_loop:
             return await self.run(arguments, context)
         call = contextvars.copy_context().run
         return await _in_thread(context._services.executor, call, cast("Callable[..., Any]", self.run), arguments, context)
+
+    @functools.cached_property
+    def _runs_in_loop(self) -> bool:
+        """Whether `run` is a coroutine function, which runs in the event loop, and not in a thread."""
+        return inspect.iscoroutinefunction(self.run)
 
     def parse_arguments(self, args: Mapping[str, Any]) -> ArgumentsT:
         """The arguments as `run` gets them.

@@ -68,8 +68,13 @@ class SnapshotHeaders(NamedTuple):
     status: str
 
 
+def source_prefix(worker: str, partition: int) -> bytes:
+    """What the source headers of all jobs of a partition begin with; the offset follows."""
+    return f"{worker}/{partition}/".encode()
+
+
 def source_header(worker: str, partition: int, offset: int) -> tuple[str, bytes]:
-    return SOURCE_HEADER, f"{worker}/{partition}/{offset}".encode()
+    return SOURCE_HEADER, b"%b%d" % (source_prefix(worker, partition), offset)
 
 
 def version_header(version: Version) -> tuple[str, bytes]:

@@ -57,7 +57,7 @@ def queued(record: Mapping[str, Any], source: Mapping[str, Any] | None, *, repea
     snapshot = accepted(record)
     if not repeat_arguments:
         del snapshot["args"]
-    return {**snapshot, **unbegun(record), "source": source}
+    return {**snapshot, **unbegun(), "updatedAt": record["createdAt"], "source": source}
 
 
 def accepted(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,14 +65,13 @@ def accepted(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name not in NOT_ACCEPTED}
 
 
-def unbegun(record: Mapping[str, Any]) -> Snapshot:
-    """What changes of a job, as it stands before the first attempt.
+def unbegun() -> Snapshot:
+    """What changes of a job, as it stands before the first attempt; it is the same for every job.
 
     All further moves may be made of this part alone: a snapshot is what never changes of the job, and its newest state.
     """
     return {
         "status": JobStatus.QUEUED,
-        "updatedAt": record["createdAt"],
         "attempt": 0,
         "sequence": 0,
         "epoch": -1,

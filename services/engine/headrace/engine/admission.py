@@ -7,12 +7,13 @@ from typing import Any, Literal
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from headrace.codec import decode_object, describe_problems, plain_validator
+from headrace.codec import decode_object, describe_problems, is_common_job_record, plain_validator
 from headrace.core import snapshots
 from headrace.core.snapshots import NOT_ACCEPTED
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp
 from headrace.engine.partition import OwnedPartition, Work
+from headrace.engine.states import State
 from headrace.errors import ArgumentsInvalid, RecordUndecodable
 from headrace.fields import Identity, JobId
 from headrace.models import DEFAULT_TENANT, SCHEMA_VERSION, CallContext, Job, JobRecord
@@ -62,7 +63,7 @@ def admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]
             _remains(raw, record, partition, worker),
         )
     try:
-        work = _decode(raw, record, partition)
+        work = _decode(raw, record, partition, worker.name)
     except ValidationError as error:
         problem = describe_problems(error)
         raise NotAdmitted("undecodable", f"the record is no job: {problem}", _remains(raw, record, partition, worker)) from None
@@ -80,8 +81,9 @@ def admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]
     return work
 
 
-def _decode(raw: dict[str, Any], record: Record, partition: OwnedPartition) -> Work:
-    _check_record(raw)
+def _decode(raw: dict[str, Any], record: Record, partition: OwnedPartition, worker_name: str) -> Work:
+    if not is_common_job_record(raw, worker_name):
+        _check_record(raw)
     value = record.value or b""
     if NOT_ACCEPTED.isdisjoint(raw) and len(value) <= snapshots.ARGUMENTS_REPEATED_BYTES and value.endswith(b"}"):
         # As nearly all are: the record's own bytes are what its snapshots begin with.
@@ -91,41 +93,30 @@ def _decode(raw: dict[str, Any], record: Record, partition: OwnedPartition) -> W
         if len(orjson.dumps(raw["args"])) > snapshots.ARGUMENTS_REPEATED_BYTES:
             del repeated["args"]
         head = orjson.dumps(repeated)
-    work = _work(raw, head, record, partition)
+    work = partition.work(record, raw, head)
     known = partition.begun.pop(record.offset, None) if partition.begun else None
     if known is not None and known.job_id == raw["id"].encode():
-        _continue(work.state, known.snapshot)
+        work.state = _continue(work.state, known.snapshot)
     return work
-
-
-def _work(raw: dict[str, Any], head: bytes, record: Record, partition: OwnedPartition) -> Work:
-    source = b',"source":{"topic":"%b","partition":%d,"offset":%d}' % (
-        record.topic.encode(),
-        record.partition,
-        record.offset,
-    )
-    size = len(record.value or b"")
-    return Work(partition, record.offset, None, snapshots.unbegun(raw), raw, size, head[:-1] + source)
 
 
 def job_of(work: Work) -> Job:
     """The job as its worker sees it: as it was accepted, with what former attempts left."""
     topic, partition = work.partition.source
     source = {"topic": topic, "partition": partition, "offset": work.offset}
-    return Job.model_validate({**snapshots.accepted(work.record), **work.state, "source": source})
+    return Job.model_validate({**snapshots.accepted(work.record), **work.state.fields, "source": source})
 
 
-def _continue(state: snapshots.Snapshot, earlier: bytes | None) -> None:
+def _continue(state: State, earlier: bytes | None) -> State:
     """Takes over what a former owner wrote of the job: its attempts go on counting."""
     try:
         before = decode_object(earlier)
     except RecordUndecodable:
-        return
+        return state
     if before.get("status") not in (JobStatus.QUEUED, JobStatus.RUNNING) or not isinstance(before.get("attempts"), list):
-        return
-    for name in ("status", "updatedAt", "startedAt", "epoch", "attempt", "sequence", "attempts", "instanceId"):
-        if name in before:
-            state[name] = before[name]
+        return state
+    names = ("status", "updatedAt", "startedAt", "epoch", "attempt", "sequence", "attempts", "instanceId")
+    return State({**state.fields, **{name: before[name] for name in names if name in before}})
 
 
 def _remains(raw: dict[str, Any], record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]) -> Work | None:
@@ -146,7 +137,7 @@ def _remains(raw: dict[str, Any], record: Record, partition: OwnedPartition, wor
     except ValidationError:
         context = CallContext()
     bare["ctx"] = context.to_wire()
-    return _work(bare, orjson.dumps(bare), record, partition)
+    return partition.work(record, bare, orjson.dumps(bare))
 
 
 def _valid(kind: TypeAdapter[str], value: Any) -> str | None:

@@ -12,7 +12,6 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from functools import partial
 from typing import Any
 
 from headrace.engine.partition import Work
@@ -58,9 +57,17 @@ class Attempts:
                 if not self._due:
                     break
                 work = self._due.popleft()
-                await _Steps(self._attempt(work), partial(self._keep, work, task))
-                # A cancellation that an attempt left behind must not meet the next one.
-                if work.task is not None or task.cancelling():
+                coroutine = self._attempt(work)
+                run = contextvars.copy_context().run
+                try:
+                    awaited = run(coroutine.send, None)
+                except StopIteration:
+                    # A cancellation that an attempt left behind must not meet the next one.
+                    if task.cancelling():
+                        break
+                else:
+                    self._keep(work, task)
+                    await _Rest(coroutine, awaited, run)
                     break
         finally:
             if self._runner is task:
@@ -76,21 +83,24 @@ class Attempts:
             self._go_on()
 
 
-class _Steps:
-    """Awaits a coroutine in a context of its own, and tells when it first waits."""
+class _Rest:
+    """Awaits what is left of a coroutine that was begun in a context of its own, and stays in it.
 
-    __slots__ = ("_coroutine", "_waits")
+    Args:
+        awaited: what the coroutine waits for, as its first step gave it.
+        run: runs a function in the context.
+    """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], waits: Callable[[], None]) -> None:
+    __slots__ = ("_awaited", "_coroutine", "_run")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], awaited: Any, run: Callable[..., Any]) -> None:
         self._coroutine = coroutine
-        self._waits = waits
+        self._awaited = awaited
+        self._run = run
 
     def __await__(self) -> Generator[Any, Any, None]:
-        coroutine = self._coroutine
-        run = contextvars.copy_context().run
+        coroutine, awaited, run = self._coroutine, self._awaited, self._run
         try:
-            awaited = run(coroutine.send, None)
-            self._waits()
             while True:
                 try:
                     value = yield awaited

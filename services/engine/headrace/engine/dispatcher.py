@@ -18,6 +18,7 @@ from headrace.engine.attempts import Attempts
 from headrace.engine.journal import Journal
 from headrace.engine.outcome import describe_error, encode_result
 from headrace.engine.partition import OwnedPartition, Phase, Statistics, Work
+from headrace.engine.states import State
 from headrace.errors import BrokerUnreachable, JobFailed, LeaseLost
 from headrace.ports import LogWriter
 from headrace.worker import AbstractWorker, JobContext, JobServices
@@ -51,6 +52,8 @@ class Dispatcher:
         self._worker = worker
         # A Job is made for those alone who look at it.
         self._overridden = type(worker).process_job is not AbstractWorker.process_job
+        # What `process_job` does with a coroutine function, without a coroutine around it.
+        self._in_loop = worker._runs_in_loop
         self._services = services
         self._lanes: Lanes[Work] = Lanes(slots)
         self._claim_lost = claim_lost
@@ -95,7 +98,8 @@ class Dispatcher:
         work.lane = None
         work.phase = Phase.ENDING
         work.partition.hold(work)
-        self._journal.write(work, snapshots.refused(work.state, work.partition.writer, error, self._now()))
+        refused = snapshots.refused(work.state.fields, work.partition.writer, error, self._now())
+        self._journal.write(work, State(refused))
 
     def suspend(self) -> None:
         """Until `resume`, nothing starts; what runs goes on. So it is while a group deals out its partitions anew."""
@@ -189,9 +193,10 @@ class Dispatcher:
         if not self._open:
             return
         now = self._now()
+        write = self._journal.write
         while (work := self._lanes.take()) is not None:
             work.phase = Phase.STARTING
-            self._journal.write(work, snapshots.running(work.state, work.partition.writer, now))
+            write(work, work.state.begin(work.partition.writer, now))
 
     def _acknowledged(self, works: list[Work]) -> None:
         checked: OwnedPartition | None = None
@@ -229,7 +234,7 @@ class Dispatcher:
         self._attempts.start(work)
 
     def _context(self, work: Work) -> JobContext:
-        number = work.state["attempt"]
+        number = work.state.fields["attempt"]
         token = (work.partition.writer.epoch, number)
         ctx = JobContext(partial(job_of, work), attempt=number, services=self._services, fencing_token=token)
         ctx._arguments = work.arguments
@@ -243,6 +248,8 @@ class Dispatcher:
             ctx = self._context(work)
             if self._overridden:
                 result = await self._worker.process_job(ctx.job, ctx)
+            elif self._in_loop:
+                result = await self._worker.run(work.arguments, ctx)
             else:
                 result = await self._worker._process(ctx)
         except asyncio.CancelledError as cancelled:
@@ -275,21 +282,23 @@ class Dispatcher:
             work.phase = Phase.ENDING
             self._journal.write(work, self._outcome(work, result, error))
 
-    def _outcome(self, work: Work, result: Any, error: BaseException | None) -> snapshots.Snapshot:
+    def _outcome(self, work: Work, result: Any, error: BaseException | None) -> State:
         if error is None:
+            if result is None:
+                return work.state.complete(self._now())
             try:
-                return snapshots.completed(work.state, encode_result(result), self._now())
+                return State(snapshots.completed(work.state.fields, encode_result(result), self._now()))
             except JobFailed as failure:
                 error = failure
         described = describe_error(error)
         _logger.warning(
             "job %s of %s failed: %s: %s", work.record["id"], self._worker.name, described["type"], described["message"]
         )
-        return snapshots.failed(work.state, described, self._now())
+        return State(snapshots.failed(work.state.fields, described, self._now()))
 
     def _interrupt(self, work: Work) -> None:
         work.phase = Phase.INTERRUPTED
-        self._journal.write(work, snapshots.interrupted(work.state, self._now()))
+        self._journal.write(work, State(snapshots.interrupted(work.state.fields, self._now())))
 
     def _start_again(self, work: Work) -> None:
         """What a broker that was away has interrupted runs again, here and before the others of its key."""
@@ -315,4 +324,4 @@ class Dispatcher:
 
 def _is_outage(error: BaseException, work: Work) -> bool:
     """Whether a broker that was away ended the attempt; not again and again: a worker may ask a broker that never comes."""
-    return isinstance(error, BrokerUnreachable) and work.state["attempt"] < _MOST_OUTAGES
+    return isinstance(error, BrokerUnreachable) and work.state.fields["attempt"] < _MOST_OUTAGES

@@ -155,7 +155,7 @@ class WorkerGroup:
                 refusal.message,
             )
             # It holds the watermark until it is where it belongs.
-            partition.hold(refusal.work or Work(partition, record.offset, None, {}, phase=Phase.ENDING))
+            partition.hold(refusal.work or Work(partition, record.offset, None, partition.unbegun, phase=Phase.ENDING))
             done = partial(self._dead_letter_written, partition, record.offset, refusal)
             self._dead_letters.submit(record, self.worker.name, refusal, done)
         else:

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
-import orjson
-
-from headrace.core.records import VERSION_HEADER, source_header, status_header
-from headrace.core.snapshots import Snapshot
-from headrace.core.status import JobStatus
 from headrace.engine.partition import OwnedPartition, Work
-from headrace.ports import Acknowledged, Header, LogWriter, NewRecord, Outcome, TopicPartition
-
-_STATUS_HEADERS: Mapping[str, Header] = {status: status_header(status) for status in JobStatus}
+from headrace.engine.states import State
+from headrace.ports import Acknowledged, LogWriter, NewRecord, Outcome, TopicPartition
 
 
 class Journal:
@@ -45,22 +39,15 @@ class Journal:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def write(self, work: Work, state: Snapshot) -> None:
+    def write(self, work: Work, state: State) -> None:
         """Hands over the next snapshot of a job, which stands so from now on."""
         work.state = state
-        partition = work.partition
-        record = NewRecord(
-            work.record["id"].encode(),
-            b"%b,%b" % (work.head, orjson.dumps(state)[1:]),
-            (
-                work.source_header or _source_header(work),
-                (VERSION_HEADER, b"%d/%d/%d" % (state["epoch"], state["attempt"], state["sequence"])),
-                _STATUS_HEADERS[state["status"]],
-            ),
-        )
-        gathered = self._gathered.get(partition.state_partition)
+        headers = [work.source_header, state.version_header, state.status_header]
+        record = NewRecord(work.key, work.head + state.encoded, headers)
+        number = work.partition.state_partition
+        gathered = self._gathered.get(number)
         if gathered is None:
-            self._gathered[partition.state_partition] = ([record], [work])
+            self._gathered[number] = ([record], [work])
         else:
             gathered[0].append(record)
             gathered[1].append(work)
@@ -89,10 +76,3 @@ class Journal:
                 self._failed(partition, outcome.reason)
         if not self._under_way and not self._flush_scheduled:
             self._idle.set()
-
-
-def _source_header(work: Work) -> Header:
-    """Made once: every snapshot of a job has the same."""
-    partition = work.partition
-    work.source_header = source_header(partition.recovery.worker, partition.source.partition, work.offset)
-    return work.source_header

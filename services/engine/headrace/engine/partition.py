@@ -10,9 +10,11 @@ from typing import Any
 
 from headrace.codec import decode_object
 from headrace.core.lease import HeldLease, LeaseTiming, Moment
+from headrace.core.records import SOURCE_HEADER, source_prefix
 from headrace.core.recovery import Known, PartitionRecovery
-from headrace.core.snapshots import Snapshot, Writer
+from headrace.core.snapshots import Snapshot, Writer, unbegun
 from headrace.core.watermark import Watermark
+from headrace.engine.states import State
 from headrace.errors import RecordUndecodable
 from headrace.ports import Header, Record, TopicPartition
 
@@ -65,6 +67,7 @@ class OwnedPartition:
         begun: jobs that a former owner began and did not end, by offset.
         committed: the watermark as it was last committed.
         live: False once the partition, or its claim, is lost: nothing more may be written about it.
+        unbegun: how a job stands before its first attempt.
         clock: by which its lease is held.
         lease: how long it may be held without a renewal.
         last_lease: offset of the lease record that was written last.
@@ -90,6 +93,29 @@ class OwnedPartition:
     last_lease: int = -1
     leaving: bool = False
     vacated: asyncio.Event = field(default_factory=asyncio.Event)
+    unbegun: State = field(default_factory=lambda: State(unbegun()))
+    _source_prefix: bytes = field(init=False)
+    _source_field: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        topic, number = self.source
+        self._source_prefix = source_prefix(self.recovery.worker, number)
+        self._source_field = b',"source":{"topic":"%b","partition":%d,"offset":' % (topic.encode(), number)
+
+    def work(self, record: Record, raw: Snapshot, repeated: bytes) -> Work:
+        """A job of this partition of which no attempt was made.
+
+        Args:
+            record: its record.
+            raw: the JSON object in the record.
+            repeated: the JSON of what its snapshots repeat of it.
+        """
+        offset = record.offset
+        digits = b"%d" % offset
+        head = b"".join((repeated[:-1], self._source_field, digits, b"}"))
+        source = (SOURCE_HEADER, self._source_prefix + digits)
+        size = len(record.value or b"")
+        return Work(self, offset, None, self.unbegun, raw, size, raw["id"].encode(), head, source)
 
     def take_over(self, instance_id: str, lease: HeldLease) -> None:
         """The claim is valid and everything before it is known: the partition is this instance's."""
@@ -176,25 +202,27 @@ class Work:
 
     Attributes:
         lane: jobs of equal lane run one after another; None for a job that waits for nobody.
-        state: what changes of the job, as it was last written or is about to be.
+        state: how the job stands, as it was last written or is about to be.
         record: the job record as it was read.
+        key: the key of its snapshots, which is its id.
         arguments: as the worker's model made them.
         task: the attempt, while it runs.
         stopped: whether the engine stops the attempt, for reasons that are not the job's.
         size: bytes that its record takes.
         head: the JSON of what all its snapshots begin with, its record and where that stands, without the closing brace.
-        source_header: the header that all its snapshots have, once there is one.
+        source_header: the header that all its snapshots have.
     """
 
     partition: OwnedPartition
     offset: int
     lane: Hashable | None
-    state: Snapshot
+    state: State
     record: Snapshot = field(default_factory=dict)
     size: int = 0
+    key: bytes = b""
     head: bytes = b""
+    source_header: Header = (SOURCE_HEADER, b"")
     arguments: Any = None
     phase: Phase = Phase.WAITING
     task: asyncio.Task[Any] | None = None
     stopped: bool = False
-    source_header: Header | None = None
