@@ -9,7 +9,7 @@ import pytest
 
 from headrace.core.topics import Topics
 from headrace.errors import AppendTimeout, BrokerError, BrokerUnreachable
-from headrace.ports import Committed, Acknowledged, AppendFailed, NewRecord, TopicPartition
+from headrace.ports import Acknowledged, AppendFailed, Committed, NewRecord, TopicPartition
 from headrace.testing import InMemoryCluster, InMemoryLog
 from support.log import Member, Outcomes, eventually, members, numbered, numbers_of, plain_topic, read, started
 from support.memory_engines import passing
