@@ -56,7 +56,7 @@ def test_a_checkpoint_and_its_tail_tell_what_the_whole_log_tells(history: list[i
     covers = CLAIM + 1 + min(covered, len(history))
     standing: dict[int, tuple[SnapshotHeaders, str]] = {}
     for at, headers, snapshot in made:
-        whole.snapshot(headers, at, b"id", snapshot)
+        whole.snapshot(headers, b"id", snapshot)
         if at < covers:
             standing[headers.offset] = (headers, snapshot)
     ended = Watermark(0)
@@ -75,7 +75,7 @@ def test_a_checkpoint_and_its_tail_tell_what_the_whole_log_tells(history: list[i
         if at >= met_at and tail.checkpoint is None:
             assert tail.take_checkpoint(checkpoint)
         if at >= covers:
-            tail.snapshot(headers, at, b"id", snapshot)
+            tail.snapshot(headers, b"id", snapshot)
     if tail.checkpoint is None:
         tail.take_checkpoint(checkpoint)
     assert tail.is_complete
@@ -85,9 +85,7 @@ def test_a_checkpoint_and_its_tail_tell_what_the_whole_log_tells(history: list[i
 def test_a_checkpoint_of_a_former_epoch_is_void() -> None:
     tail = recovery(Pointer(20, 21))
     assert not tail.take_checkpoint(Checkpoint(EPOCH, 30, 5, (), {}))
-    assert not tail.snapshot(SnapshotHeaders("w", 0, 0, Version(EPOCH, 1, 1), "completed"), 22, b"id", "x"), (
-        "and so is a snapshot"
-    )
+    assert not tail.snapshot(SnapshotHeaders("w", 0, 0, Version(EPOCH, 1, 1), "completed"), b"id", "x"), "and so is a snapshot"
     assert tail.take_checkpoint(Checkpoint(20, 21, 0, (), {}))
 
 
