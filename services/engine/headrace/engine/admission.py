@@ -47,6 +47,10 @@ class NotAdmitted(Exception):
         self.work = work
 
 
+class _TooLarge(Exception):
+    """Snapshots of the job would not fit into the topic."""
+
+
 def admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]) -> Work:
     """The job that a record holds, ready to wait for its start.
 
@@ -68,6 +72,9 @@ def admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]
     except ValidationError as error:
         problem = describe_problems(error)
         raise NotAdmitted("undecodable", f"the record is no job: {problem}", _remains(raw, record, partition, worker)) from None
+    except _TooLarge:
+        message = f"the record takes more than {_RECORD_LIMIT_BYTES} bytes when it is written again"
+        raise NotAdmitted("undecodable", message, _remains(raw, record, partition, worker)) from None
     if raw["workerName"] != worker.name:
         message = f"the job is for worker {raw['workerName']!r}, and stands in the queue of {worker.name!r}"
         raise NotAdmitted("worker_unknown", message, work)
@@ -94,6 +101,8 @@ def _decode(raw: dict[str, Any], record: Record, partition: OwnedPartition, work
         if len(orjson.dumps(raw["args"])) > snapshots.ARGUMENTS_REPEATED_BYTES:
             del repeated["args"]
         head = orjson.dumps(repeated)
+        if len(head) > _RECORD_LIMIT_BYTES:
+            raise _TooLarge
     work = partition.work(record, raw, head)
     known = partition.begun.pop(record.offset, None) if partition.begun else None
     if known is not None and known.job_id == raw["id"].encode():

@@ -20,7 +20,7 @@ from headrace.core.lease import Moment
 from headrace.engine.group import Environment, WorkerGroup
 from headrace.engine.partition import Statistics
 from headrace.engine.presence import Presence
-from headrace.errors import ConfigurationError, HeadraceError
+from headrace.errors import ConfigurationError, HeadraceError, LeaseLost
 from headrace.kafka.log import KafkaLog
 from headrace.memory import BoundMemory, StoreOptions, TopicMemoryStore
 from headrace.models import CallContext, Job
@@ -236,7 +236,8 @@ class WorkerEngine:
                     _logger.info("engine %s runs %s", self.instance_id, ", ".join(self._workers))
                     await signals.unless_requested(self.ended())
             finally:
-                drained = await self.stop()
+                # An attempt whose lease is over must not go on for any grace: another engine may run it already.
+                drained = await self.stop(grace_seconds=0 if isinstance(self._crash, LeaseLost) else None)
         await self._raise_crash()
         return drained
 
