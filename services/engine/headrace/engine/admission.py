@@ -148,7 +148,10 @@ def _remains(raw: dict[str, Any], record: Record, partition: OwnedPartition, wor
     except ValidationError:
         context = CallContext()
     bare["ctx"] = context.to_wire()
-    return partition.work(record, bare, orjson.dumps(bare))
+    if len(head := orjson.dumps(bare)) > _RECORD_LIMIT_BYTES:
+        bare["ctx"] = {}
+        head = orjson.dumps(bare)
+    return partition.work(record, bare, head)
 
 
 def _valid(kind: TypeAdapter[str], value: Any) -> str | None:

@@ -177,6 +177,8 @@ class WorkerEngine:
         Returns False when an attempt runs on all the same, in a thread: then only the end of the process ends it.
         """
         grace = self.settings.engine.grace_seconds if grace_seconds is None else grace_seconds
+        if isinstance(self._crash, LeaseLost):
+            grace = 0.0  # another engine may run its jobs already
         drained = await self._drain(grace)
         await asyncio.gather(*(group.stop() for group in self._groups))
         self._groups = []
@@ -236,8 +238,7 @@ class WorkerEngine:
                     _logger.info("engine %s runs %s", self.instance_id, ", ".join(self._workers))
                     await signals.unless_requested(self.ended())
             finally:
-                # An attempt whose lease is over must not go on for any grace: another engine may run it already.
-                drained = await self.stop(grace_seconds=0 if isinstance(self._crash, LeaseLost) else None)
+                drained = await self.stop()
         await self._raise_crash()
         return drained
 

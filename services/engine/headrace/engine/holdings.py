@@ -72,8 +72,8 @@ class Holdings:
         self._takeover: asyncio.Task[None] | None = None
         self._current: Takeover | None = None
         self._watches: dict[TopicPartition, LeaseWatch] = {}
-        self._keeper: asyncio.Task[None] | None = None
         self._leaving: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
         self._losses: dict[TopicPartition, tuple[float, int]] = {}
         self._renewing: set[OwnedPartition] = set()
@@ -85,7 +85,7 @@ class Holdings:
 
     def start(self) -> None:
         """Begins to renew what is held."""
-        self._keeper = self._watched(self._keep(), "leases")
+        self._watched(self._keep(), "leases")
 
     async def stop(self) -> None:
         """Takes over nothing more, and gives back what nothing runs of. Nothing is written of the partitions afterwards."""
@@ -94,7 +94,7 @@ class Holdings:
         if self._takeover is not None and self._current is not None:
             self._current.wind_up()
             await asyncio.wait({self._takeover}, timeout=_RELEASE_SECONDS)
-        tasks = [task for task in (self._takeover, self._keeper, *self._leaving.values()) if task is not None]
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -317,10 +317,12 @@ class Holdings:
 
     def _watched(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work, name=f"{name}-{self._dispatcher.worker_name}")
+        self._tasks.add(task)
         task.add_done_callback(self._note_crash)
         return task
 
     def _note_crash(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _logger.critical("%s ended by an error that nobody expected", task.get_name(), exc_info=error)
             self._surroundings.stuck(error)
