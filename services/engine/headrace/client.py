@@ -264,8 +264,9 @@ class Client:
         """
         await self._log.create_topics([self.topics.dead_letters])
         wanted = DeadLetterFilter(worker_name=worker_name, reason=reason, job_id=job_id, since=since, until=until)
-        async for letter in read_dead_letters(self._log, self.topics.dead_letters.name, wanted):
-            yield letter
+        async with contextlib.aclosing(read_dead_letters(self._log, self.topics.dead_letters.name, wanted)) as letters:
+            async for letter in letters:
+                yield letter
 
     async def get_dead_letter(self, partition: int, offset: int) -> DeadLetter | None:
         """The dead letter that stands there; None when there is none, or none any more."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 from headrace.errors import BrokerUnreachable
 from headrace.ports import Log, LogReader, Record, TopicPartition
@@ -12,11 +12,8 @@ SILENCE_SECONDS = 30.0
 """How long a reader waits for a next record that must be there."""
 
 
-async def records_of(log: Log, topic: str, partitions: Collection[int] | None = None) -> AsyncIterator[Record]:
+async def records_of(log: Log, topic: str) -> AsyncGenerator[Record]:
     """The records that a topic has at the time of the call, in the order of the log within each partition.
-
-    Args:
-        partitions: only these.
 
     Raises:
         BrokerError: the brokers cannot be reached, or give nothing for 30 s.
@@ -26,7 +23,7 @@ async def records_of(log: Log, topic: str, partitions: Collection[int] | None = 
     try:
         await reader.start()
         count = await reader.partitions(topic)
-        wanted = [TopicPartition(topic, number) for number in range(count) if partitions is None or number in partitions]
+        wanted = [TopicPartition(topic, number) for number in range(count)]
         starts, ends = await reader.start_offsets(wanted), await reader.end_offsets(wanted)
         bounds = {each: (starts[each], ends[each]) for each in wanted if starts[each] < ends[each]}
         async for record in _between(reader, bounds):
@@ -52,7 +49,7 @@ async def record_at(log: Log, place: TopicPartition, offset: int) -> Record | No
         await reader.stop()
 
 
-async def _between(reader: LogReader, bounds: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[Record]:
+async def _between(reader: LogReader, bounds: Mapping[TopicPartition, tuple[int, int]]) -> AsyncGenerator[Record]:
     """The records of partitions from the first offset on and below the second, which the log has reached."""
     if not bounds:
         return

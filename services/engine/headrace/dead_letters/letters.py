@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -101,6 +102,9 @@ class DeadLetterFilter:
     Attributes:
         worker_name: the worker in whose queue the record stood.
         since, until: written at or after the one and before the other; with a zone.
+
+    Raises:
+        ArgumentsInvalid: a time has no zone.
     """
 
     worker_name: str | None = None
@@ -108,6 +112,10 @@ class DeadLetterFilter:
     job_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if any(moment is not None and moment.tzinfo is None for moment in (self.since, self.until)):
+            raise ArgumentsInvalid("since and until need a time zone: nobody could say which moment they mean without.")
 
     def matches(self, letter: DeadLetter) -> bool:
         """Whether the letter is among them."""
@@ -120,17 +128,18 @@ class DeadLetterFilter:
         )
 
 
-async def read_dead_letters(log: Log, topic: str, wanted: DeadLetterFilter) -> AsyncIterator[DeadLetter]:
+async def read_dead_letters(log: Log, topic: str, wanted: DeadLetterFilter) -> AsyncGenerator[DeadLetter]:
     """The letters that the filter lets through of those that the topic has at the time of the call; by partition, oldest first.
 
     Raises:
         BrokerError: the brokers cannot be reached.
         TopicMissing: there is no such topic.
     """
-    async for record in records_of(log, topic):
-        letter = dead_letter_of(record)
-        if wanted.matches(letter):
-            yield letter
+    async with aclosing(records_of(log, topic)) as records:
+        async for record in records:
+            letter = dead_letter_of(record)
+            if wanted.matches(letter):
+                yield letter
 
 
 async def read_dead_letter(log: Log, topic: str, partition: int, offset: int) -> DeadLetter | None:
@@ -176,7 +185,7 @@ def dead_letter_of(record: Record) -> DeadLetter:
     )
 
 
-def _divide(headers: tuple[Header, ...] | Any) -> tuple[tuple[Header, ...], dict[str, str]]:
+def _divide(headers: Iterable[Header]) -> tuple[tuple[Header, ...], dict[str, str]]:
     """The original headers, and what the engine's own tell. An original header never passes for one of the engine's."""
     listed = list(headers)
     starts = [number for number, (name, _) in enumerate(listed) if name == _FIRST_HEADER]
