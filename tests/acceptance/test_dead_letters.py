@@ -16,6 +16,7 @@ from headrace.core.topics import Topics
 from headrace.kafka.log import KafkaLog
 from headrace.ports import NewRecord, TopicPartition
 from support.engines import committed, ended, engine_with, eventually, read_all, with_engine
+from support.markdown import ROOT, blocks
 
 CONTROLS = "\x1b]0;owned\x07"
 
@@ -187,3 +188,18 @@ def test_a_failed_job_is_retried(settings: Settings) -> None:
 
 def _queue(settings: Settings) -> list[Any]:
     return asyncio.run(read_all(settings, Topics(settings.namespace).jobs_name("square")))
+
+
+def test_the_program_in_the_documentation_redrives(settings: Settings) -> None:
+    [program] = [block.code for block in blocks(ROOT / "docs" / "dead-letters.md", "python")]
+    names: dict[str, Any] = {}
+    exec(program, names)
+
+    async def follow() -> list[int]:
+        await _bury(settings)
+        async with engine_with(settings, Anything):
+            return [await names["redrive_yesterdays"](settings) for _ in range(2)]
+
+    assert asyncio.run(follow()) == [1, 0]
+    [first, second] = [orjson.loads(record.value or b"") for record in _queue(settings) if b"job-text" in (record.value or b"")]
+    assert (first["id"], second["retryOf"], second["args"]) == ("job-text", "job-text", {"number": "four"})
