@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from headrace.dead_letters.letters import dead_letter_of
 from headrace.ports import TopicPartition
 from headrace.testing import StoredRecord
 from support.letters import LETTERS, QUEUE, LetterBox, letter_settings, letters_of
+from support.memory_engines import passing
 from support.virtual_time import in_virtual_time
 from support.written_jobs import WORKER
 
@@ -100,6 +102,24 @@ async def test_reading_ends_where_the_log_ended_when_it_began(tmp_path: Path) ->
             box.bury(b"later")
         assert seen == [b"1", b"2"]
         assert await client.get_dead_letter(0, 0) is None
+
+
+@in_virtual_time
+async def test_what_came_after_the_beginning_is_left_out_also_when_it_is_fetched_with_the_rest() -> None:
+    box = LetterBox()
+    place = TopicPartition(LETTERS, 0)
+    box.bury(b"before")
+    box.cluster.withhold(place)
+
+    async def read() -> list[bytes | None]:
+        return [letter.value async for letter in read_dead_letters(box, LETTERS, DeadLetterFilter())]
+
+    reading = asyncio.create_task(read())
+    await passing(5)
+    box.bury(b"after")
+    box.cluster.give_out(place)
+    assert await reading == [b"before"]
+    assert await read() == [b"before", b"after"]
 
 
 @in_virtual_time

@@ -67,6 +67,27 @@ async def test_two_redrives_at_once_give_the_job_the_same_id_and_partition(box: 
     assert len(ids) == 1
 
 
+async def test_what_another_client_has_just_redriven_is_read_first(box: LetterBox, tmp_path: Path) -> None:
+    box.bury_job()
+    async with (
+        Client(letter_settings(tmp_path / "one"), log=box) as one,
+        Client(letter_settings(tmp_path / "two"), log=box) as two,
+    ):
+        letters = await letters_of(one)
+        for client in (one, two):
+            assert (await client.list_jobs()).jobs == []
+        queue = [TopicPartition(QUEUE, number) for number in range(JOB_PARTITIONS)]
+        box.cluster.withhold(*queue)
+        await one.redrive(letters)
+        second = asyncio.create_task(two.redrive(letters))
+        # It waits for what is still on its way to it; without, it would be done long before.
+        await asyncio.wait([second], timeout=0.5)
+        box.cluster.give_out(*queue)
+        [outcome] = await second
+    assert outcome.outcome == "already_redriven"
+    assert len(box.queued()) == 1
+
+
 async def test_a_record_that_was_buried_twice_makes_one_job(box: LetterBox, tmp_path: Path) -> None:
     box.bury_job(offset=7)
     box.bury_job(offset=7, partition=1)

@@ -57,6 +57,10 @@ def jobs(
 ) -> None:
     """List jobs, newest first; or do a failed one anew."""
     if context.invoked_subcommand is not None:
+        sources = (context.get_parameter_source(name) for name in context.params)
+        if any(source is not None and source.name != "DEFAULT" for source in sources):
+            # A namespace that is passed over in silence would have the job of another one done anew.
+            raise typer.BadParameter(f"the options of {context.invoked_subcommand!r} stand behind it.", context)
         return
     with errors_shown():
         settings = settings_from(bootstrap_servers, namespace)
