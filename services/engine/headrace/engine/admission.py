@@ -37,10 +37,10 @@ class NotAdmitted(Exception):
 
     Attributes:
         work: what is to be written as failed; None where the record has no readable job id.
-        error_type: the class of the error that says so.
+        error_type: the class of the error that says so, as it is written down.
     """
 
-    def __init__(self, reason: Reason, message: str, work: Work | None, kind: type[BaseException]) -> None:
+    def __init__(self, reason: Reason, message: str, work: Work | None, kind: type[BaseException] = RecordUndecodable) -> None:
         self.reason: Reason = reason
         # It goes into a header and a snapshot, which must fit however much is wrong with the record.
         self.message = snapshots.shorten(message, _MESSAGE_LIMIT_BYTES)
@@ -58,20 +58,18 @@ def admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]
     try:
         raw = decode_object(record.value)
     except RecordUndecodable as error:
-        raise NotAdmitted("undecodable", str(error), None, RecordUndecodable) from None
+        raise NotAdmitted("undecodable", str(error), None) from None
     if len(record.value or b"") > _RECORD_LIMIT_BYTES:
         raise NotAdmitted(
             "undecodable",
             f"the record takes more than {_RECORD_LIMIT_BYTES} bytes",
             _remains(raw, record, partition, worker),
-            RecordUndecodable,
         )
     try:
         work = _decode(raw, record, partition, worker.name)
     except ValidationError as error:
         problem = describe_problems(error)
-        remains = _remains(raw, record, partition, worker)
-        raise NotAdmitted("undecodable", f"the record is no job: {problem}", remains, RecordUndecodable) from None
+        raise NotAdmitted("undecodable", f"the record is no job: {problem}", _remains(raw, record, partition, worker)) from None
     if raw["workerName"] != worker.name:
         message = f"the job is for worker {raw['workerName']!r}, and stands in the queue of {worker.name!r}"
         raise NotAdmitted("worker_unknown", message, work, WorkerUnknown)
