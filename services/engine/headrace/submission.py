@@ -48,6 +48,8 @@ def prepare(
     shared: dict[str, Any],
     key: str | None,
     topic: tuple[str, int],
+    *,
+    job_id: str | None = None,
 ) -> Prepared:
     """Makes the record of one job.
 
@@ -55,13 +57,14 @@ def prepare(
         shared: the fields that all jobs of a call have in common.
         key: the ordering key, if the job has one.
         topic: name and number of partitions of the worker's queue.
+        job_id: a fresh one when left out.
 
     Raises:
         ArgumentsInvalid: something is no JSON, or not what the wire contract allows.
         PayloadTooLarge: arguments and context are over the limit.
     """
     now = time.time_ns() // 1_000_000
-    job_id = fresh_id(now, os.urandom(10))
+    job_id = job_id or fresh_id(now, os.urandom(10))
     raw: dict[str, Any] = {
         "schemaVersion": SCHEMA_VERSION,
         "id": job_id,
