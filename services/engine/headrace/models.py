@@ -199,7 +199,7 @@ NumberText = Annotated[
 class DeadLetterHeaders(WireModel):
     """The headers of a record of `dead-letters`, all of them text. The record's key and value are the original bytes.
 
-    Headers that the original record had stand before them, unchanged.
+    Headers that the original record had stand before them, unchanged: the first 64 KB of them.
     """
 
     model_config = ConfigDict(alias_generator=lambda name: f"headrace-{name.replace('_', '-')}")
