@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.client import Client, Readiness
 from headrace.codec import describe_problems
+from headrace.core.retry import RetryPolicy
 from headrace.core.status import JobStatus
 from headrace.engine.engine import WorkerEngine
 from headrace.errors import (
@@ -16,9 +17,11 @@ from headrace.errors import (
     ConfigurationError,
     ConversationInvalid,
     EnqueueTimeout,
+    GiveUp,
     HeadraceError,
     JobFailed,
     JobRefused,
+    JobTimeout,
     JobUnknown,
     LocalBrokerError,
     LocalBrokerInUse,
@@ -27,6 +30,7 @@ from headrace.errors import (
     PayloadTooLarge,
     RecordUndecodable,
     ResultTooLarge,
+    Retry,
     SummaryRejected,
     TopicMisconfigured,
     TopicMissing,
@@ -76,6 +80,7 @@ __all__ = [
     "ConversationInvalid",
     "EnqueueTimeout",
     "GatewaySettings",
+    "GiveUp",
     "HeadraceError",
     "Job",
     "JobContext",
@@ -83,6 +88,7 @@ __all__ = [
     "JobList",
     "JobRefused",
     "JobStatus",
+    "JobTimeout",
     "JobUnknown",
     "LocalBrokerError",
     "LocalBrokerInUse",
@@ -97,6 +103,8 @@ __all__ = [
     "Readiness",
     "RecordUndecodable",
     "ResultTooLarge",
+    "Retry",
+    "RetryPolicy",
     "SchedulerArguments",
     "SchedulerReceipt",
     "Settings",
