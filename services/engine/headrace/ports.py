@@ -178,6 +178,13 @@ class GroupListener:
     revoked: Callable[[Collection[TopicPartition]], Awaitable[None]]
 
 
+class Committed(NamedTuple):
+    """What a group has committed of a partition: the offset, and the text that went along."""
+
+    offset: int
+    metadata: str = ""
+
+
 class GroupConsumer(Protocol):
     """A member of a consumer group, reading one topic. New partitions are paused until `resume` is called for them.
 
@@ -207,10 +214,10 @@ class GroupConsumer(Protocol):
     def resume(self, partitions: Iterable[TopicPartition]) -> None: ...
     def seek(self, partition: TopicPartition, offset: int) -> None: ...
 
-    async def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]: ...
+    async def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Committed | None]: ...
 
-    async def commit(self, offsets: Mapping[TopicPartition, int], *, timeout: float = 10.0) -> bool:
-        """Commits offsets of partitions that this member holds now; others are left out.
+    async def commit(self, offsets: Mapping[TopicPartition, Committed], *, timeout: float = 10.0) -> bool:
+        """Commits offsets of partitions that this member holds now, each with its text; others are left out.
 
         Tells whether all of them are committed. If not, a revocation or the timeout came between, the group has taken this
         member for dead, or a partition is not held: whoever holds it now commits it.

@@ -74,6 +74,10 @@ class Dispatcher:
         """Name of the worker whose jobs it runs."""
         return self._worker.name
 
+    def covers(self, state_partition: int) -> int:
+        """One past the last offset of a partition of `job-state` whose acknowledgement has come back here; 0 before the first."""
+        return self._journal.covers.get(state_partition, 0)
+
     @property
     def waiting(self) -> int:
         """How many jobs wait for their start."""
@@ -209,6 +213,7 @@ class Dispatcher:
                     self._claim_lost(partition, LeaseLost("its lease was not renewed in time"))
             if not partition.live:
                 continue
+            work.acknowledged = work.state
             if work.phase is Phase.STARTING:
                 self._run(work)
             elif work.phase is Phase.ENDING:

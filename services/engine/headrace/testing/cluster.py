@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from headrace.core.topics import Topic
 from headrace.errors import BrokerError, TopicMissing
-from headrace.ports import NewRecord, TopicPartition
+from headrace.ports import Committed, NewRecord, TopicPartition
 from headrace.testing.faults import Faults
 from headrace.testing.groups import Group
 from headrace.testing.storage import StoredPartition, StoredRecord, StoredTopic
@@ -141,7 +141,7 @@ class InMemoryCluster(Faults):
 
     def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Sets what a group has committed, whoever its members are."""
-        self.group(group).store(offsets)
+        self.group(group).store({partition: Committed(offset) for partition, offset in offsets.items()})
 
     def committed_offsets(self, group: str) -> Mapping[TopicPartition, int]:
         """What a group has committed."""
