@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from headrace.arguments import PublishedSchemas
 from headrace.broker.discovery import settings_of_this_folder
+from headrace.core.retry import RetryPolicy
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
 from headrace.errors import AppendTimeout, ArgumentsInvalid, BrokerUnreachable, EnqueueTimeout, WorkerUnknown
@@ -28,7 +29,16 @@ from headrace.models import (
 )
 from headrace.ports import Acknowledged, AppendFailed, Log
 from headrace.settings import Settings, load_settings
-from headrace.submission import Arguments, Prepared, WorkerReference, ordering_key_of, plain_arguments, plain_context, prepare
+from headrace.submission import (
+    Arguments,
+    Prepared,
+    WorkerReference,
+    ordering_key_of,
+    plain_arguments,
+    plain_context,
+    prepare,
+    retry_fields,
+)
 from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory
@@ -138,6 +148,8 @@ class Client:
         *,
         tenant: str = DEFAULT_TENANT,
         ordering_key: str | None = None,
+        retry: RetryPolicy | None = None,
+        attempt_timeout: float | None = None,
         timeout: float = ENQUEUE_SECONDS,
     ) -> Job:
         """Accepts one job: it returns when all in-sync replicas have its record.
@@ -147,6 +159,8 @@ class Client:
             args: a JSON object, or the worker's own model.
             ctx: where the request comes from.
             ordering_key: jobs of one worker with equal keys run one after another; the worker's `order_by` decides when left out.
+            retry: how often the job is attempted; the worker's own policy holds when left out.
+            attempt_timeout: seconds that each attempt may take; the worker's own `timeout` holds when left out.
             timeout: seconds that all of it may take, most of all the wait for the acknowledgement.
 
         Raises:
@@ -157,7 +171,16 @@ class Client:
             EnqueueTimeout: no acknowledgement came in time. What was not on its way by then was taken back; it says whether
                 the job may be accepted all the same.
         """
-        jobs = await self.enqueue_many(worker, [args], ctx, tenant=tenant, ordering_key=ordering_key, timeout=timeout)
+        jobs = await self.enqueue_many(
+            worker,
+            [args],
+            ctx,
+            tenant=tenant,
+            ordering_key=ordering_key,
+            retry=retry,
+            attempt_timeout=attempt_timeout,
+            timeout=timeout,
+        )
         return jobs[0]
 
     async def enqueue_many(
@@ -168,6 +191,8 @@ class Client:
         *,
         tenant: str = DEFAULT_TENANT,
         ordering_key: str | None = None,
+        retry: RetryPolicy | None = None,
+        attempt_timeout: float | None = None,
         timeout: float = ENQUEUE_SECONDS,
     ) -> list[Job]:
         """Accepts many jobs of one worker, far faster than one after another.
@@ -193,7 +218,7 @@ class Client:
             ) from None
         topic = self.topics.jobs_name(definition.name)
         context = plain_context(ctx)
-        shared = {"tenant": tenant, "ctx": context}
+        shared = {"tenant": tenant, "ctx": context, **retry_fields(retry, attempt_timeout)}
         model = None if made is None else made.arguments_model
         prepared = [
             prepare(definition, each, shared, ordering_key or ordering_key_of(definition, each, model), (topic, count))

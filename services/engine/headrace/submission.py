@@ -17,10 +17,11 @@ from headrace.codec import describe_problems
 from headrace.core import snapshots
 from headrace.core.identifiers import fresh_id
 from headrace.core.partitions import key_partition
+from headrace.core.retry import RetryPolicy
 from headrace.core.timestamps import format_timestamp
 from headrace.errors import ArgumentsInvalid, PayloadTooLarge
 from headrace.fields import LONGEST_IDENTITY
-from headrace.models import PAYLOAD_LIMIT_BYTES, SCHEMA_VERSION, CallContext, Job, Source, WorkerDefinition
+from headrace.models import PAYLOAD_LIMIT_BYTES, SCHEMA_VERSION, CallContext, Job, RetryRules, Source, WorkerDefinition
 from headrace.ports import NewRecord, TopicPartition
 from headrace.worker import AbstractWorker, properties_of
 
@@ -164,3 +165,9 @@ def plain_context(ctx: CallContext | Mapping[str, Any] | None) -> dict[str, Any]
     except ValidationError as error:
         raise ArgumentsInvalid(f"The context is wrong: {describe_problems(error)}.") from None
     return context.to_wire()
+
+
+def retry_fields(retry: RetryPolicy | None, attempt_timeout: float | None) -> dict[str, Any]:
+    """The fields by which a job has a retry policy and a timeout of its own."""
+    fields: dict[str, Any] = {} if retry is None else {"retry": RetryRules.of(retry).to_wire()}
+    return fields if attempt_timeout is None else {**fields, "attemptTimeout": attempt_timeout}

@@ -17,7 +17,7 @@ from headrace.engine.partition import OwnedPartition, Work
 from headrace.engine.states import State
 from headrace.errors import ArgumentsInvalid, RecordUndecodable
 from headrace.fields import Identity, JobId
-from headrace.models import DEFAULT_TENANT, SCHEMA_VERSION, CallContext, Job, JobRecord
+from headrace.models import DEFAULT_TENANT, SCHEMA_VERSION, CallContext, JobRecord
 from headrace.ports import Record
 from headrace.worker import AbstractWorker
 
@@ -101,13 +101,6 @@ def _decode(raw: dict[str, Any], record: Record, partition: OwnedPartition, work
         # It was acknowledged to a former owner, and goes on into the checkpoints of this one.
         work.acknowledged = work.state
     return work
-
-
-def job_of(work: Work) -> Job:
-    """The job as its worker sees it: as it was accepted, with what former attempts left."""
-    topic, partition = work.partition.source
-    source = {"topic": topic, "partition": partition, "offset": work.offset}
-    return Job.model_validate({**snapshots.accepted(work.record), **work.state.fields, "source": source})
 
 
 def _continue(state: State, earlier: Begun[bytes]) -> State:

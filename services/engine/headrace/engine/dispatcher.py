@@ -7,13 +7,11 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from headrace.core import snapshots
 from headrace.core.lanes import Lanes
 from headrace.core.timestamps import format_timestamp
-from headrace.engine.admission import job_of
 from headrace.engine.attempts import Attempts
 from headrace.engine.journal import Journal
 from headrace.engine.outcome import describe_error, encode_result
@@ -241,7 +239,7 @@ class Dispatcher:
     def _context(self, work: Work) -> JobContext:
         number = work.state.fields["attempt"]
         token = (work.partition.writer.epoch, number)
-        ctx = JobContext(partial(job_of, work), attempt=number, services=self._services, fencing_token=token)
+        ctx = JobContext(work, attempt=number, services=self._services, fencing_token=token)
         ctx._arguments = work.arguments
         return ctx
 

@@ -13,10 +13,11 @@ from headrace.core.checkpoint import Pointer
 from headrace.core.lease import HeldLease, LeaseTiming, Moment
 from headrace.core.records import SOURCE_HEADER, source_prefix
 from headrace.core.recovery import Begun, PartitionRecovery
-from headrace.core.snapshots import Snapshot, Writer, unbegun
+from headrace.core.snapshots import Snapshot, Writer, accepted, unbegun
 from headrace.core.watermark import Watermark
 from headrace.engine.states import State
 from headrace.errors import RecordUndecodable
+from headrace.models import Job
 from headrace.ports import Header, Record, TopicPartition
 
 
@@ -237,3 +238,9 @@ class Work:
     task: asyncio.Task[Any] | None = None
     stopped: bool = False
     acknowledged: State | None = None
+
+    def as_job(self) -> Job:
+        """The job as its worker sees it: as it was accepted, with what former attempts left."""
+        topic, partition = self.partition.source
+        source = {"topic": topic, "partition": partition, "offset": self.offset}
+        return Job.model_validate({**accepted(self.record), **self.state.fields, "source": source})
