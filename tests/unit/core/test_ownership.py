@@ -61,8 +61,8 @@ def test_the_highest_version_wins_and_nothing_follows_an_end_within_an_epoch(new
 def test_recovery_forgets_nothing_that_ended(records: list[tuple[int, Version, str]]) -> None:
     recovery: PartitionRecovery[str] = PartitionRecovery("w", 0, watermark=3)
     expected: dict[int, tuple[Version, str]] = {}
-    for at, (offset, version, status) in enumerate(records):
-        recovery.snapshot(SnapshotHeaders("w", 0, offset, version, status), at, b"id", f"{version} {status}")
+    for offset, version, status in records:
+        recovery.snapshot(SnapshotHeaders("w", 0, offset, version, status), b"id", f"{version} {status}")
         if offset >= 3 and (offset not in expected or supersedes(version, *expected[offset])):
             expected[offset] = (version, status)
     assert sorted(recovery.finished()) == sorted(o for o, (_, status) in expected.items() if status in TERMINAL)
@@ -74,9 +74,9 @@ def test_recovery_forgets_nothing_that_ended(records: list[tuple[int, Version, s
 def test_the_last_words_of_a_predecessor_are_void() -> None:
     recovery: PartitionRecovery[str] = PartitionRecovery("w", 0, watermark=0)
     recovery.ledger.claim(5, -1, "old")
-    assert recovery.snapshot(SnapshotHeaders("w", 0, 0, Version(5, 1, 1), "running"), 6, b"id", "running")
+    assert recovery.snapshot(SnapshotHeaders("w", 0, 0, Version(5, 1, 1), "running"), b"id", "running")
     recovery.ledger.claim(9, 5, "new")
-    assert not recovery.snapshot(SnapshotHeaders("w", 0, 0, Version(5, 1, 2), "completed"), 10, b"id", "completed")
+    assert not recovery.snapshot(SnapshotHeaders("w", 0, 0, Version(5, 1, 2), "completed"), b"id", "completed")
     assert recovery.finished() == {}
     assert recovery.begun()[0].snapshot == "running"
 

@@ -21,14 +21,12 @@ class Known(Generic[SnapshotT]):
 
     Attributes:
         job_id: the job's id. An offset alone would take a new job for an old one where the queue was deleted and made anew.
-        at: offset of the snapshot in `job-state`.
     """
 
     version: Version
     status: str
     snapshot: SnapshotT | None
     job_id: bytes
-    at: int
 
 
 @dataclass(slots=True)
@@ -85,15 +83,11 @@ class PartitionRecovery(Generic[SnapshotT]):
         self.checkpoint = checkpoint
         self.watermark = max(self.watermark, checkpoint.watermark)
         self._ended = checkpoint.finished()
-        self.jobs = {
-            offset: known
-            for offset, known in self.jobs.items()
-            if known.at >= checkpoint.covers and not self._ended.is_finished(offset)
-        }
+        self.jobs = {offset: known for offset, known in self.jobs.items() if not self._ended.is_finished(offset)}
         return True
 
-    def snapshot(self, headers: SnapshotHeaders, at: int, job_id: bytes, snapshot: SnapshotT | None) -> bool:
-        """Takes in the snapshot at offset `at` of a job of this partition; tells whether it counts (rules F1 and F2)."""
+    def snapshot(self, headers: SnapshotHeaders, job_id: bytes, snapshot: SnapshotT | None) -> bool:
+        """Takes in a snapshot of a job of this partition; tells whether it counts (rules F1 and F2)."""
         offset = headers.offset
         if offset < self.watermark or self.ledger.is_void(headers.version.epoch) or self._ended.is_finished(offset):
             return False
@@ -101,7 +95,7 @@ class PartitionRecovery(Generic[SnapshotT]):
         if known is not None and not supersedes(headers.version, known.version, known.status):
             return False
         kept = None if headers.status in TERMINAL else snapshot
-        self.jobs[offset] = Known(headers.version, headers.status, kept, job_id, at)
+        self.jobs[offset] = Known(headers.version, headers.status, kept, job_id)
         return True
 
     def finished_ranges(self) -> Sequence[tuple[int, int]]:

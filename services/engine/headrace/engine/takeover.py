@@ -300,7 +300,7 @@ def _fold(record: Record, candidate: _Candidate) -> None:
     for name, value in record.headers:
         if name == SOURCE_HEADER:
             if value.startswith(candidate.source_prefix) and (headers := parse_snapshot_headers(record.headers)):
-                recovery.snapshot(headers, record.offset, key, record.value)
+                recovery.snapshot(headers, key, record.value)
             return
 
 
