@@ -15,6 +15,8 @@ from headrace.core.status import IllegalMove, JobStatus, check_move
 ATTEMPTS_KEPT = 20
 TRACEBACK_LIMIT_BYTES = 16 * 1024
 ARGUMENTS_REPEATED_BYTES = 32 * 1024
+# An engine holds the histories of thousands of jobs that wait for a retry, twenty attempts each.
+_HISTORY_MESSAGE_BYTES = 500
 
 Snapshot = dict[str, Any]
 
@@ -39,7 +41,10 @@ NOT_ACCEPTED = _WRITTEN_BY_OWNERS | _SPELT_OTHERWISE
 _UNTIL_THE_NEXT_ATTEMPT = frozenset({"runAt", "progress"})
 
 
-CONTINUED = ("status", "updatedAt", "startedAt", "epoch", "attempt", "sequence", "attempts", "instanceId")
+CONTINUED = (
+    *("status", "updatedAt", "startedAt", "epoch", "attempt", "sequence", "attempts", "instanceId"),
+    *("failures", "runAt"),
+)
 """What goes on from one owner of a job to the next: those fields of its last snapshot that the next one continues."""
 
 
@@ -126,7 +131,8 @@ def _ended(before: Snapshot, status: JobStatus, attempt_status: str, now: str, e
     attempts = before["attempts"]
     last = {**attempts[-1], "status": attempt_status, "finishedAt": now}
     if "error" in extra:
-        last["error"] = {"type": extra["error"]["type"], "message": extra["error"]["message"]}
+        message = shorten(extra["error"]["message"], _HISTORY_MESSAGE_BYTES)
+        last["error"] = {"type": extra["error"]["type"], "message": message}
     return {
         **before,
         "status": status,

@@ -16,6 +16,7 @@ from headrace.broker.discovery import settings_of_this_folder
 from headrace.client import Client
 from headrace.core.identifiers import fresh_id
 from headrace.core.lease import Moment
+from headrace.core.retry import RetryPolicy
 from headrace.engine.group import Environment, WorkerGroup
 from headrace.engine.partition import Statistics
 from headrace.engine.presence import Presence
@@ -62,7 +63,7 @@ class WorkerEngine:
         log: a cluster that is in use already; it stays open when the engine stops.
         clock: the clocks by which it holds leases.
         now: the time that it writes down, in milliseconds since the Unix epoch.
-        randomness: makes so many random bytes, for ids.
+        randomness: makes so many random bytes, for ids and for what a retry policy leaves to chance.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class WorkerEngine:
         self.settings = settings or (load_settings() if log else settings_of_this_folder())
         self._clock = clock
         self._now = now
+        self._randomness = randomness
         self._owns_log = log is None
         self._log = log or KafkaLog(self.settings)
         self._client = Client(self.settings, log=self._log, now=now, randomness=randomness)
@@ -172,8 +174,19 @@ class WorkerEngine:
         self._executors.append(executor)
         services = JobServices(now=self._now, memory=self._memory_for, executor=executor)
         return Environment(
-            self._log, self.topics, self.settings.engine, self.instance_id, self._writer, services, self._clock, self._crashed
+            self._log,
+            self.topics,
+            self.settings.engine,
+            self.instance_id,
+            self._writer,
+            services,
+            self._clock,
+            self._chance,
+            self._crashed,
         )
+
+    def _chance(self) -> float:
+        return int.from_bytes(self._randomness(6), "big") / 2**48
 
     def _memory_for(self, job: Job) -> BoundMemory:
         return BoundMemory(self._memory, job.tenant, job.id)
@@ -270,16 +283,23 @@ class WorkerEngine:
 
     # --- jobs -----------------------------------------------------------------------------------------------------------
 
-    async def enqueue(self, worker_name: str, args: Arguments, ctx: CallContext | Mapping[str, Any] | None = None) -> Job:
+    async def enqueue(
+        self,
+        worker_name: str,
+        args: Arguments,
+        ctx: CallContext | Mapping[str, Any] | None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        attempt_timeout: float | None = None,
+    ) -> Job:
         """Accepts a job for a worker, also for one that other engines run, from the start of the engine on.
 
-        Raises as `Client.enqueue`, and ConfigurationError before the start.
+        The arguments are those of `Client.enqueue`. Raises as `Client.enqueue`, and ConfigurationError before the start.
         """
         if not self._started:
             raise ConfigurationError("The engine has not started: start it, or enqueue with a Client, which needs no engine.")
-        if (worker := self._workers.get(worker_name)) is not None:
-            return await self._client.enqueue(worker, args, ctx)
-        return await self._client.enqueue(worker_name, args, ctx)
+        worker = self._workers.get(worker_name, worker_name)
+        return await self._client.enqueue(worker, args, ctx, retry=retry, attempt_timeout=attempt_timeout)
 
     list_workers = _by_client(Client.list_workers)
     list_jobs = _by_client(Client.list_jobs)

@@ -65,6 +65,7 @@ class OwnedPartition:
         next_offset: offset of the next record that is to be taken in.
         works: the jobs in hand, by offset.
         in_hand_bytes: what the records of the jobs in hand take.
+        held_back: how many of the jobs in hand wait for a time that is to come, or behind one that does.
         ended_before: ids of jobs that a former owner ended, by offset; each is passed over when its record comes.
         begun: jobs that a former owner began and did not end, by offset.
         committed: the watermark as it was last committed.
@@ -87,6 +88,7 @@ class OwnedPartition:
     next_offset: int = 0
     works: dict[int, Work] = field(default_factory=dict)
     in_hand_bytes: int = 0
+    held_back: int = 0
     ended_before: dict[int, bytes] = field(default_factory=dict)
     begun: dict[int, Begun[bytes]] = field(default_factory=dict)
     committed: int = -1
