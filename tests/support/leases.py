@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
@@ -28,6 +29,13 @@ from support.memory_engines import TOPICS, Bench, GatedWorker
 TERM = 25.0
 _LONGEST_SECONDS = 300.0
 _NOW = "2026-03-02T09:31:00.000Z"
+
+
+def lease_bench(folder: Path, **engine: Any) -> Bench:
+    """A bench with leases of the usual term, and with its topics, so that something can be written before an engine starts."""
+    bench = Bench(folder, **{"lease_seconds": TERM, **engine})
+    bench.cluster.create_topics([TOPICS.job_state, TOPICS.jobs(GatedWorker.name, bench.settings.engine.partitions)])
+    return bench
 
 
 class LeaseRecord(NamedTuple):
@@ -135,7 +143,6 @@ class Instance:
         self._last_lease = NO_OFFSET
         self.name = name
         self.epoch = NO_OFFSET
-        bench.cluster.create_topics([TOPICS.job_state, TOPICS.jobs(GatedWorker.name, bench.settings.engine.partitions)])
 
     @property
     def writer(self) -> Writer:

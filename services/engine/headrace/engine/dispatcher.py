@@ -133,7 +133,8 @@ class Dispatcher:
         self._open = True
         held, self._held = self._held, []
         for work in held:
-            self._run(work)
+            if self._may_go_on(work.partition):
+                self._run(work)
         self._schedule()
 
     def hand_over(self, partition: OwnedPartition) -> None:
@@ -227,10 +228,8 @@ class Dispatcher:
         for work in works:
             partition = work.partition
             if partition is not checked:
-                # Rules H2 and F3: what is acknowledged after the lease counts for nothing, and starts nothing.
                 checked = partition
-                if partition.live and not partition.is_held():
-                    self._claim_lost(partition, LeaseLost("its lease was not renewed in time"))
+                self._may_go_on(partition)
             if not partition.live:
                 continue
             work.acknowledged = work.state
@@ -245,6 +244,12 @@ class Dispatcher:
                 self._rests.add(work, self._seconds_left(work) if "runAt" in work.state.fields else _AGAIN_SECONDS)
         self.statistics.last_ended_at = time.perf_counter()
         self.progressed.set()
+
+    def _may_go_on(self, partition: OwnedPartition) -> bool:
+        """Rules H2 and F3: what is acknowledged after the lease counts for nothing, and starts nothing."""
+        if partition.live and not partition.is_held():
+            self._claim_lost(partition, LeaseLost("its lease was not renewed in time"))
+        return partition.live
 
     def _run(self, work: Work) -> None:
         if self._draining or work.partition.leaving:

@@ -245,7 +245,7 @@ class WorkerGroup:
         if not offsets:
             return
         try:
-            committed = await self._consumer.commit(offsets)
+            committed = await self._consumer.commit(offsets, timeout=_COMMIT_SECONDS)
         except HeadraceError as error:
             _logger.warning("committing for %s failed, and is tried again: %s", self.worker.name, error)
             committed = False
@@ -254,6 +254,6 @@ class WorkerGroup:
             for source, entry in offsets.items():
                 if (partition := self._holdings.ready.get(source)) is not None:
                     partition.committed = entry.offset
-        elif now - self._committed_at >= _UNCOMMITTED_SECONDS:
+        elif asyncio.get_running_loop().time() - self._committed_at >= _UNCOMMITTED_SECONDS:
             _logger.warning("nothing could be committed for %s for a while: its partitions are given back", self.worker.name)
             self._holdings.give_back()

@@ -70,6 +70,7 @@ class Holdings:
         self._watches: dict[TopicPartition, LeaseWatch] = {}
         self._keeper: asyncio.Task[None] | None = None
         self._leaving: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._stopped = False
         self._renewing: set[OwnedPartition] = set()
 
     @property
@@ -83,6 +84,7 @@ class Holdings:
 
     async def stop(self) -> None:
         """Takes over nothing more, and gives back what nothing runs of. Nothing is written of the partitions afterwards."""
+        self._stopped = True
         self._wanted = frozenset()
         if self._takeover is not None and self._current is not None:
             self._current.wind_up()
@@ -115,6 +117,8 @@ class Holdings:
 
     def assigned(self, sources: Collection[TopicPartition]) -> None:
         """These partitions are to be held from now on; others that are held go to another engine."""
+        if self._stopped:
+            return  # the member leaves its group a moment later
         self._wanted = frozenset(sources)
         self.ready.clear()
         for source in sorted(self._held.keys() - self._wanted - self._leaving.keys()):
