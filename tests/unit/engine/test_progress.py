@@ -127,6 +127,23 @@ async def test_what_is_said_just_before_the_end_stands_in_the_end_whatever_that_
 
 
 @in_virtual_time
+async def test_what_is_said_in_the_turn_of_the_end_stands_before_it(bench: Bench) -> None:
+    """Compaction keeps the last record of a job, so that must be its end."""
+    worker = TalkativeWorker()
+
+    async def talk(ctx: JobContext) -> None:
+        ctx.progress(0.5)
+        await asyncio.sleep(0)
+
+    worker.work = talk
+    async with bench.engine(worker):
+        job_id = bench.enqueue("a")
+        await eventually(lambda: bench.has_completed(job_id), "the end")
+        written = [(snapshot["status"], snapshot["sequence"]) for snapshot in bench.written(job_id)]
+        assert written == [("running", 1), ("running", 2), ("completed", 3)]
+
+
+@in_virtual_time
 async def test_attempts_that_follow_each_other_fast_share_the_one_record_a_second(bench: Bench) -> None:
     worker = TalkativeWorker(retry=RetryPolicy(max_attempts=40, initial=0.1, factor=1, jitter=0))
 
@@ -242,7 +259,16 @@ class ThreadedWorker(GatedWorker):
 
 
 async def test_a_plain_function_says_it_from_its_thread(bench: Bench) -> None:
-    worker = ThreadedWorker()
+    loop, worker = asyncio.get_running_loop(), ThreadedWorker()
+    # asyncio then refuses calls that are not meant for other threads, and else work by chance.
+    loop.set_debug(True)
+    try:
+        await see_it(bench, worker)
+    finally:
+        loop.set_debug(False)
+
+
+async def see_it(bench: Bench, worker: ThreadedWorker) -> None:
     async with leases.engine(bench, worker):
         await eventually(lambda: bool(bench.claims()), "the claim")
         job_id = bench.enqueue("a")

@@ -128,14 +128,17 @@ async def test_jobs_that_are_held_back_leave_the_room_of_others_to_them(tmp_path
             worker.fail(f"r{number}", BOOM)
             bench.enqueue(f"r{number}", key=f"k{number}")
             bench.enqueue(f"behind-{number}", key=f"k{number}")
-        await passing(5)
+        await passing(3)
         assert engine.statistics[worker.name].fetched == 20
+        for number in range(8):
+            bench.enqueue(f"later-{number}", key="k0")
+        await passing(2)
         job_id = bench.enqueue("free")
         await passing(1)
         assert bench.has_completed(job_id)
         assert sorted(worker.names_started()) == sorted([*(f"r{number}" for number in range(10)), "free"])
         await passing(10)
-        await eventually(lambda: bench.committed() == 21, "all ends")
+        await eventually(lambda: bench.committed() == 29, "all ends")
 
 
 def test_a_partition_with_too_many_jobs_that_are_held_back_has_no_room() -> None:
