@@ -9,16 +9,7 @@ from typing import Any
 
 import pytest
 
-from headrace import (
-    AbstractWorker,
-    Client,
-    ConfigurationError,
-    JobContext,
-    Settings,
-    TopicMisconfigured,
-    WorkerEngine,
-    worker,
-)
+from headrace import AbstractWorker, Client, ConfigurationError, JobContext, Settings, TopicMisconfigured, WorkerEngine, worker
 from headrace.core.topics import Topics
 from headrace.kafka.log import KafkaLog
 from headrace.memory import Memory

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel, model_validator
 
-from headrace import AbstractWorker, ArgumentsInvalid, Client, JobContext, Settings, WorkerEngine, WorkerUnknown
+from headrace import (
+    AbstractWorker,
+    ArgumentsInvalid,
+    Client,
+    JobContext,
+    Retry,
+    RetryPolicy,
+    Settings,
+    WorkerEngine,
+    WorkerUnknown,
+)
 from support.engines import ended
 
 
@@ -18,6 +28,10 @@ class DivideArgs(BaseModel):
         if self.dividend < self.divisor:
             raise ValueError("the dividend is less than the divisor")
         return self
+
+
+class FetchArgs(BaseModel):
+    page: str
 
 
 class Divide(AbstractWorker[DivideArgs]):
@@ -43,6 +57,45 @@ async def test_an_exception_makes_the_job_fail(settings: Settings) -> None:
 
         after = await ended(client, await client.enqueue("divide", {"dividend": 6, "divisor": 3}))
         assert after.result == 2
+
+
+class Fetch(AbstractWorker[FetchArgs]):
+    """Asks somebody who does not always answer."""
+
+    name = "fetch"
+    description = "Fetches a page."
+    category = "guide"
+    # At most 3 attempts, half a second apart and then a whole one; a page that does not exist will not be there later.
+    retry = RetryPolicy(max_attempts=3, initial=0.5, give_up_on=(LookupError,))
+    # Seconds that each attempt may take.
+    timeout = 20
+
+    async def run(self, args: FetchArgs, ctx: JobContext) -> str:
+        if args.page == "missing":
+            raise LookupError("no such page")
+        ctx.progress(0.5, "connected")
+        if ctx.attempt == 1:
+            raise ConnectionError("no answer")
+        if ctx.attempt == 2:
+            raise Retry("too many requests", after=0.1)  # they said when to come back
+        return f"the page {args.page}"
+
+
+async def test_a_job_that_failed_can_be_tried_again(settings: Settings) -> None:
+    engine = WorkerEngine(settings)
+    engine.register_worker(Fetch)
+    async with engine, Client(settings) as client:
+        job = await ended(client, await client.enqueue("fetch", {"page": "home"}))
+        assert (job.status, job.result, job.failures) == ("completed", "the page home", 2)
+        assert [attempt.status for attempt in job.attempts] == ["failed", "failed", "completed"]
+
+        gone = await ended(client, await client.enqueue("fetch", {"page": "missing"}))
+        assert (gone.status, gone.failures) == ("failed", 1)
+
+        # A job can have a policy of its own.
+        once = await ended(client, await client.enqueue("fetch", {"page": "home"}, retry=RetryPolicy(max_attempts=1)))
+        assert (once.status, once.error and once.error.message) == ("failed", "no answer")
+        assert once.progress is not None and (once.progress.fraction, once.progress.text) == (0.5, "connected")
 
 
 async def test_arguments_that_do_not_fit_never_reach_the_worker(settings: Settings) -> None:

@@ -14,13 +14,7 @@ from headrace import WorkerEngine
 from headrace.core import snapshots
 from headrace.core.lease import Moment
 from headrace.core.ownership import NO_OFFSET
-from headrace.core.records import (
-    lease_key,
-    parse_lease_key,
-    source_header,
-    status_header,
-    version_header,
-)
+from headrace.core.records import lease_key, parse_lease_key, source_header, status_header, version_header
 from headrace.core.snapshots import Snapshot, Writer, version_of
 from headrace.ports import NewRecord
 from headrace.testing import Hold, InMemoryLog

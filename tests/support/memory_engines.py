@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from headrace import AbstractWorker, JobContext, WorkerEngine
+from headrace import AbstractWorker, Job, JobContext, WorkerEngine
 from headrace.core.lease import Moment
 from headrace.core.ownership import PartitionLedger, Version, supersedes
 from headrace.core.partitions import state_partition
@@ -86,16 +86,19 @@ class Bench:
     """A cluster, the settings of its engines, and what stands in its log of the jobs of `GatedWorker`."""
 
     def __init__(self, folder: Path, **engine: Any) -> None:
-        self.cluster = InMemoryCluster(now=_wall_clock)
+        self.cluster = InMemoryCluster(now=wall_clock)
         self.settings: Settings = load_settings(namespace=TOPICS.namespace, data_directory=folder)
         given = {"partitions": 1, "grace_seconds": 0.0, "lease_seconds": 7_200.0, **engine}
         self.settings = self.settings.model_copy(update={"engine": self.settings.engine.model_copy(update=given)})
         self._numbers = itertools.count(1)
 
     @asynccontextmanager
-    async def engine(self, worker: GatedWorker, log: InMemoryLog | None = None) -> AsyncIterator[WorkerEngine]:
+    async def engine(
+        self, worker: GatedWorker, log: InMemoryLog | None = None, *, clock: Callable[[], Moment] | None = None
+    ) -> AsyncIterator[WorkerEngine]:
         """An engine that has taken its partitions over; of a group of several, some of them."""
-        engine = WorkerEngine(self.settings, log=log or InMemoryLog(self.cluster), clock=_clock)
+        clock = clock or loop_clock
+        engine = WorkerEngine(self.settings, log=log or InMemoryLog(self.cluster), clock=clock, now=wall_clock)
         engine.register_worker(worker)
         await engine.start()
         try:
@@ -106,8 +109,8 @@ class Bench:
         finally:
             await engine.stop(grace_seconds=0)
 
-    def enqueue(self, name: str, partition: int = 0, *, key: str | None = None) -> str:
-        """Writes the job record, as a client does; its id."""
+    def enqueue(self, name: str, partition: int = 0, *, key: str | None = None, **fields: Any) -> str:
+        """Writes the job record, as a client does, with further fields of it; its id."""
         job_id = f"job-{next(self._numbers)}-{name}"
         raw = {
             "schemaVersion": 1,
@@ -117,6 +120,7 @@ class Bench:
             "createdAt": "2026-03-02T09:30:00.000Z",
             "args": {"name": name},
             "ctx": {},
+            **fields,
         }
         self.put(partition, orjson.dumps(raw if key is None else {**raw, "orderingKey": key}))
         return job_id
@@ -173,6 +177,13 @@ class Bench:
         return all(state is not None and state["status"] == "completed" for state in states)
 
 
+def ended(bench: Bench, job_id: str, partition: int = 0) -> Job:
+    """The job, which has ended."""
+    state = bench.state_of(job_id, partition)
+    assert state is not None and state["status"] in ("completed", "failed"), state
+    return Job.model_validate(state)
+
+
 def _is_lease(record: StoredRecord, partition: int) -> bool:
     key = parse_lease_key(record.key or b"")
     return key is not None and key.partition == partition
@@ -190,10 +201,12 @@ async def passing(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-def _wall_clock() -> int:
+def wall_clock() -> int:
+    """Milliseconds since the Unix epoch, as virtual as the loop's time."""
     return _WALL_CLOCK_START + int(asyncio.get_running_loop().time() * 1000)
 
 
-def _clock() -> Moment:
+def loop_clock() -> Moment:
+    """The clocks of an engine whose machine is never suspended."""
     now = asyncio.get_running_loop().time()
     return Moment(now, now)

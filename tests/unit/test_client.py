@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import orjson
 import pytest
 
-from headrace import BrokerUnreachable, Client, WorkerDefinition, load_settings
+from headrace import ArgumentsInvalid, BrokerUnreachable, Client, RetryPolicy, WorkerDefinition, load_settings
 from headrace import client as client_module
 from headrace.codec import encode
 from headrace.core.records import definition_key
@@ -37,3 +38,24 @@ async def test_a_list_is_never_half_of_the_jobs(tmp_path: Path, monkeypatch: pyt
         cluster.give_out()
         monkeypatch.setattr(client_module, "_CATCH_UP_SECONDS", 20.0)
         assert [each.id for each in (await client.list_jobs()).jobs] == [job.id]
+
+
+async def test_a_job_s_own_policy_and_timeout_stand_in_its_record_and_in_the_list(tmp_path: Path) -> None:
+    cluster = InMemoryCluster()
+    settings = load_settings(bootstrap_servers="memory:9092", data_directory=tmp_path)
+    topics = Topics(settings.namespace)
+    async with Client(settings, log=InMemoryLog(cluster)) as client:
+        definition = NewRecord(definition_key(DEFINITION.name), encode(DEFINITION))
+        cluster.append(TopicPartition(topics.workers.name, 0), definition)
+        policy = RetryPolicy(max_attempts=3, retry_on=(OSError,))
+        job = await client.enqueue(DEFINITION.name, {}, retry=policy, attempt_timeout=2.5)
+        await client.enqueue(DEFINITION.name, {})
+        records = [orjson.loads(record.value or b"") for record in cluster.topic_records(topics.jobs_name(DEFINITION.name))]
+        own, other = sorted(records, key=lambda record: record["id"] != job.id)
+        assert (own["retry"]["maxAttempts"], own["retry"]["retryOn"], own["attemptTimeout"]) == (3, ["OSError"], 2.5)
+        assert other.keys().isdisjoint({"retry", "attemptTimeout"})
+        found = await client.get_job(job.id)
+        assert found is not None and found.retry is not None and job.retry is not None
+        assert found.retry.policy() == job.retry.policy() == RetryPolicy(max_attempts=3, retry_on=("OSError",))
+        with pytest.raises(ArgumentsInvalid, match="attemptTimeout"):
+            await client.enqueue(DEFINITION.name, {}, attempt_timeout=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +10,14 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from headrace.codec import decode, decode_object, encode, is_common_job_record, plain_validator
 from headrace.core import snapshots
+from headrace.core.retry import RetryPolicy
 from headrace.core.timestamps import parse_timestamp, to_milliseconds
 from headrace.errors import RecordUndecodable
-from headrace.models import RECORDS, SCHEMA_VERSION, Job, JobRecord, WireModel
+from headrace.models import RECORDS, SCHEMA_VERSION, Job, JobRecord, RetryRules, WireModel
 
 AT = "2026-01-31T09:15:00.123Z"
 JOB: dict[str, Any] = {"id": "j", "workerName": "w", "createdAt": AT, "args": {"a": [1, None]}}
@@ -23,6 +26,13 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "JobRecord": JOB,
     "Job": {**JOB, "status": "running", "updatedAt": AT},
     "ClaimRecord": {"workerName": "w", "partition": 1, "instanceId": "i", "previous": -1},
+    "RenewalRecord": {"workerName": "w", "partition": 1, "instanceId": "i", "epoch": 5, "previous": 7, "termSeconds": 25.0},
+    "ReleaseRecord": {"workerName": "w", "partition": 1, "instanceId": "i", "epoch": 5, "reason": "stopped"},
+    "CheckpointRecord": {
+        **{"workerName": "w", "partition": 1, "instanceId": "i", "epoch": 5, "covers": 8, "watermark": 3},
+        "ranges": [[4, 6]],
+        "begun": [{"id": "j", "offset": 7, "state": {"status": "running"}}],
+    },
     "DeadLetterHeaders": {
         "headrace-reason": "undecodable",
         "headrace-message": "m",
@@ -196,3 +206,36 @@ def test_a_snapshot_has_what_the_job_record_had() -> None:
     completed = snapshots.completed(snapshots.running(queued, snapshots.Writer("i", 1), AT), None, AT)
     assert {name: completed[name] for name in record} == record
     assert Job.model_validate(completed).args == JOB["args"]
+
+
+def test_a_retry_policy_comes_back_from_the_wire_with_its_exceptions_by_name() -> None:
+    policy = RetryPolicy(max_attempts=7, initial=0.5, factor=3, maximum=90, jitter=0, retry_on=(OSError,), give_up_on=("a.B",))
+    wire = RetryRules.of(policy).to_wire()
+    assert wire["maxAttempts"] == 7
+    assert (wire["retryOn"], wire["giveUpOn"]) == (["OSError"], ["a.B"])
+    read = RetryRules.model_validate(wire).policy()
+    assert read == RetryPolicy(**{**dataclasses.asdict(policy), "retry_on": ("OSError",)})
+    assert RetryRules.of(read).to_wire() == wire
+
+
+def test_what_a_retry_policy_on_the_wire_leaves_out_is_as_in_python() -> None:
+    assert RetryRules().policy() == RetryPolicy(retry_on=("Exception",))
+
+
+@given(st.dictionaries(st.sampled_from(sorted(RetryRules.model_json_schema()["properties"])), FIELD_VALUES, max_size=3))
+def test_a_retry_policy_that_the_wire_allows_is_one_in_python(rules: dict[str, Any]) -> None:
+    try:
+        read = RetryRules.model_validate(rules)
+    except ValidationError:
+        return
+    read.policy()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"retry": {"maxAttempts": 0}}, {"retry": {"jitter": 2}}, {"retry": 3}, {"attemptTimeout": 0}, {"attemptTimeout": "x"}],
+)
+def test_a_record_with_a_wrong_policy_or_timeout_is_no_job(wrong: dict[str, Any]) -> None:
+    assert not is_common_job_record({**COMMON, **wrong}, "w")
+    with pytest.raises(ValidationError):
+        plain_validator(JobRecord)({**COMMON, **wrong})

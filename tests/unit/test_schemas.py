@@ -16,24 +16,8 @@ from typer.testing import CliRunner
 
 from headrace.cli.main import application
 from headrace.cli.schemas import kebab_case, schema_files, stale_files
-from headrace.models import (
-    RECORDS,
-    Attempt,
-    CallContext,
-    Job,
-    JobError,
-    JobRecord,
-    Source,
-    WireModel,
-)
-from headrace.tool_models import (
-    TOOLS,
-    JobList,
-    SchedulerReceipt,
-    ToolError,
-    ToolRefusal,
-    ToolSuccess,
-)
+from headrace.models import RECORDS, Attempt, CallContext, Job, JobError, JobProgress, JobRecord, RetryRules, Source, WireModel
+from headrace.tool_models import TOOLS, JobList, SchedulerReceipt, ToolError, ToolRefusal, ToolSuccess
 
 FOLDER = Path(__file__).parents[2] / "schemas"
 FILES = schema_files()
@@ -94,6 +78,13 @@ ATTEMPTS = made(
     status=st.sampled_from(["running", "completed", "failed", "interrupted"]),
     error=st.none() | ERRORS,
 )
+POLICIES = made(
+    RetryRules,
+    max_attempts=st.integers(1, 99),
+    initial=st.floats(0, 1e4),
+    factor=st.floats(1, 10),
+    retry_on=st.lists(TEXT, max_size=2),
+)
 JOBS = made(
     Job,
     id=IDS,
@@ -106,11 +97,23 @@ JOBS = made(
     error=st.none() | ERRORS,
     attempts=st.lists(ATTEMPTS, max_size=2),
     finished_at=st.none() | TIMES,
-    progress=st.none() | st.just({"done": 3}),
+    progress=st.none() | made(JobProgress, fraction=st.floats(0, 1), text=st.none() | TEXT, at=TIMES),
+    failures=NUMBERS,
+    run_at=st.none() | TIMES,
+    retry=st.none() | POLICIES,
     result=st.none() | NUMBERS | st.lists(TEXT, max_size=2),
     source=st.none() | made(Source, topic=TEXT, partition=NUMBERS, offset=NUMBERS),
 )
-RECORDS_OF_JOBS = made(JobRecord, id=IDS, worker_name=st.just("a_worker"), created_at=TIMES, args=st.just({}), ctx=CONTEXTS)
+RECORDS_OF_JOBS = made(
+    JobRecord,
+    id=IDS,
+    worker_name=st.just("a_worker"),
+    created_at=TIMES,
+    args=st.just({}),
+    ctx=CONTEXTS,
+    retry=st.none() | POLICIES,
+    attempt_timeout=st.none() | st.floats(0.001, 1e6),
+)
 WRITTEN = st.one_of(
     JOBS,
     RECORDS_OF_JOBS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.client import Client, Readiness
 from headrace.codec import describe_problems
+from headrace.core.retry import RetryPolicy
 from headrace.core.status import JobStatus
 from headrace.dead_letters import DeadLetter, Redrive
 from headrace.engine.engine import WorkerEngine
@@ -19,10 +20,12 @@ from headrace.errors import (
     DeadLetterUnknown,
     DeadLetterUnusable,
     EnqueueTimeout,
+    GiveUp,
     HeadraceError,
     JobFailed,
     JobNotRetriable,
     JobRefused,
+    JobTimeout,
     JobUnknown,
     LocalBrokerError,
     LocalBrokerInUse,
@@ -31,6 +34,7 @@ from headrace.errors import (
     PayloadTooLarge,
     RecordUndecodable,
     ResultTooLarge,
+    Retry,
     SummaryRejected,
     TopicMisconfigured,
     TopicMissing,
@@ -38,15 +42,7 @@ from headrace.errors import (
     WorkerUnknown,
 )
 from headrace.memory import Memory
-from headrace.models import (
-    DEFAULT_TENANT,
-    CallContext,
-    ClosedModel,
-    Job,
-    WireModel,
-    WorkerDefinition,
-    WorkerSummary,
-)
+from headrace.models import DEFAULT_TENANT, CallContext, ClosedModel, Job, WireModel, WorkerDefinition, WorkerSummary
 from headrace.ports import MemorySnapshot, NewEntry
 from headrace.settings import GatewaySettings, Settings, load_settings
 from headrace.tool_models import (
@@ -86,6 +82,7 @@ __all__ = [
     "DeadLetterUnusable",
     "EnqueueTimeout",
     "GatewaySettings",
+    "GiveUp",
     "HeadraceError",
     "Job",
     "JobAnswer",
@@ -95,6 +92,7 @@ __all__ = [
     "JobNotRetriable",
     "JobRefused",
     "JobStatus",
+    "JobTimeout",
     "JobUnknown",
     "LocalBrokerError",
     "LocalBrokerInUse",
@@ -110,6 +108,8 @@ __all__ = [
     "RecordUndecodable",
     "Redrive",
     "ResultTooLarge",
+    "Retry",
+    "RetryPolicy",
     "SchedulerArguments",
     "SchedulerReceipt",
     "Settings",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from headrace.arguments import PublishedSchemas
@@ -20,15 +20,25 @@ from headrace.worker import AbstractWorker
 _DEFINITION_SECONDS = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class IdSource:
+    """Where the times that are written down, in milliseconds since the Unix epoch, and the random bytes of ids come from."""
+
+    now: Callable[[], int]
+    randomness: Callable[[int], bytes]
+
+
 class Acceptance:
     """Knows the workers and their queues, checks arguments, and writes job records.
 
     Args:
         writer: started and stopped by the caller.
         directory: likewise.
+        source: of the times and the random bytes of jobs.
     """
 
-    def __init__(self, log: Log, writer: LogWriter, directory: WorkerDirectory, settings: Settings) -> None:
+    def __init__(self, log: Log, writer: LogWriter, directory: WorkerDirectory, settings: Settings, source: IdSource) -> None:
+        self._source = source
         self._log = log
         self._writer = writer
         self._directory = directory
@@ -72,7 +82,7 @@ class Acceptance:
             shared: the fields of the record that all of them have in common: `tenant`, `ctx`, and others of the wire.
             job_id: of the one job that there is; fresh ids when left out.
         """
-        started = time.monotonic()
+        started = _loop_time()
         reference = worker() if isinstance(worker, type) else worker
         made = None if isinstance(reference, str) else reference
         plain = [plain_arguments(each, made) for each in args]
@@ -97,10 +107,11 @@ class Acceptance:
                 ordering_key or ordering_key_of(definition, each, model),
                 (topic, count),
                 job_id=job_id,
+                made=(self._source.now(), self._source.randomness(10)),
             )
             for each in plain
         ]
-        offsets = await self._append(prepared, timeout, left=max(0.0, timeout - (time.monotonic() - started)))
+        offsets = await self._append(prepared, timeout, left=max(0.0, timeout - (_loop_time() - started)))
         return [each.accepted(offset) for each, offset in zip(prepared, offsets, strict=True)]
 
     async def _definition(self, worker: str | AbstractWorker[Any]) -> WorkerDefinition:
@@ -129,7 +140,7 @@ class Acceptance:
 
     async def _append(self, prepared: Sequence[Prepared], timeout: float, *, left: float) -> list[int]:
         """Offsets of the records, in their order. Of `timeout` seconds, `left` are left."""
-        started = time.monotonic()
+        started = _loop_time()
         outcomes = await self._writer.append_all([(each.target, each.record) for each in prepared], timeout=left)
         # Of many, some may be accepted, whatever became of one of them.
         may_be_accepted = any(isinstance(outcome, Acknowledged) or outcome.may_land for outcome in outcomes)
@@ -141,6 +152,10 @@ class Acceptance:
                 # Made anew at the next call: the queue may have been deleted.
                 self._partitions.pop(each.job.worker_name, None)
                 raise outcome.reason
-            waited = timeout if late else timeout - left + time.monotonic() - started
+            waited = timeout if late else timeout - left + _loop_time() - started
             raise EnqueueTimeout(each.job.id, may_be_accepted=may_be_accepted, seconds=waited) from outcome.reason
         return [outcome.offset for outcome in outcomes if isinstance(outcome, Acknowledged)]
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+import os
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -13,27 +14,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from headrace.acceptance import Acceptance
+from headrace.acceptance import Acceptance, IdSource
 from headrace.broker.discovery import settings_of_this_folder
+from headrace.core.retry import RetryPolicy
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
 from headrace.dead_letters import DeadLetter, DeadLetterFilter, Redrive, read_dead_letter, read_dead_letters, redrive
 from headrace.errors import ArgumentsInvalid, BrokerUnreachable, JobUnknown
 from headrace.kafka.log import KafkaLog
-from headrace.models import (
-    DEFAULT_TENANT,
-    CallContext,
-    Job,
-    WorkerDefinition,
-    WorkerSummary,
-)
+from headrace.models import DEFAULT_TENANT, CallContext, Job, WorkerDefinition, WorkerSummary
 from headrace.ports import Log
 from headrace.resubmission import Resubmission, arguments_of, retry_failed
+from headrace.runtime import wall_clock
 from headrace.settings import Settings, load_settings
-from headrace.submission import Arguments, WorkerReference, plain_context
-from headrace.tool_models import (
-    JobList,
-)
+from headrace.submission import Arguments, WorkerReference, plain_context, retry_fields
+from headrace.tool_models import JobList
 from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory
@@ -68,6 +63,8 @@ class Client:
         log: a cluster that is in use already; it stays open when the client stops.
         view: begins to read the view of jobs at the start; otherwise the first look at jobs does.
         view_path: file of that view; one in the data directory when left out.
+        now: the time that it writes down, in milliseconds since the Unix epoch.
+        randomness: makes so many random bytes, for ids.
 
     Every method raises a `BrokerError` when the brokers cannot be reached.
     """
@@ -79,11 +76,15 @@ class Client:
         log: Log | None = None,
         view: bool = False,
         view_path: Path | None = None,
+        now: Callable[[], int] = wall_clock,
+        randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.settings = settings or (load_settings() if log else settings_of_this_folder())
         self.topics = Topics(self.settings.namespace)
         self._owns_log = log is None
         self._log = log or KafkaLog(self.settings)
+        self._now = now
+        self._randomness = randomness
         self._writer = self._log.writer()
         self._directory = WorkerDirectory(
             self._log, self.topics, presence_interval_seconds=self.settings.engine.presence_interval_seconds
@@ -93,7 +94,7 @@ class Client:
         self._view: JobView | None = None
         self._view_lock = asyncio.Lock()
         self._view_read = False
-        self._acceptance = Acceptance(self._log, self._writer, self._directory, self.settings)
+        self._acceptance = Acceptance(self._log, self._writer, self._directory, self.settings, IdSource(now, randomness))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -140,6 +141,8 @@ class Client:
         *,
         tenant: str = DEFAULT_TENANT,
         ordering_key: str | None = None,
+        retry: RetryPolicy | None = None,
+        attempt_timeout: float | None = None,
         timeout: float = ENQUEUE_SECONDS,
     ) -> Job:
         """Accepts one job: it returns when all in-sync replicas have its record.
@@ -149,6 +152,8 @@ class Client:
             args: a JSON object, or the worker's own model.
             ctx: where the request comes from.
             ordering_key: jobs of one worker with equal keys run one after another; the worker's `order_by` decides when left out.
+            retry: how often the job is attempted; the worker's own policy holds when left out.
+            attempt_timeout: seconds that each attempt may take; the worker's own `timeout` holds when left out.
             timeout: seconds that all of it may take, most of all the wait for the acknowledgement.
 
         Raises:
@@ -159,7 +164,16 @@ class Client:
             EnqueueTimeout: no acknowledgement came in time. What was not on its way by then was taken back; it says whether
                 the job may be accepted all the same.
         """
-        jobs = await self.enqueue_many(worker, [args], ctx, tenant=tenant, ordering_key=ordering_key, timeout=timeout)
+        jobs = await self.enqueue_many(
+            worker,
+            [args],
+            ctx,
+            tenant=tenant,
+            ordering_key=ordering_key,
+            retry=retry,
+            attempt_timeout=attempt_timeout,
+            timeout=timeout,
+        )
         return jobs[0]
 
     async def enqueue_many(
@@ -170,6 +184,8 @@ class Client:
         *,
         tenant: str = DEFAULT_TENANT,
         ordering_key: str | None = None,
+        retry: RetryPolicy | None = None,
+        attempt_timeout: float | None = None,
         timeout: float = ENQUEUE_SECONDS,
     ) -> list[Job]:
         """Accepts many jobs of one worker, far faster than one after another.
@@ -178,7 +194,7 @@ class Client:
         """
         if ordering_key == "":
             raise ArgumentsInvalid("The ordering key is empty: name one, or leave it out, and the worker's order_by decides.")
-        shared = {"tenant": tenant, "ctx": plain_context(ctx)}
+        shared = {"tenant": tenant, "ctx": plain_context(ctx), **retry_fields(retry, attempt_timeout)}
         jobs = await self._acceptance.accept(worker, args, shared, ordering_key=ordering_key, timeout=timeout)
         await self._show(jobs)
         return jobs

@@ -77,7 +77,7 @@ def plain_validator(model: type[BaseModel]) -> Callable[[dict[str, Any]], Any]:
 # How many fields every job record has that headrace writes; the function below looks each of them up.
 _COMMON_FIELDS = 7
 # Fields of a job record that are rare enough to leave them to the model.
-_RARE_FIELDS = frozenset({"scheduleId", "parentId", "retryOf"})
+_RARE_FIELDS = frozenset({"scheduleId", "parentId", "retryOf", "retry", "attemptTimeout"})
 _CONTEXT_FIELDS = frozenset({"userId", "conversationId", "source"})
 # A context takes its fields under their Python names, too.
 _CONTEXT_SPELT_OTHERWISE = frozenset({"user_id", "conversation_id"})

@@ -22,8 +22,11 @@
     ├── JobUnknown                      no such job
     ├── DeadLetterUnknown               no such dead letter
     ├── EnqueueTimeout                  no acknowledgement came in time; it says whether the job may be accepted
-    ├── JobFailed                       the cause of a failed job that is not an exception of the worker's own
-    │   └── ResultTooLarge              what the worker returned is over the limit
+    ├── JobFailed                       the cause of a failed attempt that is not an exception of the worker's own
+    │   ├── ResultTooLarge              what the worker returned is over the limit
+    │   ├── JobTimeout                  the attempt took longer than it may
+    │   ├── Retry                       raised by a worker that asks for another attempt
+    │   └── GiveUp                      raised by a worker that asks for no other attempt
     ├── MemoryStoreError                a conversation's memory was not changed
     │   ├── MemoryConflict              another compaction came first
     │   ├── ConversationInvalid         what is to be put in is no conversation, or no entry
@@ -36,7 +39,10 @@ name under which a tool's answer carries an error; it is mapped once, here.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+LONGEST_WAIT_SECONDS: Final = 365 * 86_400.0
+"""The longest that a job may wait for its next attempt, or an attempt may take: a year."""
 
 
 class HeadraceError(Exception):
@@ -177,7 +183,7 @@ class EnqueueTimeout(HeadraceError):
 
 
 class JobFailed(HeadraceError):
-    """The cause of a job's failure that is not an exception of the worker's own."""
+    """The cause of an attempt's failure that is not an exception of the worker's own."""
 
     code = "job_failed"
 
@@ -186,6 +192,45 @@ class ResultTooLarge(JobFailed):
     """What the worker returned is over the limit of 512 KB, or is no JSON."""
 
     code = "result_too_large"
+
+
+class JobTimeout(JobFailed, TimeoutError):
+    """An attempt took longer than its worker, or its job, allows."""
+
+    code = "job_timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The attempt took longer than {seconds:g} s.")
+
+
+class Retry(JobFailed):
+    """Raised by a worker: the attempt failed, and another is to follow, whatever the exceptions are that the policy names.
+
+    The attempts of the job's `RetryPolicy` bound it; where there is none, those of `RetryPolicy()`.
+
+    Attributes:
+        after: seconds until the next attempt; None for what the policy says.
+
+    Raises:
+        ValueError: `after` is negative, or longer than a year.
+    """
+
+    code = "retry"
+
+    def __init__(self, message: str = "The worker asks for another attempt.", *, after: float | None = None) -> None:
+        if after is not None and not 0 <= after <= LONGEST_WAIT_SECONDS:
+            raise ValueError(f"Retry(after={after!r}): give seconds, from 0 to a year ({LONGEST_WAIT_SECONDS:.0f}).")
+        super().__init__(message)
+        self.after = after
+
+
+class GiveUp(JobFailed):
+    """Raised by a worker: the job fails at once, whatever its `RetryPolicy` says."""
+
+    code = "give_up"
+
+    def __init__(self, message: str = "The worker asks for no other attempt.") -> None:
+        super().__init__(message)
 
 
 class MemoryStoreError(HeadraceError):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-from pydantic import GetCoreSchemaHandler, PlainSerializer, StringConstraints, WithJsonSchema
+from pydantic import Field, GetCoreSchemaHandler, PlainSerializer, StringConstraints, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
 from headrace.core.timestamps import TIMESTAMP_PATTERN, format_timestamp, to_milliseconds
 from headrace.core.topics import WORKER_NAME_PATTERN
+from headrace.errors import LONGEST_WAIT_SECONDS
 
 LONGEST_IDENTITY: Final = 200
 LONGEST_JOB_ID: Final = 100
@@ -42,3 +43,4 @@ WorkerName = Annotated[str, StringConstraints(pattern=f"^{WORKER_NAME_PATTERN}$"
 Identity = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_IDENTITY)]
 # Without a slash: ids are keys of `job-state`, where `lease/...` and `checkpoint/...` are the engines' own.
 JobId = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_JOB_ID, pattern=r"^[^/]+$")]
+AttemptSeconds = Annotated[float, Field(gt=0, le=LONGEST_WAIT_SECONDS)]

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
-from pydantic.alias_generators import to_camel
+from pydantic import ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from headrace.core.status import JobStatus
-from headrace.fields import Identity, JobId, Timestamp, WorkerName
+from headrace.fields import AttemptSeconds, Identity, JobId, Timestamp, WorkerName
+from headrace.job_parts import Attempt as Attempt
+from headrace.job_parts import JobError as JobError
+from headrace.job_parts import JobProgress as JobProgress
+from headrace.job_parts import RetryRules as RetryRules
+from headrace.job_parts import Source as Source
+from headrace.wire import ClosedModel as ClosedModel
+from headrace.wire import WireModel as WireModel
 
 SCHEMA_VERSION: Final = 1
 DEFAULT_TENANT: Final = "default"
@@ -20,27 +26,6 @@ PAYLOAD_LIMIT_BYTES: Final = 512 * 1024
 """The most that arguments and context, or a result, may take as JSON."""
 
 SchemaVersion = Annotated[int, Field(ge=1, le=SCHEMA_VERSION)]
-
-
-class WireModel(BaseModel):
-    """Base of all that goes over a wire."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True, extra="allow"
-    )
-
-    def to_wire(self) -> dict[str, Any]:
-        """The JSON object, camelCase, without fields that have no value."""
-        fields = self.model_dump(mode="json", by_alias=True, exclude_none=True)
-        # An unknown field without a value is not ours to leave out.
-        unknown = {name: None for name, value in (self.__pydantic_extra__ or {}).items() if value is None}
-        return {**fields, **unknown}
-
-
-class ClosedModel(WireModel):
-    """Base of arguments that strangers send: an unknown name is refused."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 # --- jobs -------------------------------------------------------------------------------------------------------------
@@ -69,34 +54,8 @@ class JobRecord(WireModel):
     schedule_id: Identity | None = None
     parent_id: JobId | None = None
     retry_of: JobId | None = None
-
-
-class JobError(WireModel):
-    """Why an attempt failed."""
-
-    type: str
-    message: str
-    traceback: str | None = Field(None, description="At most 16 KB; its middle is left out where it is longer.")
-
-
-class Source(WireModel):
-    """Where a job's record stands in the log."""
-
-    topic: str
-    partition: int
-    offset: int
-
-
-class Attempt(WireModel):
-    """One execution of a job, as its history keeps it."""
-
-    attempt: int = Field(ge=1)
-    epoch: int
-    instance_id: str
-    started_at: Timestamp
-    finished_at: Timestamp | None = None
-    status: Literal["running", "completed", "failed", "interrupted"]
-    error: JobError | None = None
+    retry: RetryRules | None = Field(None, description="In place of the worker's own policy.")
+    attempt_timeout: AttemptSeconds | None = Field(None, description="Seconds, in place of the worker's own.")
 
 
 class Job(WireModel):
@@ -118,17 +77,20 @@ class Job(WireModel):
     attempt: int = Field(0, description="Number of the newest attempt; 0 before the first.")
     sequence: int = Field(0, description="Number of this record within its attempt.")
     attempts: list[Attempt] = Field(default_factory=list, description="The last 20.")
-    run_at: Timestamp | None = None
+    failures: int = Field(0, description="How many attempts have failed; those that were interrupted have not.")
+    run_at: Timestamp | None = Field(None, description="When a job that waits is due.")
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
     instance_id: str | None = None
-    progress: dict[str, Any] | None = None
+    progress: JobProgress | None = Field(None, description="What the newest attempt last said of itself.")
     result: Any = None
     ordering_key: Identity | None = None
     idempotency_key: Identity | None = None
     schedule_id: Identity | None = None
     parent_id: JobId | None = None
     retry_of: JobId | None = None
+    retry: RetryRules | None = Field(None, description="In place of the worker's own policy.")
+    attempt_timeout: AttemptSeconds | None = Field(None, description="Seconds, in place of the worker's own.")
     source: Source | None = None
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +15,11 @@ from headrace.codec import describe_problems
 from headrace.core import snapshots
 from headrace.core.identifiers import fresh_id
 from headrace.core.partitions import key_partition
+from headrace.core.retry import RetryPolicy
 from headrace.core.timestamps import format_timestamp
 from headrace.errors import ArgumentsInvalid, PayloadTooLarge
 from headrace.fields import LONGEST_IDENTITY
-from headrace.models import PAYLOAD_LIMIT_BYTES, SCHEMA_VERSION, CallContext, Job, Source, WorkerDefinition
+from headrace.models import PAYLOAD_LIMIT_BYTES, SCHEMA_VERSION, CallContext, Job, RetryRules, Source, WorkerDefinition
 from headrace.ports import NewRecord, TopicPartition
 from headrace.worker import AbstractWorker, properties_of
 
@@ -50,6 +49,7 @@ def prepare(
     topic: tuple[str, int],
     *,
     job_id: str | None = None,
+    made: tuple[int, bytes],
 ) -> Prepared:
     """Makes the record of one job.
 
@@ -58,13 +58,14 @@ def prepare(
         key: the ordering key, if the job has one.
         topic: name and number of partitions of the worker's queue.
         job_id: a fresh one when left out.
+        made: when, in milliseconds since the Unix epoch; and 10 random bytes, for a fresh id.
 
     Raises:
         ArgumentsInvalid: something is no JSON, or not what the wire contract allows.
         PayloadTooLarge: arguments and context are over the limit.
     """
-    now = time.time_ns() // 1_000_000
-    job_id = job_id or fresh_id(now, os.urandom(10))
+    now, randomness = made
+    job_id = job_id or fresh_id(now, randomness)
     raw: dict[str, Any] = {
         "schemaVersion": SCHEMA_VERSION,
         "id": job_id,
@@ -167,3 +168,9 @@ def plain_context(ctx: CallContext | Mapping[str, Any] | None) -> dict[str, Any]
     except ValidationError as error:
         raise ArgumentsInvalid(f"The context is wrong: {describe_problems(error)}.") from None
     return context.to_wire()
+
+
+def retry_fields(retry: RetryPolicy | None, attempt_timeout: float | None) -> dict[str, Any]:
+    """The fields by which a job has a retry policy and a timeout of its own."""
+    fields: dict[str, Any] = {} if retry is None else {"retry": RetryRules.of(retry).to_wire()}
+    return fields if attempt_timeout is None else {**fields, "attemptTimeout": attempt_timeout}

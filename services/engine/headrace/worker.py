@@ -14,14 +14,15 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
 from headrace.codec import describe_problems
+from headrace.core.retry import RetryPolicy
 from headrace.core.timestamps import from_milliseconds
 from headrace.core.topics import WORKER_NAME
-from headrace.errors import ArgumentsInvalid, ConfigurationError, MemoryStoreError
+from headrace.errors import LONGEST_WAIT_SECONDS, ArgumentsInvalid, ConfigurationError, MemoryStoreError
 from headrace.models import Job, WorkerDefinition
 from headrace.ports import ConversationMemory
 
@@ -35,6 +36,12 @@ def _wall_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
+class JobSource(Protocol):
+    """Who has a job in hand, and makes a `Job` of it for those who look at it."""
+
+    def as_job(self) -> Job: ...
+
+
 @dataclass(frozen=True, slots=True)
 class JobServices:
     """What an engine, or a replay, puts behind a `JobContext`.
@@ -43,11 +50,14 @@ class JobServices:
         now: milliseconds since the Unix epoch.
         memory: makes the memory that a job may reach; None where there is none.
         executor: runs plain functions; None for the event loop's own.
+        report: takes what an attempt says of its progress: who has the job in hand, the attempt's number, the share that is done,
+            and a text. It is called from any thread. None where nobody writes it down.
     """
 
     now: Callable[[], int] = _wall_clock
     memory: Callable[[Job], ConversationMemory] | None = None
     executor: Executor | None = None
+    report: Callable[[Any, int, float, str | None], None] | None = None
 
 
 class JobContext:
@@ -59,11 +69,11 @@ class JobContext:
             from a process that was frozen and thawed hands it on, and lets the other side refuse a lower one.
     """
 
-    __slots__ = ("_arguments", "_job", "_memory", "_services", "attempt", "fencing_token")
+    __slots__ = ("_arguments", "_job", "_memory", "_services", "_source", "attempt", "fencing_token")
 
     def __init__(
         self,
-        job: Job | Callable[[], Job],
+        job: Job | JobSource,
         *,
         attempt: int = 1,
         services: JobServices | None = None,
@@ -71,7 +81,8 @@ class JobContext:
     ) -> None:
         self.attempt = attempt
         self.fencing_token = fencing_token
-        self._job = job
+        self._source = job
+        self._job: Job | None = None
         self._services = services or JobServices()
         self._memory: ConversationMemory | None = None
         self._arguments: Any = _UNSET
@@ -79,13 +90,31 @@ class JobContext:
     @property
     def job(self) -> Job:
         """The job as it was accepted."""
-        if not isinstance(self._job, Job):
-            self._job = self._job()
+        if self._job is None:
+            self._job = self._source if isinstance(self._source, Job) else self._source.as_job()
         return self._job
 
     def now(self) -> datetime:
         """The time, in UTC. A worker that asks here, and not the system, can be replayed."""
         return from_milliseconds(self._services.now())
+
+    def progress(self, fraction: float, text: str | None = None) -> None:
+        """Says how far the job is, for all who look at it. It waits for nothing, and may be called from any thread, at any rate.
+
+        At most one record a second is written for it, of what was said last. What was said last of all stands in the record of
+        the attempt's end.
+
+        Args:
+            fraction: the share of the work that is done, from 0 to 1.
+            text: what is being done; 1,000 bytes of it are kept.
+
+        Raises:
+            ValueError: the share is not from 0 to 1.
+        """
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"progress({fraction!r}): give the share of the work that is done, from 0 to 1.")
+        if self._services.report is not None:
+            self._services.report(self._source, self.attempt, fraction, text)
 
     @property
     def memory(self) -> ConversationMemory:
@@ -117,6 +146,10 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
         kind: the name under which the `scheduler` tool offers it; its name when not set; None keeps it from agents.
         concurrency: jobs that one engine runs at a time; the engine's setting when None.
         order_by: names of arguments. Jobs that agree in all of them run one after another, in the order of their acceptance.
+        retry: how often a job is attempted before it fails, unless the job itself says; None: once, or as `RetryPolicy()` has it
+            where the attempt raises `Retry`.
+        timeout: seconds that each attempt may take, unless the job itself says. `async def` is then cancelled; a plain function
+            cannot be stopped, and counts as timed out when it has ended.
         arguments_model: the pydantic model of the arguments; None takes any JSON object as it is.
     """
 
@@ -126,6 +159,8 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
     kind: str | None = _UNSET
     concurrency: int | None = None
     order_by: tuple[str, ...] = ()
+    retry: RetryPolicy | None = None
+    timeout: float | None = None
     arguments_model: ClassVar[type[BaseModel] | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -187,14 +222,15 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
         """What is published about the worker.
 
         Raises:
-            ConfigurationError: the worker has no name, or one that cannot be part of a topic's name; or `order_by` names what
-                is no argument.
+            ConfigurationError: the worker has no name, or one that cannot be part of a topic's name; `order_by` names what is
+                no argument; `retry` is no policy, or `timeout` no time.
         """
         name = getattr(self, "name", None)
         if not isinstance(name, str) or not WORKER_NAME.fullmatch(name):
             raise ConfigurationError(
                 f"{type(self).__name__}.name is {name!r}: give the worker a name of letters, digits, '-' and '_'."
             )
+        self._check_limits()
         schema = {"type": "object"} if self.arguments_model is None else self.arguments_model.model_json_schema(by_alias=True)
         known = properties_of(schema)
         if self.arguments_model is not None and (strange := [each for each in self.order_by if each not in known]):
@@ -210,6 +246,15 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
             arguments_schema=schema,
             order_by=list(self.order_by),
         )
+
+    def _check_limits(self) -> None:
+        owner = type(self).__name__
+        retry: object = self.retry
+        timeout: object = self.timeout
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise ConfigurationError(f"{owner}.retry is {retry!r}: give it a RetryPolicy(max_attempts=...).")
+        if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout <= LONGEST_WAIT_SECONDS):
+            raise ConfigurationError(f"{owner}.timeout is {timeout!r}: give it seconds, above 0 and up to a year.")
 
 
 def properties_of(schema: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -270,6 +315,8 @@ def worker(
     kind: str | None = _UNSET,
     concurrency: int | None = None,
     order_by: tuple[str, ...] = (),
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
 ) -> Callable[[Callable[[Any, JobContext], Any]], FunctionWorker]:
     """Makes a worker of a function `(args, ctx)`. The attributes are those of `AbstractWorker`.
 
@@ -287,6 +334,8 @@ def worker(
         made.kind = kind
         made.concurrency = concurrency
         made.order_by = order_by
+        made.retry = retry
+        made.timeout = timeout
         made.__doc__ = function.__doc__
         return made
 

@@ -36,6 +36,17 @@ class LanesMachine(RuleBasedStateMachine):
         self.waiting.append(job)
         self.lanes.add(job)
 
+    @rule(partition=st.integers(0, 1), key=st.sampled_from(["a", "b", None]))
+    def reserve(self, partition: int, key: str | None) -> None:
+        """A job whose time has not come: where it gets its lane, it stands like one that has yet to start again."""
+        job = Job(self.count, None if key is None else (partition, key))
+        self.count += 1
+        occupied = {each.lane for each in self.waiting + self.running + self.ending if each.lane}
+        reserved = self.lanes.reserve(job)
+        assert reserved == (job.lane not in occupied)
+        if reserved:
+            self.ending.append(job)
+
     @rule()
     def take(self) -> None:
         job = self.lanes.take()
@@ -85,6 +96,9 @@ class LanesMachine(RuleBasedStateMachine):
     @invariant()
     def counts_agree(self) -> None:
         assert len(self.lanes) == len(self.waiting)
+        for each in self.running + self.ending:
+            behind = [other for other in self.waiting if each.lane is not None and other.lane == each.lane]
+            assert self.lanes.behind(each.lane) == len(behind)
         assert self.lanes.taken == len(self.running) <= 3
 
 

@@ -80,6 +80,58 @@ def test_an_interruption_is_no_failure() -> None:
     assert snapshots.running(waiting, WRITER, at(3))["attempt"] == 2
 
 
+ERROR = {"type": "ValueError", "message": "no", "traceback": "..."}
+
+
+def test_a_job_that_failed_and_is_tried_again_waits_with_a_due_time() -> None:
+    running = snapshots.running(snapshots.queued(RECORD, SOURCE), WRITER, at(1))
+    waiting = snapshots.retried(running, ERROR, at(30), at(2))
+    job = Job.model_validate(waiting)
+    assert (job.status, job.failures, job.sequence, job.error, job.finished_at) == (JobStatus.QUEUED, 1, 2, None, None)
+    assert waiting["runAt"] == at(30)
+    assert [(each["status"], each["error"]) for each in waiting["attempts"]] == [
+        ("failed", {"type": "ValueError", "message": "no"})
+    ]
+    again = snapshots.running(waiting, WRITER, at(30))
+    assert "runAt" not in again and again["failures"] == 1
+    assert [each["status"] for each in again["attempts"]] == ["failed", "running"]
+    completed = snapshots.completed(again, 1, at(31))
+    assert (completed["failures"], "error" in completed) == (1, False)
+    assert snapshots.failed(again, ERROR, at(31))["failures"] == 2
+
+
+def test_a_job_that_waits_for_its_retry_and_is_refused_is_not_due_any_more() -> None:
+    running = snapshots.running(snapshots.queued(RECORD, SOURCE), WRITER, at(1))
+    refused = snapshots.refused(snapshots.retried(running, ERROR, at(30), at(2)), WRITER, {"type": "x", "message": "y"}, at(3))
+    assert "runAt" not in refused and refused["failures"] == 1
+
+
+@given(st.lists(st.sampled_from(["failed", "interrupted", "left behind"]), max_size=60))
+def test_failures_count_however_many_attempts_there_were_and_interruptions_do_not(ends: list[str]) -> None:
+    snapshot = snapshots.queued(RECORD, SOURCE)
+    for end in ends:
+        snapshot = snapshots.running(snapshot, WRITER, at(1))
+        if end == "failed":
+            snapshot = snapshots.retried(snapshot, ERROR, at(3), at(2))
+        elif end == "interrupted":
+            snapshot = snapshots.interrupted(snapshot, at(2))
+    assert snapshots.failures(snapshot) == ends.count("failed")
+    assert snapshot["attempt"] == len(ends)
+    assert len(snapshot["attempts"]) == min(len(ends), snapshots.ATTEMPTS_KEPT)
+
+
+def test_progress_is_of_the_attempt_that_makes_it() -> None:
+    running = snapshots.running(snapshots.queued(RECORD, SOURCE), WRITER, at(1))
+    progress = {"fraction": 0.5, "text": "half", "at": at(2)}
+    half = snapshots.progressed(running, progress, at(2))
+    assert (half["status"], half["sequence"], half["updatedAt"], half["progress"]) == (JobStatus.RUNNING, 2, at(2), progress)
+    assert "progress" not in running, "earlier snapshots are not changed"
+    assert snapshots.completed(half, None, at(3))["progress"] == progress
+    assert "progress" not in snapshots.running(snapshots.retried(half, ERROR, at(4), at(3)), WRITER, at(4))
+    with pytest.raises(IllegalMove, match="completed makes no progress"):
+        snapshots.progressed(snapshots.completed(half, None, at(3)), progress, at(4))
+
+
 def test_a_refused_job_fails_without_an_attempt() -> None:
     refused = snapshots.refused(snapshots.queued(RECORD, SOURCE), WRITER, {"type": "x", "message": "y"}, at(1))
     job = Job.model_validate(refused)

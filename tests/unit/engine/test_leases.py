@@ -12,18 +12,7 @@ import pytest
 
 from headrace.ports import Committed, GroupConsumer, TopicPartition
 from headrace.testing import Hold, InMemoryCluster, InMemoryLog
-from support.leases import (
-    TERM,
-    Clocks,
-    caught,
-    engine,
-    kinds,
-    lease_bench,
-    lease_records,
-    of_kind,
-    of_status,
-    seconds_until,
-)
+from support.leases import TERM, Clocks, caught, engine, kinds, lease_bench, lease_records, of_kind, of_status, seconds_until
 from support.log import Member, members
 from support.memory_engines import STATE, TOPICS, Bench, GatedWorker, passing
 from support.virtual_time import in_virtual_time

@@ -21,15 +21,7 @@ from headrace import (
     ToolSuccess,
     WireModel,
 )
-from headrace_gateway import (
-    Caller,
-    ToolAnnotations,
-    ToolDefinition,
-    ToolRefused,
-    ToolRegistry,
-    ToolServices,
-    built_in_tools,
-)
+from headrace_gateway import Caller, ToolAnnotations, ToolDefinition, ToolRefused, ToolRegistry, ToolServices, built_in_tools
 from headrace_gateway.tools.registry import DEEPEST_ARGUMENTS, is_deeper_than
 from support.jobs import InMemoryJobs
 

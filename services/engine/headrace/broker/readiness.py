@@ -5,13 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from headrace.broker.wire import (
-    GROUP_COORDINATOR,
-    TRANSACTION_COORDINATOR,
-    BrokerConnection,
-    ClusterDescription,
-    WireError,
-)
+from headrace.broker.wire import GROUP_COORDINATOR, TRANSACTION_COORDINATOR, BrokerConnection, ClusterDescription, WireError
 
 # The group and the transactional id that are asked about; nothing else uses them.
 READINESS_KEY = "headrace-readiness"

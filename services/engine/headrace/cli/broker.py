@@ -8,12 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.broker import (
-    BrokerRequest,
-    LocalBrokerOptions,
-    OwnedBroker,
-    fetch_local_broker,
-)
+from headrace.broker import BrokerRequest, LocalBrokerOptions, OwnedBroker, fetch_local_broker
 from headrace.broker.discovery import note_path
 from headrace.cli.common import StopNow, base_settings, errors_shown, interruptible_broker, log_to_stderr
 from headrace.settings import Settings

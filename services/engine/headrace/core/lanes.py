@@ -51,6 +51,21 @@ class Lanes(Generic[QueuedT]):
                 behind = self._behind[lane] = deque()
             behind.append(job)
 
+    def reserve(self, job: QueuedT) -> bool:
+        """A job that may not start yet gets its lane, and keeps it until `leave_lane`; `put_back` makes it ready.
+
+        False, and nothing changed, if the lane is another's: then it is to be added behind that.
+        """
+        if job.lane is not None:
+            if job.lane in self._behind:
+                return False
+            self._behind[job.lane] = None
+        return True
+
+    def behind(self, lane: Hashable | None) -> int:
+        """How many jobs wait in a lane behind the one that has it."""
+        return len(self._behind.get(lane) or ())
+
     def take(self) -> QueuedT | None:
         """The next job that may start, which takes a slot; None while all slots are taken or nothing is ready."""
         if self.taken >= self.slots or not self._ready:
@@ -59,7 +74,7 @@ class Lanes(Generic[QueuedT]):
         return self._ready.popleft()
 
     def put_back(self, job: QueuedT) -> None:
-        """A job that was taken, and whose slot is free, is to start once more. It has its lane still, and goes first."""
+        """A job that has its lane, and no slot, is to start: one that was taken before, or that was reserved. It goes first."""
         self._ready.appendleft(job)
 
     def free_slot(self) -> None:

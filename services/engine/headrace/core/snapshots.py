@@ -5,23 +5,25 @@ They are made from the job record as it was read, so that fields which this vers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from headrace.core.ownership import Version
-from headrace.core.status import JobStatus, check_move
+from headrace.core.status import IllegalMove, JobStatus, check_move
 
 ATTEMPTS_KEPT = 20
 TRACEBACK_LIMIT_BYTES = 16 * 1024
 ARGUMENTS_REPEATED_BYTES = 32 * 1024
+# An engine holds the histories of thousands of jobs that wait for a retry, twenty attempts each.
+_HISTORY_MESSAGE_BYTES = 500
 
 Snapshot = dict[str, Any]
 
 # What only the owner of a job writes. A job record that has it says nothing true by it.
 _WRITTEN_BY_OWNERS = frozenset(
     {
-        *("status", "updatedAt", "epoch", "attempt", "sequence", "attempts", "source"),
+        *("status", "updatedAt", "epoch", "attempt", "sequence", "attempts", "failures", "source"),
         *("runAt", "startedAt", "finishedAt", "instanceId", "progress", "result", "error"),
         *("argsOmitted", "ctxOmitted"),  # by a list, of what it leaves out
     }
@@ -30,14 +32,19 @@ _WRITTEN_BY_OWNERS = frozenset(
 _SPELT_OTHERWISE = frozenset(
     {
         *("schema_version", "worker_name", "created_at", "updated_at", "run_at", "started_at", "finished_at", "instance_id"),
-        *("ordering_key", "idempotency_key", "schedule_id", "parent_id", "retry_of"),
+        *("ordering_key", "idempotency_key", "schedule_id", "parent_id", "retry_of", "attempt_timeout"),
     }
 )
 NOT_ACCEPTED = _WRITTEN_BY_OWNERS | _SPELT_OTHERWISE
 """Names of fields that a job record may carry, whoever wrote it, and that no reader takes from it."""
+# What a job has while it waits for its time, or of the attempt before: the next attempt begins without.
+_UNTIL_THE_NEXT_ATTEMPT = frozenset({"runAt", "progress"})
 
 
-CONTINUED = ("status", "updatedAt", "startedAt", "epoch", "attempt", "sequence", "attempts", "instanceId")
+CONTINUED = (
+    *("status", "updatedAt", "startedAt", "epoch", "attempt", "sequence", "attempts", "instanceId"),
+    *("failures", "runAt"),
+)
 """What goes on from one owner of a job to the next: those fields of its last snapshot that the next one continues."""
 
 
@@ -99,7 +106,7 @@ def running(before: Snapshot, writer: Writer, now: str) -> Snapshot:
         "status": "running",
     }
     return {
-        **before,
+        **_without(before, _UNTIL_THE_NEXT_ATTEMPT),
         "status": JobStatus.RUNNING,
         "updatedAt": now,
         "startedAt": before.get("startedAt") or now,
@@ -111,6 +118,10 @@ def running(before: Snapshot, writer: Writer, now: str) -> Snapshot:
     }
 
 
+def _without(snapshot: Snapshot, names: Set[str]) -> Snapshot:
+    return snapshot if names.isdisjoint(snapshot) else {name: value for name, value in snapshot.items() if name not in names}
+
+
 def _cut_off(attempt: Mapping[str, Any], now: str) -> dict[str, Any]:
     return {**attempt, "status": "interrupted", "finishedAt": now}
 
@@ -120,7 +131,8 @@ def _ended(before: Snapshot, status: JobStatus, attempt_status: str, now: str, e
     attempts = before["attempts"]
     last = {**attempts[-1], "status": attempt_status, "finishedAt": now}
     if "error" in extra:
-        last["error"] = {"type": extra["error"]["type"], "message": extra["error"]["message"]}
+        message = shorten(extra["error"]["message"], _HISTORY_MESSAGE_BYTES)
+        last["error"] = {"type": extra["error"]["type"], "message": message}
     return {
         **before,
         "status": status,
@@ -137,8 +149,28 @@ def completed(before: Snapshot, result: Any, now: str) -> Snapshot:
 
 
 def failed(before: Snapshot, error: Mapping[str, Any], now: str) -> Snapshot:
-    """The attempt raised."""
-    return _ended(before, JobStatus.FAILED, "failed", now, {"error": error, "finishedAt": now})
+    """The attempt failed, and no other follows."""
+    extra = {"error": error, "finishedAt": now, "failures": failures(before) + 1}
+    return _ended(before, JobStatus.FAILED, "failed", now, extra)
+
+
+def retried(before: Snapshot, error: Mapping[str, Any], due: str, now: str) -> Snapshot:
+    """The attempt failed, and another follows when the job is due. Why it failed stands in the history alone."""
+    after = _ended(before, JobStatus.QUEUED, "failed", now, {"error": error, "runAt": due, "failures": failures(before) + 1})
+    del after["error"]
+    return after
+
+
+def failures(snapshot: Mapping[str, Any]) -> int:
+    """How many attempts of a job have failed; the history has the last of them alone."""
+    return int(snapshot.get("failures", 0))
+
+
+def progressed(before: Snapshot, progress: Mapping[str, Any], now: str) -> Snapshot:
+    """The attempt runs on, and says how far it is."""
+    if before["status"] != JobStatus.RUNNING:
+        raise IllegalMove(f"a job that is {before['status']} makes no progress")
+    return {**before, "updatedAt": now, "sequence": before["sequence"] + 1, "progress": progress}
 
 
 def interrupted(before: Snapshot, now: str) -> Snapshot:
@@ -153,7 +185,7 @@ def refused(before: Snapshot, writer: Writer, error: Mapping[str, Any], now: str
     if attempts and attempts[-1]["status"] == "running":
         attempts = [*attempts[:-1], _cut_off(attempts[-1], now)]
     return {
-        **before,
+        **_without(before, _UNTIL_THE_NEXT_ATTEMPT),
         "status": JobStatus.FAILED,
         "updatedAt": now,
         "finishedAt": now,

@@ -10,15 +10,15 @@ from pydantic import TypeAdapter, ValidationError
 from headrace.codec import decode_object, describe_problems, is_common_job_record, plain_validator
 from headrace.core import snapshots
 from headrace.core.recovery import Begun
+from headrace.core.retry import qualified_name
 from headrace.core.snapshots import NOT_ACCEPTED
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp
-from headrace.engine.outcome import type_name
 from headrace.engine.partition import OwnedPartition, Work
 from headrace.engine.states import State
 from headrace.errors import ArgumentsInvalid, RecordUndecodable, WorkerUnknown
 from headrace.fields import Identity, JobId
-from headrace.models import DEFAULT_TENANT, SCHEMA_VERSION, CallContext, Job, JobRecord
+from headrace.models import DEFAULT_TENANT, SCHEMA_VERSION, CallContext, JobRecord
 from headrace.ports import Record
 from headrace.worker import AbstractWorker
 
@@ -47,7 +47,7 @@ class NotAdmitted(Exception):
         self.message = snapshots.shorten(message, _MESSAGE_LIMIT_BYTES)
         super().__init__(self.message)
         self.work = work
-        self.error_type = type_name(kind)
+        self.error_type = qualified_name(kind)
 
 
 class _TooLarge(Exception):
@@ -114,13 +114,6 @@ def _decode(raw: dict[str, Any], record: Record, partition: OwnedPartition, work
         # It was acknowledged to a former owner, and goes on into the checkpoints of this one.
         work.acknowledged = work.state
     return work
-
-
-def job_of(work: Work) -> Job:
-    """The job as its worker sees it: as it was accepted, with what former attempts left."""
-    topic, partition = work.partition.source
-    source = {"topic": topic, "partition": partition, "offset": work.offset}
-    return Job.model_validate({**snapshots.accepted(work.record), **work.state.fields, "source": source})
 
 
 def _continue(state: State, earlier: Begun[bytes]) -> State:

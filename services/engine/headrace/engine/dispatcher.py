@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from headrace.core import snapshots
 from headrace.core.lanes import Lanes
-from headrace.core.timestamps import format_timestamp
-from headrace.engine.admission import job_of
+from headrace.core.lease import Moment
+from headrace.core.status import JobStatus
+from headrace.core.timestamps import format_timestamp, parse_timestamp
 from headrace.engine.attempts import Attempts
+from headrace.engine.failure import after_failure, why
 from headrace.engine.journal import Journal
-from headrace.engine.outcome import describe_error, encode_result
+from headrace.engine.outcome import encode_result
 from headrace.engine.partition import LEFT_AS_THEY_ARE, OwnedPartition, Phase, Statistics, Work
+from headrace.engine.progress import ProgressReports
+from headrace.engine.rests import Rests
 from headrace.engine.states import State
+from headrace.engine.timeouts import Timeouts
 from headrace.errors import BrokerUnreachable, JobFailed, LeaseLost
 from headrace.ports import LogWriter
 from headrace.worker import AbstractWorker, JobContext, JobServices
-
-_logger = logging.getLogger(__name__)
 
 _SETTLE_SECONDS = 5.0
 _CANCEL_SECONDS = 1.0
@@ -35,10 +37,13 @@ class Dispatcher:
     """Runs the jobs of one worker, from all its partitions.
 
     A job's life here: `waiting` in a lane -> `starting` (its `running` snapshot is under way) -> `running` -> `ending` (its last
-    snapshot is under way) -> gone. Only an acknowledgement moves a job on.
+    snapshot is under way) -> gone; or `interrupted` (its `queued` snapshot is under way) -> `resting` until its next attempt is
+    due -> `waiting`. Only an acknowledgement moves a job on.
 
     Args:
         claim_lost: called when nothing more may be written about a partition.
+        clock: by which jobs wait for their next attempt.
+        chance: any number from 0 up to, not including, 1, anew with each call.
     """
 
     def __init__(
@@ -48,16 +53,23 @@ class Dispatcher:
         services: JobServices,
         journal: tuple[LogWriter, str],
         claim_lost: Callable[[OwnedPartition, Exception], None],
+        clock: Callable[[], Moment],
+        chance: Callable[[], float],
     ) -> None:
         self._worker = worker
         # A Job is made for those alone who look at it.
         self._overridden = type(worker).process_job is not AbstractWorker.process_job
         # What `process_job` does with a coroutine function, without a coroutine around it.
         self._in_loop = worker._runs_in_loop
-        self._services = services
+        self._timeout = worker.timeout
+        self._timeouts = Timeouts(worker.name, cancels=self._in_loop)
+        self._reports = ProgressReports(services.now, self._note_progress)
+        self._services = replace(services, report=self._reports.report)
         self._lanes: Lanes[Work] = Lanes(slots)
         self._claim_lost = claim_lost
-        self._journal = Journal(*journal, self._acknowledged, claim_lost)
+        self._rests = Rests(self._lanes, clock, self._start_again)
+        self._chance = chance
+        self._journal = Journal(*journal, self._acknowledged, self._reports.acknowledged, claim_lost)
         self._scheduled = False
         self._open = True
         self._draining = False
@@ -80,8 +92,8 @@ class Dispatcher:
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait for their start."""
-        return len(self._lanes)
+        """How many jobs wait for their start, those among them whose time has not come."""
+        return len(self._lanes) + len(self._rests)
 
     @property
     def running(self) -> int:
@@ -91,7 +103,12 @@ class Dispatcher:
     def admit(self, work: Work) -> None:
         """Takes in a job; those of one lane in the order of the log."""
         work.partition.hold(work)
-        self._lanes.add(work)
+        if work.acknowledged is not None and (seconds := self._seconds_left(work)) > 0 and self._lanes.reserve(work):
+            self._rests.add(work, seconds)
+        else:
+            self._lanes.add(work)
+            if self._rests.lanes and work.lane in self._rests.lanes:
+                work.partition.held_back += 1
         if not self.statistics.fetched:
             self.statistics.first_fetched_at = time.perf_counter()
         self.statistics.fetched += 1
@@ -123,6 +140,7 @@ class Dispatcher:
     def hand_over(self, partition: OwnedPartition) -> None:
         """Starts nothing more of a partition, and interrupts what runs. It is vacated when nothing of it is left in hand."""
         self._lanes.drop(lambda work: work.partition is partition)
+        self._rests.forget(partition)
         acknowledged = [work for work in self._held if work.partition is partition]
         self._held = [work for work in self._held if work.partition is not partition]
         partition.leaving = True
@@ -141,6 +159,7 @@ class Dispatcher:
         """Forgets a partition that is lost, and stops its attempts: returns those that are being stopped."""
         partition.live = False
         self._lanes.drop(lambda work: work.partition is partition)
+        self._rests.forget(partition)
         stopped = []
         for work in list(partition.works.values()):
             if work.phase is Phase.STARTING:
@@ -164,11 +183,12 @@ class Dispatcher:
         """
         self._open = False
         self._draining = True
+        self._rests.stop()
         held, self._held = self._held, []
         for work in held:
             self._never_ran(work)
         await self._wait_for_attempts(seconds)
-        for work in list(self._running):
+        for work in sorted(self._running, key=lambda work: (work.partition.source, work.offset)):
             self._stop(work)
         await self._wait_for_attempts(_CANCEL_SECONDS)
         with contextlib.suppress(TimeoutError):
@@ -222,8 +242,7 @@ class Dispatcher:
                 self._lanes.leave_lane(work)
                 partition.leave_to_others(work)
             else:
-                work.phase = Phase.RESTING
-                asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._start_again, work)
+                self._rests.add(work, self._seconds_left(work) if "runAt" in work.state.fields else _AGAIN_SECONDS)
         self.statistics.last_ended_at = time.perf_counter()
         self.progressed.set()
 
@@ -247,7 +266,7 @@ class Dispatcher:
     def _context(self, work: Work) -> JobContext:
         number = work.state.fields["attempt"]
         token = (work.partition.writer.epoch, number)
-        ctx = JobContext(partial(job_of, work), attempt=number, services=self._services, fencing_token=token)
+        ctx = JobContext(work, attempt=number, services=self._services, fencing_token=token)
         ctx._arguments = work.arguments
         return ctx
 
@@ -255,6 +274,8 @@ class Dispatcher:
         """Runs a job to its end. What it raises is written down, also an attempt to end the process: it costs that job alone."""
         result: Any = None
         error: BaseException | None = None
+        if self._timeout is not None or "attemptTimeout" in work.record:
+            self._begin_timeout(work)
         try:
             ctx = self._context(work)
             if self._overridden:
@@ -263,10 +284,6 @@ class Dispatcher:
                 result = await self._worker.run(work.arguments, ctx)
             else:
                 result = await self._worker._process(ctx)
-        except asyncio.CancelledError as cancelled:
-            error = JobFailed(f"The worker cancelled its own job: {cancelled!r}.")
-        except (SystemExit, KeyboardInterrupt) as ending:
-            error = JobFailed(f"The worker tried to end the process: {ending!r}.")
         except GeneratorExit:
             raise  # the event loop is closed, and nothing can be written any more
         except BaseException as raised:
@@ -280,6 +297,8 @@ class Dispatcher:
         self._interrupt(work)
 
     def _over(self, work: Work, result: Any, error: BaseException | None) -> None:
+        late_after = self._timeouts.end(work) if self._timeouts.limits else None
+        unsaid = self._reports.end(work) if self._reports.told else None
         self._lanes.free_slot()
         self._running.discard(work)
         if not self._running:
@@ -287,37 +306,57 @@ class Dispatcher:
         self._schedule()
         if not work.partition.live:
             self._lanes.leave_lane(work)  # a lost partition's outcome is void
-        elif error is not None and (work.stopped or _is_outage(error, work)):
+            return
+        if unsaid is not None:
+            work.state = State({**work.state.fields, "progress": unsaid})
+        if error is None and late_after is None:
+            self._complete(work, result)
+        elif late_after is None and (work.stopped or _is_outage(error, work)):
             # Whatever it raised on its way out, it was the engine that stopped it, or a broker that was away: no failure.
             self._interrupt(work)
         else:
-            work.phase = Phase.ENDING
-            self._journal.write(work, self._outcome(work, result, error))
+            self._fail(work, why(error, late_after))
 
-    def _outcome(self, work: Work, result: Any, error: BaseException | None) -> State:
-        if error is None:
-            if result is None:
-                return work.state.complete(self._now())
+    def _complete(self, work: Work, result: Any) -> None:
+        if result is None:
+            state = work.state.complete(self._now())
+        else:
             try:
-                return State(snapshots.completed(work.state.fields, encode_result(result), self._now()))
+                state = State(snapshots.completed(work.state.fields, encode_result(result), self._now()))
             except JobFailed as failure:
-                error = failure
-        described = describe_error(error)
-        _logger.warning(
-            "job %s of %s failed: %s: %s", work.record["id"], self._worker.name, described["type"], described["message"]
-        )
-        return State(snapshots.failed(work.state.fields, described, self._now()))
+                self._fail(work, failure)
+                return
+        work.phase = Phase.ENDING
+        self._journal.write(work, state)
+
+    def _fail(self, work: Work, error: BaseException) -> None:
+        state = after_failure(work, self._worker, error, self._services.now(), self._chance())
+        work.phase = Phase.ENDING if state.fields["status"] == JobStatus.FAILED else Phase.INTERRUPTED
+        self._journal.write(work, state)
 
     def _interrupt(self, work: Work) -> None:
         work.phase = Phase.INTERRUPTED
         self._journal.write(work, State(snapshots.interrupted(work.state.fields, self._now())))
 
     def _start_again(self, work: Work) -> None:
-        """What a broker that was away has interrupted runs again, here and before the others of its key."""
+        """A job whose time has come runs again, here and before the others of its key."""
         if work.phase is Phase.RESTING and work.partition.live and not work.partition.leaving and not self._draining:
             work.phase = Phase.WAITING
             self._lanes.put_back(work)
             self._schedule()
+
+    def _seconds_left(self, work: Work) -> float:
+        """How long it is, by the time of day, until the next attempt of a job is due; 0 for one that waits for no time."""
+        due = work.state.fields.get("runAt")
+        return 0.0 if due is None else (parse_timestamp(due) - self._services.now()) / 1000
+
+    def _begin_timeout(self, work: Work) -> None:
+        seconds = work.record.get("attemptTimeout") or self._timeout
+        if seconds is not None:
+            self._timeouts.begin(work, seconds)
+
+    def _note_progress(self, work: Work, progress: Mapping[str, Any]) -> None:
+        self._journal.note(work, State(snapshots.progressed(work.state.fields, progress, self._now())))
 
     def _ended(self, work: Work) -> None:
         work.partition.let_go(work.offset)
@@ -334,6 +373,6 @@ class Dispatcher:
         return self._clock[1]
 
 
-def _is_outage(error: BaseException, work: Work) -> bool:
+def _is_outage(error: BaseException | None, work: Work) -> bool:
     """Whether a broker that was away ended the attempt; not again and again: a worker may ask a broker that never comes."""
     return isinstance(error, BrokerUnreachable) and work.state.fields["attempt"] < _MOST_OUTAGES

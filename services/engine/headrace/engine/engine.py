@@ -7,7 +7,6 @@ import contextlib
 import functools
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -17,6 +16,7 @@ from headrace.broker.discovery import settings_of_this_folder
 from headrace.client import Client
 from headrace.core.identifiers import fresh_id
 from headrace.core.lease import Moment
+from headrace.core.retry import RetryPolicy
 from headrace.engine.group import Environment, WorkerGroup
 from headrace.engine.partition import Statistics
 from headrace.engine.presence import Presence
@@ -25,7 +25,7 @@ from headrace.kafka.log import KafkaLog
 from headrace.memory import BoundMemory, StoreOptions, TopicMemoryStore
 from headrace.models import CallContext, Job
 from headrace.ports import Log
-from headrace.runtime import StopRequested, StopSignals, system_clock
+from headrace.runtime import StopRequested, StopSignals, system_clock, wall_clock
 from headrace.settings import Settings, load_settings
 from headrace.submission import Arguments
 from headrace.worker import AbstractWorker, JobServices
@@ -62,18 +62,28 @@ class WorkerEngine:
         settings: from the environment when left out, with the broker that runs for this folder if it names none.
         log: a cluster that is in use already; it stays open when the engine stops.
         clock: the clocks by which it holds leases.
+        now: the time that it writes down, in milliseconds since the Unix epoch.
+        randomness: makes so many random bytes, for ids and for what a retry policy leaves to chance.
     """
 
     def __init__(
-        self, settings: Settings | None = None, *, log: Log | None = None, clock: Callable[[], Moment] = system_clock
+        self,
+        settings: Settings | None = None,
+        *,
+        log: Log | None = None,
+        clock: Callable[[], Moment] = system_clock,
+        now: Callable[[], int] = wall_clock,
+        randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.settings = settings or (load_settings() if log else settings_of_this_folder())
         self._clock = clock
+        self._now = now
+        self._randomness = randomness
         self._owns_log = log is None
         self._log = log or KafkaLog(self.settings)
-        self._client = Client(self.settings, log=self._log)
+        self._client = Client(self.settings, log=self._log, now=now, randomness=randomness)
         self.topics = self._client.topics
-        self.instance_id = fresh_id(_now(), os.urandom(10))
+        self.instance_id = fresh_id(now(), randomness(10))
         self._writer = self._log.writer()
         view_path = self.settings.data_directory / "views" / self.settings.namespace / "memory.sqlite"
         # It connects when a job first uses it.
@@ -151,7 +161,7 @@ class WorkerEngine:
         await self._client.start()
         definitions = [worker.definition() for worker in self._workers.values()]
         self._presence = Presence(
-            self._writer, topics.workers.name, self.instance_id, definitions, _now, settings.presence_interval_seconds
+            self._writer, topics.workers.name, self.instance_id, definitions, self._now, settings.presence_interval_seconds
         )
         await self._presence.publish()
         self._groups = [WorkerGroup(worker, self._environment(worker)) for worker in self._workers.values()]
@@ -162,10 +172,21 @@ class WorkerEngine:
         slots = worker.concurrency or self.settings.engine.concurrency
         executor = ThreadPoolExecutor(slots, thread_name_prefix=f"headrace-{worker.name}")
         self._executors.append(executor)
-        services = JobServices(now=_now, memory=self._memory_for, executor=executor)
+        services = JobServices(now=self._now, memory=self._memory_for, executor=executor)
         return Environment(
-            self._log, self.topics, self.settings.engine, self.instance_id, self._writer, services, self._clock, self._crashed
+            self._log,
+            self.topics,
+            self.settings.engine,
+            self.instance_id,
+            self._writer,
+            services,
+            self._clock,
+            self._chance,
+            self._crashed,
         )
+
+    def _chance(self) -> float:
+        return int.from_bytes(self._randomness(6), "big") / 2**48
 
     def _memory_for(self, job: Job) -> BoundMemory:
         return BoundMemory(self._memory, job.tenant, job.id)
@@ -264,16 +285,23 @@ class WorkerEngine:
 
     # --- jobs -----------------------------------------------------------------------------------------------------------
 
-    async def enqueue(self, worker_name: str, args: Arguments, ctx: CallContext | Mapping[str, Any] | None = None) -> Job:
+    async def enqueue(
+        self,
+        worker_name: str,
+        args: Arguments,
+        ctx: CallContext | Mapping[str, Any] | None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        attempt_timeout: float | None = None,
+    ) -> Job:
         """Accepts a job for a worker, also for one that other engines run, from the start of the engine on.
 
-        Raises as `Client.enqueue`, and ConfigurationError before the start.
+        The arguments are those of `Client.enqueue`. Raises as `Client.enqueue`, and ConfigurationError before the start.
         """
         if not self._started:
             raise ConfigurationError("The engine has not started: start it, or enqueue with a Client, which needs no engine.")
-        if (worker := self._workers.get(worker_name)) is not None:
-            return await self._client.enqueue(worker, args, ctx)
-        return await self._client.enqueue(worker_name, args, ctx)
+        worker = self._workers.get(worker_name, worker_name)
+        return await self._client.enqueue(worker, args, ctx, retry=retry, attempt_timeout=attempt_timeout)
 
     list_workers = _by_client(Client.list_workers)
     list_jobs = _by_client(Client.list_jobs)
@@ -286,7 +314,3 @@ async def _close(worker: AbstractWorker[Any]) -> None:
             await worker.close()
     except Exception:
         _logger.exception("worker %s could not be closed", worker.name)
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000

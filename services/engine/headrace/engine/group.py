@@ -38,6 +38,7 @@ class Environment:
     """What a worker group gets from its engine.
 
     Attributes:
+        chance: any number from 0 up to, not including, 1, anew with each call.
         crashed: called when a part of the group ends by an error that nobody expected: the engine cannot go on without it.
     """
 
@@ -48,6 +49,7 @@ class Environment:
     writer: LogWriter
     services: JobServices
     clock: Callable[[], Moment]
+    chance: Callable[[], float]
     crashed: Callable[[BaseException], None]
 
 
@@ -66,6 +68,8 @@ class WorkerGroup:
             environment.services,
             (environment.writer, self._state_topic),
             self._claim_lost,
+            environment.clock,
+            environment.chance,
         )
         self._dead_letters = DeadLetters(environment.writer, topics.dead_letters.name, environment.instance_id)
         self._consumer = environment.log.group_consumer(

@@ -21,16 +21,28 @@ _FULL_SECONDS_BEFORE_PAUSE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How much of a partition may be in hand: jobs, and bytes of their records, whichever is used up first."""
+    """How much of a partition may be in hand: jobs, and bytes of their records, whichever is used up first.
+
+    Attributes:
+        jobs: those that are held back, waiting for a retry or behind one, do not count.
+        byte_count: bytes of the records of all.
+        held_back: how many jobs may be held back.
+    """
 
     jobs: int
     byte_count: int
+    held_back: int = 10_000
 
     def is_full(self, partition: OwnedPartition) -> bool:
-        return len(partition.works) >= self.jobs or partition.in_hand_bytes >= self.byte_count
+        return not self._has_room(partition, self.jobs, self.byte_count, self.held_back)
 
     def is_half_empty(self, partition: OwnedPartition) -> bool:
-        return len(partition.works) <= self.jobs // 2 and partition.in_hand_bytes <= self.byte_count // 2
+        return self._has_room(partition, self.jobs // 2 + 1, self.byte_count // 2 + 1, self.held_back // 2 + 1)
+
+    @staticmethod
+    def _has_room(partition: OwnedPartition, jobs: int, byte_count: int, held_back: int) -> bool:
+        free = len(partition.works) - partition.held_back
+        return free < jobs and partition.in_hand_bytes < byte_count and partition.held_back < held_back
 
 
 class Intake:

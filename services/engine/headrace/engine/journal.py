@@ -22,6 +22,7 @@ class Journal:
 
     Args:
         acknowledged: called with the works whose newest snapshot all in-sync replicas have.
+        noted: called with those whose note they have.
         failed: called with a partition of which a snapshot was refused, or whose fate is unknown.
     """
 
@@ -30,13 +31,16 @@ class Journal:
         writer: LogWriter,
         topic: str,
         acknowledged: Callable[[list[Work]], None],
+        noted: Callable[[list[Work]], None],
         failed: Callable[[OwnedPartition, Exception], None],
     ) -> None:
         self._writer = writer
         self._topic = topic
         self._acknowledged = acknowledged
+        self._noted = noted
         self._failed = failed
         self._gathered: dict[int, tuple[list[NewRecord], list[Work]]] = {}
+        self._notes: dict[int, tuple[list[NewRecord], list[Work]]] = {}
         self._flush_scheduled = False
         self._under_way = 0
         self.covers: dict[int, int] = {}
@@ -56,9 +60,22 @@ class Journal:
             gathered[0].append(record)
             gathered[1].append(work)
         if not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._idle.clear()
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._schedule_flush()
+
+    def note(self, work: Work, state: State) -> None:
+        """Hands over a snapshot of a job whose attempt runs on: `noted` is called for it, and not `acknowledged`."""
+        work.state = state
+        headers = [work.source_header, state.version_header, state.status_header]
+        records, works = self._notes.setdefault(work.partition.state_partition, ([], []))
+        records.append(NewRecord(work.key, work.head + state.encoded, headers))
+        works.append(work)
+        if not self._flush_scheduled:
+            self._schedule_flush()
+
+    def _schedule_flush(self) -> None:
+        self._flush_scheduled = True
+        self._idle.clear()
+        asyncio.get_running_loop().call_soon(self._flush)
 
     async def settled(self) -> None:
         """Waits until the fate of all that was handed over is known."""
@@ -67,17 +84,24 @@ class Journal:
     def _flush(self) -> None:
         self._flush_scheduled = False
         gathered, self._gathered = self._gathered, {}
+        if self._notes:
+            # First, since the attempt that was noted may have ended in the same turn.
+            notes, self._notes = self._notes, {}
+            self._submit(notes, self._noted)
+        self._submit(gathered, self._acknowledged)
+
+    def _submit(self, gathered: dict[int, tuple[list[NewRecord], list[Work]]], tell: Callable[[list[Work]], None]) -> None:
         self._under_way += len(gathered)
         for number, (records, works) in gathered.items():
-            self._writer.submit(TopicPartition(self._topic, number), records, partial(self._done, number, works))
+            self._writer.submit(TopicPartition(self._topic, number), records, partial(self._done, number, works, tell))
 
-    def _done(self, number: int, works: list[Work], outcome: Outcome) -> None:
+    def _done(self, number: int, works: list[Work], tell: Callable[[list[Work]], None], outcome: Outcome) -> None:
         self._under_way -= 1
         if isinstance(outcome, Acknowledged):
             self.covers[number] = outcome.offset + len(works)
-            self._acknowledged(works)
+            tell(works)
         else:
-            for partition in {work.partition for work in works}:
+            for partition in dict.fromkeys(work.partition for work in works):
                 self._failed(partition, outcome.reason)
         if not self._under_way and not self._flush_scheduled:
             self._idle.set()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import orjson
 from pydantic import BaseModel
 
+from headrace.core.retry import qualified_name
 from headrace.core.snapshots import shorten
 from headrace.errors import ResultTooLarge
 from headrace.models import PAYLOAD_LIMIT_BYTES
@@ -48,16 +50,16 @@ def _plain(value: Any) -> Any:
 def describe_error(error: BaseException) -> dict[str, str]:
     """Type, message and traceback of an exception; the frames of headrace itself are left out of the traceback."""
     kind = type(error)
+    text = "".join(traceback.format_exception(kind, error, without_own_frames(error)))
+    return {"type": qualified_name(kind), "message": _clean(_text(error), _MESSAGE_LIMIT_BYTES), "traceback": _clean(text)}
+
+
+def without_own_frames(error: BaseException) -> TracebackType | None:
+    """Where an exception was raised, from the first frame on that is not headrace's own."""
     frames = error.__traceback__
     while frames is not None and frames.tb_next is not None and _is_own(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
-    text = "".join(traceback.format_exception(kind, error, frames))
-    return {"type": type_name(kind), "message": _clean(_text(error), _MESSAGE_LIMIT_BYTES), "traceback": _clean(text)}
-
-
-def type_name(kind: type[BaseException]) -> str:
-    """An exception's class as it is written down: with its module, unless it is one of Python's own."""
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return frames
 
 
 def _text(error: BaseException) -> str:

@@ -13,10 +13,11 @@ from headrace.core.checkpoint import Pointer
 from headrace.core.lease import HeldLease, LeaseTiming, Moment
 from headrace.core.records import SOURCE_HEADER, source_prefix
 from headrace.core.recovery import Begun, PartitionRecovery
-from headrace.core.snapshots import Snapshot, Writer, unbegun
+from headrace.core.snapshots import Snapshot, Writer, accepted, unbegun
 from headrace.core.watermark import Watermark
 from headrace.engine.states import State
 from headrace.errors import RecordUndecodable
+from headrace.models import Job
 from headrace.ports import Header, Record, TopicPartition
 
 
@@ -72,6 +73,7 @@ class OwnedPartition:
         next_offset: offset of the next record that is to be taken in.
         works: the jobs in hand, by offset.
         in_hand_bytes: what the records of the jobs in hand take.
+        held_back: how many of the jobs in hand wait for a time that is to come, or behind one that does.
         ended_before: ids of jobs that a former owner ended, by offset; each is passed over when its record comes.
         begun: jobs that a former owner began and did not end, by offset.
         committed: the watermark as it was last committed.
@@ -94,6 +96,7 @@ class OwnedPartition:
     next_offset: int = 0
     works: dict[int, Work] = field(default_factory=dict)
     in_hand_bytes: int = 0
+    held_back: int = 0
     ended_before: dict[int, bytes] = field(default_factory=dict)
     begun: dict[int, Begun[bytes]] = field(default_factory=dict)
     committed: int = -1
@@ -245,3 +248,9 @@ class Work:
     task: asyncio.Task[Any] | None = None
     stopped: bool = False
     acknowledged: State | None = None
+
+    def as_job(self) -> Job:
+        """The job as its worker sees it: as it was accepted, with what former attempts left."""
+        topic, partition = self.partition.source
+        source = {"topic": topic, "partition": partition, "offset": self.offset}
+        return Job.model_validate({**accepted(self.record), **self.state.fields, "source": source})

@@ -117,7 +117,7 @@ class Takeover:
         Cancelled, it may leave claims behind of which nobody knows here: others have to wait for their term.
         """
         topic, reader = self._claimant.topic, self._claimant.reader
-        states = {TopicPartition(topic, partition.state_partition) for partition in partitions}
+        states = dict.fromkeys(TopicPartition(topic, partition.state_partition) for partition in partitions)
         asked_at = _now()
         # Asked before the reading begins: later the answer would wait behind a fetch that waits for records.
         ends = await reader.end_offsets(states)

@@ -6,10 +6,7 @@ from headrace.memory.compaction import Compactor
 from headrace.memory.summarise import Closable, Summariser, summariser_from
 from headrace.memory.window import WindowPolicy
 from headrace.settings import Settings, load_settings
-from headrace.tool_models import (
-    MemoryCompactionArguments,
-    MemoryCompactionResult,
-)
+from headrace.tool_models import MemoryCompactionArguments, MemoryCompactionResult
 from headrace.worker import AbstractWorker, JobContext
 
 

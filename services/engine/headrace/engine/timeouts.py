@@ -1,0 +1,72 @@
+"""Attempts that may not take longer than a given time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from headrace.engine.partition import Work
+
+_logger = logging.getLogger(__name__)
+
+_STUBBORN_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class _Limit:
+    seconds: float
+    timer: asyncio.TimerHandle
+    passed: bool = False
+
+
+class Timeouts:
+    """The limits of those attempts of one worker that have one.
+
+    Args:
+        worker_name: for what is logged.
+        cancels: whether an attempt that takes too long is cancelled. One in a thread cannot be stopped: it is reported, and keeps
+            its slot, its key and its partition until it ends.
+
+    Attributes:
+        limits: of the attempts that run; empty where neither the worker nor a job has a timeout.
+    """
+
+    def __init__(self, worker_name: str, *, cancels: bool) -> None:
+        self._worker_name = worker_name
+        self._cancels = cancels
+        self.limits: dict[Work, _Limit] = {}
+
+    def begin(self, work: Work, seconds: float) -> None:
+        """An attempt begins that may take so long."""
+        timer = asyncio.get_running_loop().call_later(seconds, self._pass, work)
+        self.limits[work] = _Limit(seconds, timer)
+
+    def end(self, work: Work) -> float | None:
+        """An attempt is over: the seconds that it should have taken at most, if it took more."""
+        limit = self.limits.pop(work, None)
+        if limit is None:
+            return None
+        limit.timer.cancel()
+        return limit.seconds if limit.passed else None
+
+    def _pass(self, work: Work) -> None:
+        limit = self.limits[work]
+        if work.stopped:
+            return  # it is being interrupted, which is no failure
+        limit.passed = True
+        number = work.state.fields["attempt"]
+        if self._cancels and work.task is not None:
+            work.task.cancel()
+            limit.timer = asyncio.get_running_loop().call_later(_STUBBORN_SECONDS, self._report, work, limit.seconds)
+        else:
+            _logger.warning(
+                "attempt %d of job %s of %s takes longer than %g s, and cannot be stopped: it keeps its slot until it ends",
+                *(number, work.record["id"], self._worker_name, limit.seconds),
+            )
+
+    def _report(self, work: Work, seconds: float) -> None:
+        _logger.warning(
+            "attempt %d of job %s of %s was cancelled after %g s, and goes on all the same: it keeps its slot until it ends",
+            *(work.state.fields["attempt"], work.record["id"], self._worker_name, seconds),
+        )

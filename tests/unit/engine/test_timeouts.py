@@ -1,0 +1,130 @@
+"""An attempt that takes longer than it may is stopped if it can be, keeps what it has until it ends, and has failed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace import JobContext, JobTimeout, RetryPolicy
+from support import leases
+from support.flaky import FlakyWorker
+from support.log import eventually
+from support.memory_engines import Bench, GatedWorker, ended, passing
+from support.virtual_time import in_virtual_time
+
+BOOM = ValueError("boom")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@in_virtual_time
+async def test_an_attempt_that_takes_too_long_is_cancelled_and_has_failed(bench: Bench) -> None:
+    worker = FlakyWorker(RetryPolicy(max_attempts=2, initial=10, jitter=0), timeout=5)
+    worker.close_gate("slow")
+    async with bench.engine(worker):
+        job_id = bench.enqueue("slow")
+        quick = bench.enqueue("quick")
+        await passing(60)
+        assert bench.has_completed(quick)
+        assert worker.waits("slow") == [15]
+        job = ended(bench, job_id)
+        assert (job.status, job.failures) == ("failed", 2)
+        assert job.error is not None and job.error.type == f"{JobTimeout.__module__}.JobTimeout"
+        assert job.error.message == "The attempt took longer than 5 s."
+        assert "await gate.wait()" in (job.error.traceback or ""), "it says where the attempt stood"
+        assert "CancelledError" in (job.error.traceback or "")
+
+
+@in_virtual_time
+async def test_a_job_s_own_timeout_goes_before_the_worker_s(bench: Bench) -> None:
+    worker = FlakyWorker(timeout=5)
+    worker.close_gate("longer", "shorter", "usual")
+    async with bench.engine(worker):
+        jobs = [bench.enqueue("longer", attemptTimeout=50.0), bench.enqueue("shorter", attemptTimeout=0.5)]
+        jobs.append(bench.enqueue("usual", attemptTimeout=None))
+        await passing(2)
+        assert sorted(worker.running) == ["longer", "usual"]
+        await passing(10)
+        assert worker.running == ["longer"]
+        worker.open_gate("longer")
+        await passing(1)
+        assert [ended(bench, job).status for job in jobs] == ["completed", "failed", "failed"]
+
+
+@in_virtual_time
+async def test_an_attempt_that_will_not_stop_keeps_its_slot_and_key_and_is_late_whatever_it_returns(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = FlakyWorker(timeout=5, concurrency=1)
+    worker.close_gate("stubborn")
+    worker.stubborn = {"stubborn"}
+    async with bench.engine(worker):
+        job_id, behind = bench.enqueue("stubborn", key="k"), bench.enqueue("behind", key="k")
+        other = bench.enqueue("other")
+        await passing(100)
+        assert worker.names_started() == ["stubborn"]
+        assert worker.interrupted == ["stubborn"]
+        assert "was cancelled after 5 s, and goes on all the same" in caplog.text
+        worker.open_gate("stubborn")
+        await passing(1)
+        job = ended(bench, job_id)
+        assert job.status == "failed" and job.error is not None and job.error.type.endswith("JobTimeout")
+        assert bench.has_completed(behind, other)
+
+
+@in_virtual_time
+async def test_an_attempt_that_is_being_interrupted_is_not_late(bench: Bench) -> None:
+    worker = FlakyWorker(timeout=5)
+    worker.close_gate("a")
+    worker.stubborn = {"a"}
+    async with bench.engine(worker) as engine:
+        job_id = bench.enqueue("a")
+        await eventually(lambda: worker.running == ["a"], "the start")
+        await passing(4.5)
+        stopping = asyncio.create_task(engine.stop(grace_seconds=0))
+        await passing(0.9)
+        assert worker.interrupted == ["a"]
+        worker.stubborn = set()
+        worker.fail("a", BOOM)
+        worker.open_gate("a")
+        await stopping
+        assert [attempt["status"] for attempt in bench.written(job_id)[-1]["attempts"]] == ["interrupted"]
+
+
+class ThreadedWorker(GatedWorker):
+    """A plain function, which waits in its thread for what its jobs are named after."""
+
+    timeout = 0.1
+
+    def __init__(self) -> None:
+        super().__init__(concurrency=1)
+        self.go_on = threading.Event()
+
+    def run(self, args: dict[str, Any], ctx: JobContext) -> Any:  # in a thread, and not in the loop
+        self.started.append((args["name"], ctx.attempt))
+        if args["name"] == "slow" and not self.go_on.wait(30):
+            raise AssertionError("nobody let it go on")
+        return args["name"]
+
+
+async def test_a_plain_function_cannot_be_stopped_and_keeps_its_slot_key_and_partition_until_it_ends(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = ThreadedWorker()
+    async with leases.engine(bench, worker):
+        await eventually(lambda: bool(bench.claims()), "the claim")
+        job_id, behind = bench.enqueue("slow", key="k"), bench.enqueue("behind", key="k")
+        other = bench.enqueue("other")
+        await eventually(lambda: "attempt 1 of job job-1-slow of gated takes longer than 0.1 s" in caplog.text, "the report")
+        assert (worker.started, bench.statuses(job_id)) == ([("slow", 1)], ["running"])
+        worker.go_on.set()
+        await eventually(lambda: bench.has_completed(behind, other), "the ends of the others")
+        job = ended(bench, job_id)
+        assert job.status == "failed" and job.error is not None and job.error.type.endswith("JobTimeout")

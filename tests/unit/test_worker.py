@@ -1,0 +1,51 @@
+"""What a worker says of itself is checked before it runs, and what a job says of its progress before it is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from headrace import AbstractWorker, ConfigurationError, JobContext, RetryPolicy, worker
+from headrace.worker import JobServices
+from support.jobs import a_job
+
+
+class Plain(AbstractWorker[dict[str, Any]]):
+    name = "plain"
+
+    async def run(self, args: dict[str, Any], ctx: JobContext) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("retry", 3), ("retry", RetryPolicy), ("timeout", 0), ("timeout", float("nan")), ("timeout", "5 s")]
+)
+def test_a_policy_or_timeout_that_is_none_is_refused_when_the_worker_is_registered(name: str, value: Any) -> None:
+    wrong = type("Wrong", (Plain,), {name: value})
+    with pytest.raises(ConfigurationError, match=rf"Wrong\.{name} is "):
+        wrong().definition()
+
+
+def test_a_decorated_function_has_a_policy_and_a_timeout_too() -> None:
+    policy = RetryPolicy(max_attempts=2)
+
+    @worker(retry=policy, timeout=3)
+    def count(args: dict[str, Any], ctx: JobContext) -> None: ...
+
+    assert (count.retry, count.timeout) == (policy, 3)
+    assert count.definition().name == "count"
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
+def test_progress_is_a_share_of_the_work(fraction: float) -> None:
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        JobContext(a_job("j")).progress(fraction)
+
+
+def test_progress_names_the_attempt_that_makes_it_and_goes_nowhere_without_an_engine() -> None:
+    said: list[Any] = []
+    job = a_job("j")
+    services = JobServices(report=lambda *values: said.append(values))
+    JobContext(job, attempt=2, services=services).progress(0.5, "half")
+    JobContext(job).progress(1)
+    assert said == [(job, 2, 0.5, "half")]
