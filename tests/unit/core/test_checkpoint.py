@@ -89,6 +89,14 @@ def test_a_checkpoint_of_a_former_epoch_is_void() -> None:
     assert tail.take_checkpoint(Checkpoint(20, 21, 0, (), {}))
 
 
+def test_a_claim_that_did_not_know_of_the_last_lease_record_before_the_pointer_is_void() -> None:
+    tail = recovery(Pointer(20, 31))
+    assert not tail.ledger.claim(40, 20, "late")
+    assert not tail.ledger.is_void(20)
+    assert tail.ledger.claim(41, 30, "successor")
+    assert tail.ledger.is_void(20)
+
+
 def test_without_a_commit_that_points_to_one_no_checkpoint_is_believed() -> None:
     whole = recovery()
     assert not whole.take_checkpoint(Checkpoint(EPOCH, 30, 5, (), {}))

@@ -45,6 +45,7 @@ class Pointer(NamedTuple):
     Attributes:
         epoch: of the claim under which it was written.
         covers: where in `job-state` a successor begins to read: it meets the checkpoint, and all that the checkpoint leaves out.
+            The holder's last lease record stands just before it.
     """
 
     epoch: int

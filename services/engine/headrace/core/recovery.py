@@ -57,6 +57,7 @@ class PartitionRecovery(Generic[SnapshotT]):
         if self.pointer is not None:
             # Its claim stands before the place where the reading begins, and what is older than that is void (rule F1).
             self.ledger.epoch = self.ledger.previous = self.pointer.epoch
+            self.ledger.last_lease = self.pointer.covers - 1
 
     @property
     def begins_at(self) -> int:

@@ -86,10 +86,6 @@ class Dispatcher:
         """Name of the worker whose jobs it runs."""
         return self._worker.name
 
-    def covers(self, state_partition: int) -> int:
-        """One past the last offset of a partition of `job-state` whose acknowledgement has come back here; 0 before the first."""
-        return self._journal.covers.get(state_partition, 0)
-
     @property
     def waiting(self) -> int:
         """How many jobs wait for their start, those among them whose time has not come."""

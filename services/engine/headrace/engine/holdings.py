@@ -290,7 +290,8 @@ class Holdings:
             term_seconds=self._claimant.timing.term,
         )
         records = [NewRecord(lease_key(*name), encode(record))]
-        covers = max(self._dispatcher.covers(partition.state_partition), partition.last_lease + 1)
+        # One past an acknowledgement, and all before it have come back too; whoever reads on from there knows the last lease.
+        covers = partition.last_lease + 1
         pointer = partition.pointer
         if (checkpoint := make_checkpoint(partition, covers)) is not None:
             records.append(checkpoint)

@@ -17,9 +17,6 @@ class Journal:
     All snapshots of a turn of the event loop that go to one partition of `job-state` are submitted together, and come back
     together: there is no future and no task for a single one.
 
-    Attributes:
-        covers: one past the last acknowledged offset, by the partition of `job-state`.
-
     Args:
         acknowledged: called with the works whose newest snapshot all in-sync replicas have.
         noted: called with those whose note they have.
@@ -43,7 +40,6 @@ class Journal:
         self._notes: dict[int, tuple[list[NewRecord], list[Work]]] = {}
         self._flush_scheduled = False
         self._under_way = 0
-        self.covers: dict[int, int] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -93,12 +89,11 @@ class Journal:
     def _submit(self, gathered: dict[int, tuple[list[NewRecord], list[Work]]], tell: Callable[[list[Work]], None]) -> None:
         self._under_way += len(gathered)
         for number, (records, works) in gathered.items():
-            self._writer.submit(TopicPartition(self._topic, number), records, partial(self._done, number, works, tell))
+            self._writer.submit(TopicPartition(self._topic, number), records, partial(self._done, works, tell))
 
-    def _done(self, number: int, works: list[Work], tell: Callable[[list[Work]], None], outcome: Outcome) -> None:
+    def _done(self, works: list[Work], tell: Callable[[list[Work]], None], outcome: Outcome) -> None:
         self._under_way -= 1
         if isinstance(outcome, Acknowledged):
-            self.covers[number] = outcome.offset + len(works)
             tell(works)
         else:
             for partition in dict.fromkeys(work.partition for work in works):
