@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ from headrace.models import (
     WorkerSummary,
 )
 from headrace.ports import Acknowledged, AppendFailed, Log
+from headrace.runtime import wall_clock
 from headrace.settings import Settings, load_settings
 from headrace.submission import Arguments, Prepared, WorkerReference, ordering_key_of, plain_arguments, plain_context, prepare
 from headrace.views.job_queries import JobFilter
@@ -64,6 +65,8 @@ class Client:
         log: a cluster that is in use already; it stays open when the client stops.
         view: begins to read the view of jobs at the start; otherwise the first look at jobs does.
         view_path: file of that view; one in the data directory when left out.
+        now: the time that it writes down, in milliseconds since the Unix epoch.
+        randomness: makes so many random bytes, for ids.
 
     Every method raises a `BrokerError` when the brokers cannot be reached.
     """
@@ -75,11 +78,15 @@ class Client:
         log: Log | None = None,
         view: bool = False,
         view_path: Path | None = None,
+        now: Callable[[], int] = wall_clock,
+        randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.settings = settings or (load_settings() if log else settings_of_this_folder())
         self.topics = Topics(self.settings.namespace)
         self._owns_log = log is None
         self._log = log or KafkaLog(self.settings)
+        self._now = now
+        self._randomness = randomness
         self._writer = self._log.writer()
         self._directory = WorkerDirectory(
             self._log, self.topics, presence_interval_seconds=self.settings.engine.presence_interval_seconds
@@ -176,7 +183,7 @@ class Client:
         """
         if ordering_key == "":
             raise ArgumentsInvalid("The ordering key is empty: name one, or leave it out, and the worker's order_by decides.")
-        started = time.monotonic()
+        started = _loop_time()
         reference = worker() if isinstance(worker, type) else worker
         made = None if isinstance(reference, str) else reference
         plain = [plain_arguments(each, made) for each in args]
@@ -196,10 +203,17 @@ class Client:
         shared = {"tenant": tenant, "ctx": context}
         model = None if made is None else made.arguments_model
         prepared = [
-            prepare(definition, each, shared, ordering_key or ordering_key_of(definition, each, model), (topic, count))
+            prepare(
+                definition,
+                each,
+                shared,
+                ordering_key or ordering_key_of(definition, each, model),
+                (topic, count),
+                made=(self._now(), self._randomness(10)),
+            )
             for each in plain
         ]
-        offsets = await self._append(prepared, timeout, left=max(0.0, timeout - (time.monotonic() - started)))
+        offsets = await self._append(prepared, timeout, left=max(0.0, timeout - (_loop_time() - started)))
         jobs = [each.accepted(offset) for each, offset in zip(prepared, offsets, strict=True)]
         if self._view is not None:
             try:
@@ -305,7 +319,7 @@ class Client:
 
     async def _append(self, prepared: Sequence[Prepared], timeout: float, *, left: float) -> list[int]:
         """Offsets of the records, in their order. Of `timeout` seconds, `left` are left."""
-        started = time.monotonic()
+        started = _loop_time()
         outcomes = await self._writer.append_all([(each.target, each.record) for each in prepared], timeout=left)
         # Of many, some may be accepted, whatever became of one of them.
         may_be_accepted = any(isinstance(outcome, Acknowledged) or outcome.may_land for outcome in outcomes)
@@ -317,7 +331,7 @@ class Client:
                 # Made anew at the next call: the queue may have been deleted.
                 self._partitions.pop(each.job.worker_name, None)
                 raise outcome.reason
-            waited = timeout if late else timeout - left + time.monotonic() - started
+            waited = timeout if late else timeout - left + _loop_time() - started
             raise EnqueueTimeout(each.job.id, may_be_accepted=may_be_accepted, seconds=waited) from outcome.reason
         return [outcome.offset for outcome in outcomes if isinstance(outcome, Acknowledged)]
 
@@ -339,3 +353,7 @@ class Client:
                 ) from None
             self._view_read = True
         return view
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()

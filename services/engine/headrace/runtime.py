@@ -131,6 +131,11 @@ def _loop_factory() -> Any:
     return uvloop.new_event_loop
 
 
+def wall_clock() -> int:
+    """The time of day, in milliseconds since the Unix epoch."""
+    return time.time_ns() // 1_000_000
+
+
 def system_clock() -> Moment:
     """The clocks by which leases are held. On Linux the steady one counts on while the machine is suspended."""
     steady = time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

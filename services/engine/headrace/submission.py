@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +46,8 @@ def prepare(
     shared: dict[str, Any],
     key: str | None,
     topic: tuple[str, int],
+    *,
+    made: tuple[int, bytes],
 ) -> Prepared:
     """Makes the record of one job.
 
@@ -55,13 +55,14 @@ def prepare(
         shared: the fields that all jobs of a call have in common.
         key: the ordering key, if the job has one.
         topic: name and number of partitions of the worker's queue.
+        made: when, in milliseconds since the Unix epoch; and 10 random bytes, for its id.
 
     Raises:
         ArgumentsInvalid: something is no JSON, or not what the wire contract allows.
         PayloadTooLarge: arguments and context are over the limit.
     """
-    now = time.time_ns() // 1_000_000
-    job_id = fresh_id(now, os.urandom(10))
+    now, randomness = made
+    job_id = fresh_id(now, randomness)
     raw: dict[str, Any] = {
         "schemaVersion": SCHEMA_VERSION,
         "id": job_id,

@@ -162,7 +162,7 @@ class Dispatcher:
         for work in held:
             self._never_ran(work)
         await self._wait_for_attempts(seconds)
-        for work in list(self._running):
+        for work in sorted(self._running, key=lambda work: (work.partition.source, work.offset)):
             self._stop(work)
         await self._wait_for_attempts(_CANCEL_SECONDS)
         with contextlib.suppress(TimeoutError):

@@ -7,7 +7,6 @@ import contextlib
 import functools
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -25,7 +24,7 @@ from headrace.kafka.log import KafkaLog
 from headrace.memory import BoundMemory, StoreOptions, TopicMemoryStore
 from headrace.models import CallContext, Job
 from headrace.ports import Log
-from headrace.runtime import StopRequested, StopSignals, system_clock
+from headrace.runtime import StopRequested, StopSignals, system_clock, wall_clock
 from headrace.settings import Settings, load_settings
 from headrace.submission import Arguments
 from headrace.worker import AbstractWorker, JobServices
@@ -62,18 +61,27 @@ class WorkerEngine:
         settings: from the environment when left out, with the broker that runs for this folder if it names none.
         log: a cluster that is in use already; it stays open when the engine stops.
         clock: the clocks by which it holds leases.
+        now: the time that it writes down, in milliseconds since the Unix epoch.
+        randomness: makes so many random bytes, for ids.
     """
 
     def __init__(
-        self, settings: Settings | None = None, *, log: Log | None = None, clock: Callable[[], Moment] = system_clock
+        self,
+        settings: Settings | None = None,
+        *,
+        log: Log | None = None,
+        clock: Callable[[], Moment] = system_clock,
+        now: Callable[[], int] = wall_clock,
+        randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.settings = settings or (load_settings() if log else settings_of_this_folder())
         self._clock = clock
+        self._now = now
         self._owns_log = log is None
         self._log = log or KafkaLog(self.settings)
-        self._client = Client(self.settings, log=self._log)
+        self._client = Client(self.settings, log=self._log, now=now, randomness=randomness)
         self.topics = self._client.topics
-        self.instance_id = fresh_id(_now(), os.urandom(10))
+        self.instance_id = fresh_id(now(), randomness(10))
         self._writer = self._log.writer()
         view_path = self.settings.data_directory / "views" / self.settings.namespace / "memory.sqlite"
         # It connects when a job first uses it.
@@ -151,7 +159,7 @@ class WorkerEngine:
         await self._client.start()
         definitions = [worker.definition() for worker in self._workers.values()]
         self._presence = Presence(
-            self._writer, topics.workers.name, self.instance_id, definitions, _now, settings.presence_interval_seconds
+            self._writer, topics.workers.name, self.instance_id, definitions, self._now, settings.presence_interval_seconds
         )
         await self._presence.publish()
         self._groups = [WorkerGroup(worker, self._environment(worker)) for worker in self._workers.values()]
@@ -162,7 +170,7 @@ class WorkerEngine:
         slots = worker.concurrency or self.settings.engine.concurrency
         executor = ThreadPoolExecutor(slots, thread_name_prefix=f"headrace-{worker.name}")
         self._executors.append(executor)
-        services = JobServices(now=_now, memory=self._memory_for, executor=executor)
+        services = JobServices(now=self._now, memory=self._memory_for, executor=executor)
         return Environment(
             self._log, self.topics, self.settings.engine, self.instance_id, self._writer, services, self._clock, self._crashed
         )
@@ -284,7 +292,3 @@ async def _close(worker: AbstractWorker[Any]) -> None:
             await worker.close()
     except Exception:
         _logger.exception("worker %s could not be closed", worker.name)
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000

@@ -115,7 +115,7 @@ class Holdings:
         """These partitions are to be held from now on; others that are held go to another engine."""
         self._wanted = frozenset(sources)
         self.ready.clear()
-        for source in self._held.keys() - self._wanted - self._leaving.keys():
+        for source in sorted(self._held.keys() - self._wanted - self._leaving.keys()):
             self._hand_over(self._held[source])
         self._begin_takeover()
 
@@ -207,7 +207,7 @@ class Holdings:
         mine = asyncio.current_task()
         while self._takeover is mine and (missing := self._wanted - self.ready.keys() - self._leaving.keys()):
             try:
-                await self._claim(missing)
+                await self._claim(sorted(missing))
             except (HeadraceError, TimeoutError) as error:
                 name = self._dispatcher.worker_name
                 _logger.warning("taking over partitions of %s failed, and is tried again: %s", name, error)

@@ -72,7 +72,7 @@ class Journal:
         if isinstance(outcome, Acknowledged):
             self._acknowledged(works)
         else:
-            for partition in {work.partition for work in works}:
+            for partition in dict.fromkeys(work.partition for work in works):
                 self._failed(partition, outcome.reason)
         if not self._under_way and not self._flush_scheduled:
             self._idle.set()

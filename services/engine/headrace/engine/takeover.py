@@ -107,7 +107,7 @@ class Takeover:
         Cancelled, it may leave claims behind of which nobody knows here: others have to wait for their term.
         """
         topic, reader = self._claimant.topic, self._claimant.reader
-        states = {TopicPartition(topic, partition.state_partition) for partition in partitions}
+        states = dict.fromkeys(TopicPartition(topic, partition.state_partition) for partition in partitions)
         positions = {state: min(p.read_position for p in partitions if p.state_partition == state.partition) for state in states}
         asked_at = _now()
         # Asked before the reading begins: later the answer would wait behind a fetch that waits for records.
