@@ -13,7 +13,7 @@ import pytest
 from headrace.broker import LocalBroker, start_local_broker
 from headrace.errors import BrokerUnreachable
 from headrace.kafka import KafkaLog
-from headrace.ports import NewRecord, TopicPartition
+from headrace.ports import Committed, NewRecord, TopicPartition
 from headrace.settings import KafkaSettings, load_settings
 from support.log import Member, Outcomes, members, numbered, numbers_of, plain_topic, read, read_topic, started
 
@@ -98,7 +98,7 @@ async def test_everything_stops_in_time_and_says_what_is_lost(
         assert await reader.fetch(timeout=0.2) == {}
         assert await member.consumer.fetch(timeout=0.2, maximum=10) == {}
         async with within(1.0):
-            assert not await member.consumer.commit({target: 0}, timeout=1.0)
+            assert not await member.consumer.commit({target: Committed(0)}, timeout=1.0)
         async with within(2.0):
             with pytest.raises(BrokerUnreachable, match=fragile_broker.bootstrap_servers):
                 await log.topic_names()
@@ -136,7 +136,7 @@ async def test_everything_goes_on_when_the_broker_is_back(fragile_broker: LocalB
                 await reader.end_offsets(partitions)
         offsets = await outcomes.offsets()
         await member.received(3_000)
-        assert await member.consumer.commit(dict.fromkeys(partitions, 1_500), timeout=20)
+        assert await member.consumer.commit(dict.fromkeys(partitions, Committed(1_500)), timeout=20)
         assert await log.committed_offsets(f"{topic}.group") == dict.fromkeys(partitions, 1_500)
         assert await reader.end_offsets(partitions) == dict.fromkeys(partitions, 1_500)
         found = await read_topic(log, topic, 3_000)
@@ -166,7 +166,7 @@ async def test_a_commit_under_way_ends_with_the_revocation(fragile_broker: Local
     async with members(member):
         await member.joined(2)
         async with frozen(fragile_broker):
-            commit = asyncio.create_task(member.consumer.commit(dict.fromkeys(member.held, 0), timeout=600))
+            commit = asyncio.create_task(member.consumer.commit(dict.fromkeys(member.held, Committed(0)), timeout=600))
             await asyncio.sleep(0)
             ended: list[bool] = []
 

@@ -15,7 +15,7 @@ from headrace.broker import LocalBroker, start_local_broker
 from headrace.core.topics import JOB_STATE_PARTITIONS, Topics
 from headrace.kafka import KafkaLog
 from headrace.models import Job
-from headrace.ports import Log, NewRecord, TopicPartition
+from headrace.ports import Committed, Log, NewRecord, TopicPartition
 from headrace.settings import Settings, load_settings
 from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
@@ -153,7 +153,7 @@ async def test_a_rebuilt_view_begins_at_the_watermark(copied: Copied, tmp_path: 
     member = Member(copied.log, copied.topics.jobs_name(WORKER), copied.topics.group(WORKER))
     async with members(member):
         await member.joined(2)
-        await member.consumer.commit({TopicPartition(copied.topics.jobs_name(WORKER), 0): 3})
+        await member.consumer.commit({TopicPartition(copied.topics.jobs_name(WORKER), 0): Committed(3)})
     async with opened(copied, tmp_path / "jobs.sqlite") as view:
         assert await statuses(view) == {
             "j1": "completed",

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 import pytest
 
 from headrace.errors import TopicMissing
-from headrace.ports import GroupListener, Log, Record, TopicPartition
+from headrace.ports import Committed, GroupListener, Log, Record, TopicPartition
 from support.log import Member, Outcomes, eventually, members, numbered, started
 
 MakeTopic = Callable[..., Awaitable[str]]
@@ -112,8 +112,8 @@ async def test_a_group_goes_on_where_it_committed(log: Log, make_topic: MakeTopi
     async with members(first):
         await first.joined(2)
         assert await first.consumer.committed(all_of(topic, 2)) == {target: None, TopicPartition(topic, 1): None}
-        assert await first.consumer.commit({target: 4})
-        assert await first.consumer.committed(all_of(topic, 2)) == {target: 4, TopicPartition(topic, 1): None}
+        assert await first.consumer.commit({target: Committed(4, "four")})
+        assert await first.consumer.committed(all_of(topic, 2)) == {target: Committed(4, "four"), TopicPartition(topic, 1): None}
     assert await log.committed_offsets(group) == {target: 4}
     second = Member(log, topic, group)
     async with members(second):
@@ -174,7 +174,7 @@ async def test_what_is_revoked_can_still_be_committed(log: Log, make_topic: Make
     committed: list[bool] = []
 
     async def commit(partitions: Collection[TopicPartition]) -> None:
-        committed.append(await first.consumer.commit(dict.fromkeys(partitions, 3)))
+        committed.append(await first.consumer.commit(dict.fromkeys(partitions, Committed(3))))
 
     first.when_revoked(commit)
     async with members(first):
@@ -194,7 +194,7 @@ async def test_what_is_not_held_is_not_committed(log: Log, make_topic: MakeTopic
         await second.joined(1)
         await first.joined(1)
         [mine], [other] = first.held, second.held
-        assert not await first.consumer.commit({mine: 2, other: 4})
+        assert not await first.consumer.commit({mine: Committed(2), other: Committed(4)})
         assert await log.committed_offsets(group) == {mine: 2}
         # Nothing to hold back, seek or resume either, and no error.
         first.consumer.pause([other])
@@ -262,7 +262,7 @@ async def test_a_stop_ends_a_fetch_and_what_comes_after_it_does_no_harm(log: Log
         member.consumer.resume(member.held)
         member.consumer.seek(TopicPartition(topic, 0), 0)
         assert await member.consumer.fetch(timeout=0, maximum=10) == {}
-        assert not await member.consumer.commit({TopicPartition(topic, 0): 0})
+        assert not await member.consumer.commit({TopicPartition(topic, 0): Committed(0)})
     assert await log.committed_offsets(f"{namespace}.group") == {}
 
 

@@ -169,6 +169,28 @@ class ReleaseRecord(WireModel):
     reason: Literal["handed-over", "stopped", "died"]
 
 
+class BegunJob(WireModel):
+    """A job in a checkpoint: what its next attempt goes on from."""
+
+    id: JobId
+    offset: int = Field(description="Where its record stands in the queue.")
+    state: dict[str, Any] = Field(description="Those fields of its last snapshot that its next one continues.")
+
+
+class CheckpointRecord(WireModel):
+    """A record of `job-state` with the key `checkpoint/<worker>/<partition>/<instance>`: what the holder knows of its jobs."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    worker_name: WorkerName
+    partition: int
+    instance_id: str
+    epoch: int = Field(description="Offset of the claim under which it was written.")
+    covers: int = Field(description="Offset in this partition of `job-state` below which every record is taken into account.")
+    watermark: int = Field(description="Offset in the queue below which every job has ended.")
+    ranges: list[tuple[int, int]] = Field(description="What has ended above it: first and last offsets.")
+    begun: list[BegunJob] = Field(description="The jobs that were begun and have not ended.")
+
+
 NumberText = Annotated[
     int, PlainSerializer(str, return_type=str), WithJsonSchema({"type": "string", "pattern": "^[0-9]+$"}, mode="validation")
 ]
@@ -393,6 +415,7 @@ RECORDS: Final[tuple[type[WireModel], ...]] = (
     ClaimRecord,
     RenewalRecord,
     ReleaseRecord,
+    CheckpointRecord,
     DeadLetterHeaders,
     WorkerDefinition,
     InstanceRecord,

@@ -62,23 +62,23 @@ def test_recovery_forgets_nothing_that_ended(records: list[tuple[int, Version, s
     recovery: PartitionRecovery[str] = PartitionRecovery("w", 0, watermark=3)
     expected: dict[int, tuple[Version, str]] = {}
     for offset, version, status in records:
-        recovery.snapshot(SnapshotHeaders("w", 0, offset, version, status), b"id", "snapshot")
+        recovery.snapshot(SnapshotHeaders("w", 0, offset, version, status), b"id", f"{version} {status}")
         if offset >= 3 and (offset not in expected or supersedes(version, *expected[offset])):
             expected[offset] = (version, status)
     assert sorted(recovery.finished()) == sorted(o for o, (_, status) in expected.items() if status in TERMINAL)
-    assert {offset: (known.version, known.status) for offset, known in recovery.begun().items()} == {
-        offset: value for offset, value in expected.items() if value[1] not in TERMINAL
+    assert {offset: known.snapshot for offset, known in recovery.begun().items()} == {
+        offset: f"{version} {status}" for offset, (version, status) in expected.items() if status not in TERMINAL
     }
 
 
 def test_the_last_words_of_a_predecessor_are_void() -> None:
     recovery: PartitionRecovery[str] = PartitionRecovery("w", 0, watermark=0)
-    recovery.claim(5, -1, "old")
+    recovery.ledger.claim(5, -1, "old")
     assert recovery.snapshot(SnapshotHeaders("w", 0, 0, Version(5, 1, 1), "running"), b"id", "running")
-    recovery.claim(9, 5, "new")
+    recovery.ledger.claim(9, 5, "new")
     assert not recovery.snapshot(SnapshotHeaders("w", 0, 0, Version(5, 1, 2), "completed"), b"id", "completed")
     assert recovery.finished() == {}
-    assert recovery.begun()[0].version == Version(5, 1, 1)
+    assert recovery.begun()[0].snapshot == "running"
 
 
 @given(versions, st.integers(0, 2**40), statuses)

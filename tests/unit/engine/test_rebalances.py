@@ -10,6 +10,7 @@ import pytest
 
 from headrace.ports import TopicPartition
 from headrace.testing import InMemoryLog
+from support.leases import engine, kinds, lease_bench, seconds_until
 from support.log import Member, eventually, members
 from support.memory_engines import STATE, TOPICS, Bench, GatedWorker, passing
 from support.virtual_time import in_virtual_time
@@ -114,42 +115,53 @@ async def test_an_end_that_is_acknowledged_after_the_partition_went_counts_in_th
 
 
 @in_virtual_time
-async def test_an_attempt_that_outlives_its_partition_writes_nothing(bench: Bench) -> None:
-    """It was told to stop, and returns a result all the same."""
+async def test_an_attempt_that_does_not_stop_ends_under_the_lease_that_it_began_under(bench: Bench) -> None:
+    """It was told to stop, and returns a result all the same: until then nobody else has its partition, and it counts."""
     first, second = gated(), gated()
     first.stubborn.update(NAMES)
     log, other = InMemoryLog(bench.cluster), InMemoryLog(bench.cluster)
-    async with bench.engine(first, log) as engine:
+    async with bench.engine(first, log) as holder:
         jobs = await begun(bench, first)
-        async with bench.engine(second, other) as successor:
-            lost = held_by(bench, other)
+        async with engine(bench, second, other):
+            await eventually(lambda: len(held_by(bench, other)) == 2, "a share for each")
+            kept, lost = held_by(bench, log), held_by(bench, other)
             await eventually(lambda: sorted(first.interrupted) == names_of(lost), "the order to stop")
+            await passing(LONG)
+            assert sorted(first.running) == NAMES
+            assert [kinds(bench, number) for number in lost] == [["claim"]] * 2
             first.open_gate(*NAMES)
-            await eventually(lambda: first.running == [], "the ends of the stubborn")
-            second.open_gate(*NAMES)
-            await completed(bench, jobs, lost)
-            for number in lost:
-                writers = [(each["status"], each["instanceId"]) for each in bench.written(jobs[number])]
-                assert writers[0] == ("running", engine.instance_id)
-                assert {instance for _, instance in writers[1:]} == {successor.instance_id}
+            await completed(bench, jobs)
+            await passing(LONG)
+            for number in range(PARTITIONS):
+                writers = [(each["status"], each["instanceId"], each["attempt"]) for each in bench.written(jobs[number])]
+                assert writers == [("running", holder.instance_id, 1), ("completed", holder.instance_id, 1)]
+            assert second.started == []
+            assert [kinds(bench, number) for number in lost] == [["claim", "handed-over", "claim"]] * 2
+            assert [kinds(bench, number) for number in kept] == [["claim"]] * 2
 
 
 @in_virtual_time
 async def test_a_start_that_is_acknowledged_after_the_partition_went_begins_no_work(bench: Bench) -> None:
+    """The partition is given back when the start is known, and taken back; only then it begins elsewhere."""
     first, second = gated(), gated()
     log, other = InMemoryLog(bench.cluster), InMemoryLog(bench.cluster)
     async with bench.engine(first, log):
         held = log.hold_acknowledgements(STATE)
-        for number, name in enumerate(NAMES):
-            bench.enqueue(name, number)
+        jobs = [bench.enqueue(name, number) for number, name in enumerate(NAMES)]
         await held.caught(PARTITIONS)
-        async with bench.engine(second, other):
+        async with engine(bench, second, other):
+            await eventually(lambda: len(held_by(bench, other)) == 2, "a share for each")
             kept, lost = held_by(bench, log), held_by(bench, other)
-            await eventually(lambda: sorted(second.running) == names_of(lost), "the starts of the new owner")
+            await passing(LONG)
+            assert (first.started, second.started) == ([], [])
+            assert [kinds(bench, number) for number in lost] == [["claim"]] * 2
             held.release()
+            await eventually(lambda: sorted(second.running) == names_of(lost), "the starts of the new owner")
             await eventually(lambda: sorted(first.running) == names_of(kept), "the starts of what stayed")
             await passing(LONG)
-            assert sorted(first.names_started()) == names_of(kept)
+            assert sorted(first.started) == [(name, 1) for name in names_of(kept)]
+            assert sorted(second.started) == [(name, 2) for name in names_of(lost)]
+            assert [bench.statuses(jobs[number]) for number in lost] == [["running", "queued", "running"]] * 2
 
 
 @in_virtual_time
@@ -208,37 +220,42 @@ async def test_what_stays_goes_on_while_a_claim_of_what_came_waits(bench: Bench)
 
 
 @in_virtual_time
-async def test_what_an_evicted_engine_writes_is_void_and_what_its_successor_writes_counts(bench: Bench) -> None:
-    """It was taken for dead and not told: it reads on, and writes, until a commit of its own is refused."""
+async def test_an_engine_that_was_evicted_keeps_its_leases_until_it_hears_of_it_and_what_comes_back_goes_on(bench: Bench) -> None:
+    """It was taken for dead and not told: it works on under its leases, until a commit of its own is refused."""
     first, second = gated(), gated()
     log, other = InMemoryLog(bench.cluster), InMemoryLog(bench.cluster)
-    async with bench.engine(first, log) as engine:
+    async with bench.engine(first, log):
         jobs = await begun(bench, first)
         log.evict(bench.group)
-        async with bench.engine(second, other) as successor:
-            await eventually(lambda: sorted(second.running) == NAMES, "the starts of the successor")
+        async with engine(bench, second, other):
+            await eventually(lambda: len(held_by(bench, other)) == PARTITIONS, "all partitions for the successor")
+            assert (second.started, first.interrupted) == ([], [])
+            # Its commit is refused, it joins again, and what it is given it still has.
+            await eventually(lambda: len(held_by(bench, log)) == 2, "a share for each")
+            kept, lost = held_by(bench, log), held_by(bench, other)
+            await eventually(lambda: sorted(second.running) == names_of(lost), "the starts of the successor")
+            assert sorted(first.interrupted) == names_of(lost)
             first.open_gate(*NAMES)
-            await eventually(lambda: first.running == [], "the ends here")
             second.open_gate(*NAMES)
             await completed(bench, jobs)
-            for number, job in enumerate(jobs):
-                state = bench.state_of(job, number)
-                assert state is not None
-                assert (state["instanceId"], state["attempt"]) == (successor.instance_id, 2)
-            # Its commit was refused, it joined again, and what it was given it claimed.
-            await eventually(lambda: len(held_by(bench, log)) == 2, "a share for each")
-            await eventually(lambda: len(bench.claims_of(engine.instance_id)) == PARTITIONS + 2, "two new claims")
+            assert sorted(first.started) == [(name, 1) for name in NAMES]
+            assert sorted(second.started) == [(name, 2) for name in names_of(lost)]
+            assert [kinds(bench, number) for number in lost] == [["claim", "handed-over", "claim"]] * 2
+            assert [kinds(bench, number) for number in kept] == [["claim"]] * 2
 
 
 @in_virtual_time
-async def test_an_engine_that_was_cut_off_loses_its_partitions_and_comes_back(bench: Bench) -> None:
+async def test_an_engine_that_was_cut_off_loses_its_partitions_and_comes_back(tmp_path: Path) -> None:
+    bench = lease_bench(tmp_path, partitions=PARTITIONS)
     first, second = gated(), gated()
     log, other = (InMemoryLog(bench.cluster, session_timeout=6.0) for _ in range(2))
     async with bench.engine(first, log):
         jobs = await begun(bench, first)
         log.cut_off()
-        async with bench.engine(second, other):
-            await eventually(lambda: sorted(second.running) == NAMES, "the starts of the successor")
+        async with engine(bench, second, other):
+            await seconds_until(lambda: first.running == [], "the end of all that ran here")
+            assert (sorted(first.interrupted), second.started) == (NAMES, [])
+            await seconds_until(lambda: sorted(second.running) == NAMES, "the starts of the successor")
             second.open_gate(*NAMES)
             await completed(bench, jobs)
             first.open_gate(*NAMES)
@@ -250,6 +267,7 @@ async def test_an_engine_that_was_cut_off_loses_its_partitions_and_comes_back(be
                 state = bench.state_of(job, number)
                 assert state is not None
                 assert (state["status"], state["attempt"]) == ("completed", 2)
+            assert sorted(first.started) == [(name, 1) for name in NAMES]
             late = bench.enqueue("late", held_by(bench, log)[0])
             await eventually(lambda: bench.has_completed(late, partition=held_by(bench, log)[0]), "a job after the return")
             assert first.names_started().count("late") == 1

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.core.topics import Topics
 from headrace.errors import AppendTimeout, BrokerError, BrokerUnreachable
-from headrace.ports import Acknowledged, AppendFailed, NewRecord, TopicPartition
+from headrace.ports import Acknowledged, AppendFailed, Committed, NewRecord, TopicPartition
 from headrace.testing import InMemoryCluster, InMemoryLog
 from support.log import Member, Outcomes, eventually, members, numbered, numbers_of, plain_topic, read, started
 from support.memory_engines import passing
@@ -170,7 +170,7 @@ async def test_a_member_that_was_evicted_reads_on_until_it_is_told(log: InMemory
             await eventually(lambda: member.numbers == other.numbers == [0], "the record, for both")
             await passing(60)
             assert len(member.history) == 1
-            assert not await member.consumer.commit({THINGS: 1})
+            assert not await member.consumer.commit({THINGS: Committed(1)})
             await eventually(lambda: len(member.held) == len(other.held) == 2, "a share for each")
             assert [event for event, _ in member.history] == ["assigned", "revoked", "assigned"]
             assert log.cluster.committed_offsets(GROUP) == {}

@@ -40,6 +40,16 @@ def parse_lease_key(key: bytes) -> LeaseKey | None:
     return LeaseKey(parts[1].decode(errors="replace"), int(parts[2]), parts[3].decode(errors="replace"))
 
 
+def checkpoint_key(worker: str, partition: int, instance_id: str) -> bytes:
+    """Key of the checkpoints of one instance for one job partition."""
+    return f"checkpoint/{worker}/{partition}/{instance_id}".encode()
+
+
+def checkpoint_prefix(worker: str, partition: int) -> bytes:
+    """What the keys of all checkpoints of one job partition begin with."""
+    return f"checkpoint/{worker}/{partition}/".encode()
+
+
 def definition_key(worker: str) -> bytes:
     return DEFINITION_PREFIX + worker.encode()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from headrace.core.checkpoint import Checkpoint, Pointer
 from headrace.core.ownership import PartitionLedger, Version, supersedes
 from headrace.core.records import SnapshotHeaders
 from headrace.core.status import TERMINAL
+from headrace.core.watermark import Watermark
 
 SnapshotT = TypeVar("SnapshotT")
 
@@ -35,35 +38,92 @@ class PartitionRecovery(Generic[SnapshotT]):
 
     Attributes:
         watermark: offset below which all jobs have ended.
+        pointer: where the reading begins, if not at the log's start; then a checkpoint must be met on the way.
         ledger: the claims read so far.
         jobs: by the offset of the job's record.
+        checkpoint: the last valid one that was met.
     """
 
     worker: str
     partition: int
     watermark: int
+    pointer: Pointer | None = None
     ledger: PartitionLedger = field(default_factory=PartitionLedger)
     jobs: dict[int, Known[SnapshotT]] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+    _ended: Watermark = field(default_factory=lambda: Watermark(0))
 
-    def claim(self, offset: int, previous: int, instance_id: str) -> bool:
-        """Takes in a claim of this partition; tells whether it is valid."""
-        return self.ledger.claim(offset, previous, instance_id)
+    def __post_init__(self) -> None:
+        if self.pointer is not None:
+            # Its claim stands before the place where the reading begins, and what is older than that is void (rule F1).
+            self.ledger.epoch = self.pointer.epoch
+
+    @property
+    def begins_at(self) -> int:
+        """Where in `job-state` the reading begins."""
+        return 0 if self.pointer is None else self.pointer.covers
+
+    def from_the_start(self) -> PartitionRecovery[SnapshotT]:
+        """The same partition, of which nothing has been read, without any checkpoint."""
+        return PartitionRecovery(self.worker, self.partition, self.watermark)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was read tells everything: not so where the checkpoint is missing that makes up for the rest."""
+        return self.pointer is None or self.checkpoint is not None
+
+    def take_checkpoint(self, checkpoint: Checkpoint) -> bool:
+        """Takes in a checkpoint in place of all that it covers; tells whether it counts.
+
+        One is taken only if the group's commit points to one: without a commit of this queue, they may be of another that was
+        deleted.
+        """
+        if self.pointer is None or self.ledger.is_void(checkpoint.epoch):
+            return False
+        self.checkpoint = checkpoint
+        self.watermark = max(self.watermark, checkpoint.watermark)
+        self._ended = checkpoint.finished()
+        self.jobs = {offset: known for offset, known in self.jobs.items() if not self._ended.is_finished(offset)}
+        return True
 
     def snapshot(self, headers: SnapshotHeaders, job_id: bytes, snapshot: SnapshotT | None) -> bool:
         """Takes in a snapshot of a job of this partition; tells whether it counts (rules F1 and F2)."""
-        if headers.offset < self.watermark or self.ledger.is_void(headers.version.epoch):
+        offset = headers.offset
+        if offset < self.watermark or self.ledger.is_void(headers.version.epoch) or self._ended.is_finished(offset):
             return False
-        known = self.jobs.get(headers.offset)
+        known = self.jobs.get(offset)
         if known is not None and not supersedes(headers.version, known.version, known.status):
             return False
         kept = None if headers.status in TERMINAL else snapshot
-        self.jobs[headers.offset] = Known(headers.version, headers.status, kept, job_id)
+        self.jobs[offset] = Known(headers.version, headers.status, kept, job_id)
         return True
 
+    def finished_ranges(self) -> Sequence[tuple[int, int]]:
+        """What has ended by the checkpoint, above its watermark, as (first, last)."""
+        return self.checkpoint.ranges if self.checkpoint else ()
+
     def finished(self) -> dict[int, bytes]:
-        """The jobs at or above the watermark that have ended: their ids, by offset."""
+        """The other jobs at or above the watermark that have ended: their ids, by offset."""
         return {offset: known.job_id for offset, known in self.jobs.items() if known.status in TERMINAL}
 
-    def begun(self) -> dict[int, Known[SnapshotT]]:
+    def begun(self) -> dict[int, Begun[SnapshotT]]:
         """The jobs that were begun and have not ended, by offset: their next attempt has a higher number."""
-        return {offset: known for offset, known in self.jobs.items() if known.status not in TERMINAL}
+        of_checkpoint: Mapping[int, tuple[str, Mapping[str, Any]]] = self.checkpoint.begun if self.checkpoint else {}
+        begun: dict[int, Begun[SnapshotT]] = {
+            offset: Begun(job_id.encode(), None, fields)
+            for offset, (job_id, fields) in of_checkpoint.items()
+            if offset >= self.watermark and offset not in self.jobs
+        }
+        for offset, known in self.jobs.items():
+            if known.status not in TERMINAL:
+                begun[offset] = Begun(known.job_id, known.snapshot, None)
+        return begun
+
+
+@dataclass(frozen=True, slots=True)
+class Begun(Generic[SnapshotT]):
+    """A job that a former owner has begun: its last snapshot, or what the checkpoint has of it."""
+
+    job_id: bytes
+    snapshot: SnapshotT | None
+    fields: Mapping[str, Any] | None

@@ -37,6 +37,10 @@ NOT_ACCEPTED = _WRITTEN_BY_OWNERS | _SPELT_OTHERWISE
 """Names of fields that a job record may carry, whoever wrote it, and that no reader takes from it."""
 
 
+CONTINUED = ("status", "updatedAt", "startedAt", "epoch", "attempt", "sequence", "attempts", "instanceId")
+"""What goes on from one owner of a job to the next: those fields of its last snapshot that the next one continues."""
+
+
 @dataclass(frozen=True, slots=True)
 class Writer:
     """Under whose name snapshots of a partition are written: the instance and the epoch of its claim."""

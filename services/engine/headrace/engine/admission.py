@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from headrace.codec import decode_object, describe_problems, is_common_job_record, plain_validator
 from headrace.core import snapshots
+from headrace.core.recovery import Begun
 from headrace.core.snapshots import NOT_ACCEPTED
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp
@@ -96,7 +97,9 @@ def _decode(raw: dict[str, Any], record: Record, partition: OwnedPartition, work
     work = partition.work(record, raw, head)
     known = partition.begun.pop(record.offset, None) if partition.begun else None
     if known is not None and known.job_id == raw["id"].encode():
-        work.state = _continue(work.state, known.snapshot)
+        work.state = _continue(work.state, known)
+        # It was acknowledged to a former owner, and goes on into the checkpoints of this one.
+        work.acknowledged = work.state
     return work
 
 
@@ -107,16 +110,15 @@ def job_of(work: Work) -> Job:
     return Job.model_validate({**snapshots.accepted(work.record), **work.state.fields, "source": source})
 
 
-def _continue(state: State, earlier: bytes | None) -> State:
+def _continue(state: State, earlier: Begun[bytes]) -> State:
     """Takes over what a former owner wrote of the job: its attempts go on counting."""
     try:
-        before = decode_object(earlier)
+        before = decode_object(earlier.snapshot) if earlier.fields is None else earlier.fields
     except RecordUndecodable:
         return state
     if before.get("status") not in (JobStatus.QUEUED, JobStatus.RUNNING) or not isinstance(before.get("attempts"), list):
         return state
-    names = ("status", "updatedAt", "startedAt", "epoch", "attempt", "sequence", "attempts", "instanceId")
-    return State({**state.fields, **{name: before[name] for name in names if name in before}})
+    return State({**state.fields, **{name: before[name] for name in snapshots.CONTINUED if name in before}})
 
 
 def _remains(raw: dict[str, Any], record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]) -> Work | None:

@@ -74,6 +74,10 @@ class Dispatcher:
         """Name of the worker whose jobs it runs."""
         return self._worker.name
 
+    def covers(self, state_partition: int) -> int:
+        """One past the last offset of a partition of `job-state` whose acknowledgement has come back here; 0 before the first."""
+        return self._journal.covers.get(state_partition, 0)
+
     @property
     def waiting(self) -> int:
         """How many jobs wait for their start."""
@@ -112,7 +116,8 @@ class Dispatcher:
         self._open = True
         held, self._held = self._held, []
         for work in held:
-            self._run(work)
+            if self._may_go_on(work.partition):
+                self._run(work)
         self._schedule()
 
     def hand_over(self, partition: OwnedPartition) -> None:
@@ -203,12 +208,11 @@ class Dispatcher:
         for work in works:
             partition = work.partition
             if partition is not checked:
-                # Rules H2 and F3: what is acknowledged after the lease counts for nothing, and starts nothing.
                 checked = partition
-                if partition.live and not partition.is_held():
-                    self._claim_lost(partition, LeaseLost("its lease was not renewed in time"))
+                self._may_go_on(partition)
             if not partition.live:
                 continue
+            work.acknowledged = work.state
             if work.phase is Phase.STARTING:
                 self._run(work)
             elif work.phase is Phase.ENDING:
@@ -221,6 +225,12 @@ class Dispatcher:
                 asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._start_again, work)
         self.statistics.last_ended_at = time.perf_counter()
         self.progressed.set()
+
+    def _may_go_on(self, partition: OwnedPartition) -> bool:
+        """Rules H2 and F3: what is acknowledged after the lease counts for nothing, and starts nothing."""
+        if partition.live and not partition.is_held():
+            self._claim_lost(partition, LeaseLost("its lease was not renewed in time"))
+        return partition.live
 
     def _run(self, work: Work) -> None:
         if self._draining or work.partition.leaving:

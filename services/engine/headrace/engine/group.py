@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from headrace.core.checkpoint import format_pointer, parse_pointer
 from headrace.core.lease import LeaseTiming, Moment
 from headrace.core.partitions import state_partition
 from headrace.core.recovery import PartitionRecovery
@@ -22,7 +23,7 @@ from headrace.engine.intake import Intake, Room
 from headrace.engine.partition import OwnedPartition, Phase, Work
 from headrace.engine.takeover import Claimant
 from headrace.errors import HeadraceError
-from headrace.ports import Acknowledged, GroupListener, Log, LogWriter, Outcome, Record, TopicPartition
+from headrace.ports import Acknowledged, Committed, GroupListener, Log, LogWriter, Outcome, Record, TopicPartition
 from headrace.settings import EngineSettings
 from headrace.worker import AbstractWorker, JobServices
 
@@ -207,13 +208,14 @@ class WorkerGroup:
         name = self.worker.name
         made = []
         for source in sources:
-            watermark = max(committed.get(source) or 0, starts[source])
-            if watermark > ends[source]:
-                # The queue was deleted and made anew: what was committed is of one that is gone.
-                watermark = starts[source]
-            recovery: PartitionRecovery[bytes] = PartitionRecovery(name, source.partition, watermark)
+            known = committed[source]
+            if known is None or known.offset > ends[source]:
+                # Above the end: the queue was deleted and made anew, and what was committed is of one that is gone.
+                known = Committed(0)
+            watermark, pointer = max(known.offset, starts[source]), parse_pointer(known.metadata)
+            recovery: PartitionRecovery[bytes] = PartitionRecovery(name, source.partition, watermark, pointer)
             number = state_partition(name, source.partition, count)
-            made.append(OwnedPartition(source, number, recovery, clock=self._environment.clock))
+            made.append(OwnedPartition(source, number, recovery, recovery.begins_at, clock=self._environment.clock))
         return made
 
     # --- commits --------------------------------------------------------------------------------------------------------
@@ -232,22 +234,22 @@ class WorkerGroup:
         now = asyncio.get_running_loop().time()
         probes = now - self._committed_at >= _PROBE_SECONDS
         offsets = {
-            source: partition.watermark.position
+            source: Committed(partition.watermark.position, format_pointer(partition.pointer) if partition.pointer else "")
             for source, partition in self._holdings.ready.items()
             if partition.is_held() and (probes or partition.watermark.position > partition.committed)
         }
         if not offsets:
             return
         try:
-            committed = await self._consumer.commit(offsets)
+            committed = await self._consumer.commit(offsets, timeout=_COMMIT_SECONDS)
         except HeadraceError as error:
             _logger.warning("committing for %s failed, and is tried again: %s", self.worker.name, error)
             committed = False
         if committed:
             self._committed_at = asyncio.get_running_loop().time()
-            for source, position in offsets.items():
+            for source, entry in offsets.items():
                 if (partition := self._holdings.ready.get(source)) is not None:
-                    partition.committed = position
-        elif now - self._committed_at >= _UNCOMMITTED_SECONDS:
+                    partition.committed = entry.offset
+        elif asyncio.get_running_loop().time() - self._committed_at >= _UNCOMMITTED_SECONDS:
             _logger.warning("nothing could be committed for %s for a while: its partitions are given back", self.worker.name)
             self._holdings.give_back()

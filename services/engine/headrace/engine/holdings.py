@@ -15,8 +15,10 @@ from functools import partial
 from typing import Any, Literal
 
 from headrace.codec import encode
+from headrace.core.checkpoint import Pointer
 from headrace.core.lease import LeaseWatch, Moment
 from headrace.core.records import lease_key
+from headrace.engine.checkpoints import make_checkpoint
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.partition import OwnedPartition
 from headrace.engine.takeover import Claimant, Takeover
@@ -68,6 +70,7 @@ class Holdings:
         self._watches: dict[TopicPartition, LeaseWatch] = {}
         self._keeper: asyncio.Task[None] | None = None
         self._leaving: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._stopped = False
         self._renewing: set[OwnedPartition] = set()
 
     @property
@@ -81,6 +84,7 @@ class Holdings:
 
     async def stop(self) -> None:
         """Takes over nothing more, and gives back what nothing runs of. Nothing is written of the partitions afterwards."""
+        self._stopped = True
         self._wanted = frozenset()
         if self._takeover is not None and self._current is not None:
             self._current.wind_up()
@@ -113,6 +117,8 @@ class Holdings:
 
     def assigned(self, sources: Collection[TopicPartition]) -> None:
         """These partitions are to be held from now on; others that are held go to another engine."""
+        if self._stopped:
+            return  # the member leaves its group a moment later
         self._wanted = frozenset(sources)
         self.ready.clear()
         for source in sorted(self._held.keys() - self._wanted - self._leaving.keys()):
@@ -255,11 +261,17 @@ class Holdings:
             previous=partition.last_lease,
             term_seconds=self._claimant.timing.term,
         )
+        records = [NewRecord(lease_key(*name), encode(record))]
+        covers = max(self._dispatcher.covers(partition.state_partition), partition.last_lease + 1)
+        pointer = partition.pointer
+        if (checkpoint := make_checkpoint(partition, covers)) is not None:
+            records.append(checkpoint)
+            pointer = Pointer(partition.writer.epoch, covers)
         self._renewing.add(partition)
-        renewed = partial(self._renewed, partition, self._claimant.clock())
-        self._claimant.writer.submit(self._state_of(partition), [NewRecord(lease_key(*name), encode(record))], renewed)
+        renewed = partial(self._renewed, partition, self._claimant.clock(), pointer)
+        self._claimant.writer.submit(self._state_of(partition), records, renewed)
 
-    def _renewed(self, partition: OwnedPartition, sent: Moment, outcome: Outcome) -> None:
+    def _renewed(self, partition: OwnedPartition, sent: Moment, pointer: Pointer | None, outcome: Outcome) -> None:
         self._renewing.discard(partition)
         if not partition.live:
             return
@@ -270,6 +282,7 @@ class Holdings:
         else:
             partition.lease.renewed(sent)
             partition.last_lease = outcome.offset
+            partition.pointer = pointer
 
     def _state_of(self, partition: OwnedPartition) -> TopicPartition:
         return TopicPartition(self._claimant.topic, partition.state_partition)

@@ -17,6 +17,9 @@ class Journal:
     All snapshots of a turn of the event loop that go to one partition of `job-state` are submitted together, and come back
     together: there is no future and no task for a single one.
 
+    Attributes:
+        covers: one past the last acknowledged offset, by the partition of `job-state`.
+
     Args:
         acknowledged: called with the works whose newest snapshot all in-sync replicas have.
         failed: called with a partition of which a snapshot was refused, or whose fate is unknown.
@@ -36,6 +39,7 @@ class Journal:
         self._gathered: dict[int, tuple[list[NewRecord], list[Work]]] = {}
         self._flush_scheduled = False
         self._under_way = 0
+        self.covers: dict[int, int] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -65,11 +69,12 @@ class Journal:
         gathered, self._gathered = self._gathered, {}
         self._under_way += len(gathered)
         for number, (records, works) in gathered.items():
-            self._writer.submit(TopicPartition(self._topic, number), records, partial(self._done, works))
+            self._writer.submit(TopicPartition(self._topic, number), records, partial(self._done, number, works))
 
-    def _done(self, works: list[Work], outcome: Outcome) -> None:
+    def _done(self, number: int, works: list[Work], outcome: Outcome) -> None:
         self._under_way -= 1
         if isinstance(outcome, Acknowledged):
+            self.covers[number] = outcome.offset + len(works)
             self._acknowledged(works)
         else:
             for partition in dict.fromkeys(work.partition for work in works):

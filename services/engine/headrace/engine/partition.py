@@ -9,9 +9,10 @@ from enum import Enum, auto
 from typing import Any
 
 from headrace.codec import decode_object
+from headrace.core.checkpoint import Pointer
 from headrace.core.lease import HeldLease, LeaseTiming, Moment
 from headrace.core.records import SOURCE_HEADER, source_prefix
-from headrace.core.recovery import Known, PartitionRecovery
+from headrace.core.recovery import Begun, PartitionRecovery
 from headrace.core.snapshots import Snapshot, Writer, unbegun
 from headrace.core.watermark import Watermark
 from headrace.engine.states import State
@@ -72,6 +73,7 @@ class OwnedPartition:
         lease: how long it may be held without a renewal.
         last_lease: offset of the lease record that was written last.
         leaving: whether it is being handed over: nothing starts any more, and what runs is interrupted.
+        pointer: to its newest checkpoint that is acknowledged.
         vacated: set when no job is in hand while it is `leaving`.
     """
 
@@ -85,13 +87,15 @@ class OwnedPartition:
     works: dict[int, Work] = field(default_factory=dict)
     in_hand_bytes: int = 0
     ended_before: dict[int, bytes] = field(default_factory=dict)
-    begun: dict[int, Known[bytes]] = field(default_factory=dict)
+    begun: dict[int, Begun[bytes]] = field(default_factory=dict)
     committed: int = -1
     live: bool = False
     clock: Callable[[], Moment] = _no_clock
     lease: HeldLease = field(default_factory=lambda: HeldLease(LeaseTiming(), Moment(0, 0)))
     last_lease: int = -1
     leaving: bool = False
+    pointer: Pointer | None = None
+    _ended_until: int = 0
     vacated: asyncio.Event = field(default_factory=asyncio.Event)
     unbegun: State = field(default_factory=lambda: State(unbegun()))
     _source_prefix: bytes = field(init=False)
@@ -124,6 +128,9 @@ class OwnedPartition:
         self.last_lease = recovery.ledger.last_lease
         self.writer = Writer(instance_id, recovery.ledger.epoch)
         self.watermark = Watermark(recovery.watermark)
+        for first, last in recovery.finished_ranges():
+            self.watermark.skip(first, last + 1)
+            self._ended_until = last + 1
         self.ended_before = recovery.finished()
         self.begun = recovery.begun()
         recovery.jobs.clear()
@@ -176,6 +183,8 @@ class OwnedPartition:
         if offset > self.next_offset:
             self.watermark.skip(self.next_offset, offset)
         self.next_offset = offset + 1
+        if offset < self._ended_until and self.watermark.is_finished(offset):
+            return False
         return not (self.ended_before and self._has_ended(record))
 
     def _has_ended(self, record: Record) -> bool:
@@ -205,6 +214,7 @@ class Work:
         state: how the job stands, as it was last written or is about to be.
         record: the job record as it was read.
         key: the key of its snapshots, which is its id.
+        acknowledged: how the job stands by the last acknowledgement; None before its first attempt.
         arguments: as the worker's model made them.
         task: the attempt, while it runs.
         stopped: whether the engine stops the attempt, for reasons that are not the job's.
@@ -226,3 +236,4 @@ class Work:
     phase: Phase = Phase.WAITING
     task: asyncio.Task[Any] | None = None
     stopped: bool = False
+    acknowledged: State | None = None

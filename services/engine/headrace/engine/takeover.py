@@ -11,13 +11,22 @@ import logging
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
-from headrace.codec import encode
+from headrace.codec import decode, encode
+from headrace.core.checkpoint import Checkpoint
 from headrace.core.lease import HeldLease, LeaseTiming, LeaseWatch, Moment
-from headrace.core.records import LEASE_PREFIX, SOURCE_HEADER, lease_key, parse_lease_key, parse_snapshot_headers
+from headrace.core.records import (
+    CHECKPOINT_PREFIX,
+    LEASE_PREFIX,
+    SOURCE_HEADER,
+    checkpoint_prefix,
+    lease_key,
+    parse_lease_key,
+    parse_snapshot_headers,
+)
 from headrace.engine.partition import OwnedPartition
 from headrace.errors import RecordUndecodable
 from headrace.leases import take_lease
-from headrace.models import ClaimRecord
+from headrace.models import CheckpointRecord, ClaimRecord
 from headrace.ports import Acknowledged, LogReader, LogWriter, NewRecord, Record, TopicPartition
 
 _logger = logging.getLogger(__name__)
@@ -95,6 +104,7 @@ class Takeover:
         self._ready = ready
         self._watches = watches
         self._winding_up = False
+        self._rewound = False
         self._by_state: dict[TopicPartition, list[_Candidate]] = {}
 
     def wind_up(self) -> None:
@@ -108,25 +118,35 @@ class Takeover:
         """
         topic, reader = self._claimant.topic, self._claimant.reader
         states = dict.fromkeys(TopicPartition(topic, partition.state_partition) for partition in partitions)
-        positions = {state: min(p.read_position for p in partitions if p.state_partition == state.partition) for state in states}
         asked_at = _now()
         # Asked before the reading begins: later the answer would wait behind a fetch that waits for records.
         ends = await reader.end_offsets(states)
-        await reader.assign(positions)
         for partition in partitions:
             state = TopicPartition(topic, partition.state_partition)
             prefix = f"{partition.recovery.worker}/{partition.source.partition}/".encode()
+            if partition.read_position > ends[state]:
+                _read_from_the_start(partition)  # `job-state` was deleted and made anew
             watch = self._watches.setdefault(partition.source, LeaseWatch())
             self._by_state.setdefault(state, []).append(_Candidate(partition, prefix, ends[state], asked_at, watch))
+        await reader.assign(self._positions())
         try:
             await self._advance(await reader.positions())
             while self._by_state:
                 self._apply(await reader.fetch(timeout=_FETCH_SECONDS, maximum=_MOST_RECORDS))
                 await self._look_again()
                 await self._advance(await reader.positions())
+                if self._rewound:
+                    self._rewound = False
+                    await reader.assign(self._positions())
             await reader.assign({})  # nobody is to wait behind its fetches
         finally:
             await self._give_up()
+
+    def _positions(self) -> dict[TopicPartition, int]:
+        return {
+            state: min(candidate.partition.read_position for candidate in candidates)
+            for state, candidates in self._by_state.items()
+        }
 
     async def _give_up(self) -> None:
         appends = [candidate.append for candidate in self._candidates() if candidate.append]
@@ -177,6 +197,9 @@ class Takeover:
         if candidate.append is not None or position < candidate.target or waits:
             return False
         if candidate.claimed_at is not None and candidate.sent is not None:
+            if not candidate.partition.recovery.is_complete:
+                self._read_all(candidate)
+                return False
             lease = HeldLease(self._claimant.timing, candidate.sent)
             if ledger.epoch == candidate.claimed_at and lease.is_held(self._claimant.clock()):
                 candidate.partition.take_over(self._claimant.instance_id, lease)
@@ -194,6 +217,13 @@ class Takeover:
         else:
             self._wait(candidate)
         return False
+
+    def _read_all(self, candidate: _Candidate) -> None:
+        """The checkpoint that was to be met is not there: the whole partition tells the same."""
+        partition = candidate.partition
+        _logger.warning("no checkpoint was found of %s/%d: its whole state is read", *partition.source)
+        _read_from_the_start(partition)
+        self._rewound = True
 
     def _note_append(self, candidate: _Candidate) -> None:
         if candidate.append is None or not candidate.append.done():
@@ -241,6 +271,11 @@ class Takeover:
         return await self._claimant.writer.append(target, NewRecord(key, value), timeout=_APPEND_SECONDS)
 
 
+def _read_from_the_start(partition: OwnedPartition) -> None:
+    partition.recovery = partition.recovery.from_the_start()
+    partition.read_position = 0
+
+
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -258,8 +293,22 @@ def _fold(record: Record, candidate: _Candidate) -> None:
         except RecordUndecodable as error:
             _logger.warning("a lease in %s/%d at offset %d was skipped: %s", record.topic, record.partition, record.offset, error)
         return
+    if key.startswith(CHECKPOINT_PREFIX):
+        if record.value is not None and key.startswith(checkpoint_prefix(recovery.worker, recovery.partition)):
+            _take_checkpoint(record, candidate)
+        return
     for name, value in record.headers:
         if name == SOURCE_HEADER:
             if value.startswith(candidate.source_prefix) and (headers := parse_snapshot_headers(record.headers)):
                 recovery.snapshot(headers, key, record.value)
             return
+
+
+def _take_checkpoint(record: Record, candidate: _Candidate) -> None:
+    try:
+        found = decode(CheckpointRecord, record.value)
+    except RecordUndecodable as error:
+        _logger.warning("a checkpoint at offset %d was skipped: %s", record.offset, error)
+        return
+    begun = {job.offset: (job.id, job.state) for job in found.begun}
+    candidate.partition.recovery.take_checkpoint(Checkpoint(found.epoch, found.covers, found.watermark, found.ranges, begun))

@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.client import ConnectionGroup
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
 from aiokafka.protocol.group import LeaveGroupRequest
+from aiokafka.structs import OffsetAndMetadata
 from aiokafka.structs import TopicPartition as ClientTopicPartition
 
 from headrace.errors import BrokerError, BrokerUnreachable
@@ -24,7 +25,7 @@ from headrace.kafka.administration import Administration
 from headrace.kafka.assignor import sticky_assignor
 from headrace.kafka.closing import close_client
 from headrace.kafka.connection import Cluster
-from headrace.ports import GroupListener, Record, TopicPartition
+from headrace.ports import Committed, GroupListener, Record, TopicPartition
 
 logger = logging.getLogger(__name__)
 
@@ -159,12 +160,13 @@ class KafkaGroupConsumer:
             self._seeks[held] += 1
             self._consumer.seek(held, offset)
 
-    async def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
+    async def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Committed | None]:
         """What the group has committed of these partitions, whoever did it; None for nothing yet."""
         if self._consumer is None:
             raise BrokerError(f"This member of {self._membership.group} does not run.")
         named = list(partitions)
-        asked = asyncio.gather(*(self._consumer.committed(ClientTopicPartition(*partition)) for partition in named))
+        # aiokafka's own `committed` leaves the metadata out.
+        asked = self._consumer._coordinator.fetch_committed_offsets([ClientTopicPartition(*partition) for partition in named])
         try:
             async with asyncio.timeout(self._cluster.connect_timeout):
                 offsets = await asked
@@ -172,11 +174,15 @@ class KafkaGroupConsumer:
             raise BrokerUnreachable(
                 f"{self._cluster.bootstrap_servers}: the committed offsets of {self._membership.group} cannot be had ({error!r})."
             ) from error
-        return dict(zip(named, offsets, strict=True))
+        return {partition: _ours(offsets.get(ClientTopicPartition(*partition))) for partition in named}
 
-    async def commit(self, offsets: Mapping[TopicPartition, int], *, timeout: float = 10.0) -> bool:
+    async def commit(self, offsets: Mapping[TopicPartition, Committed], *, timeout: float = 10.0) -> bool:
         """Commits what is held; see `GroupConsumer.commit`."""
-        mine = {ClientTopicPartition(*partition): offset for partition, offset in offsets.items() if partition in self._held}
+        mine = {
+            ClientTopicPartition(*partition): OffsetAndMetadata(*committed)
+            for partition, committed in offsets.items()
+            if partition in self._held
+        }
         if not mine:
             return not offsets
         # A task that a revocation cancels: aiokafka would repeat it with the next generation, and so undo the new owner's.
@@ -271,6 +277,10 @@ class KafkaGroupConsumer:
         # aiokafka leaves it out: with it, a member that comes back late cannot claim what another was given since.
         self._assignor.on_generation_assignment(self._consumer._coordinator.generation)
         self._listener.assigned(partitions)
+
+
+def _ours(committed: Any) -> Committed | None:
+    return None if committed is None or committed.offset < 0 else Committed(committed.offset, committed.metadata or "")
 
 
 class _Listener(ConsumerRebalanceListener):

@@ -11,13 +11,13 @@ from functools import partial
 
 from headrace.core.topics import Topic
 from headrace.errors import BrokerError, TopicMissing
-from headrace.ports import NewRecord, TopicPartition
+from headrace.ports import Committed, NewRecord, TopicPartition
 from headrace.testing.faults import Faults
 from headrace.testing.groups import Group
 from headrace.testing.storage import StoredPartition, StoredRecord, StoredTopic
 
 Written = Callable[[TopicPartition, Sequence[StoredRecord]], None]
-Committed = Callable[[str, Mapping[TopicPartition, int]], None]
+CommitKept = Callable[[str, Mapping[TopicPartition, Committed]], None]
 Fetched = Callable[[TopicPartition, Sequence[StoredRecord]], None]
 
 
@@ -44,7 +44,7 @@ class InMemoryCluster(Faults):
         self.latency = latency or _no_latency
         self.fetched: Fetched | None = None
         self.written: Written | None = None
-        self.committed: Committed | None = None
+        self.committed: CommitKept | None = None
         self.context = contextvars.copy_context()
         self._topics: dict[str, StoredTopic] = {}
         self._groups: dict[str, Group] = {}
@@ -153,7 +153,7 @@ class InMemoryCluster(Faults):
 
     def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Sets what a group has committed, whoever its members are."""
-        self.group(group).store(offsets)
+        self.group(group).store({partition: Committed(offset) for partition, offset in offsets.items()})
 
     def committed_offsets(self, group: str) -> Mapping[TopicPartition, int]:
         """What a group has committed."""
@@ -191,7 +191,7 @@ class InMemoryCluster(Faults):
         """Where each partition of each topic ends."""
         return {partition.name: partition.end for topic in self._topics.values() for partition in topic.partitions}
 
-    def _note_commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+    def _note_commit(self, group: str, offsets: Mapping[TopicPartition, Committed]) -> None:
         if self.committed is not None:
             self.committed(group, offsets)
 

@@ -10,7 +10,7 @@ from enum import Enum, auto
 from functools import partial
 
 from headrace.errors import BrokerError
-from headrace.ports import GroupListener, TopicPartition
+from headrace.ports import Committed, GroupListener, TopicPartition
 from headrace.testing.cluster import InMemoryCluster
 from headrace.testing.groups import Standing
 from headrace.testing.link import Link
@@ -142,14 +142,14 @@ class InMemoryGroupConsumer:
             self._positions.at[partition] = offset
             self._positions.wake.set()
 
-    async def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
+    async def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Committed | None]:
         """What the group has committed of these partitions, whoever did it; None for nothing yet."""
         if self._phase is _Phase.STOPPED:
             raise BrokerError(f"This member of {self._membership.group} does not run.")
         known = await self._link.request(lambda: dict(self._group.committed))
-        return {partition: known[partition].offset if partition in known else None for partition in partitions}
+        return {partition: known.get(partition) for partition in partitions}
 
-    async def commit(self, offsets: Mapping[TopicPartition, int], *, timeout: float = 10.0) -> bool:
+    async def commit(self, offsets: Mapping[TopicPartition, Committed], *, timeout: float = 10.0) -> bool:
         """Commits what is held; see `GroupConsumer.commit`."""
         mine = {partition: offset for partition, offset in offsets.items() if partition in self._positions.at}
         if not mine:
@@ -161,7 +161,7 @@ class InMemoryGroupConsumer:
         self._commits.discard(answer)
         return answer.done() and answer.result() and len(mine) == len(offsets)
 
-    def _commit_arrives(self, answer: asyncio.Future[bool], offsets: Mapping[TopicPartition, int], generation: int) -> None:
+    def _commit_arrives(self, answer: asyncio.Future[bool], offsets: Mapping[TopicPartition, Committed], generation: int) -> None:
         if answer in self._commits:
             accepted = self._group.commit(self.name, generation, offsets)
             self._link.answer(partial(self._commit_answered, answer, accepted))

@@ -7,16 +7,9 @@ import contextvars
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from headrace.ports import TopicPartition
-
-
-class Committed(NamedTuple):
-    """What a group has committed of a partition, with the text that went along."""
-
-    offset: int
-    metadata: str = ""
+from headrace.ports import Committed, TopicPartition
 
 
 class Standing(Enum):
@@ -71,7 +64,7 @@ class Group:
         self,
         partitions_of: Callable[[str], Sequence[TopicPartition]],
         context: contextvars.Context,
-        stored: Callable[[Mapping[TopicPartition, int]], None],
+        stored: Callable[[Mapping[TopicPartition, Committed]], None],
     ) -> None:
         self._partitions_of = partitions_of
         self._context = context
@@ -137,7 +130,7 @@ class Group:
         member.last_seen = asyncio.get_running_loop().time()
         return Standing.REBALANCE if self.rebalancing and not member.joined else Standing.MEMBER
 
-    def commit(self, name: str, generation: int, offsets: Mapping[TopicPartition, int]) -> bool:
+    def commit(self, name: str, generation: int, offsets: Mapping[TopicPartition, Committed]) -> bool:
         """Keeps offsets, if they come from a member of the present generation. Who is none any more learns it by this."""
         member = self._members.get(name)
         if member is None:
@@ -148,8 +141,8 @@ class Group:
         self.store(offsets)
         return True
 
-    def store(self, offsets: Mapping[TopicPartition, int]) -> None:
-        self.committed.update({partition: Committed(offset) for partition, offset in offsets.items()})
+    def store(self, offsets: Mapping[TopicPartition, Committed]) -> None:
+        self.committed.update(offsets)
         self._stored(offsets)
 
     def forget_topic(self, topic: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from headrace.ports import Committed as Kept
 from headrace.ports import TopicPartition
 from headrace.testing.storage import StoredRecord
 
@@ -99,9 +100,9 @@ class Chronicle:
         """Records landed."""
         self.events.extend(Written(self._now(), record) for record in records)
 
-    def committed(self, _: str, offsets: Mapping[TopicPartition, int]) -> None:
+    def committed(self, _: str, offsets: Mapping[TopicPartition, Kept]) -> None:
         """A group committed."""
-        self.events.extend(Committed(self._now(), partition, offset) for partition, offset in offsets.items())
+        self.events.extend(Committed(self._now(), partition, kept.offset) for partition, kept in offsets.items())
 
     def accepted(self, job_id: str) -> None:
         """A client was told that its job is accepted."""

@@ -44,7 +44,7 @@ class _Handle(asyncio.Handle):
     def _run(self) -> None:
         process = self._context.get(_present)  # type: ignore[attr-defined]
         if process is None or process.runs:
-            super()._run()  # type: ignore[misc]
+            super()._run()
         else:
             process.piled_up.append(self)
 
@@ -60,7 +60,7 @@ class _Timer(asyncio.TimerHandle):
     def _run(self) -> None:
         process = self._process
         if process is None:
-            super()._run()  # type: ignore[misc]
+            super()._run()
         elif not process.runs:
             process.piled_up.append(self)
         elif process.suspended_seconds > self._asleep_before:
@@ -68,7 +68,7 @@ class _Timer(asyncio.TimerHandle):
             self._asleep_before = process.suspended_seconds
             cast("SimulationLoop", self._loop).set_timer(self)  # type: ignore[attr-defined]
         else:
-            super()._run()  # type: ignore[misc]
+            super()._run()
 
 
 class SimulationLoop(VirtualTimeLoop):
@@ -96,7 +96,9 @@ class SimulationLoop(VirtualTimeLoop):
         process = _present.get()
         return self._virtual.now if process is None else self._virtual.now - process.suspended_seconds
 
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
         """As with any loop; `when` is by the clock of the process that asks."""
         asking = _present.get()
         timer = _Timer(when + (0.0 if asking is None else asking.suspended_seconds), callback, args, self, context)

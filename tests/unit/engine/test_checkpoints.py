@@ -1,0 +1,147 @@
+"""A take-over reads from the newest checkpoint on, however much stands before it, and forgets nothing by that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from headrace.core.checkpoint import parse_pointer
+from headrace.core.records import CHECKPOINT_PREFIX
+from headrace.ports import TopicPartition
+from headrace.testing import InMemoryLog, StoredRecord
+from support.log import eventually
+from support.memory_engines import TOPICS, Bench, GatedWorker, passing
+from support.virtual_time import in_virtual_time
+
+TERM = 25.0
+# A lease lapses, and whoever waits for it has looked.
+PATIENCE = 45.0
+MANY = 200
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, lease_seconds=TERM)
+
+
+class Fetched:
+    """What is given out of `job-state` from now on."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.offsets: list[int] = []
+        self._state = bench.state()
+        bench.cluster.fetched = self._note
+
+    def _note(self, target: TopicPartition, records: Sequence[StoredRecord]) -> None:
+        if target == self._state:
+            self.offsets.extend(record.offset for record in records)
+
+
+def pointer_offset(bench: Bench) -> int:
+    entry = bench.cluster.group(bench.group).committed[TopicPartition(TOPICS.jobs_name(GatedWorker.name), 0)]
+    pointer = parse_pointer(entry.metadata)
+    assert pointer is not None
+    return pointer.covers
+
+
+@in_virtual_time
+async def test_a_successor_reads_the_tail_alone_and_knows_everything(bench: Bench) -> None:
+    first, second = GatedWorker(), GatedWorker()
+    first.close_gate("long")
+    log = InMemoryLog(bench.cluster, session_timeout=6.0)
+    async with bench.engine(first, log):
+        long = bench.enqueue("long")
+        shorts = [bench.enqueue(f"short-{number}") for number in range(MANY)]
+        await eventually(lambda: bench.has_completed(*shorts), "the ends of the short jobs")
+        await passing(3 * TERM)
+        log.cut_off()
+        end = bench.cluster.partition(bench.state()).end
+        covers = pointer_offset(bench)
+        assert covers > 2 * MANY, "the checkpoint goes along, though the oldest job has not ended"
+        fetched = Fetched(bench)
+        async with bench.engine(second, InMemoryLog(bench.cluster)):
+            await passing(PATIENCE)
+            await eventually(lambda: bench.has_completed(long), "the end of the long job")
+            assert min(fetched.offsets) >= covers
+            assert end - covers < 20
+            assert second.started == [("long", 2)], "what has ended never runs again"
+            state = bench.state_of(long)
+            assert state is not None
+            assert [(each["attempt"], each["status"]) for each in state["attempts"]] == [(1, "interrupted"), (2, "completed")]
+            assert bench.committed() == MANY + 1
+        first.open_gate("long")
+
+
+@in_virtual_time
+async def test_what_one_owner_only_passes_on_reaches_the_next(bench: Bench) -> None:
+    """The second owner has no room to take the jobs in again that the first had begun; the third learns of them all the same."""
+    names = ["a", "b", "c"]
+    bench.settings = bench.settings.model_copy(
+        update={"engine": bench.settings.engine.model_copy(update={"buffer_per_partition": 2})}
+    )
+    workers = [GatedWorker(concurrency=3), GatedWorker(concurrency=1)]
+    logs = [InMemoryLog(bench.cluster, session_timeout=6.0) for _ in range(2)]
+    for worker in workers:
+        worker.close_gate(*names)
+    async with bench.engine(workers[0], logs[0]):
+        jobs = [bench.enqueue(name) for name in names]
+        await eventually(lambda: len(workers[0].running) == 3, "the starts")
+        await passing(TERM)
+        logs[0].cut_off()
+        async with bench.engine(workers[1], logs[1]):
+            await passing(PATIENCE)
+            await eventually(lambda: workers[1].running == ["a"], "the start of the second")
+            await passing(TERM)
+            logs[1].cut_off()
+            third = GatedWorker()
+            async with bench.engine(third, InMemoryLog(bench.cluster)):
+                await passing(PATIENCE)
+                await eventually(lambda: bench.has_completed(*jobs), "all ends")
+                assert sorted(third.started) == [("a", 3), ("b", 2), ("c", 2)]
+        for worker in workers:
+            worker.open_gate(*names)
+
+
+@in_virtual_time
+async def test_without_its_checkpoint_the_whole_state_is_read(bench: Bench) -> None:
+    worker = GatedWorker()
+    async with bench.engine(worker):
+        jobs = [bench.enqueue(f"job-{number}") for number in range(20)]
+        await passing(TERM)
+        assert bench.has_completed(*jobs)
+    state = bench.state()
+    checkpoints = [record.offset for record in bench.cluster.records(state) if (record.key or b"").startswith(CHECKPOINT_PREFIX)]
+    assert checkpoints
+    bench.cluster.remove_records(state, checkpoints)
+    fetched = Fetched(bench)
+    again = GatedWorker()
+    async with bench.engine(again):
+        late = bench.enqueue("late")
+        await eventually(lambda: bench.has_completed(late), "the end of a new job")
+        assert min(fetched.offsets) == 0
+        assert again.names_started() == ["late"]
+
+
+@in_virtual_time
+async def test_a_queue_that_was_made_anew_has_new_jobs(bench: Bench) -> None:
+    worker = GatedWorker()
+    async with bench.engine(worker):
+        jobs = [bench.enqueue(f"old-{number}") for number in range(20)]
+        await passing(TERM)
+        assert bench.has_completed(*jobs)
+    bench.cluster.delete_topics([TOPICS.jobs_name(GatedWorker.name)])
+    async with bench.engine(worker):
+        fresh = [bench.enqueue(f"new-{number}") for number in range(5)]
+        await eventually(lambda: bench.has_completed(*fresh), "the ends of the jobs of the new queue")
+
+
+@in_virtual_time
+async def test_a_commit_above_the_end_is_of_another_queue(bench: Bench) -> None:
+    bench.cluster.create_topics([TOPICS.jobs(GatedWorker.name, 1)])
+    bench.cluster.commit(bench.group, {TopicPartition(TOPICS.jobs_name(GatedWorker.name), 0): 1_000})
+    worker = GatedWorker()
+    async with bench.engine(worker):
+        job = bench.enqueue("a")
+        await eventually(lambda: bench.has_completed(job), "its end")
