@@ -192,10 +192,12 @@ class WorkerGroup:
         self._holdings.claim_lost(partition, reason)
 
     def _available(self, partition: OwnedPartition) -> None:
+        self._intake.forget_pause(partition.source)
         self._consumer.seek(partition.source, partition.next_offset)
         self._consumer.resume([partition.source])
 
     def _unavailable(self, source: TopicPartition) -> None:
+        self._intake.forget_pause(source)
         self._consumer.pause([source])
 
     async def _fresh(self, sources: Collection[TopicPartition]) -> list[OwnedPartition]:

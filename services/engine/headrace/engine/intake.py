@@ -77,6 +77,14 @@ class Intake:
         self._paused.clear()
         self._full_since.clear()
 
+    def forget_pause(self, source: TopicPartition) -> None:
+        """A partition was resumed, or is ready no more: whether it was paused for being full counts no longer.
+
+        One that is taken for paused and is not would be polled, and what came of it thrown away.
+        """
+        self._paused.discard(source)
+        self._full_since.pop(source, None)
+
     def close(self) -> None:
         """Takes nothing in any more, and goes on polling: a member that does not is taken for dead after five minutes."""
         self._closed = True
