@@ -10,7 +10,8 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from headrace import Settings, WorkerDefinition
+from headrace import JobContext, Settings, WorkerDefinition, worker
+from support.engines import engine_with, eventually
 from support.gateway import data_of, publish_workers, refusal_code, running_gateway
 from support.jobs import DIGEST_WORKER, MEMORY_WORKER
 
@@ -155,3 +156,39 @@ async def test_content_of_any_length_within_the_limit_goes_through(settings: Set
     async with running_gateway(settings) as client:
         receipt = await schedule(client, {"kind": "memory_compaction", "content": content, "title": "Talk"})
         assert [job["id"] for job in await jobs_of(client)] == [receipt["jobId"]]
+
+
+@worker(name="fragile", kind="fragile")
+async def fragile(args: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
+    """Works for a job that does another one anew, and for no other."""
+    if ctx.job.retry_of is None:
+        raise ValueError("not the first time")
+    return {"retried": ctx.job.retry_of}
+
+
+async def test_an_agent_looks_at_a_failed_job_and_has_it_done_anew(settings: Settings) -> None:
+    async def manage(client: httpx.AsyncClient, **arguments: Any) -> httpx.Response:
+        return await client.post("/tools/worker_manager", json=arguments, headers=CONTEXT)
+
+    async def ended(client: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
+        async def look() -> dict[str, Any] | None:
+            job: dict[str, Any] = data_of(await manage(client, action="get_job", jobId=job_id))["job"]
+            return job if job["status"] in ("completed", "failed") else None
+
+        return await eventually(look)
+
+    async with engine_with(settings, fragile), running_gateway(settings) as client:
+        receipt = await schedule(client, {"kind": "fragile", "args": {"n": 1}})
+        failed = await ended(client, receipt["jobId"])
+        assert (failed["status"], "ValueError: not the first time" in failed["error"]["traceback"]) == ("failed", True)
+        again = data_of(await manage(client, action="retry_job", jobId=failed["id"]))["job"]
+        assert (again["retryOf"], again["args"], again["ctx"]) == (failed["id"], {"n": 1}, failed["ctx"])
+        done = await ended(client, again["id"])
+        assert (done["status"], done["result"]) == ("completed", {"retried": failed["id"]})
+        repeated = data_of(await manage(client, action="retry_job", jobId=failed["id"]))["job"]
+        assert (repeated["id"], repeated["status"]) == (again["id"], "completed")
+        assert len(await jobs_of(client)) == 2
+        unknown = await manage(client, action="get_job", jobId="nothing")
+        assert (unknown.status_code, refusal_code(unknown)) == (404, "job_unknown")
+        refused = await manage(client, action="retry_job", jobId=again["id"])
+        assert (refused.status_code, refusal_code(refused)) == (400, "job_not_retriable")

@@ -58,7 +58,7 @@ def test_the_package_comes_from_the_wheel_alone(terminal: Terminal, programs: Pa
 def test_help(terminal: Terminal) -> None:
     text = terminal.run("headrace", "--help")
     assert "Background jobs for AI agents" in text
-    for command in ("dev", "demo", "engine", "gateway", "broker", "memory", "jobs", "workers", "bench"):
+    for command in ("dev", "demo", "engine", "gateway", "broker", "memory", "jobs", "dead-letters", "workers", "bench"):
         assert re.search(rf"^\W*{command} ", text, re.MULTILINE), command
     assert terminal.run("headrace", "version").strip() == "0.1.0"
 

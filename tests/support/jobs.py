@@ -50,6 +50,7 @@ class InMemoryJobs:
     Attributes:
         enqueued: keyword and positional arguments of each accepted job, in order.
         listed: the filters of each look at jobs, in order.
+        retried: each job that was to be retried, and how it was asked, in order.
         failure: raised instead of accepting a job, or of looking at jobs.
         live: live instances by worker.
         just_published: definitions that only a fresh look sees.
@@ -59,6 +60,7 @@ class InMemoryJobs:
     definitions: list[WorkerDefinition] = field(default_factory=lambda: [MEMORY_WORKER, DIGEST_WORKER, HIDDEN_WORKER])
     enqueued: list[dict[str, Any]] = field(default_factory=list)
     listed: list[dict[str, Any]] = field(default_factory=list)
+    retried: list[dict[str, Any]] = field(default_factory=list)
     failure: Exception | None = None
     live: dict[str, int] = field(default_factory=dict)
     just_published: list[WorkerDefinition] = field(default_factory=list)
@@ -108,6 +110,16 @@ class InMemoryJobs:
             raise self.failure
         self.listed.append(filters)
         return JobList(jobs=[a_job("job-1")], next_cursor=None)
+
+    async def get_job(self, job_id: str, /, *, tenant: str = "default") -> Job | None:
+        """Each tenant has a job of its own name."""
+        return a_job(job_id, tenant=tenant, result={"whole": True}) if job_id == f"job-of-{tenant}" else None
+
+    async def retry_job(self, job_id: str, /, *, tenant: str = "default", timeout: float = 10.0) -> Job:
+        if self.failure is not None:
+            raise self.failure
+        self.retried.append({"job_id": job_id, "tenant": tenant, "timeout": timeout})
+        return a_job(f"{job_id}-again", tenant=tenant, retry_of=job_id)
 
 
 def a_job(job_id: str, **values: Any) -> Job:

@@ -23,7 +23,7 @@ from headrace.core.records import (
 )
 from headrace.core.snapshots import Snapshot, Writer, version_of
 from headrace.ports import NewRecord
-from headrace.testing import InMemoryLog
+from headrace.testing import Hold, InMemoryLog
 from support.memory_engines import TOPICS, Bench, GatedWorker
 
 TERM = 25.0
@@ -132,6 +132,12 @@ async def seconds_until(condition: Callable[[], bool], what: str) -> float:
         assert _time() - begun < _LONGEST_SECONDS, f"not within {_LONGEST_SECONDS:g} s: {what}"
         await asyncio.sleep(0.01)
     return _time() - begun
+
+
+async def caught(hold: Hold, count: int = 1) -> None:
+    """Waits until a fault has held back so many batches."""
+    async with asyncio.timeout(_LONGEST_SECONDS):
+        await hold.caught(count)
 
 
 class Instance:

@@ -26,6 +26,11 @@ def test_a_misspelt_variable_is_told_once_and_beside_the_output(monkeypatch: pyt
     assert result.stderr.count(told) == 1
 
 
+def test_options_before_a_command_that_are_not_its_own_are_not_passed_over() -> None:
+    result = CliRunner().invoke(application, ["jobs", "--namespace", "other", "retry", "job-1"])
+    assert (result.exit_code, "the options of 'retry' stand behind it" in result.output) == (2, True), result.output
+
+
 @pytest.mark.parametrize("command", [["version"], ["jobs", "--help"], ["memory", "import", "--help"], ["settings"]], ids=" ".join)
 def test_what_a_command_does_not_need_is_not_imported(command: list[str]) -> None:
     """A web framework and a validator of schemas would take longer to import than all the rest."""

@@ -26,6 +26,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "DeadLetterHeaders": {
         "headrace-reason": "undecodable",
         "headrace-message": "m",
+        "headrace-error-type": "ValueError",
+        "headrace-attempt": "3",
         "headrace-topic": "t",
         "headrace-partition": "1",
         "headrace-offset": "2",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from headrace.client import Client, Readiness
 from headrace.codec import describe_problems
 from headrace.core.status import JobStatus
+from headrace.dead_letters import DeadLetter, Redrive
 from headrace.engine.engine import WorkerEngine
 from headrace.errors import (
     ArgumentsInvalid,
@@ -15,9 +16,12 @@ from headrace.errors import (
     BrokerUnreachable,
     ConfigurationError,
     ConversationInvalid,
+    DeadLetterUnknown,
+    DeadLetterUnusable,
     EnqueueTimeout,
     HeadraceError,
     JobFailed,
+    JobNotRetriable,
     JobRefused,
     JobUnknown,
     LocalBrokerError,
@@ -39,6 +43,7 @@ from headrace.models import (
     CallContext,
     ClosedModel,
     Job,
+    JobAnswer,
     JobList,
     MemoryCompactionArguments,
     SchedulerArguments,
@@ -74,13 +79,18 @@ __all__ = [
     "ClosedModel",
     "ConfigurationError",
     "ConversationInvalid",
+    "DeadLetter",
+    "DeadLetterUnknown",
+    "DeadLetterUnusable",
     "EnqueueTimeout",
     "GatewaySettings",
     "HeadraceError",
     "Job",
+    "JobAnswer",
     "JobContext",
     "JobFailed",
     "JobList",
+    "JobNotRetriable",
     "JobRefused",
     "JobStatus",
     "JobUnknown",
@@ -96,6 +106,7 @@ __all__ = [
     "PayloadTooLarge",
     "Readiness",
     "RecordUndecodable",
+    "Redrive",
     "ResultTooLarge",
     "SchedulerArguments",
     "SchedulerReceipt",

@@ -6,17 +6,20 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from headrace.arguments import PublishedSchemas
+from headrace.acceptance import Acceptance
 from headrace.broker.discovery import settings_of_this_folder
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
-from headrace.errors import AppendTimeout, ArgumentsInvalid, BrokerUnreachable, EnqueueTimeout, WorkerUnknown
+from headrace.dead_letters import DeadLetter, DeadLetterFilter, Redrive, read_dead_letter, read_dead_letters, redrive
+from headrace.errors import ArgumentsInvalid, BrokerUnreachable, JobUnknown
 from headrace.kafka.log import KafkaLog
 from headrace.models import (
     DEFAULT_TENANT,
@@ -26,14 +29,14 @@ from headrace.models import (
     WorkerDefinition,
     WorkerSummary,
 )
-from headrace.ports import Acknowledged, AppendFailed, Log
+from headrace.ports import Log
+from headrace.resubmission import Resubmission, arguments_of, retry_failed
 from headrace.runtime import wall_clock
 from headrace.settings import Settings, load_settings
-from headrace.submission import Arguments, Prepared, WorkerReference, ordering_key_of, plain_arguments, plain_context, prepare
+from headrace.submission import Arguments, Making, WorkerReference, plain_context
 from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory
-from headrace.worker import AbstractWorker
 
 _logger = logging.getLogger(__name__)
 
@@ -85,8 +88,6 @@ class Client:
         self.topics = Topics(self.settings.namespace)
         self._owns_log = log is None
         self._log = log or KafkaLog(self.settings)
-        self._now = now
-        self._randomness = randomness
         self._writer = self._log.writer()
         self._directory = WorkerDirectory(
             self._log, self.topics, presence_interval_seconds=self.settings.engine.presence_interval_seconds
@@ -96,9 +97,7 @@ class Client:
         self._view: JobView | None = None
         self._view_lock = asyncio.Lock()
         self._view_read = False
-        self._schemas = PublishedSchemas()
-        self._local: dict[str, WorkerDefinition] = {}
-        self._partitions: dict[str, int] = {}
+        self._acceptance = Acceptance(self._log, self._writer, self._directory, self.settings, Making(now, randomness))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -183,43 +182,9 @@ class Client:
         """
         if ordering_key == "":
             raise ArgumentsInvalid("The ordering key is empty: name one, or leave it out, and the worker's order_by decides.")
-        started = _loop_time()
-        reference = worker() if isinstance(worker, type) else worker
-        made = None if isinstance(reference, str) else reference
-        plain = [plain_arguments(each, made) for each in args]
-        try:
-            # The queue of a worker that had no job yet is made here, which takes what the brokers take.
-            async with asyncio.timeout(timeout):
-                definition = await self._definition(reference)
-                if made is None:
-                    await self._schemas.check(definition, plain)
-                count = await self._partition_count(definition.name)
-        except TimeoutError:
-            raise BrokerUnreachable(
-                f"{self.settings.bootstrap_servers}: no answer within {timeout:g} s; nothing was accepted."
-            ) from None
-        topic = self.topics.jobs_name(definition.name)
-        context = plain_context(ctx)
-        shared = {"tenant": tenant, "ctx": context}
-        model = None if made is None else made.arguments_model
-        prepared = [
-            prepare(
-                definition,
-                each,
-                shared,
-                ordering_key or ordering_key_of(definition, each, model),
-                (topic, count),
-                made=(self._now(), self._randomness(10)),
-            )
-            for each in plain
-        ]
-        offsets = await self._append(prepared, timeout, left=max(0.0, timeout - (_loop_time() - started)))
-        jobs = [each.accepted(offset) for each, offset in zip(prepared, offsets, strict=True)]
-        if self._view is not None:
-            try:
-                await self._view.add_accepted(*jobs)
-            except Exception:  # the jobs are accepted, whatever becomes of a table on this machine
-                _logger.warning("accepted jobs are not in the view yet; it will read them from the log", exc_info=True)
+        shared = {"tenant": tenant, "ctx": plain_context(ctx)}
+        jobs = await self._acceptance.accept(worker, args, shared, ordering_key=ordering_key, timeout=timeout)
+        await self._show(jobs)
         return jobs
 
     async def list_jobs(
@@ -255,6 +220,23 @@ class Client:
         view = await self._open_view()
         return await view.get_job(job_id, tenant=tenant)
 
+    async def retry_job(self, job_id: str, *, tenant: str = DEFAULT_TENANT, timeout: float = ENQUEUE_SECONDS) -> Job:
+        """Does a failed job anew, as another job with its arguments and context; `retry_of` of the new one names it.
+
+        A failed job is retried once, however often it is asked for: then the job that was made before is returned, as it stands.
+        If that failed too, it is retried in turn.
+
+        Raises:
+            JobUnknown: the tenant has no such job.
+            JobNotRetriable: it has not failed, or its arguments can no longer be read.
+            Others as `enqueue`; the call can be repeated after an EnqueueTimeout.
+        """
+        submitter = await self._submitter()
+        job = await submitter.find(job_id, tenant)
+        if job is None:
+            raise JobUnknown(f"There is no job {job_id!r}.")
+        return await retry_failed(job, submitter, partial(arguments_of, self._log), timeout)
+
     def readiness(self) -> Readiness:
         """Whether jobs can be accepted and the view of jobs has caught up, and how far it is."""
         if (failure := self._writer.failure) is not None:
@@ -269,6 +251,57 @@ class Client:
             ready, behind, "the view of jobs is up to date" if ready else f"the view of jobs is {behind} records behind"
         )
 
+    # --- dead letters ---------------------------------------------------------------------------------------------------
+
+    async def dead_letters(
+        self,
+        *,
+        worker_name: str | None = None,
+        reason: str | None = None,
+        job_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> AsyncGenerator[DeadLetter]:
+        """The dead letters of all tenants that there are now and that have all that is given; by partition, oldest first.
+
+        Args:
+            worker_name: in whose queue the record stood.
+            since, until: written at or after the one, before the other; with a zone.
+        """
+        await self._log.create_topics([self.topics.dead_letters])
+        wanted = DeadLetterFilter(worker_name=worker_name, reason=reason, job_id=job_id, since=since, until=until)
+        async with contextlib.aclosing(read_dead_letters(self._log, self.topics.dead_letters.name, wanted)) as letters:
+            async for letter in letters:
+                yield letter
+
+    async def get_dead_letter(self, partition: int, offset: int) -> DeadLetter | None:
+        """The dead letter that stands there; None when there is none, or none any more."""
+        await self._log.create_topics([self.topics.dead_letters])
+        return await read_dead_letter(self._log, self.topics.dead_letters.name, partition, offset)
+
+    async def redrive(
+        self,
+        letters: Iterable[DeadLetter],
+        *,
+        worker_name: str | None = None,
+        args: Mapping[str, Any] | None = None,
+        dry_run: bool = False,
+        timeout: float = ENQUEUE_SECONDS,
+    ) -> list[Redrive]:
+        """Does anew what dead letters asked for: a new job for each, with its tenant, and arguments and context where they can
+        be read. What became of each is told in their order; one that fails costs itself alone.
+
+        A record is redriven once as long as its new job is known: its id follows from where the record stood.
+
+        Args:
+            worker_name: who is to do it; the worker that the record names when left out.
+            args: in place of the arguments in the letters.
+            dry_run: finds out what would become of them, and writes nothing.
+            timeout: seconds to wait for each acknowledgement.
+        """
+        submitter = await self._submitter()
+        return await redrive(list(letters), submitter, worker_name=worker_name, args=args, dry_run=dry_run, timeout=timeout)
+
     # --- workers --------------------------------------------------------------------------------------------------------
 
     async def worker_definitions(self, *, fresh_within: float | None = None) -> dict[str, WorkerDefinition]:
@@ -281,7 +314,7 @@ class Client:
         if fresh_within is not None:
             with contextlib.suppress(TimeoutError):
                 await self._directory.catch_up(fresh_within)
-        return {**self._directory.definitions, **self._local}
+        return self._acceptance.definitions
 
     async def list_workers(self) -> list[WorkerSummary]:
         """All defined workers, by name, with how many live engines run each."""
@@ -289,51 +322,32 @@ class Client:
 
     def define(self, definition: WorkerDefinition) -> None:
         """Makes a worker known to this client before any engine has published it."""
-        self._local[definition.name] = definition
+        self._acceptance.define(definition)
 
     # --- inside ---------------------------------------------------------------------------------------------------------
 
-    async def _definition(self, worker: str | AbstractWorker[Any]) -> WorkerDefinition:
-        if not isinstance(worker, str):
-            definition = worker.definition()
-            self._local.setdefault(definition.name, definition)
-            return definition
-        known = self._local.get(worker) or self._directory.definitions.get(worker)
-        if known is None:
-            await self._directory.catch_up(_CATCH_UP_SECONDS)
-            known = self._directory.definitions.get(worker)
-        if known is None:
-            names = ", ".join(sorted({*self._directory.definitions, *self._local})) or "none yet"
-            raise WorkerUnknown(
-                f"No worker named {worker!r} is defined. Defined are: {names}. A worker is defined when an engine with it starts."
-            )
-        return known
+    async def _show(self, jobs: Sequence[Job]) -> None:
+        """Puts accepted jobs into the view, if it is open."""
+        if self._view is not None:
+            try:
+                await self._view.add_accepted(*jobs)
+            except Exception:  # the jobs are accepted, whatever becomes of a table on this machine
+                _logger.warning("accepted jobs are not in the view yet; it will read them from the log", exc_info=True)
 
-    async def _partition_count(self, worker: str) -> int:
-        count = self._partitions.get(worker)
-        if count is None:
-            topic = self.topics.jobs(worker, self.settings.engine.partitions)
-            await self._log.create_topics([topic])
-            count = self._partitions[worker] = await self._log.partition_count(topic.name)
-        return count
+    async def _submitter(self) -> _Submitter:
+        """For new jobs in place of old ones, by a view that knows of every job that there is now."""
+        view = await self._open_view()
+        try:
+            await view.catch_up(_CATCH_UP_SECONDS)
+        except TimeoutError:
+            raise self._unread(view) from None
+        return _Submitter(self, view)
 
-    async def _append(self, prepared: Sequence[Prepared], timeout: float, *, left: float) -> list[int]:
-        """Offsets of the records, in their order. Of `timeout` seconds, `left` are left."""
-        started = _loop_time()
-        outcomes = await self._writer.append_all([(each.target, each.record) for each in prepared], timeout=left)
-        # Of many, some may be accepted, whatever became of one of them.
-        may_be_accepted = any(isinstance(outcome, Acknowledged) or outcome.may_land for outcome in outcomes)
-        for each, outcome in zip(prepared, outcomes, strict=True):
-            if not isinstance(outcome, AppendFailed):
-                continue
-            late = isinstance(outcome.reason, AppendTimeout)
-            if not late and not outcome.may_land and len(prepared) == 1:
-                # Made anew at the next call: the queue may have been deleted.
-                self._partitions.pop(each.job.worker_name, None)
-                raise outcome.reason
-            waited = timeout if late else timeout - left + _loop_time() - started
-            raise EnqueueTimeout(each.job.id, may_be_accepted=may_be_accepted, seconds=waited) from outcome.reason
-        return [outcome.offset for outcome in outcomes if isinstance(outcome, Acknowledged)]
+    def _unread(self, view: JobView) -> BrokerUnreachable:
+        return BrokerUnreachable(
+            f"{self.settings.bootstrap_servers}: the jobs could not be read within {_CATCH_UP_SECONDS:g} s "
+            f"({view.trouble or f'{view.behind} records are left'}); what was read is kept, and the next look goes on."
+        )
 
     async def _open_view(self) -> JobView:
         async with self._view_lock:
@@ -347,13 +361,28 @@ class Client:
             try:
                 await view.wait_caught_up(_CATCH_UP_SECONDS)
             except TimeoutError:
-                raise BrokerUnreachable(
-                    f"{self.settings.bootstrap_servers}: the jobs could not be read within {_CATCH_UP_SECONDS:g} s "
-                    f"({view.trouble or f'{view.behind} records are left'}); what was read is kept, and the next look goes on."
-                ) from None
+                raise self._unread(view) from None
             self._view_read = True
         return view
 
 
-def _loop_time() -> float:
-    return asyncio.get_running_loop().time()
+@dataclass(frozen=True, slots=True)
+class _Submitter:
+    """Accepts jobs in place of old ones: see `headrace.resubmission.Submitter`."""
+
+    client: Client
+    view: JobView
+
+    async def find(self, job_id: str, tenant: str) -> Job | None:
+        return await self.view.get_job(job_id, tenant=tenant)
+
+    async def check(self, again: Resubmission) -> None:
+        await self.client._acceptance.check(again.worker_name, again.args)
+
+    async def submit(self, again: Resubmission, *, timeout: float) -> Job:
+        shared = {"tenant": again.tenant, "ctx": again.ctx, **({"retryOf": again.retry_of} if again.retry_of else {})}
+        [job] = await self.client._acceptance.accept(
+            again.worker_name, [again.args], shared, ordering_key=again.ordering_key, timeout=timeout, job_id=again.job_id
+        )
+        await self.client._show([job])
+        return job

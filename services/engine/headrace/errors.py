@@ -16,8 +16,11 @@
     ├── JobRefused                      a job was not accepted; nothing was written
     │   ├── WorkerUnknown               no such worker is defined
     │   ├── ArgumentsInvalid            the arguments do not fit the worker's model
-    │   └── PayloadTooLarge             arguments and context are over the limit
+    │   ├── PayloadTooLarge             arguments and context are over the limit
+    │   ├── JobNotRetriable             the job has not failed, or its arguments are gone
+    │   └── DeadLetterUnusable          no job can be made of a dead letter
     ├── JobUnknown                      no such job
+    ├── DeadLetterUnknown               no such dead letter
     ├── EnqueueTimeout                  no acknowledgement came in time; it says whether the job may be accepted
     ├── JobFailed                       the cause of a failed job that is not an exception of the worker's own
     │   └── ResultTooLarge              what the worker returned is over the limit
@@ -127,10 +130,28 @@ class PayloadTooLarge(JobRefused):
     code = "payload_too_large"
 
 
+class JobNotRetriable(JobRefused):
+    """The job has not failed, or nothing is left of its arguments; the message says which."""
+
+    code = "job_not_retriable"
+
+
+class DeadLetterUnusable(JobRefused):
+    """No job can be made of a dead letter as it is; the message says why, and what has to be given."""
+
+    code = "dead_letter_unusable"
+
+
 class JobUnknown(HeadraceError):
     """There is no job of that id, or it is another tenant's."""
 
     code = "job_unknown"
+
+
+class DeadLetterUnknown(HeadraceError):
+    """There is no such dead letter, or none any more."""
+
+    code = "dead_letter_unknown"
 
 
 class EnqueueTimeout(HeadraceError):

@@ -207,6 +207,8 @@ class DeadLetterHeaders(WireModel):
     schema_version: NumberText = SCHEMA_VERSION
     reason: Literal["undecodable", "worker_unknown", "arguments_invalid"]
     message: str
+    error_type: str | None = Field(None, description="The class of what was raised.")
+    attempt: NumberText = Field(0, description="Number of the newest attempt; 0 when none was made.")
     worker_name: str | None = None
     job_id: str | None = None
     topic: str
@@ -336,9 +338,10 @@ class SchedulerReceipt(WireModel):
 
 
 class WorkerManagerArguments(ClosedModel):
-    """Look at background workers and jobs."""
+    """Look at background workers and jobs, and do a failed job anew."""
 
-    action: Literal["list_workers", "list_jobs"] = Field(description="What to list.")
+    action: Literal["list_workers", "list_jobs", "get_job", "retry_job"] = Field(description="What to do.")
+    job_id: JobId | None = Field(None, description="Which job; for get_job and retry_job alone.")
     status: JobStatus | None = Field(None, description="Only jobs that stand so.")
     worker_name: WorkerName | None = Field(None, description="Only jobs of this worker.")
     user_id: Identity | None = Field(None, description="Only jobs of this user.")
@@ -364,6 +367,12 @@ class JobList(WireModel):
         table of jobs need not ask whether a column exists."""
         jobs = [{"args": None, "error": None} | job.to_wire() for job in self.jobs]
         return super().to_wire() | {"jobs": jobs, "nextCursor": self.next_cursor}
+
+
+class JobAnswer(WireModel):
+    """What `worker_manager` answers to `get_job`, the job whole, and to `retry_job`, the job that does the failed one anew."""
+
+    job: Job
 
 
 class ToolError(WireModel):
@@ -429,6 +438,7 @@ TOOLS: Final[tuple[type[WireModel], ...]] = (
     WorkerManagerArguments,
     WorkerList,
     JobList,
+    JobAnswer,
     ToolSuccess,
     ToolRefusal,
     MemoryCompactionArguments,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -20,10 +21,24 @@ from headrace.errors import ArgumentsInvalid, PayloadTooLarge
 from headrace.fields import LONGEST_IDENTITY
 from headrace.models import PAYLOAD_LIMIT_BYTES, SCHEMA_VERSION, CallContext, Job, Source, WorkerDefinition
 from headrace.ports import NewRecord, TopicPartition
+from headrace.runtime import wall_clock
 from headrace.worker import AbstractWorker, properties_of
 
 Arguments = Mapping[str, Any] | BaseModel
 WorkerReference = str | AbstractWorker[Any] | type[AbstractWorker[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """By what ids and times are made.
+
+    Attributes:
+        now: milliseconds since the Unix epoch.
+        randomness: makes so many random bytes.
+    """
+
+    now: Callable[[], int] = wall_clock
+    randomness: Callable[[int], bytes] = os.urandom
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +62,8 @@ def prepare(
     key: str | None,
     topic: tuple[str, int],
     *,
-    made: tuple[int, bytes],
+    making: Making,
+    job_id: str | None = None,
 ) -> Prepared:
     """Makes the record of one job.
 
@@ -55,14 +71,15 @@ def prepare(
         shared: the fields that all jobs of a call have in common.
         key: the ordering key, if the job has one.
         topic: name and number of partitions of the worker's queue.
-        made: when, in milliseconds since the Unix epoch; and 10 random bytes, for its id.
+        making: by what its id and times are made.
+        job_id: a fresh one when left out.
 
     Raises:
         ArgumentsInvalid: something is no JSON, or not what the wire contract allows.
         PayloadTooLarge: arguments and context are over the limit.
     """
-    now, randomness = made
-    job_id = fresh_id(now, randomness)
+    now = making.now()
+    job_id = job_id or fresh_id(now, making.randomness(10))
     raw: dict[str, Any] = {
         "schemaVersion": SCHEMA_VERSION,
         "id": job_id,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.testing import InMemoryLog
-from support.leases import Clocks, Instance, engine, kinds, lease_bench, lease_records, of_kind, seconds_until
+from support.leases import Clocks, Instance, caught, engine, kinds, lease_bench, lease_records, of_kind, seconds_until
 from support.log import Member, members
 from support.memory_engines import STATE, TOPICS, Bench, GatedWorker, passing
 from support.virtual_time import in_virtual_time
@@ -126,7 +126,7 @@ async def test_a_claim_is_void_when_another_came_first_and_its_writer_waits_for_
     job = bench.enqueue("a")
     held = log.hold_appends(STATE, matching=of_kind("claim"))
     async with engine(bench, worker, log) as late:
-        await held.caught()
+        await caught(held)
         epoch = other.claim()
         begun = other.begin(other.accepted(job))
         held.release()
@@ -179,10 +179,10 @@ async def test_of_two_engines_that_claim_at_once_one_has_the_partition(bench: Be
     holds = [each.hold_appends(STATE, matching=of_kind("claim")) for each in (log, other)]
     bench.enqueue("a")
     async with engine(bench, first, log):
-        await holds[0].caught()
+        await caught(holds[0])
         log.evict(bench.group)
         async with engine(bench, second, other):
-            await holds[1].caught()
+            await caught(holds[1])
             holds[1].release()
             await seconds_until(lambda: second.running == ["a"], "the start")
             holds[0].release()
@@ -204,7 +204,7 @@ async def test_what_was_written_just_before_a_claim_is_known_when_work_begins(be
     async with engine(bench, worker, log):
         await passing(5)
         other.release()
-        await held.caught()
+        await caught(held)
         other.complete(begun[0])
         held.release()
         await seconds_until(lambda: bench.committed() == 3, "all ends")
@@ -217,7 +217,7 @@ async def test_nothing_begins_before_the_claim_itself_is_read(bench: Bench) -> N
     job = bench.enqueue("a")
     held = log.hold_appends(STATE, matching=of_kind("claim"))
     async with engine(bench, worker, log):
-        await held.caught()
+        await caught(held)
         bench.cluster.withhold(bench.state())
         held.release()
         await passing(15)
@@ -234,7 +234,7 @@ async def test_a_claim_that_is_read_back_when_it_has_lapsed_is_worth_nothing(ben
     job = bench.enqueue("a")
     held = log.hold_appends(STATE, matching=of_kind("claim"))
     async with engine(bench, worker, log):
-        await held.caught()
+        await caught(held)
         bench.cluster.withhold(bench.state())
         held.release()
         await passing(25)
@@ -253,7 +253,7 @@ async def test_rebalances_during_a_claim_send_no_other_beside_it(bench: Bench) -
     idle = [Member(InMemoryLog(bench.cluster), QUEUE, bench.group) for _ in range(3)]
     held = log.hold_acknowledgements(STATE, matching=of_kind("claim"))
     async with engine(bench, worker, log):
-        await held.caught()
+        await caught(held)
         for member in idle:
             async with members(member):
                 await passing(2)

@@ -10,7 +10,7 @@ import pytest
 
 from headrace.ports import TopicPartition
 from headrace.testing import InMemoryLog, StoredRecord
-from support.leases import engine, kinds, lease_bench, lease_records, of_kind, seconds_until
+from support.leases import caught, engine, kinds, lease_bench, lease_records, of_kind, seconds_until
 from support.log import Member, members
 from support.memory_engines import STATE, TOPICS, Bench, GatedWorker, passing
 from support.virtual_time import in_virtual_time
@@ -95,7 +95,7 @@ async def test_the_release_comes_after_the_last_word_of_what_was_interrupted(ben
         held = log.hold_acknowledgements(STATE, matching=lambda record: b'"interrupted"' in (record.value or b""))
         async with engine(bench, second, other):
             lost = await share_of(bench, other)
-            await held.caught()
+            await caught(held)
             await passing(10)
             assert kinds(bench, lost) == ["claim"]
             held.release()
@@ -182,7 +182,7 @@ async def test_a_claim_that_a_rebalance_overtakes_is_given_back_at_once(bench: B
     jobs = [bench.enqueue(name, number) for number, name in enumerate(NAMES)]
     slow = log.hold_acknowledgements(STATE, matching=of_kind("claim"))
     async with engine(bench, first, log) as overtaken:
-        await slow.caught(2)
+        await caught(slow, 2)
         async with engine(bench, second, other):
             lost = await share_of(bench, other)
             await passing(5)
@@ -202,7 +202,7 @@ async def test_a_claim_that_is_acknowledged_while_the_engine_stops_is_given_back
     jobs = [bench.enqueue(name, number) for number, name in enumerate(NAMES)]
     slow = log.hold_acknowledgements(STATE, matching=of_kind("claim"))
     async with engine(bench, first, log) as stopping:
-        await slow.caught(2)
+        await caught(slow, 2)
         stop = asyncio.create_task(stopping.stop(grace_seconds=0))
         await passing(1)
         slow.release()

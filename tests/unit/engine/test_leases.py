@@ -15,6 +15,7 @@ from headrace.testing import Hold, InMemoryCluster, InMemoryLog
 from support.leases import (
     TERM,
     Clocks,
+    caught,
     engine,
     kinds,
     lease_bench,
@@ -97,7 +98,7 @@ async def test_the_term_counts_from_before_the_last_acknowledged_renewal_was_sen
     async with engine(bench, worker, log):
         await running(bench, worker)
         slow = log.hold_acknowledgements(STATE, matching=of_kind("renewal"))
-        await slow.caught()
+        await caught(slow)
         await passing(15)
         log.hold_acknowledgements(STATE, matching=of_kind("renewal"))
         slow.release()
@@ -111,7 +112,7 @@ async def test_the_term_counts_from_before_the_claim_was_sent(bench: Bench) -> N
     bench.enqueue("a")
     slow = log.hold_acknowledgements(STATE, matching=of_kind("claim"))
     async with engine(bench, worker, log):
-        await slow.caught()
+        await caught(slow)
         await passing(15)
         log.hold_acknowledgements(STATE, matching=of_kind("renewal"))
         slow.release()
@@ -159,7 +160,7 @@ async def test_work_whose_start_is_acknowledged_after_the_lease_does_not_start(b
         await passing(1)
         held = log.hold_acknowledgements(STATE, matching=of_status("running"))
         job = bench.enqueue("a")
-        await held.caught()
+        await caught(held)
         clock.suspend(60)
         held.release()
         await seconds_until(lambda: bench.has_completed(job), "the job's end")
@@ -184,7 +185,7 @@ async def test_work_that_a_rebalance_held_up_until_the_lease_was_over_does_not_s
         await seconds_until(lambda: "claim" in kinds(bench, mine), "the claim")
         held = log.hold_acknowledgements(STATE, matching=of_status("running"))
         job = bench.enqueue("a", mine)
-        await held.caught()
+        await caught(held)
         idle.when_revoked(hold_up)
         async with members(newcomer):
             await revoking.wait()
@@ -207,7 +208,7 @@ async def test_an_end_that_is_acknowledged_after_the_lease_lets_nothing_go_on(be
         await seconds_until(lambda: worker.running == ["a"], "the start")
         held = log.hold_acknowledgements(STATE, matching=of_status("completed"))
         worker.open_gate("a")
-        await held.caught()
+        await caught(held)
         clock.suspend(60)
         held.release()
         await seconds_until(lambda: bench.has_completed(first, second), "all ends")
@@ -290,7 +291,7 @@ async def test_a_renewal_that_is_acknowledged_after_the_lease_lapsed_revives_not
         job = await running(bench, worker)
         await passing(60)
         held = log.hold_acknowledgements(STATE, matching=of_kind("renewal"))
-        await held.caught()
+        await caught(held)
         *_, acknowledged, unheard = lease_records(bench)
         assert unheard.at - acknowledged.at == pytest.approx(RENEWAL, abs=0.1)
         await passing(20 - RENEWAL + 0.5)

@@ -25,7 +25,7 @@ def test_schemas_are_valid_and_plain_closed_objects(tool: ToolDefinition[Any]) -
 
 
 def test_annotations_tell_what_a_tool_may_do() -> None:
-    assert TOOLS["worker_manager"].to_wire()["annotations"] == {"readOnlyHint": True, "destructiveHint": False}
+    assert TOOLS["worker_manager"].to_wire()["annotations"] == {"readOnlyHint": False, "destructiveHint": False}
     assert TOOLS["scheduler"].to_wire()["annotations"] == {"readOnlyHint": False, "destructiveHint": False}
 
 
@@ -45,6 +45,8 @@ def test_descriptions_say_how_an_agent_behaves(tool: ToolDefinition[Any]) -> Non
         ("scheduler", {"kind": "digest", "args": {"to": ["x"]}}),
         ("worker_manager", {"action": "list_workers"}),
         ("worker_manager", {"action": "list_jobs"}),
+        ("worker_manager", {"action": "get_job", "jobId": "job-of-default"}),
+        ("worker_manager", {"action": "retry_job", "jobId": "job-of-default"}),
     ],
 )
 async def test_answers_fit_their_schema_whose_root_is_closed(tool: str, arguments: dict[str, Any]) -> None:

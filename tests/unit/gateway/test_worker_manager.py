@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace import CallContext, ToolCall, ToolRefusal, ToolSuccess
+from headrace import CallContext, JobNotRetriable, ToolCall, ToolRefusal, ToolSuccess
 from headrace_gateway import ToolServices, built_in_tools
 from support.jobs import InMemoryJobs
 
@@ -87,7 +87,14 @@ async def test_null_is_the_same_as_left_out() -> None:
     "arguments",
     [
         {},
+        {"action": "remove_job"},
         {"action": "get_job"},
+        {"action": "retry_job", "jobId": None},
+        {"action": "get_job", "jobId": ""},
+        {"action": "get_job", "jobId": "lease/x"},
+        {"action": "get_job", "jobId": "job-of-default", "status": "failed"},
+        {"action": "retry_job", "jobId": "job-of-default", "limit": 5},
+        {"action": "list_jobs", "jobId": "job-of-default"},
         {"action": "list_jobs", "limit": 0},
         {"action": "list_jobs", "limit": 101},
         {"action": "list_jobs", "limit": "5"},
@@ -102,4 +109,38 @@ async def test_wrong_arguments_are_refused(arguments: dict[str, Any]) -> None:
     answer = await call(jobs, arguments)
     assert isinstance(answer, ToolRefusal)
     assert answer.error.code == "arguments_invalid"
-    assert jobs.listed == []
+    assert (jobs.listed, jobs.retried) == ([], [])
+
+
+async def test_a_job_is_got_whole_and_only_by_its_tenant() -> None:
+    for tenant, found in (("acme", True), ("default", False)):
+        answer = await call(InMemoryJobs(), {"action": "get_job", "jobId": "job-of-acme"}, tenant=tenant)
+        if found:
+            assert isinstance(answer, ToolSuccess)
+            assert (answer.data["job"]["id"], answer.data["job"]["result"]) == ("job-of-acme", {"whole": True})
+        else:
+            assert isinstance(answer, ToolRefusal)
+            assert (answer.error.code, "job-of-acme" in answer.error.message) == ("job_unknown", True)
+
+
+async def test_a_retry_is_asked_for_the_tenant_and_answers_the_new_job() -> None:
+    jobs = InMemoryJobs()
+    answer = await call(jobs, {"action": "retry_job", "jobId": "job-1"}, tenant="acme")
+    assert isinstance(answer, ToolSuccess)
+    assert (answer.data["job"]["id"], answer.data["job"]["retryOf"]) == ("job-1-again", "job-1")
+    assert jobs.retried == [{"job_id": "job-1", "tenant": "acme", "timeout": 10.0}]
+
+
+async def test_a_job_that_has_not_failed_is_not_retried_and_the_agent_is_told() -> None:
+    jobs = InMemoryJobs(failure=JobNotRetriable("Job j has not failed: it is running."))
+    answer = await call(jobs, {"action": "retry_job", "jobId": "j"})
+    assert isinstance(answer, ToolRefusal)
+    assert (answer.error.code, answer.error.message) == ("job_not_retriable", "Job j has not failed: it is running.")
+
+
+async def test_what_belongs_to_another_action_is_told_with_that_action() -> None:
+    answer = await call(InMemoryJobs(), {"action": "list_jobs", "jobId": "j"})
+    assert isinstance(answer, ToolRefusal)
+    assert answer.error.message == (
+        "jobId cannot be given with action 'list_jobs': leave it out, or use action 'get_job' or 'retry_job'."
+    )

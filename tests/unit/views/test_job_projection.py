@@ -284,7 +284,7 @@ def test_a_record_that_cannot_be_decoded_costs_only_itself(
 def test_records_of_kinds_that_are_not_known_yet_are_passed_over(table: Table, engines: Engines) -> None:
     put, state = engines.log.put, engines.state(0)
     table.take(
-        put(state, f"lease/{WORKER}/0/one".encode(), b'{"kind": "renewal"}'),
+        put(state, f"lease/{WORKER}/0/one".encode(), b'{"kind": "of another version"}'),
         put(state, f"lease/{WORKER}/0/one".encode(), None),
         put(state, f"checkpoint/{WORKER}/0/one".encode(), b"packed"),
     )

@@ -1,4 +1,4 @@
-"""`headrace workers`, `headrace jobs` and `headrace job`: what there is, and what became of it."""
+"""`headrace workers`, `headrace jobs` and `headrace job`: what there is, what became of it, and a second try."""
 
 from __future__ import annotations
 
@@ -40,7 +40,12 @@ def workers(bootstrap_servers: BootstrapServers = None, namespace: NamespaceOpti
         Console().print(workers_table(summaries))
 
 
+jobs_application = typer.Typer(invoke_without_command=True, no_args_is_help=False)
+
+
+@jobs_application.callback()
 def jobs(
+    context: typer.Context,
     status: Annotated[JobStatus | None, typer.Option(help="Only jobs that stand so.")] = None,
     worker: Annotated[str | None, typer.Option(help="Only jobs of this worker.")] = None,
     user: Annotated[str | None, typer.Option(help="Only jobs of this user.")] = None,
@@ -50,7 +55,13 @@ def jobs(
     namespace: NamespaceOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first; or do a failed one anew."""
+    if context.invoked_subcommand is not None:
+        sources = (context.get_parameter_source(name) for name in context.params)
+        if any(source is not None and source.name != "DEFAULT" for source in sources):
+            # A namespace that is passed over in silence would have the job of another one done anew.
+            raise typer.BadParameter(f"the options of {context.invoked_subcommand!r} stand behind it.", context)
+        return
     with errors_shown():
         settings = settings_from(bootstrap_servers, namespace)
         log_to_stderr(settings, default="WARNING")
@@ -63,6 +74,24 @@ def jobs(
         Console().print_json(data=page.to_wire())
     else:
         Console().print(jobs_table(page))
+
+
+@jobs_application.command()
+def retry(
+    job_id: Annotated[str, typer.Argument(help="The failed job's id.")],
+    bootstrap_servers: BootstrapServers = None,
+    namespace: NamespaceOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Do a failed job anew, as a new job with its arguments and context. To repeat it makes no second one."""
+    with errors_shown():
+        settings = settings_from(bootstrap_servers, namespace)
+        log_to_stderr(settings, default="WARNING")
+        again = asyncio.run(_retry(settings, job_id))
+    if as_json:
+        Console().print_json(data=again.to_wire())
+    else:
+        typer.echo(plain(f"Job {again.id} does {again.retry_of} anew; it is {again.status.value}.").plain)
 
 
 def job(
@@ -83,6 +112,11 @@ def job(
 async def _job(settings: Settings, job_id: str) -> Job | None:
     async with Client(settings) as client:
         return await client.get_job(job_id)
+
+
+async def _retry(settings: Settings, job_id: str) -> Job:
+    async with Client(settings) as client:
+        return await client.retry_job(job_id)
 
 
 async def _workers(settings: Settings) -> list[WorkerSummary]:

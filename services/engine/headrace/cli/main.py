@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import headrace
-from headrace.cli import bench, broker, demo, dev, engine, gateway, inspect, memory, schemas, settings
+from headrace.cli import bench, broker, dead_letters, demo, dev, engine, gateway, inspect, memory, schemas, settings
 from headrace.settings import unknown_variables
 
 application = typer.Typer(
@@ -47,9 +47,10 @@ application.command("dev")(dev.dev)
 application.command("engine")(engine.engine)
 application.command("gateway")(gateway.gateway)
 application.command("demo")(demo.demo)
-application.command("jobs")(inspect.jobs)
 application.command("job")(inspect.job)
 application.command("workers")(inspect.workers)
+application.add_typer(inspect.jobs_application, name="jobs")
+application.add_typer(dead_letters.application, name="dead-letters")
 application.add_typer(broker.application, name="broker")
 application.add_typer(memory.application, name="memory")
 application.add_typer(bench.application, name="bench")

@@ -1,8 +1,11 @@
-"""Ids that rise with time."""
+"""Ids of jobs: fresh ones that rise with time, and those that follow from something else."""
 
 from __future__ import annotations
 
 import uuid
+from urllib.parse import quote
+
+_DERIVED = uuid.uuid5(uuid.NAMESPACE_URL, "urn:headrace:job")
 
 
 def fresh_id(milliseconds: int, randomness: bytes) -> str:
@@ -16,3 +19,12 @@ def fresh_id(milliseconds: int, randomness: bytes) -> str:
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return str(uuid.UUID(int=value))
+
+
+def derived_id(*parts: str) -> str:
+    """A UUIDv5 (RFC 9562, section 5.5) that is the same for the same parts, wherever and whenever it is made.
+
+    Args:
+        parts: what the id follows from. Each is percent-encoded, so that a slash in one cannot make it another.
+    """
+    return str(uuid.uuid5(_DERIVED, "/".join(quote(part, safe="") for part in parts)))

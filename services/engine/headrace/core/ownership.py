@@ -40,6 +40,7 @@ class PartitionLedger:
         epoch: offset of the newest valid claim; -1 before the first.
         last_lease: offset of the newest valid claim or renewal; what a new claim names as its `previous`.
         holder: the instance that wrote the newest valid claim.
+        previous: what that claim named as the lease record before it.
         held_at: time of the newest valid claim or renewal, in milliseconds, as the broker wrote it down.
         term_seconds: how long the holder keeps the lease without renewing it.
         released: whether the holder gave the lease back.
@@ -48,6 +49,7 @@ class PartitionLedger:
     epoch: int = NO_OFFSET
     last_lease: int = NO_OFFSET
     holder: str | None = None
+    previous: int = NO_OFFSET
     held_at: int = 0
     term_seconds: float = 0.0
     released: bool = False
@@ -61,6 +63,7 @@ class PartitionLedger:
         if self.last_lease > previous:
             return False
         self.epoch = self.last_lease = offset
+        self.previous = previous
         self.holder, self.held_at, self.term_seconds = instance_id, at, term_seconds
         self.released = False
         return True
@@ -70,7 +73,7 @@ class PartitionLedger:
 
         Only who has read back a valid claim renews it. So a renewal speaks for its claim where compaction took that away.
         """
-        if epoch < self.epoch or (epoch == self.epoch and self.released):
+        if self.is_void(epoch) or (epoch == self.epoch and self.released):
             return False
         self.epoch, self.last_lease = epoch, offset
         self.holder, self.held_at, self.term_seconds = instance_id, at, term_seconds
@@ -79,13 +82,21 @@ class PartitionLedger:
 
     def release(self, epoch: int, instance_id: str) -> bool:
         """Takes in a release, and tells whether it is valid: it is void once the epoch was superseded."""
-        if epoch < self.epoch:
+        if self.is_void(epoch):
             return False
         self.epoch, self.holder, self.released = epoch, instance_id, True
         return True
 
     def is_void(self, epoch: int) -> bool:
-        """Whether a record of this epoch, met now, is void: the last words of a predecessor (rule F1)."""
+        """Whether a record of this epoch, met now, is void: the last words of a predecessor (rule F1).
+
+        Only who holds a valid claim writes under it. So a record whose epoch lies between the newest claim and the lease record
+        that this claim named proves that the claim was void: the one that it did not know of was taken away by compaction.
+        """
+        if self.previous < epoch < self.epoch:
+            self.epoch = self.last_lease = epoch
+            self.previous, self.holder, self.released = NO_OFFSET, None, False
+            return False
         return epoch < self.epoch
 
 

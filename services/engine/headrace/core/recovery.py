@@ -56,7 +56,7 @@ class PartitionRecovery(Generic[SnapshotT]):
     def __post_init__(self) -> None:
         if self.pointer is not None:
             # Its claim stands before the place where the reading begins, and what is older than that is void (rule F1).
-            self.ledger.epoch = self.pointer.epoch
+            self.ledger.epoch = self.ledger.previous = self.pointer.epoch
 
     @property
     def begins_at(self) -> int:

@@ -13,9 +13,10 @@ from headrace.core.recovery import Begun
 from headrace.core.snapshots import NOT_ACCEPTED
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp
+from headrace.engine.outcome import type_name
 from headrace.engine.partition import OwnedPartition, Work
 from headrace.engine.states import State
-from headrace.errors import ArgumentsInvalid, RecordUndecodable
+from headrace.errors import ArgumentsInvalid, RecordUndecodable, WorkerUnknown
 from headrace.fields import Identity, JobId
 from headrace.models import DEFAULT_TENANT, SCHEMA_VERSION, CallContext, Job, JobRecord
 from headrace.ports import Record
@@ -37,14 +38,20 @@ class NotAdmitted(Exception):
 
     Attributes:
         work: what is to be written as failed; None where the record has no readable job id.
+        error_type: the class of the error that says so, as it is written down.
     """
 
-    def __init__(self, reason: Reason, message: str, work: Work | None) -> None:
+    def __init__(self, reason: Reason, message: str, work: Work | None, kind: type[BaseException] = RecordUndecodable) -> None:
         self.reason: Reason = reason
         # It goes into a header and a snapshot, which must fit however much is wrong with the record.
         self.message = snapshots.shorten(message, _MESSAGE_LIMIT_BYTES)
         super().__init__(self.message)
         self.work = work
+        self.error_type = type_name(kind)
+
+
+class _TooLarge(Exception):
+    """Snapshots of the job would not fit into the topic."""
 
 
 def admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]) -> Work:
@@ -68,15 +75,19 @@ def admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]
     except ValidationError as error:
         problem = describe_problems(error)
         raise NotAdmitted("undecodable", f"the record is no job: {problem}", _remains(raw, record, partition, worker)) from None
+    except _TooLarge:
+        message = f"the record takes more than {_RECORD_LIMIT_BYTES} bytes when it is written again"
+        raise NotAdmitted("undecodable", message, _remains(raw, record, partition, worker)) from None
     if raw["workerName"] != worker.name:
         message = f"the job is for worker {raw['workerName']!r}, and stands in the queue of {worker.name!r}"
-        raise NotAdmitted("worker_unknown", message, work)
+        raise NotAdmitted("worker_unknown", message, work, WorkerUnknown)
     try:
         work.arguments = worker.parse_arguments(raw["args"])
     except ArgumentsInvalid as error:
-        raise NotAdmitted("arguments_invalid", str(error), work) from None
+        raise NotAdmitted("arguments_invalid", str(error), work, ArgumentsInvalid) from None
     except Exception as error:  # a validator of the user's own can raise anything
-        raise NotAdmitted("arguments_invalid", f"validating the arguments raised {error!r}", work) from None
+        message = f"validating the arguments raised {error!r}"
+        raise NotAdmitted("arguments_invalid", message, work, type(error)) from None
     key = raw.get("orderingKey")
     work.lane = None if key is None else (record.partition, key)
     return work
@@ -94,6 +105,8 @@ def _decode(raw: dict[str, Any], record: Record, partition: OwnedPartition, work
         if len(orjson.dumps(raw["args"])) > snapshots.ARGUMENTS_REPEATED_BYTES:
             del repeated["args"]
         head = orjson.dumps(repeated)
+        if len(head) > _RECORD_LIMIT_BYTES:
+            raise _TooLarge
     work = partition.work(record, raw, head)
     known = partition.begun.pop(record.offset, None) if partition.begun else None
     if known is not None and known.job_id == raw["id"].encode():
@@ -139,7 +152,10 @@ def _remains(raw: dict[str, Any], record: Record, partition: OwnedPartition, wor
     except ValidationError:
         context = CallContext()
     bare["ctx"] = context.to_wire()
-    return partition.work(record, bare, orjson.dumps(bare))
+    if len(head := orjson.dumps(bare)) > _RECORD_LIMIT_BYTES:
+        bare["ctx"] = {}
+        head = orjson.dumps(bare)
+    return partition.work(record, bare, head)
 
 
 def _valid(kind: TypeAdapter[str], value: Any) -> str | None:

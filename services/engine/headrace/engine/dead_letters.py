@@ -27,6 +27,8 @@ class DeadLetters:
         described = DeadLetterHeaders(
             reason=refusal.reason,
             message=refusal.message,
+            error_type=refusal.error_type,
+            attempt=refusal.work.state.fields["attempt"] if refusal.work else 0,
             worker_name=worker,
             job_id=job_id,
             topic=record.topic,

@@ -17,7 +17,7 @@ from headrace.engine.admission import job_of
 from headrace.engine.attempts import Attempts
 from headrace.engine.journal import Journal
 from headrace.engine.outcome import describe_error, encode_result
-from headrace.engine.partition import OwnedPartition, Phase, Statistics, Work
+from headrace.engine.partition import LEFT_AS_THEY_ARE, OwnedPartition, Phase, Statistics, Work
 from headrace.engine.states import State
 from headrace.errors import BrokerUnreachable, JobFailed, LeaseLost
 from headrace.ports import LogWriter
@@ -131,7 +131,7 @@ class Dispatcher:
                 self._stop(work)
             elif work.phase is Phase.RESTING:
                 self._lanes.leave_lane(work)
-            if work.phase is Phase.WAITING or work.phase is Phase.RESTING:
+            if work.phase in LEFT_AS_THEY_ARE:
                 partition.leave_to_others(work)
         for work in acknowledged:
             self._never_ran(work)
@@ -154,6 +154,7 @@ class Dispatcher:
                 self._lanes.leave_lane(work)
         partition.works.clear()
         self._held = [work for work in self._held if work.partition is not partition]
+        self._schedule()
         return stopped
 
     async def drain(self, seconds: float) -> bool:
@@ -275,6 +276,7 @@ class Dispatcher:
     def _never_ran(self, work: Work) -> None:
         """The start was acknowledged when nothing was to start any more: the attempt is over before it began."""
         self._lanes.free_slot()
+        self._schedule()
         self._interrupt(work)
 
     def _over(self, work: Work, result: Any, error: BaseException | None) -> None:

@@ -19,7 +19,7 @@ from headrace.core.lease import Moment
 from headrace.engine.group import Environment, WorkerGroup
 from headrace.engine.partition import Statistics
 from headrace.engine.presence import Presence
-from headrace.errors import ConfigurationError, HeadraceError
+from headrace.errors import ConfigurationError, HeadraceError, LeaseLost
 from headrace.kafka.log import KafkaLog
 from headrace.memory import BoundMemory, StoreOptions, TopicMemoryStore
 from headrace.models import CallContext, Job
@@ -185,6 +185,8 @@ class WorkerEngine:
         Returns False when an attempt runs on all the same, in a thread: then only the end of the process ends it.
         """
         grace = self.settings.engine.grace_seconds if grace_seconds is None else grace_seconds
+        if isinstance(self._crash, LeaseLost):
+            grace = 0.0  # another engine may run its jobs already
         drained = await self._drain(grace)
         await asyncio.gather(*(group.stop() for group in self._groups))
         self._groups = []

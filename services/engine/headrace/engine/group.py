@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from headrace.core.checkpoint import format_pointer, parse_pointer
+from headrace.core.checkpoint import parse_pointer
 from headrace.core.lease import LeaseTiming, Moment
 from headrace.core.partitions import state_partition
 from headrace.core.recovery import PartitionRecovery
 from headrace.core.topics import Topics
 from headrace.engine.admission import NotAdmitted, admit
+from headrace.engine.commits import Commits
 from headrace.engine.dead_letters import DeadLetters
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.holdings import Holdings, Surroundings
 from headrace.engine.intake import Intake, Room
 from headrace.engine.partition import OwnedPartition, Phase, Work
 from headrace.engine.takeover import Claimant
-from headrace.errors import HeadraceError
 from headrace.ports import Acknowledged, Committed, GroupListener, Log, LogWriter, Outcome, Record, TopicPartition
 from headrace.settings import EngineSettings
 from headrace.worker import AbstractWorker, JobServices
@@ -30,8 +30,6 @@ from headrace.worker import AbstractWorker, JobServices
 _logger = logging.getLogger(__name__)
 
 _COMMIT_SECONDS = 5.0
-_PROBE_SECONDS = 5.0
-_UNCOMMITTED_SECONDS = 40.0
 _STOP_SECONDS = 5.0
 
 
@@ -79,7 +77,7 @@ class WorkerGroup:
         room = Room(max(settings.buffer_per_partition, slots), settings.buffer_bytes_per_partition)
         self._intake = Intake(self._consumer, self._holdings.ready, self._take, room, self.dispatcher.progressed)
         self._tasks: list[asyncio.Task[None]] = []
-        self._committed_at = 0.0
+        self._commits = Commits(worker.name, self._consumer, self._holdings)
 
     def _make_holdings(self) -> Holdings:
         environment = self._environment
@@ -108,7 +106,9 @@ class WorkerGroup:
         self._holdings.start()
         self._tasks = [
             asyncio.create_task(self._intake.run(), name=f"intake-{self.worker.name}"),
-            asyncio.create_task(self._commit_now_and_then(), name=f"commit-{self.worker.name}"),
+            asyncio.create_task(
+                self._commits.run(self._environment.settings.commit_interval_seconds), name=f"commit-{self.worker.name}"
+            ),
         ]
         for task in self._tasks:
             task.add_done_callback(self._note_crash)
@@ -120,7 +120,7 @@ class WorkerGroup:
         """
         self._intake.close()
         drained = await self.dispatcher.drain(grace_seconds)
-        await self._commit()
+        await self._commits.commit()
         return drained
 
     async def stop(self) -> None:
@@ -156,14 +156,16 @@ class WorkerGroup:
                 refusal.message,
             )
             # It holds the watermark until it is where it belongs.
-            partition.hold(refusal.work or Work(partition, record.offset, None, partition.unbegun, phase=Phase.ENDING))
+            work = refusal.work or Work(partition, record.offset, None, partition.unbegun, size=len(record.value or b""))
+            work.phase = Phase.REFUSED
+            partition.hold(work)
             done = partial(self._dead_letter_written, partition, record.offset, refusal)
             self._dead_letters.submit(record, self.worker.name, refusal, done)
         else:
             self.dispatcher.admit(work)
 
     def _dead_letter_written(self, partition: OwnedPartition, offset: int, refusal: NotAdmitted, outcome: Outcome) -> None:
-        if not partition.live:
+        if not partition.live or offset not in partition.works:
             return
         if not isinstance(outcome, Acknowledged):
             self._claim_lost(partition, outcome.reason)
@@ -179,26 +181,26 @@ class WorkerGroup:
         """An eager rebalance takes every partition away; most come straight back, so work in flight goes on."""
         self._holdings.revoked()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._commit(), _COMMIT_SECONDS)
+            await asyncio.wait_for(self._commits.commit(), _COMMIT_SECONDS)
+        self._commits.revoked()
         self._holdings.put_aside()
         self._intake.forget()
 
     def _assigned(self, sources: Collection[TopicPartition]) -> None:
         self._intake.forget()
-        self._committed_at = asyncio.get_running_loop().time()
+        self._commits.assigned(sources)
         self._holdings.assigned(sources)
 
     def _claim_lost(self, partition: OwnedPartition, reason: Exception) -> None:
         self._holdings.claim_lost(partition, reason)
 
     def _available(self, partition: OwnedPartition) -> None:
-        self._intake.forget_pause(partition.source)
         self._consumer.seek(partition.source, partition.next_offset)
         self._consumer.resume([partition.source])
 
     def _unavailable(self, source: TopicPartition) -> None:
-        self._intake.forget_pause(source)
         self._consumer.pause([source])
+        self._intake.forget_partition(source)
 
     async def _fresh(self, sources: Collection[TopicPartition]) -> list[OwnedPartition]:
         if not sources:
@@ -219,39 +221,3 @@ class WorkerGroup:
             number = state_partition(name, source.partition, count)
             made.append(OwnedPartition(source, number, recovery, recovery.begins_at, clock=self._environment.clock))
         return made
-
-    # --- commits --------------------------------------------------------------------------------------------------------
-
-    async def _commit_now_and_then(self) -> None:
-        while True:
-            await asyncio.sleep(self._environment.settings.commit_interval_seconds)
-            await self._commit()
-
-    async def _commit(self) -> None:
-        """Commits the watermarks that rose: all that lies below them has ended, and its end is acknowledged.
-
-        Now and then all are committed, also when nothing rose: only the answer tells that this member is still in the group
-        (rule H4). One that the group has given up is not told, and would keep its partitions from their new owner for ever.
-        """
-        now = asyncio.get_running_loop().time()
-        probes = now - self._committed_at >= _PROBE_SECONDS
-        offsets = {
-            source: Committed(partition.watermark.position, format_pointer(partition.pointer) if partition.pointer else "")
-            for source, partition in self._holdings.ready.items()
-            if partition.is_held() and (probes or partition.watermark.position > partition.committed)
-        }
-        if not offsets:
-            return
-        try:
-            committed = await self._consumer.commit(offsets, timeout=_COMMIT_SECONDS)
-        except HeadraceError as error:
-            _logger.warning("committing for %s failed, and is tried again: %s", self.worker.name, error)
-            committed = False
-        if committed:
-            self._committed_at = asyncio.get_running_loop().time()
-            for source, entry in offsets.items():
-                if (partition := self._holdings.ready.get(source)) is not None:
-                    partition.committed = entry.offset
-        elif asyncio.get_running_loop().time() - self._committed_at >= _UNCOMMITTED_SECONDS:
-            _logger.warning("nothing could be committed for %s for a while: its partitions are given back", self.worker.name)
-            self._holdings.give_back()

@@ -30,6 +30,10 @@ _logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
 _RELEASE_SECONDS = 5.0
+_GIVE_BACK_SECONDS = 10.0
+_MOMENT_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 15.0
+_FORGOTTEN_SECONDS = 120.0
 
 Reason = Literal["handed-over", "stopped"]
 
@@ -68,9 +72,10 @@ class Holdings:
         self._takeover: asyncio.Task[None] | None = None
         self._current: Takeover | None = None
         self._watches: dict[TopicPartition, LeaseWatch] = {}
-        self._keeper: asyncio.Task[None] | None = None
         self._leaving: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
+        self._losses: dict[TopicPartition, tuple[float, int]] = {}
         self._renewing: set[OwnedPartition] = set()
 
     @property
@@ -80,7 +85,7 @@ class Holdings:
 
     def start(self) -> None:
         """Begins to renew what is held."""
-        self._keeper = self._watched(self._keep(), "leases")
+        self._watched(self._keep(), "leases")
 
     async def stop(self) -> None:
         """Takes over nothing more, and gives back what nothing runs of. Nothing is written of the partitions afterwards."""
@@ -89,7 +94,7 @@ class Holdings:
         if self._takeover is not None and self._current is not None:
             self._current.wind_up()
             await asyncio.wait({self._takeover}, timeout=_RELEASE_SECONDS)
-        tasks = [task for task in (self._takeover, self._keeper, *self._leaving.values()) if task is not None]
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -130,8 +135,9 @@ class Holdings:
         self._wanted = frozenset()
         for partition in list(self._held.values()):
             self._surroundings.unavailable(partition.source)
+            self.ready.pop(partition.source, None)
             if partition.source not in self._leaving:
-                self._hand_over(partition)
+                self._hand_over(partition, within=_GIVE_BACK_SECONDS)
 
     def claim_lost(self, partition: OwnedPartition, reason: Exception) -> None:
         """Nothing more may be written under this claim: what was in hand is read again, under a new one (H5, H6)."""
@@ -152,20 +158,39 @@ class Holdings:
         """Waits for the attempts under a claim that was lost, then wants the partition anew if it is to be held still."""
         remaining = partition.lease.remaining(self._claimant.clock())
         if stopping:
-            _, left = await asyncio.wait(stopping, timeout=max(remaining, 0.0))
+            # A machine that wakes up finds the term over long ago: an attempt gets a moment to end all the same.
+            _, left = await asyncio.wait(stopping, timeout=max(remaining, _MOMENT_SECONDS))
             if left:
                 message = f"{len(left)} jobs of {partition.recovery.worker} cannot be stopped, and their lease is over"
                 self._surroundings.stuck(LeaseLost(message))
                 await asyncio.wait(left)
+        await asyncio.sleep(self._pause_after_loss(partition.source))
         self._forget(partition)
 
-    def _hand_over(self, partition: OwnedPartition) -> None:
-        self._dispatcher.hand_over(partition)
-        self._leaving[partition.source] = self._watched(self._finish_handing_over(partition), "hand-over")
+    def _pause_after_loss(self, source: TopicPartition) -> float:
+        """Claims that are lost again and again, as by a record that no broker takes, must not fill the log with claims."""
+        now = asyncio.get_running_loop().time()
+        lost_at, count = self._losses.get(source, (0.0, 0))
+        count = count + 1 if now - lost_at < _FORGOTTEN_SECONDS else 1
+        self._losses[source] = (now, count)
+        return 0.0 if count == 1 else min(0.1 * 2.0**count, _LONGEST_PAUSE_SECONDS)
 
-    async def _finish_handing_over(self, partition: OwnedPartition) -> None:
-        """Releases a partition when nothing of it runs any more (R1); one with a thread is kept, and renewed, until it ends."""
-        await partition.vacated.wait()
+    def _hand_over(self, partition: OwnedPartition, *, within: float | None = None) -> None:
+        self._dispatcher.hand_over(partition)
+        self._leaving[partition.source] = self._watched(self._finish_handing_over(partition, within), "hand-over")
+
+    async def _finish_handing_over(self, partition: OwnedPartition, within: float | None) -> None:
+        """Releases a partition when nothing of it runs any more (R1); one with a thread is kept, and renewed, until it ends.
+
+        Args:
+            within: seconds after which the process has to end instead: nobody else could ever run the partition's jobs (H4).
+        """
+        try:
+            await asyncio.wait_for(partition.vacated.wait(), within)
+        except TimeoutError:
+            message = f"a job of {partition.recovery.worker} cannot be stopped, and the group has given this engine up"
+            self._surroundings.stuck(LeaseLost(message))
+            await partition.vacated.wait()
         await self._release(partition, "handed-over")
         self._forget(partition)
 
@@ -245,6 +270,9 @@ class Holdings:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(self._claimant.timing.renewal)
+            if (failure := self._claimant.writer.failure) is not None:
+                # Nothing can be written any more, and so nothing run.
+                self._surroundings.stuck(failure)
             for partition in list(self._held.values()):
                 if partition.live and not partition.is_held():
                     self.claim_lost(partition, LeaseLost("its lease was not renewed in time"))
@@ -289,10 +317,12 @@ class Holdings:
 
     def _watched(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work, name=f"{name}-{self._dispatcher.worker_name}")
+        self._tasks.add(task)
         task.add_done_callback(self._note_crash)
         return task
 
     def _note_crash(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _logger.critical("%s ended by an error that nobody expected", task.get_name(), exc_info=error)
             self._surroundings.stuck(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from headrace.engine.partition import OwnedPartition
@@ -77,11 +77,8 @@ class Intake:
         self._paused.clear()
         self._full_since.clear()
 
-    def forget_pause(self, source: TopicPartition) -> None:
-        """A partition was resumed, or is ready no more: whether it was paused for being full counts no longer.
-
-        One that is taken for paused and is not would be polled, and what came of it thrown away.
-        """
+    def forget_partition(self, source: TopicPartition) -> None:
+        """A partition is taken in no more; should it come back, nothing is known of it."""
         self._paused.discard(source)
         self._full_since.pop(source, None)
 
@@ -93,19 +90,24 @@ class Intake:
     async def _turn(self) -> None:
         if self._closed:
             self._consumer.pause(self._partitions)
-            await self._consumer.fetch(timeout=_POLL_SECONDS, maximum=1)
+            self._hand_out(await self._consumer.fetch(timeout=_POLL_SECONDS, maximum=1))
             return
         roomy = self._sort_out(asyncio.get_running_loop().time())
         ready = len(self._partitions)
         if ready and not roomy:
-            if len(self._paused) == ready:
-                await self._consumer.fetch(timeout=0, maximum=1)
+            if self._paused >= self._partitions.keys():
+                self._hand_out(await self._consumer.fetch(timeout=0, maximum=1))
             await self._wait_for_progress()
             return
         chosen = None if len(roomy) == ready else roomy
         # A full partition may have room again any moment: then the others are not waited for.
         seconds = _POLL_SECONDS if chosen is None else _POLL_SECONDS_WHILE_FULL
-        batches = await self._consumer.fetch(timeout=seconds, maximum=_RECORDS_PER_TURN, partitions=chosen)
+        self._hand_out(await self._consumer.fetch(timeout=seconds, maximum=_RECORDS_PER_TURN, partitions=chosen))
+        # One turn for the jobs that were taken in, before more are asked for.
+        await asyncio.sleep(0)
+
+    def _hand_out(self, batches: Mapping[TopicPartition, Sequence[Record]]) -> None:
+        """Every record that a fetch returns must come by here: one that did not would be taken for a gap in the log."""
         for source, records in batches.items():
             partition = self._partitions.get(source)
             if partition is None:
@@ -113,8 +115,6 @@ class Intake:
             for record in records:
                 if partition.pass_to(record):
                     self._take(partition, record)
-        # One turn for the jobs that were taken in, before more are asked for.
-        await asyncio.sleep(0)
 
     async def _wait_for_progress(self) -> None:
         self._progressed.clear()

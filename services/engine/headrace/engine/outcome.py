@@ -48,12 +48,16 @@ def _plain(value: Any) -> Any:
 def describe_error(error: BaseException) -> dict[str, str]:
     """Type, message and traceback of an exception; the frames of headrace itself are left out of the traceback."""
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     frames = error.__traceback__
     while frames is not None and frames.tb_next is not None and _is_own(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
     text = "".join(traceback.format_exception(kind, error, frames))
-    return {"type": name, "message": _clean(_text(error), _MESSAGE_LIMIT_BYTES), "traceback": _clean(text)}
+    return {"type": type_name(kind), "message": _clean(_text(error), _MESSAGE_LIMIT_BYTES), "traceback": _clean(text)}
+
+
+def type_name(kind: type[BaseException]) -> str:
+    """An exception's class as it is written down: with its module, unless it is one of Python's own."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _text(error: BaseException) -> str:

@@ -29,6 +29,14 @@ class Phase(Enum):
     ENDING = auto()
     INTERRUPTED = auto()
     RESTING = auto()
+    REFUSED = auto()
+
+
+LEFT_AS_THEY_ARE = frozenset({Phase.WAITING, Phase.RESTING, Phase.REFUSED})
+"""Of such jobs nothing runs and no snapshot is under way: they are left to the next owner as they are.
+
+One that is refused waits for its dead letter, which the next owner writes again.
+"""
 
 
 @dataclass(slots=True)
@@ -145,7 +153,7 @@ class OwnedPartition:
     @property
     def is_busy(self) -> bool:
         """Whether an attempt runs, or a record of one is under way."""
-        return any(work.phase is not Phase.WAITING and work.phase is not Phase.RESTING for work in self.works.values())
+        return any(work.phase not in LEFT_AS_THEY_ARE for work in self.works.values())
 
     def hold(self, work: Work) -> None:
         """A job is in hand from now on; it may be so already."""

@@ -33,6 +33,7 @@ ResultT = TypeVar("ResultT")
 
 _MAX_POLL_INTERVAL_SECONDS = 300
 _LEAVE_SECONDS = 2.0
+_REBALANCE_SECONDS = 30
 _FETCH_WAIT_SECONDS = 0.5
 _PARTITION_BYTES = 4 * 1024 * 1024
 _ANSWER_BYTES = 16 * 1024 * 1024
@@ -214,7 +215,8 @@ class KafkaGroupConsumer:
             group_id=self._membership.group,
             partition_assignment_strategy=[self._assignor],
             session_timeout_ms=session,
-            rebalance_timeout_ms=session,
+            # Shorter than the time after which a member that cannot commit gives its partitions back.
+            rebalance_timeout_ms=min(session, _REBALANCE_SECONDS * 1000),
             heartbeat_interval_ms=int(self._membership.heartbeat_interval * 1000),
             max_poll_interval_ms=_MAX_POLL_INTERVAL_SECONDS * 1000,
             # Joining takes as long as the slowest member gives up its partitions; a request must not end before that.

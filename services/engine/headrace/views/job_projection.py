@@ -113,8 +113,12 @@ class JobProjection:
         if headers is None:
             raise RecordUndecodable("the headers of a snapshot are missing or damaged")
         ledger = self._ledgers.get((headers.worker, headers.partition))
-        if ledger is not None and ledger.is_void(headers.version.epoch):
-            return None
+        if ledger is not None:
+            known = ledger.epoch
+            if ledger.is_void(headers.version.epoch):
+                return None
+            if ledger.epoch != known:
+                self._changed.add((headers.worker, headers.partition))
         raw = decode_object(record.value)
         if raw.get("id") != job_id:
             raise RecordUndecodable("its key is not the id of its job")
@@ -139,9 +143,9 @@ class JobProjection:
         if self._positions is None:
             self._changed.clear()
             self._ledgers = {
-                (worker, partition): PartitionLedger(epoch, last_lease, holder, released=bool(released))
-                for worker, partition, epoch, last_lease, holder, released in connection.execute(
-                    "SELECT worker, partition, epoch, last_lease, holder, released FROM ledgers"
+                (worker, partition): PartitionLedger(epoch, last_lease, holder, previous, released=bool(released))
+                for worker, partition, epoch, last_lease, holder, previous, released in connection.execute(
+                    "SELECT worker, partition, epoch, last_lease, holder, previous, released FROM ledgers"
                 )
             }
             self._positions = load_positions(connection)
@@ -149,9 +153,9 @@ class JobProjection:
 
     def _store_ledgers(self, connection: sqlite3.Connection) -> None:
         connection.executemany(
-            "INSERT OR REPLACE INTO ledgers VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO ledgers VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
-                (*about, ledger.epoch, ledger.last_lease, ledger.holder, ledger.released)
+                (*about, ledger.epoch, ledger.last_lease, ledger.holder, ledger.previous, ledger.released)
                 for about, ledger in ((about, self._ledgers[about]) for about in self._changed)
             ],
         )

@@ -46,7 +46,7 @@ SCHEMA: Final = Schema(
         "CREATE INDEX jobs_by_tenant ON jobs (tenant_key, status, created, id)",
         "CREATE INDEX jobs_accepted ON jobs (source_key, source_offset) WHERE epoch < 0",
         "CREATE TABLE ledgers (worker TEXT, partition INTEGER, epoch INTEGER NOT NULL, last_lease INTEGER NOT NULL,"
-        " holder TEXT, released INTEGER NOT NULL, PRIMARY KEY (worker, partition)) WITHOUT ROWID",
+        " holder TEXT, previous INTEGER NOT NULL, released INTEGER NOT NULL, PRIMARY KEY (worker, partition)) WITHOUT ROWID",
     ),
 )
 

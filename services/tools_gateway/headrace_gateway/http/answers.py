@@ -12,6 +12,7 @@ from headrace import ToolRefusal, ToolSuccess
 
 STATUSES: Final = {
     "tool_unknown": HTTPStatus.NOT_FOUND,
+    "job_unknown": HTTPStatus.NOT_FOUND,
     "body_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "payload_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "broker_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,

@@ -48,6 +48,10 @@ class Jobs(Protocol):
         cursor: str | None = ...,
     ) -> JobList: ...
 
+    async def get_job(self, job_id: str, /, *, tenant: str = ...) -> Job | None: ...
+
+    async def retry_job(self, job_id: str, /, *, tenant: str = ..., timeout: float = ...) -> Job: ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:

@@ -1,7 +1,7 @@
 """Real engines over a Kafka in memory, in virtual time, while everything goes wrong that a seed draws.
 
-    report = simulate(Scenario.of(17))
-    assert not report.violations
+report = simulate(Scenario.of(17))
+assert not report.violations
 """
 
 from headrace.testing.simulation.run import Report, simulate

@@ -156,7 +156,9 @@ class Judge:
         assert version is not None
         name = self._name(place)
         if version.epoch not in self.reader.epochs.get(place[0], ()):
-            self._violated(at, "only the holder writes of a job", f"{name} was written under {version.epoch}, which is no valid claim")
+            self._violated(
+                at, "only the holder writes of a job", f"{name} was written under {version.epoch}, which is no valid claim"
+            )
         if before is not None and before.has_ended:
             self._violated(at, "a finished job is never run again", f"{name} was {before.status}, and then {reading.status}")
         if reading.state is None or reading.status != JobStatus.RUNNING:

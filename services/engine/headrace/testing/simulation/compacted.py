@@ -62,7 +62,9 @@ def compare(full: StateReader, history: Sequence[StoredRecord]) -> Comparison:
         elif place[0] in revived:
             known[VOID_CLAIM_REVIVED] += 1
         else:
-            unknown.append(f"job at {place[0]}/{place[1]} is {state.status}, and {found.status if found else 'unknown'} when compacted")
+            unknown.append(
+                f"job at {place[0]}/{place[1]} is {state.status}, and {found.status if found else 'unknown'} when compacted"
+            )
     kept = {(record.partition, record.offset) for record in left}
     for number, ledger in sorted(full.ledgers.items()):
         if ledger.epoch == (found_epoch := short.ledgers[number].epoch):
@@ -80,7 +82,5 @@ def _newest_by_job(worker: str, left: Iterable[StoredRecord]) -> Mapping[JobPlac
     """Where the last snapshot of each job stands, void or not."""
     reader = StateReader(worker)
     return {
-        reading.place: (record.partition, record.offset)
-        for record in left
-        if (reading := reader.read(record)).place is not None
+        reading.place: (record.partition, record.offset) for record in left if (reading := reader.read(record)).place is not None
     }

@@ -111,7 +111,9 @@ class Nemesis:
         """A topic and a partition of it: most often where the state of jobs is written."""
         drawn = self._random.random()
         if drawn < 0.85:
-            ends = [state for state, end in sorted(self._cluster.ends().items()) if state.topic == self._topics.job_state.name and end]
+            ends = [
+                state for state, end in sorted(self._cluster.ends().items()) if state.topic == self._topics.job_state.name and end
+            ]
             return self._topics.job_state.name, self._random.choice(ends).partition if ends else None
         return (self._topics.jobs_name(WORKER) if drawn < 0.93 else self._topics.dead_letters.name), None
 

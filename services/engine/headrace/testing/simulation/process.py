@@ -39,7 +39,9 @@ class SimulatedProcess(Confined):
         self._chronicle = chronicle
         self._stopped_at: float | None = None
         self._remains: set[asyncio.Task[Any]] = set()
-        self.log: InMemoryLog = self.context.run(lambda: InMemoryLog(cluster, session_timeout=session_timeout, heartbeat_interval=2.0))
+        self.log: InMemoryLog = self.context.run(
+            lambda: InMemoryLog(cluster, session_timeout=session_timeout, heartbeat_interval=2.0)
+        )
 
     # --- what its code sees -------------------------------------------------------------------------------------------
 

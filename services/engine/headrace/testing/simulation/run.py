@@ -207,9 +207,7 @@ class _Run:
 
     def _process(self, name: str) -> SimulatedProcess:
         scenario = self.scenario
-        process = SimulatedProcess(
-            name, scenario.seed, self._loop, self._cluster, self._chronicle, scenario.session_timeout
-        )
+        process = SimulatedProcess(name, scenario.seed, self._loop, self._cluster, self._chronicle, scenario.session_timeout)
         self.everyone.append(process)
         return process
 

@@ -1,0 +1,148 @@
+"""Accepting jobs: from arguments to records in a worker's queue that all in-sync replicas have."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headrace.arguments import PublishedSchemas
+from headrace.core.topics import Topics
+from headrace.errors import AppendTimeout, BrokerUnreachable, EnqueueTimeout, WorkerUnknown
+from headrace.models import Job, WorkerDefinition
+from headrace.ports import Acknowledged, AppendFailed, Log, LogWriter
+from headrace.settings import Settings
+from headrace.submission import Arguments, Making, Prepared, WorkerReference, ordering_key_of, plain_arguments, prepare
+from headrace.views.workers import WorkerDirectory
+from headrace.worker import AbstractWorker
+
+_DEFINITION_SECONDS = 60.0
+
+
+class Acceptance:
+    """Knows the workers and their queues, checks arguments, and writes job records.
+
+    Args:
+        writer: started and stopped by the caller.
+        directory: likewise.
+        making: by what ids and times are made.
+    """
+
+    def __init__(self, log: Log, writer: LogWriter, directory: WorkerDirectory, settings: Settings, making: Making) -> None:
+        self._log = log
+        self._writer = writer
+        self._directory = directory
+        self._settings = settings
+        self._making = making
+        self._topics = Topics(settings.namespace)
+        self._schemas = PublishedSchemas()
+        self._local: dict[str, WorkerDefinition] = {}
+        self._partitions: dict[str, int] = {}
+
+    @property
+    def definitions(self) -> dict[str, WorkerDefinition]:
+        """All workers that are known, by name."""
+        return {**self._directory.definitions, **self._local}
+
+    def define(self, definition: WorkerDefinition) -> None:
+        """Makes a worker known before any engine has published it."""
+        self._local[definition.name] = definition
+
+    async def check(self, worker: str, args: dict[str, Any]) -> None:
+        """Checks what `accept` would check of a job for the worker of that name.
+
+        Raises:
+            WorkerUnknown: no such worker is defined.
+            ArgumentsInvalid: the arguments do not fit the schema that it published.
+        """
+        await self._schemas.check(await self._definition(worker), [args])
+
+    async def accept(
+        self,
+        worker: WorkerReference,
+        args: Sequence[Arguments],
+        shared: Mapping[str, Any],
+        *,
+        ordering_key: str | None,
+        timeout: float,
+        job_id: str | None = None,
+    ) -> list[Job]:
+        """Accepts jobs of one worker. Raises as `Client.enqueue_many`.
+
+        Args:
+            shared: the fields of the record that all of them have in common: `tenant`, `ctx`, and others of the wire.
+            job_id: of the one job that there is; fresh ids when left out.
+        """
+        started = asyncio.get_running_loop().time()
+        reference = worker() if isinstance(worker, type) else worker
+        made = None if isinstance(reference, str) else reference
+        plain = [plain_arguments(each, made) for each in args]
+        try:
+            # The queue of a worker that had no job yet is made here, which takes what the brokers take.
+            async with asyncio.timeout(timeout):
+                definition = await self._definition(reference)
+                if made is None:
+                    await self._schemas.check(definition, plain)
+                count = await self._partition_count(definition.name)
+        except TimeoutError:
+            raise BrokerUnreachable(
+                f"{self._settings.bootstrap_servers}: no answer within {timeout:g} s; nothing was accepted."
+            ) from None
+        topic = self._topics.jobs_name(definition.name)
+        model = None if made is None else made.arguments_model
+        prepared = [
+            prepare(
+                definition,
+                each,
+                dict(shared),
+                ordering_key or ordering_key_of(definition, each, model),
+                (topic, count),
+                making=self._making,
+                job_id=job_id,
+            )
+            for each in plain
+        ]
+        offsets = await self._append(prepared, timeout, left=max(0.0, timeout - (asyncio.get_running_loop().time() - started)))
+        return [each.accepted(offset) for each, offset in zip(prepared, offsets, strict=True)]
+
+    async def _definition(self, worker: str | AbstractWorker[Any]) -> WorkerDefinition:
+        if not isinstance(worker, str):
+            definition = worker.definition()
+            self._local.setdefault(definition.name, definition)
+            return definition
+        known = self._local.get(worker) or self._directory.definitions.get(worker)
+        if known is None:
+            await self._directory.catch_up(_DEFINITION_SECONDS)
+            known = self._directory.definitions.get(worker)
+        if known is None:
+            names = ", ".join(sorted(self.definitions)) or "none yet"
+            raise WorkerUnknown(
+                f"No worker named {worker!r} is defined. Defined are: {names}. A worker is defined when an engine with it starts."
+            )
+        return known
+
+    async def _partition_count(self, worker: str) -> int:
+        count = self._partitions.get(worker)
+        if count is None:
+            topic = self._topics.jobs(worker, self._settings.engine.partitions)
+            await self._log.create_topics([topic])
+            count = self._partitions[worker] = await self._log.partition_count(topic.name)
+        return count
+
+    async def _append(self, prepared: Sequence[Prepared], timeout: float, *, left: float) -> list[int]:
+        """Offsets of the records, in their order. Of `timeout` seconds, `left` are left."""
+        started = asyncio.get_running_loop().time()
+        outcomes = await self._writer.append_all([(each.target, each.record) for each in prepared], timeout=left)
+        # Of many, some may be accepted, whatever became of one of them.
+        may_be_accepted = any(isinstance(outcome, Acknowledged) or outcome.may_land for outcome in outcomes)
+        for each, outcome in zip(prepared, outcomes, strict=True):
+            if not isinstance(outcome, AppendFailed):
+                continue
+            late = isinstance(outcome.reason, AppendTimeout)
+            if not late and not outcome.may_land and len(prepared) == 1:
+                # Made anew at the next call: the queue may have been deleted.
+                self._partitions.pop(each.job.worker_name, None)
+                raise outcome.reason
+            waited = timeout if late else timeout - left + asyncio.get_running_loop().time() - started
+            raise EnqueueTimeout(each.job.id, may_be_accepted=may_be_accepted, seconds=waited) from outcome.reason
+        return [outcome.offset for outcome in outcomes if isinstance(outcome, Acknowledged)]

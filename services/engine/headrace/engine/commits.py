@@ -1,0 +1,94 @@
+"""Tells the group what has ended, and learns by its answers whether this member still belongs to it (rule H4)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+
+from headrace.core.checkpoint import format_pointer
+from headrace.engine.holdings import Holdings
+from headrace.errors import HeadraceError
+from headrace.ports import Committed, GroupConsumer, TopicPartition
+
+_logger = logging.getLogger(__name__)
+
+_COMMIT_SECONDS = 5.0
+_PROBE_SECONDS = 5.0
+_UNANSWERED_SECONDS = 40.0
+
+
+class Commits:
+    """Commits the watermarks of one worker's partitions.
+
+    A member that the group has given up is not told. It would renew its leases for ever, and nobody else could run its jobs: so
+    something is committed every few seconds, also when nothing ended, and what is held is given back when that fails for long.
+    """
+
+    def __init__(self, worker_name: str, consumer: GroupConsumer, holdings: Holdings) -> None:
+        self._worker_name = worker_name
+        self._consumer = consumer
+        self._holdings = holdings
+        self._assigned: Collection[TopicPartition] = ()
+        self._answered_at = 0.0
+        self._given_back = False
+
+    def assigned(self, sources: Collection[TopicPartition]) -> None:
+        """The group has just dealt out its partitions: this member belongs to it."""
+        self._assigned = sources
+        self._answered_at = _now()
+        self._given_back = False
+
+    def revoked(self) -> None:
+        """Nothing can be committed until the group has dealt out its partitions anew."""
+        self._assigned = ()
+
+    async def run(self, interval_seconds: float) -> None:
+        """Commits now and then, until it is cancelled."""
+        while True:
+            await asyncio.sleep(interval_seconds)
+            await self.commit()
+
+    async def commit(self) -> None:
+        """Commits the watermarks that rose: all that lies below them has ended, and its end is acknowledged."""
+        try:
+            answered = await self._send(probes=_now() - self._answered_at >= _PROBE_SECONDS)
+        except HeadraceError as error:
+            _logger.warning("committing for %s failed, and is tried again: %s", self._worker_name, error)
+            answered = False
+        if answered:
+            self._answered_at = _now()
+            if self._given_back:
+                self._given_back = False
+                self._holdings.assigned(self._assigned)
+        elif self._holdings.held and not self._given_back and _now() - self._answered_at >= _UNANSWERED_SECONDS:
+            _logger.warning("nothing could be committed for %s for a while: its partitions are given back", self._worker_name)
+            self._given_back = True
+            self._holdings.give_back()
+
+    async def _send(self, *, probes: bool) -> bool:
+        """Tells whether the group took a commit. There may be nothing to commit, and then there is no answer."""
+        offsets = {
+            source: Committed(partition.watermark.position, format_pointer(partition.pointer) if partition.pointer else "")
+            for source, partition in self._holdings.ready.items()
+            if partition.is_held() and (probes or partition.watermark.position > partition.committed)
+        }
+        if not offsets and probes and self._given_back:
+            offsets = await self._as_it_is()
+        if not offsets or not await self._consumer.commit(offsets, timeout=_COMMIT_SECONDS):
+            return False
+        for source, entry in offsets.items():
+            if (partition := self._holdings.ready.get(source)) is not None:
+                partition.committed = entry.offset
+        return True
+
+    async def _as_it_is(self) -> dict[TopicPartition, Committed]:
+        """What is committed already, of a partition that the group still gives to this member: to be committed once more."""
+        for source in self._assigned:
+            entry = (await self._consumer.committed([source]))[source]
+            return {source: entry or Committed(0)}
+        return {}
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
