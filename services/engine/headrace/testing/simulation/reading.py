@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from headrace.codec import decode_object
 from headrace.core.ownership import PartitionLedger, Version, supersedes
-from headrace.core.records import parse_lease_key, parse_snapshot_headers
+from headrace.core.records import CHECKPOINT_PREFIX, parse_lease_key, parse_snapshot_headers
 from headrace.core.status import TERMINAL
 from headrace.errors import RecordUndecodable
 from headrace.leases import take_lease
@@ -63,6 +64,7 @@ class StateReader:
         jobs: how each job stands.
         void_claims: where lease records stand that were void when they were met.
         leases: where the last claim or renewal stands that counted, by partition of the queue.
+        checkpoints: where the last checkpoint stands that counted.
         releases: where the last release stands that counted.
         void: how many records of each kind counted for nothing.
     """
@@ -73,6 +75,7 @@ class StateReader:
     jobs: dict[JobPlace, JobState] = field(default_factory=dict)
     void_claims: set[tuple[int, int]] = field(default_factory=set)
     leases: dict[int, tuple[int, int]] = field(default_factory=dict)
+    checkpoints: dict[int, tuple[int, int]] = field(default_factory=dict)
     releases: dict[int, tuple[int, int]] = field(default_factory=dict)
     void: Counter[str] = field(default_factory=Counter)
 
@@ -82,6 +85,9 @@ class StateReader:
         if lease is not None:
             if lease.worker == self.worker:
                 self._lease(lease.partition, record)
+            return Reading()
+        if (record.key or b"").startswith(CHECKPOINT_PREFIX):
+            self._checkpoint(record)
             return Reading()
         headers = parse_snapshot_headers(record.headers)
         if headers is None or headers.worker != self.worker or record.value is None:
@@ -99,6 +105,17 @@ class StateReader:
 
     def _ledger(self, partition: int) -> PartitionLedger:
         return self.ledgers.setdefault(partition, PartitionLedger())
+
+    def _checkpoint(self, record: Record) -> None:
+        if record.value is None:
+            return
+        raw = decode_object(record.value)
+        if raw["workerName"] != self.worker:
+            return
+        if self._ledger(raw["partition"]).is_void(raw["epoch"]):
+            self.void["checkpoint"] += 1
+        else:
+            self.checkpoints[raw["partition"]] = record.partition, record.offset
 
     def _lease(self, partition: int, record: Record) -> None:
         ledger = self._ledger(partition)

@@ -222,11 +222,12 @@ class _Run:
         return longest * self._random.random() if self._random.random() < 0.005 else drawn
 
     def compact(self) -> None:
-        """What Kafka leaves after a while, and what a janitor would see to: the record stays that counts, of each job and lease."""
+        """What Kafka leaves after a while, and what a janitor would see to: of everything the record stays that counts."""
         self._catch_up()
         newest_timestamp = self._broker_time() - int(_COMPACTION_LAG_SECONDS * 1000)
         reader = self._judge.reader
-        counting = {state.record_at for state in reader.jobs.values()} | {*reader.leases.values(), *reader.releases.values()}
+        counting = {state.record_at for state in reader.jobs.values()}
+        counting |= {*reader.leases.values(), *reader.releases.values(), *reader.checkpoints.values()}
         for state in self._cluster.ends():
             if state.topic != self._topics.job_state.name:
                 continue
