@@ -23,9 +23,11 @@ from headrace.kafka.writer import KafkaWriter
 from headrace.memory import BoundMemory, StoreOptions, TopicMemoryStore
 from headrace.memory.compaction import Compactor
 from headrace.memory.window import WindowPolicy
-from headrace.models import MemoryCompactionArguments
 from headrace.ports import Acknowledged, ConversationRef, MemorySnapshot, NewCompaction, NewEntry, NewRecord, TopicPartition
 from headrace.settings import load_settings
+from headrace.tool_models import (
+    MemoryCompactionArguments,
+)
 from support.memories import AT, FirstWords
 
 SHARED = ConversationRef("default", "ann", "shared")

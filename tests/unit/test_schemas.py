@@ -18,19 +18,21 @@ from headrace.cli.main import application
 from headrace.cli.schemas import kebab_case, schema_files, stale_files
 from headrace.models import (
     RECORDS,
-    TOOLS,
     Attempt,
     CallContext,
     Job,
     JobError,
-    JobList,
     JobRecord,
-    SchedulerReceipt,
     Source,
+    WireModel,
+)
+from headrace.tool_models import (
+    TOOLS,
+    JobList,
+    SchedulerReceipt,
     ToolError,
     ToolRefusal,
     ToolSuccess,
-    WireModel,
 )
 
 FOLDER = Path(__file__).parents[2] / "schemas"

@@ -43,6 +43,13 @@ from headrace.models import (
     CallContext,
     ClosedModel,
     Job,
+    WireModel,
+    WorkerDefinition,
+    WorkerSummary,
+)
+from headrace.ports import MemorySnapshot, NewEntry
+from headrace.settings import GatewaySettings, Settings, load_settings
+from headrace.tool_models import (
     JobAnswer,
     JobList,
     MemoryCompactionArguments,
@@ -52,14 +59,9 @@ from headrace.models import (
     ToolError,
     ToolRefusal,
     ToolSuccess,
-    WireModel,
-    WorkerDefinition,
     WorkerList,
     WorkerManagerArguments,
-    WorkerSummary,
 )
-from headrace.ports import MemorySnapshot, NewEntry
-from headrace.settings import GatewaySettings, Settings, load_settings
 from headrace.worker import AbstractWorker, JobContext, worker
 from headrace.workers.memory_compaction import MemoryCompactionWorker
 

@@ -25,7 +25,6 @@ from headrace.models import (
     DEFAULT_TENANT,
     CallContext,
     Job,
-    JobList,
     WorkerDefinition,
     WorkerSummary,
 )
@@ -34,6 +33,9 @@ from headrace.resubmission import Resubmission, arguments_of, retry_failed
 from headrace.runtime import wall_clock
 from headrace.settings import Settings, load_settings
 from headrace.submission import Arguments, Making, WorkerReference, plain_context
+from headrace.tool_models import (
+    JobList,
+)
 from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory

@@ -128,6 +128,9 @@ def test_where_compaction_took_claims_away_the_renewals_speak_for_them(history: 
     for record in compacted(valid):
         takes(rest, record)
     assert (rest.epoch, rest.holder, rest.released) == (whole.epoch, whole.holder, whole.released)
+    for late in valid:
+        epoch = late.offset if late.kind == "claim" else late.about
+        assert replace(rest).is_void(epoch) == whole.is_void(epoch), "the last words of a predecessor"
     if not whole.released:
         assert (rest.last_lease, rest.held_at, rest.term_seconds) == (whole.last_lease, whole.held_at, whole.term_seconds)
 
@@ -141,3 +144,30 @@ def test_a_lease_that_was_released_is_not_renewed() -> None:
     assert ledger.claim(6, 3, "two")
     assert not ledger.release(3, "one"), "the last words of a predecessor"
     assert (ledger.holder, ledger.released) == ("two", False)
+
+
+def test_a_void_claim_is_known_by_what_the_winner_writes_after_compaction_took_its_claim() -> None:
+    ledger = PartitionLedger()
+    assert ledger.claim(6, NO_OFFSET, "late"), "nothing tells of the claim at 5"
+    assert not ledger.is_void(5), "only the holder of a valid claim writes under it"
+    assert (ledger.epoch, ledger.released) == (5, False)
+    assert ledger.is_void(3), "that the claim at 5 is valid is known"
+    assert ledger.renewal(12, 5, "winner")
+    assert (ledger.epoch, ledger.holder, ledger.last_lease) == (5, "winner", 12)
+
+
+def test_who_is_known_by_a_renewal_alone_is_not_unseated_by_a_predecessor() -> None:
+    """Compaction took both claims; a process that was frozen meanwhile writes its last words."""
+    ledger = PartitionLedger()
+    assert ledger.renewal(20, 9, "holder")
+    assert ledger.is_void(5)
+    assert not ledger.renewal(25, 5, "frozen")
+    assert not ledger.release(5, "frozen")
+    assert (ledger.epoch, ledger.holder, ledger.last_lease) == (9, "holder", 20)
+
+
+def test_who_is_known_by_a_release_alone_is_not_unseated_by_a_predecessor() -> None:
+    ledger = PartitionLedger()
+    assert ledger.release(9, "holder")
+    assert ledger.is_void(5)
+    assert (ledger.epoch, ledger.released) == (9, True)

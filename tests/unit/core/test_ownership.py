@@ -7,6 +7,7 @@ from urllib.parse import unquote
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.core.checkpoint import Pointer
 from headrace.core.ownership import ACCEPTED, PartitionLedger, Version, supersedes
 from headrace.core.records import (
     SnapshotHeaders,
@@ -79,6 +80,71 @@ def test_the_last_words_of_a_predecessor_are_void() -> None:
     assert not recovery.snapshot(SnapshotHeaders("w", 0, 0, Version(5, 1, 2), "completed"), b"id", "completed")
     assert recovery.finished() == {}
     assert recovery.begun()[0].snapshot == "running"
+
+
+# Of the two claims that follow the first lease record, the second is void. Its writer went away; the holder renewed its lease, so
+# that compaction takes the holder's claim away, and leaves the void one as the newest record of its key.
+VOID_CLAIM, EPOCH = (12, 7, "late"), 10
+
+
+def after_compaction() -> PartitionLedger:
+    """What a reader knows that has met nothing but the void claim."""
+    ledger = PartitionLedger()
+    assert ledger.claim(*VOID_CLAIM), "nothing tells yet that it is void"
+    return ledger
+
+
+def test_a_void_claim_is_void_after_compaction_when_the_holder_renewed() -> None:
+    ledger = after_compaction()
+    assert ledger.renewal(900, EPOCH, "holder", at=5, term_seconds=25.0)
+    assert (ledger.epoch, ledger.holder, ledger.last_lease) == (EPOCH, "holder", 900)
+    assert (ledger.held_at, ledger.term_seconds, ledger.released) == (5, 25.0, False)
+    assert not ledger.is_void(EPOCH)
+    assert not ledger.claim(901, 12, "next"), "what it names as the last lease record is not"
+    assert ledger.claim(902, 900, "next")
+
+
+def test_a_void_claim_is_void_after_compaction_when_the_holder_released() -> None:
+    ledger = after_compaction()
+    assert ledger.release(EPOCH, "holder")
+    assert (ledger.epoch, ledger.holder, ledger.released) == (EPOCH, "holder", True)
+    assert ledger.claim(901, EPOCH, "next")
+
+
+def test_a_void_claim_is_void_after_compaction_for_who_meets_a_snapshot_first() -> None:
+    recovery: PartitionRecovery[str] = PartitionRecovery("w", 0, watermark=0)
+    recovery.ledger.claim(*VOID_CLAIM)
+    assert recovery.snapshot(SnapshotHeaders("w", 0, 0, Version(EPOCH, 1, 2), "completed"), b"id", "completed")
+    assert list(recovery.finished()) == [0]
+    assert recovery.ledger.epoch == EPOCH
+    assert recovery.ledger.holder is None, "whoever it is has not been met"
+
+
+def test_what_a_holder_superseded_stays_void_when_the_void_claim_is_found_out() -> None:
+    ledger = after_compaction()
+    assert ledger.renewal(900, EPOCH, "holder")
+    for epoch in (3, 8, 9):
+        assert ledger.is_void(epoch), "between what the void claim named and the holder's epoch others may have held the lease"
+        assert not ledger.renewal(901, epoch, "frozen")
+    assert (ledger.epoch, ledger.holder, ledger.last_lease) == (EPOCH, "holder", 900)
+
+
+def test_a_valid_claim_still_fences_its_predecessor() -> None:
+    """Its writer knew of all up to what it names; a record of an epoch that is no newer proves nothing."""
+    for epoch in (3, 7):
+        ledger = after_compaction()
+        assert ledger.is_void(epoch)
+        assert not ledger.renewal(900, epoch, "frozen")
+        assert not ledger.release(epoch, "frozen")
+        assert (ledger.epoch, ledger.holder, ledger.last_lease, ledger.released) == (12, "late", 12, False)
+
+
+def test_what_stands_before_a_pointer_fences_as_ever() -> None:
+    """The reading begins behind the claim that the pointer names; a void one behind it does not bring older epochs back."""
+    recovery: PartitionRecovery[str] = PartitionRecovery("w", 0, watermark=0, pointer=Pointer(EPOCH, 11))
+    assert not recovery.snapshot(SnapshotHeaders("w", 0, 0, Version(EPOCH - 1, 1, 1), "running"), b"id", "running")
+    assert recovery.snapshot(SnapshotHeaders("w", 0, 0, Version(EPOCH, 1, 1), "running"), b"id", "running")
+    assert (recovery.ledger.epoch, recovery.ledger.previous) == (EPOCH, EPOCH)
 
 
 @given(versions, st.integers(0, 2**40), statuses)

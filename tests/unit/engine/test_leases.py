@@ -262,6 +262,23 @@ async def test_an_engine_that_was_evicted_and_not_told_gives_back_within_forty_s
 
 
 @in_virtual_time
+async def test_an_engine_that_gave_back_for_want_of_an_answer_claims_anew_when_it_is_answered(bench: Bench) -> None:
+    """The group had not given it up: nobody else comes for its partitions."""
+    worker, log = gated("a"), SilentCoordinator(bench.cluster, 0.0)
+    async with engine(bench, worker, log):
+        job = await running(bench, worker)
+        log.is_silent = True
+        await seconds_until(lambda: kinds(bench) == ["claim", "handed-over"], "the release")
+        await passing(60)
+        assert kinds(bench) == ["claim", "handed-over"]
+        log.is_silent = False
+        assert await seconds_until(lambda: worker.running == ["a"], "the second attempt") < 10
+        worker.open_gate("a")
+        await seconds_until(lambda: bench.has_completed(job), "the job's end")
+        assert (kinds(bench), worker.started) == (["claim", "handed-over", "claim"], [("a", 1), ("a", 2)])
+
+
+@in_virtual_time
 async def test_an_idle_engine_finds_out_by_its_probe_that_it_was_evicted(bench: Bench) -> None:
     log = InMemoryLog(bench.cluster)
     async with engine(bench, GatedWorker(), log) as evicted:

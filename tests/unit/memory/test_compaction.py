@@ -15,10 +15,15 @@ from headrace.errors import ArgumentsInvalid, BrokerUnreachable, MemoryConflict,
 from headrace.memory import BoundMemory, TopicMemoryStore
 from headrace.memory.compaction import ROUNDS, SHORT_TEXT_TOKENS
 from headrace.memory.summarise import Summariser, Summary, estimate_tokens
-from headrace.models import Job, MemoryCompactionResult
+from headrace.models import (
+    Job,
+)
 from headrace.ports import ConversationRef, NewCompaction, NewEntry
 from headrace.settings import MemorySettings, Settings
 from headrace.testing import InMemoryLog
+from headrace.tool_models import (
+    MemoryCompactionResult,
+)
 from headrace.worker import JobContext, JobServices
 from headrace.workers.memory_compaction import MemoryCompactionWorker
 from support.memories import AT, Always, FirstWords

@@ -27,10 +27,16 @@ from headrace.core.status import TERMINAL
 from headrace.kafka.log import KafkaLog
 from headrace.memory import Memory, ParsedConversation, parse_conversation
 from headrace.memory.summarise.tokens import estimate_tokens
-from headrace.models import Job, JobList, WorkerSummary
+from headrace.models import (
+    Job,
+    WorkerSummary,
+)
 from headrace.ports import MemorySnapshot
 from headrace.runtime import StopRequested, StopSignals, run
 from headrace.settings import Settings
+from headrace.tool_models import (
+    JobList,
+)
 
 SAMPLE = "second-bakery.conversation.json"
 _JOB_SECONDS = 60.0

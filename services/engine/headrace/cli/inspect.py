@@ -16,8 +16,14 @@ from headrace.cli.common import BootstrapServers, NamespaceOption, errors_shown,
 from headrace.client import Client
 from headrace.core.status import JobStatus
 from headrace.errors import JobUnknown
-from headrace.models import Job, JobList, WorkerSummary
+from headrace.models import (
+    Job,
+    WorkerSummary,
+)
 from headrace.settings import Settings
+from headrace.tool_models import (
+    JobList,
+)
 
 _STATUS_STYLES = {
     JobStatus.COMPLETED: "green",

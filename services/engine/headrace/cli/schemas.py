@@ -10,7 +10,15 @@ import orjson
 import typer
 from pydantic import BaseModel
 
-from headrace.models import RECORDS, SCHEMA_VERSION, TOOLS, ClosedModel, ToolCall
+from headrace.models import (
+    RECORDS,
+    SCHEMA_VERSION,
+    ClosedModel,
+)
+from headrace.tool_models import (
+    TOOLS,
+    ToolCall,
+)
 
 INDEX = "README.md"
 MEND = "`headrace schemas` writes them anew"

@@ -40,7 +40,7 @@ class PartitionLedger:
         epoch: offset of the newest valid claim; -1 before the first.
         last_lease: offset of the newest valid claim or renewal; what a new claim names as its `previous`.
         holder: the instance that wrote the newest valid claim.
-        previous: what that claim named as the lease record before it.
+        previous: what that claim named as the lease record before it; the claim itself, once its holder has written under it.
         held_at: time of the newest valid claim or renewal, in milliseconds, as the broker wrote it down.
         term_seconds: how long the holder keeps the lease without renewing it.
         released: whether the holder gave the lease back.
@@ -76,6 +76,7 @@ class PartitionLedger:
         if self.is_void(epoch) or (epoch == self.epoch and self.released):
             return False
         self.epoch, self.last_lease = epoch, offset
+        self.previous = epoch  # that its claim is valid needs no other proof
         self.holder, self.held_at, self.term_seconds = instance_id, at, term_seconds
         self.released = False
         return True
@@ -85,6 +86,7 @@ class PartitionLedger:
         if self.is_void(epoch):
             return False
         self.epoch, self.holder, self.released = epoch, instance_id, True
+        self.previous = epoch
         return True
 
     def is_void(self, epoch: int) -> bool:
@@ -95,7 +97,7 @@ class PartitionLedger:
         """
         if self.previous < epoch < self.epoch:
             self.epoch = self.last_lease = epoch
-            self.previous, self.holder, self.released = NO_OFFSET, None, False
+            self.previous, self.holder, self.released = epoch, None, False
             return False
         return epoch < self.epoch
 

@@ -29,7 +29,7 @@ class DeadLetter:
         partition, offset: where the letter stands in `dead-letters`.
         written_at: when it was written.
         key, value: the original bytes.
-        headers: the original ones.
+        headers: the original ones, as far as they were kept.
         reason: `undecodable`, `worker_unknown`, `arguments_invalid`, or another that a newer engine gives.
         message: the reason in words.
         error_type: the class of the error.
@@ -38,6 +38,8 @@ class DeadLetter:
         job_id: None where the record had no readable id.
         source: where the record stands, or stood, in the log.
         cut_from_bytes: how long the value was, where only its beginning was kept.
+        key_cut_from_bytes: how long the key was, where only its beginning was kept.
+        headers_left_out: how many bytes the headers have that were not kept; None where all were.
     """
 
     partition: int
@@ -55,6 +57,8 @@ class DeadLetter:
     source: Source | None = None
     instance_id: str | None = None
     cut_from_bytes: int | None = None
+    key_cut_from_bytes: int | None = None
+    headers_left_out: int | None = None
 
     @property
     def place(self) -> str:
@@ -88,6 +92,8 @@ class DeadLetter:
             "instanceId": self.instance_id,
             "valueBytes": None if self.value is None else len(self.value),
             "cutFromBytes": self.cut_from_bytes,
+            "keyCutFromBytes": self.key_cut_from_bytes,
+            "headersLeftOut": self.headers_left_out,
         }
         if whole:
             described |= {**_as_text("key", self.key), **_as_text("value", self.value)}
@@ -182,6 +188,8 @@ def dead_letter_of(record: Record) -> DeadLetter:
         source=_source(told),
         instance_id=told.get("instance-id"),
         cut_from_bytes=_number(told, "cut-from-bytes"),
+        key_cut_from_bytes=_number(told, "key-cut-from-bytes"),
+        headers_left_out=_number(told, "headers-left-out"),
     )
 
 

@@ -14,8 +14,14 @@ from headrace.memory.summarise.base import Summariser
 from headrace.memory.summarise.guards import check_summary
 from headrace.memory.summarise.tokens import estimate_tokens
 from headrace.memory.window import WindowPolicy, divide
-from headrace.models import MemoryCompactionArguments, MemoryCompactionResult, MemoryEntry
+from headrace.models import (
+    MemoryEntry,
+)
 from headrace.ports import ConversationMemory, MemorySnapshot, NewEntry, StoredCompaction
+from headrace.tool_models import (
+    MemoryCompactionArguments,
+    MemoryCompactionResult,
+)
 
 ResultT = TypeVar("ResultT")
 

@@ -14,8 +14,14 @@ from pydantic import ValidationError
 
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
-from headrace.models import DEFAULT_TENANT, Job, JobList
+from headrace.models import (
+    DEFAULT_TENANT,
+    Job,
+)
 from headrace.ports import Log
+from headrace.tool_models import (
+    JobList,
+)
 from headrace.views.database import Database
 from headrace.views.job_intake import JobIntake
 from headrace.views.job_queries import Cursor, JobFilter, check_limit, count, matches, page, single

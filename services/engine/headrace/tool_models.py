@@ -1,0 +1,139 @@
+"""The wire contract of the tools: their arguments and answers.
+
+Arguments are closed: an unknown name there is a mistake that its sender should hear of.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, StringConstraints
+
+from headrace.core.status import JobStatus
+from headrace.fields import Identity, JobId, WorkerName
+from headrace.models import CallContext, ClosedModel, Job, WireModel, WorkerSummary
+
+
+class ToolCall(WireModel):
+    """A tool call, however it came: a name, arguments and a context."""
+
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    context: CallContext = Field(default_factory=CallContext)
+
+
+class SchedulerArguments(ClosedModel):
+    """Start background work for the user, and get a receipt at once."""
+
+    kind: Annotated[str, StringConstraints(min_length=1, max_length=100)] = Field(
+        description="What is to be done, for example `memory_compaction` to clean up a conversation's memory."
+    )
+    user_id: Identity | None = Field(None, description="Whose it is; the calling user when left out.")
+    conversation_id: Identity | None = Field(None, description="Which conversation; the present one when left out.")
+    title: Annotated[str, StringConstraints(max_length=500)] | None = Field(None, description="A title for the summary.")
+    content: str | None = Field(None, description="A text to compact in place of the conversation's memory.")
+    args: dict[str, Any] | None = Field(None, description="Arguments of kinds other than `memory_compaction`.")
+
+
+class SchedulerReceipt(WireModel):
+    """What `scheduler` answers: the job is accepted, and will be done."""
+
+    scheduled: Literal[True] = True
+    job_id: JobId
+    worker_name: WorkerName
+
+
+class WorkerManagerArguments(ClosedModel):
+    """Look at background workers and jobs, and do a failed job anew."""
+
+    action: Literal["list_workers", "list_jobs", "get_job", "retry_job"] = Field(description="What to do.")
+    job_id: JobId | None = Field(None, description="Which job; for get_job and retry_job alone.")
+    status: JobStatus | None = Field(None, description="Only jobs that stand so.")
+    worker_name: WorkerName | None = Field(None, description="Only jobs of this worker.")
+    user_id: Identity | None = Field(None, description="Only jobs of this user.")
+    conversation_id: Identity | None = Field(None, description="Only jobs of this conversation.")
+    limit: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="At most so many jobs; 20 when left out.")
+    cursor: Annotated[str, StringConstraints(max_length=300)] | None = Field(None, description="`nextCursor` of the page before.")
+
+
+class WorkerList(WireModel):
+    """What `worker_manager` answers to `list_workers`."""
+
+    workers: list[WorkerSummary]
+
+
+class JobList(WireModel):
+    """What `worker_manager` answers to `list_jobs`, newest first. `nextCursor` is null on the last page."""
+
+    jobs: list[Job]
+    next_cursor: str | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """As any model, but `nextCursor`, and `args` and `error` of each job, are there also when they are null: who reads a
+        table of jobs need not ask whether a column exists."""
+        jobs = [{"args": None, "error": None} | job.to_wire() for job in self.jobs]
+        return super().to_wire() | {"jobs": jobs, "nextCursor": self.next_cursor}
+
+
+class JobAnswer(WireModel):
+    """What `worker_manager` answers to `get_job`, the job whole, and to `retry_job`, the job that does the failed one anew."""
+
+    job: Job
+
+
+class ToolError(WireModel):
+    """Why a tool call was refused, and what to do."""
+
+    code: str
+    message: str
+
+
+class ToolSuccess(WireModel):
+    """The answer to a tool call that was done."""
+
+    ok: Literal[True] = True
+    data: dict[str, Any]
+
+
+class ToolRefusal(WireModel):
+    """The answer to a tool call that was refused; nothing was changed."""
+
+    ok: Literal[False] = False
+    error: ToolError
+
+
+class MemoryCompactionArguments(ClosedModel):
+    """Arguments of `memory_compaction_worker`."""
+
+    user_id: Identity = Field(description="Whose memory.")
+    conversation_id: Identity = Field(description="Which conversation's memory.")
+    title: Annotated[str, StringConstraints(max_length=500)] | None = Field(None, description="Title of the summary.")
+    content: str | None = Field(None, description="A text to compact in place of the conversation's memory.")
+
+
+class MemoryCompactionResult(WireModel):
+    """Result of `memory_compaction_worker`: how much went in and came out, as entries and estimated tokens."""
+
+    entries_before: int
+    entries_after: int
+    tokens_before: int
+    tokens_after: int
+    superseded: int
+    summariser: str
+    compacted: bool = Field(description="False: the memory was within its budget already, and nothing was changed.")
+    summary: str | None = None
+
+
+TOOLS: Final[tuple[type[WireModel], ...]] = (
+    ToolCall,
+    SchedulerArguments,
+    SchedulerReceipt,
+    WorkerManagerArguments,
+    WorkerList,
+    JobList,
+    JobAnswer,
+    ToolSuccess,
+    ToolRefusal,
+    MemoryCompactionArguments,
+    MemoryCompactionResult,
+)
