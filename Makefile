@@ -11,7 +11,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --all-extras --group dev --unive
   --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-all test-docker coverage check lint types imports sizes generated format schemas \
+.PHONY: help setup demo dev test test-all test-docker coverage simulate check lint types imports sizes generated format schemas \
   lock upgrade wheel clean
 
 help:  ## list the targets
@@ -42,6 +42,11 @@ test-all: setup  ## every test but those in tests/docker: what `make test` runs,
 
 test-docker: setup  ## against Redpanda in a container; needs a Docker engine
 	$(PYTEST) tests/docker
+
+SEEDS ?= 200
+
+simulate: setup  ## engines in a simulation where everything goes wrong: make simulate SEEDS=1000
+	$(BIN)/headrace simulate --seeds $(SEEDS)
 
 coverage: setup  ## what `make test` runs, with the branches that it takes; the report is in htmlcov/
 	$(PYTEST) -m "not long" --cov --cov-report=term-missing:skip-covered --cov-report=html

@@ -11,6 +11,7 @@ from headrace.core.checkpoint import parse_pointer
 from headrace.core.records import CHECKPOINT_PREFIX
 from headrace.ports import TopicPartition
 from headrace.testing import InMemoryLog, StoredRecord
+from support.leases import engine
 from support.log import eventually
 from support.memory_engines import TOPICS, Bench, GatedWorker, passing
 from support.virtual_time import in_virtual_time
@@ -145,3 +146,30 @@ async def test_a_commit_above_the_end_is_of_another_queue(bench: Bench) -> None:
     async with bench.engine(worker):
         job = bench.enqueue("a")
         await eventually(lambda: bench.has_completed(job), "its end")
+
+
+@in_virtual_time
+async def test_what_waits_while_its_partition_is_handed_over_keeps_its_number(tmp_path: Path) -> None:
+    """A checkpoint that is written until the last attempt has ended tells of the others, too, that were begun before."""
+    bench = Bench(tmp_path, lease_seconds=TERM)
+    workers = [GatedWorker(concurrency=2), GatedWorker(concurrency=1), GatedWorker()]
+    logs = [InMemoryLog(bench.cluster, session_timeout=6.0) for _ in workers]
+    for worker in workers[:2]:
+        worker.close_gate("a", "b")
+    workers[1].stubborn.add("a")
+    async with bench.engine(workers[0], logs[0]):
+        jobs = [bench.enqueue(name) for name in ("a", "b")]
+        await eventually(lambda: len(workers[0].running) == 2, "the first attempts")
+        logs[0].cut_off()
+        async with bench.engine(workers[1], logs[1]):
+            await passing(PATIENCE)
+            await eventually(lambda: workers[1].running == ["a"], "the second attempt of one")
+            async with engine(bench, workers[2], logs[2]):
+                logs[1].evict(bench.group)
+                logs[1].tell_evicted(bench.group)
+                await eventually(lambda: workers[1].interrupted == ["a"], "the hand-over")
+                await passing(TERM)
+                workers[1].open_gate("a")
+                await eventually(lambda: bench.has_completed(*jobs), "all ends")
+                assert workers[2].started == [("b", 2)]
+        workers[0].open_gate("a", "b")

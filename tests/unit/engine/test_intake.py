@@ -108,3 +108,21 @@ async def test_a_partition_that_stays_full_is_paused_and_read_again_when_half_of
         await eventually(lambda: bench.committed() == JOBS, "all ends")
         assert reading.count == JOBS
         assert worker.started == [(name, 1) for name in names]
+
+
+@in_virtual_time
+async def test_a_full_partition_that_is_claimed_anew_loses_nothing(tmp_path: Path) -> None:
+    bench, worker = Bench(tmp_path, buffer_per_partition=BUFFER, lease_seconds=25.0), GatedWorker(concurrency=1)
+    names = [f"j{number}" for number in range(3 * BUFFER)]
+    worker.close_gate(*names)
+    async with bench.engine(worker):
+        jobs = [bench.enqueue(name) for name in names[:BUFFER]]
+        await eventually(lambda: worker.running == ["j0"], "the first start")
+        await passing(5)  # full for so long that it is paused
+        bench.cluster.refuse_appends(bench.state().topic)
+        await eventually(lambda: len(bench.claims()) == 2 and worker.running == ["j0"], "a start under a new claim")
+        jobs += [bench.enqueue(name) for name in names[BUFFER:]]
+        await passing(5)
+        worker.open_gate(*names)
+        await eventually(lambda: bench.has_completed(*jobs), "all ends")
+        assert list(dict.fromkeys(worker.names_started())) == names

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import headrace
-from headrace.cli import bench, broker, dead_letters, demo, dev, engine, gateway, inspect, memory, schemas, settings
+from headrace.cli import bench, broker, dead_letters, demo, dev, engine, gateway, inspect, memory, schemas, settings, simulate
 from headrace.settings import unknown_variables
 
 application = typer.Typer(
@@ -54,6 +54,7 @@ application.add_typer(dead_letters.application, name="dead-letters")
 application.add_typer(broker.application, name="broker")
 application.add_typer(memory.application, name="memory")
 application.add_typer(bench.application, name="bench")
+application.command("simulate")(simulate.simulate_command)
 application.command("schemas")(schemas.schemas)
 application.command("settings")(settings.settings)
 

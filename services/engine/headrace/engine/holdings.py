@@ -73,7 +73,7 @@ class Holdings:
         self._current: Takeover | None = None
         self._watches: dict[TopicPartition, LeaseWatch] = {}
         self._leaving: dict[TopicPartition, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._stopped = False
         self._losses: dict[TopicPartition, tuple[float, int]] = {}
         self._renewing: set[OwnedPartition] = set()
@@ -318,12 +318,12 @@ class Holdings:
 
     def _watched(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work, name=f"{name}-{self._dispatcher.worker_name}")
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._note_crash)
         return task
 
     def _note_crash(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             _logger.critical("%s ended by an error that nobody expected", task.get_name(), exc_info=error)
             self._surroundings.stuck(error)

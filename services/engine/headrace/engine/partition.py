@@ -175,6 +175,9 @@ class OwnedPartition:
         """A job that has not ended is in hand no more: the next owner runs it."""
         if self.works.pop(work.offset, None) is not None:
             self.in_hand_bytes -= work.size
+            if work.acknowledged is not None:
+                # A checkpoint may still be written before the release: the next attempt has a higher number all the same.
+                self.begun[work.offset] = Begun(work.key, None, work.acknowledged.fields)
         self._note_vacated()
 
     def leave(self) -> None:

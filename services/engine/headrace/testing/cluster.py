@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from headrace.core.topics import Topic
 from headrace.errors import BrokerError, TopicMissing
@@ -14,6 +16,8 @@ from headrace.testing.faults import Faults
 from headrace.testing.groups import Group
 from headrace.testing.storage import StoredPartition, StoredRecord, StoredTopic
 
+Written = Callable[[TopicPartition, Sequence[StoredRecord]], None]
+CommitKept = Callable[[str, Mapping[TopicPartition, Committed]], None]
 Fetched = Callable[[TopicPartition, Sequence[StoredRecord]], None]
 
 
@@ -29,6 +33,9 @@ class InMemoryCluster(Faults):
 
     Attributes:
         fetched: called with what is given out, by partition.
+        written: called with what was written, by partition.
+        committed: called with what a group has committed.
+        context: in which everything runs that the cluster does by itself.
     """
 
     def __init__(self, *, now: Callable[[], int] | None = None, latency: Callable[[], float] | None = None) -> None:
@@ -36,6 +43,9 @@ class InMemoryCluster(Faults):
         self.now = now or _wall_clock
         self.latency = latency or _no_latency
         self.fetched: Fetched | None = None
+        self.written: Written | None = None
+        self.committed: CommitKept | None = None
+        self.context = contextvars.copy_context()
         self._topics: dict[str, StoredTopic] = {}
         self._groups: dict[str, Group] = {}
         self._withheld: set[TopicPartition] = set()
@@ -85,6 +95,8 @@ class InMemoryCluster(Faults):
         """Writes records with the times of their writer; the offset of the first. Raises as `append`."""
         partition = self.partition(target)
         offset = partition.append(records, timestamps)
+        if self.written is not None:
+            self.written(target, partition.records[-len(records) :])
         self._wake([target.topic])
         return offset
 
@@ -151,7 +163,7 @@ class InMemoryCluster(Faults):
 
     def group(self, name: str) -> Group:
         if name not in self._groups:
-            self._groups[name] = Group(self._partitions_of)
+            self._groups[name] = Group(self._partitions_of, self.context, partial(self._note_commit, name))
         return self._groups[name]
 
     def topic(self, name: str) -> StoredTopic:
@@ -174,6 +186,14 @@ class InMemoryCluster(Faults):
         if found and self.fetched is not None:
             self.fetched(target, found)
         return found, position
+
+    def ends(self) -> dict[TopicPartition, int]:
+        """Where each partition of each topic ends."""
+        return {partition.name: partition.end for topic in self._topics.values() for partition in topic.partitions}
+
+    def _note_commit(self, group: str, offsets: Mapping[TopicPartition, Committed]) -> None:
+        if self.committed is not None:
+            self.committed(group, offsets)
 
     def next_name(self) -> str:
         self._names += 1

@@ -49,7 +49,7 @@ class Delivery:
         self._answered = answered
 
     def send(self) -> None:
-        self._link.carry(self._arrive)
+        self._link.send(self._arrive)
 
     def _arrive(self) -> None:
         if rule := self._meets(Fault.HELD):
@@ -94,7 +94,7 @@ class Delivery:
         return Acknowledged(offset, appended_at)
 
     def _answer(self, outcome: Outcome) -> None:
-        self._link.carry(partial(self._answered, outcome))
+        self._link.answer(partial(self._answered, outcome))
 
     def _meets(self, fault: Fault) -> Rule | None:
         return next(filter(None, (faults.meets(fault, self._target, self._batch.records) for faults in self._faults)), None)

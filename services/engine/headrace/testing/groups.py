@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -50,6 +51,8 @@ class Group:
 
     Args:
         partitions_of: the partitions of a topic.
+        context: in which its timers run; those of whichever member called would end with it.
+        stored: called with what is committed.
 
     Attributes:
         generation: counts the assignments.
@@ -57,8 +60,15 @@ class Group:
         rebalancing: whether members are being waited for.
     """
 
-    def __init__(self, partitions_of: Callable[[str], Sequence[TopicPartition]]) -> None:
+    def __init__(
+        self,
+        partitions_of: Callable[[str], Sequence[TopicPartition]],
+        context: contextvars.Context,
+        stored: Callable[[Mapping[TopicPartition, Committed]], None],
+    ) -> None:
         self._partitions_of = partitions_of
+        self._context = context
+        self._stored = stored
         self._members: dict[str, _Member] = {}
         # Taken for dead, and not to be told until the test says so.
         self._untold: set[str] = set()
@@ -78,6 +88,10 @@ class Group:
             self._untold.discard(name)
             member = self._members[name] = _Member(participant, joined=False, last_seen=now)
             self._watch_session(name, member, participant.session_timeout)
+        if not self.rebalancing and member.generation == self.generation and member.joined:
+            # Said twice: it has its part already, and the answer is under way.
+            participant.receive(self.generation, member.owned)
+            return
         if not self.rebalancing:
             self._begin()
         member.joined = True
@@ -129,6 +143,7 @@ class Group:
 
     def store(self, offsets: Mapping[TopicPartition, Committed]) -> None:
         self.committed.update(offsets)
+        self._stored(offsets)
 
     def forget_topic(self, topic: str) -> None:
         self.committed = {partition: entry for partition, entry in self.committed.items() if partition.topic != topic}
@@ -136,7 +151,7 @@ class Group:
     def _begin(self) -> None:
         self.rebalancing = True
         longest = max(member.participant.session_timeout for member in self._members.values())
-        self._deadline = asyncio.get_running_loop().call_later(longest, self._stop_waiting)
+        self._deadline = asyncio.get_running_loop().call_later(longest, self._stop_waiting, context=self._context)
         for member in self._members.values():
             member.joined = False
         for member in list(self._members.values()):
@@ -167,7 +182,8 @@ class Group:
             self._deadline = None
 
     def _watch_session(self, name: str, member: _Member, seconds: float) -> None:
-        member.session = asyncio.get_running_loop().call_later(seconds, self._check_session, name, member)
+        loop = asyncio.get_running_loop()
+        member.session = loop.call_later(seconds, self._check_session, name, member, context=self._context)
 
     def _check_session(self, name: str, member: _Member) -> None:
         left = member.last_seen + member.participant.session_timeout - asyncio.get_running_loop().time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 
 from headrace.core.topics import Topic
 from headrace.errors import BrokerError, HeadraceError
@@ -41,7 +42,7 @@ class InMemoryLog(Faults):
         super().__init__()
         self.cluster = cluster or InMemoryCluster()
         self.name = self.cluster.next_name()
-        self._link = Link(self.cluster.latency, connect_timeout, self.cluster.wake_all)
+        self._link = Link(self.cluster.latency, connect_timeout, self.cluster.wake_all, self.cluster.context)
         self._times = (session_timeout, heartbeat_interval, poll_interval)
         self._groups: dict[str, list[str]] = {}
         self._writers: list[InMemoryWriter] = []
@@ -55,6 +56,15 @@ class InMemoryLog(Faults):
     def reconnect(self) -> None:
         """Ends `cut_off`: what waited comes through."""
         self._link.mend()
+
+    def read_late(self) -> None:
+        """Nothing is read that comes from now on, until `read_on`: what a process that does not run will find in its sockets."""
+        self._link.horizon = self.cluster.ends()
+
+    def read_on(self) -> None:
+        """Ends `read_late`."""
+        self._link.horizon = None
+        self.cluster.wake_all()
 
     def refuse_requests(self, reason: BrokerError) -> None:
         """All that is asked is answered with an error, fetches included, until `accept_requests`; writes go on."""
@@ -87,28 +97,23 @@ class InMemoryLog(Faults):
 
     async def create_topics(self, topics: Collection[Topic]) -> None:
         """Creates what is missing and checks what exists; see `Log.create_topics`. Raises TopicMisconfigured."""
-        await self._link.request()
-        self.cluster.create_topics(topics)
+        await self._link.request(partial(self.cluster.create_topics, topics))
 
     async def delete_topics(self, names: Collection[str]) -> None:
         """Deletes topics with all their records; those that do not exist are passed over."""
-        await self._link.request()
-        self.cluster.delete_topics(names)
+        await self._link.request(partial(self.cluster.delete_topics, names))
 
     async def topic_names(self) -> set[str]:
         """Every topic of the cluster, whoever made it."""
-        await self._link.request()
-        return self.cluster.topic_names()
+        return await self._link.request(self.cluster.topic_names)
 
     async def partition_count(self, topic: str) -> int:
         """How many partitions the topic has. Raises TopicMissing."""
-        await self._link.request()
-        return self.cluster.partition_count(topic)
+        return await self._link.request(partial(self.cluster.partition_count, topic))
 
     async def committed_offsets(self, group: str) -> Mapping[TopicPartition, int]:
         """What a group has committed, whether or not it has members."""
-        await self._link.request()
-        return self.cluster.committed_offsets(group)
+        return await self._link.request(partial(self.cluster.committed_offsets, group))
 
     async def close(self) -> None:
         """Nothing is open. Writers, readers and members are stopped by whoever made them."""

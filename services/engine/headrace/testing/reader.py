@@ -30,13 +30,20 @@ class Positions:
         for partition in list(partitions):
             if left == 0:
                 break
-            records, self.at[partition] = self._cluster.read(partition, self.at[partition], left)
+            records, self.at[partition] = self._read(partition, self.at[partition], left)
             if records:
                 found[partition] = records
                 left = None if left is None else left - len(records)
                 # To the end of the line, so that every partition has its turn.
                 self.at[partition] = self.at.pop(partition)
         return found
+
+    def _read(self, partition: TopicPartition, offset: int, maximum: int | None) -> tuple[Sequence[StoredRecord], int]:
+        records, position = self._cluster.read(partition, offset, maximum)
+        if self._link.horizon is None:
+            return records, position
+        end = self._link.horizon.get(partition, offset)
+        return [record for record in records if record.offset < end], min(position, max(offset, end))
 
     async def poll(self, take: Callable[[], Batches | None], timeout: float) -> Batches:
         """What `take` gives, as soon as it is something: asked again whenever there may be more, until the time is over.
@@ -72,7 +79,7 @@ class InMemoryReader:
 
     async def start(self) -> None:
         """Raises: BrokerError."""
-        await self._link.request()
+        await self._link.request(lambda: None)
         self._running = True
 
     async def stop(self) -> None:
@@ -83,19 +90,17 @@ class InMemoryReader:
 
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic has. Raises TopicMissing."""
-        await self._link.request()
-        return self._cluster.partition_count(topic)
+        return await self._link.request(lambda: self._cluster.partition_count(topic))
 
     async def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         """Reads these partitions from these offsets on; see `LogReader.assign`."""
         self._check_running()
-        if positions:
-            await self._link.request()
-        self._check(positions)
-        self._positions.at = {
-            partition: self._cluster.partition(partition).within(offset) for partition, offset in positions.items()
-        }
+        self._positions.at = await self._link.request(lambda: self._within(positions)) if positions else {}
         self._positions.wake.set()
+
+    def _within(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        self._check(positions)
+        return {partition: self._cluster.partition(partition).within(offset) for partition, offset in positions.items()}
 
     async def fetch(self, *, timeout: float, maximum: int | None = None) -> Mapping[TopicPartition, Sequence[StoredRecord]]:
         """The next records, or nothing after `timeout` seconds."""
@@ -114,18 +119,23 @@ class InMemoryReader:
 
     async def start_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         """The first offset that is still there of each partition. Raises TopicMissing."""
-        await self._ask(partitions)
-        return {partition: self._cluster.partition(partition).start for partition in partitions}
+        ranges = await self._ranges(partitions)
+        return {partition: start for partition, (start, _) in ranges.items()}
 
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         """The offset that the next record of each partition will have. Raises TopicMissing."""
-        await self._ask(partitions)
-        return {partition: self._cluster.partition(partition).end for partition in partitions}
+        ranges = await self._ranges(partitions)
+        return {partition: end for partition, (_, end) in ranges.items()}
 
-    async def _ask(self, partitions: Collection[TopicPartition]) -> None:
+    async def _ranges(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
         self._check_running()
-        await self._link.request()
-        self._check(partitions)
+
+        def look() -> dict[TopicPartition, tuple[int, int]]:
+            self._check(partitions)
+            stored = map(self._cluster.partition, partitions)
+            return {partition.name: (partition.start, partition.end) for partition in stored}
+
+        return await self._link.request(look)
 
     def _check(self, partitions: Collection[TopicPartition]) -> None:
         for topic, number in partitions:

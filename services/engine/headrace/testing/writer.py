@@ -140,7 +140,7 @@ class InMemoryWriter:
 
     async def start(self) -> None:
         """Raises: BrokerError."""
-        await self._link.request()
+        await self._link.request(lambda: None)
         self._running = True
 
     async def stop(self, *, timeout: float) -> None:

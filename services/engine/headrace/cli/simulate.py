@@ -1,0 +1,120 @@
+"""`headrace simulate`: real engines in virtual time, while everything goes wrong that a seed draws."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from headrace.testing.simulation import Report, Scenario, simulate
+
+_HANG_SECONDS = 120
+_SHOWN = 5
+
+
+class _Hangs(KeyboardInterrupt):
+    """A run goes on without its time passing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    seed: int
+    report: Report | None
+    seconds: float
+
+
+def simulate_command(
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds to run.")] = 20,
+    first: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Run this seed alone, and tell all that is wrong.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="How many to run at a time.")] = os.cpu_count() or 1,
+) -> None:
+    """Run engines in a simulation, and check what headrace promises; exits with 1 where that is broken."""
+    wanted = range(first, first + seeds) if seed is None else range(seed, seed + 1)
+    faults: Counter[str] = Counter()
+    disagreements: Counter[str] = Counter()
+    broken: list[int] = []
+    jobs = attempts = after_thaw = 0
+    virtual = 0.0
+    began = time.monotonic()
+    for result in _results(wanted, processes):
+        report = result.report
+        typer.echo(_line(result))
+        if report is None or report.violations:
+            broken.append(result.seed)
+            _tell(result, every=seed is not None)
+        if report is not None:
+            faults.update({str(kind): count for kind, count in report.faults.items()})
+            disagreements.update(report.disagreements)
+            jobs, attempts = jobs + report.jobs, attempts + report.attempts
+            after_thaw, virtual = after_thaw + report.after_thaw, virtual + report.seconds
+    typer.echo(f"\n{len(wanted)} seeds, {virtual / 3600:.1f} h of virtual time in {time.monotonic() - began:.0f} s: ", nl=False)
+    typer.echo(f"{jobs} jobs, {attempts} attempts, {after_thaw} steps after a thaw, {len(broken)} seeds with violations")
+    _table("faults", faults)
+    _table("where a reader of the compacted log stands otherwise, as is known", disagreements)
+    if broken:
+        raise typer.Exit(1)
+
+
+def _results(seeds: Iterable[int], processes: int) -> Iterator[_Result]:
+    wanted = list(seeds)
+    if processes == 1 or len(wanted) == 1:
+        yield from map(_run, wanted)
+        return
+    with ProcessPoolExecutor(min(processes, len(wanted)), multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_run, wanted)
+
+
+def _run(seed: int) -> _Result:
+    began = time.monotonic()
+    alarm = getattr(signal, "SIGALRM", None)
+    if alarm is not None:
+        signal.signal(alarm, _give_up)
+        signal.alarm(_HANG_SECONDS)
+    try:
+        report: Report | None = simulate(Scenario.of(seed))
+    except _Hangs:
+        report = None
+    finally:
+        if alarm is not None:
+            signal.alarm(0)
+    return _Result(seed, report, time.monotonic() - began)
+
+
+def _give_up(_signal: int, _frame: FrameType | None) -> None:
+    raise _Hangs
+
+
+def _line(result: _Result) -> str:
+    report = result.report
+    if report is None:
+        return f"seed {result.seed}: hangs"
+    verdict = "ok" if not report.violations else f"{len(report.violations)} VIOLATIONS"
+    return (
+        f"seed {result.seed}: {verdict}; {report.seconds / 60:.0f} min in {result.seconds:.1f} s, {report.jobs} jobs, "
+        f"{report.attempts} attempts, {report.faults.total()} faults, {report.void.total()} void records, {report.digest}"
+    )
+
+
+def _tell(result: _Result, *, every: bool) -> None:
+    violations = result.report.violations if result.report else ()
+    for violation in violations if every else violations[:_SHOWN]:
+        typer.echo(f"  {violation}", err=True)
+    if not every:
+        typer.echo(f"  again: headrace simulate --seed {result.seed}", err=True)
+
+
+def _table(title: str, counts: Counter[str]) -> None:
+    if counts:
+        typer.echo(f"\n{title}:")
+        for name, count in counts.most_common():
+            typer.echo(f"{count:8d}  {name}")

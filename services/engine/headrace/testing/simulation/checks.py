@@ -1,0 +1,237 @@
+"""Whether a run kept what headrace promises: judged by the log, and by what the workers were seen to do."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import orjson
+
+from headrace.core.status import JobStatus
+from headrace.core.topics import Topics
+from headrace.ports import TopicPartition
+from headrace.testing.simulation.chronicle import Accepted, Committed, Event, Execution, Fate, ProcessFate, Step, Written
+from headrace.testing.simulation.reading import JobPlace, JobState, Reading, StateReader
+from headrace.testing.storage import StoredRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise that was broken."""
+
+    at: float
+    promise: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.promise}: {self.detail} (at {self.at:.3f} s)"
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """An attempt that has begun and not ended.
+
+    Attributes:
+        superseded: whether another attempt of its job has begun meanwhile.
+    """
+
+    process: str
+    job_id: str
+    token: tuple[int, int]
+    superseded: bool = False
+
+
+@dataclass(slots=True)
+class _Process:
+    """Attributes: excused_until: what it does before that, it does before it can have looked at its leases."""
+
+    runs: bool = True
+    excused_until: float = -1.0
+
+
+@dataclass(slots=True)
+class _Job:
+    place: JobPlace
+    job_id: str | None
+    key: str | None
+
+
+@dataclass(slots=True)
+class Judge:
+    """Takes in what happened, in its order, and notes which promises were broken.
+
+    Attributes:
+        reader: reads `job-state` in its order.
+        after_thaw: steps that a thawed process did of attempts that others had taken over, before it could look at its leases.
+        attempts: how many attempts began.
+        accepted: ids whose sender knows that they are accepted.
+    """
+
+    topics: Topics
+    worker: str
+    reader: StateReader = field(init=False)
+    violations: list[Violation] = field(default_factory=list)
+    after_thaw: int = 0
+    attempts: int = 0
+    accepted: set[str] = field(default_factory=set)
+    _jobs: dict[JobPlace, _Job] = field(default_factory=dict)
+    _by_id: dict[str, JobPlace] = field(default_factory=dict)
+    _by_key: dict[tuple[int, str], list[int]] = field(default_factory=lambda: defaultdict(list))
+    _offsets: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    _without_id: dict[bytes, JobPlace] = field(default_factory=dict)
+    _dead_letters: set[JobPlace] = field(default_factory=set)
+    _begun: set[tuple[JobPlace, tuple[int, int]]] = field(default_factory=set)
+    _live: dict[str, list[_Attempt]] = field(default_factory=lambda: defaultdict(list))
+    _processes: dict[str, _Process] = field(default_factory=lambda: defaultdict(_Process))
+    _watermarks: Counter[int] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.reader = StateReader(self.worker)
+
+    def take(self, events: Iterable[Event]) -> None:
+        """Takes in what happened next."""
+        for event in events:
+            match event:
+                case Written(at, record):
+                    self._written(at, record)
+                case Execution():
+                    self._executed(event)
+                case Committed(at, partition, offset):
+                    self._committed(at, partition, offset)
+                case ProcessFate(_, name, fate, excused_until):
+                    process = self._processes[name]
+                    process.runs, process.excused_until = fate is Fate.THAWED, excused_until
+                case Accepted(_, job_id):
+                    self.accepted.add(job_id)
+
+    @property
+    def jobs(self) -> int:
+        """How many records there are in the queue."""
+        return len(self._jobs)
+
+    def unfinished(self) -> list[JobPlace]:
+        """The records of the queue that have not ended."""
+        return [place for place in self._jobs if not self._has_ended(place)]
+
+    def conclude(self, at: float) -> None:
+        """The run is over, and there was time enough for all jobs to end."""
+        for place in self.unfinished():
+            state = self.reader.jobs.get(place)
+            self._violated(at, "an accepted job ends", f"{self._name(place)} is {state.status if state else 'queued'}")
+        for job_id in sorted(self.accepted - self._by_id.keys()):
+            self._violated(at, "one write accepts a job", f"the record of {job_id} is not in the queue")
+
+    # --- the log --------------------------------------------------------------------------------------------------------
+
+    def _written(self, at: float, record: StoredRecord) -> None:
+        if record.topic == self.topics.jobs_name(self.worker):
+            self._enqueued(record)
+        elif record.topic == self.topics.dead_letters.name:
+            if (place := self._without_id.get(record.value or b"")) is not None:
+                self._dead_letters.add(place)
+        elif record.topic == self.topics.job_state.name:
+            reading = self.reader.read(record)
+            if reading.place is not None and not reading.void:
+                self._stated(at, reading.place, reading)
+
+    def _enqueued(self, record: StoredRecord) -> None:
+        place = record.partition, record.offset
+        self._offsets[record.partition].append(record.offset)
+        try:
+            raw = orjson.loads(record.value or b"")
+            job = _Job(place, raw["id"], raw.get("orderingKey"))
+        except (orjson.JSONDecodeError, KeyError):
+            job = _Job(place, None, None)
+            self._without_id[record.value or b""] = place
+        self._jobs[place] = job
+        if job.job_id is not None:
+            self._by_id[job.job_id] = place
+        if job.key is not None:
+            self._by_key[record.partition, job.key].append(record.offset)
+
+    def _stated(self, at: float, place: JobPlace, reading: Reading) -> None:
+        version, before = reading.version, reading.before
+        assert version is not None
+        name = self._name(place)
+        if version.epoch not in self.reader.epochs.get(place[0], ()):
+            self._violated(
+                at, "only the holder writes of a job", f"{name} was written under {version.epoch}, which is no valid claim"
+            )
+        if before is not None and before.has_ended:
+            self._violated(at, "a finished job is never run again", f"{name} was {before.status}, and then {reading.status}")
+        if reading.state is None or reading.status != JobStatus.RUNNING:
+            return
+        self._begun.add((place, (version.epoch, version.attempt)))
+        if before is not None and version.attempt <= before.version.attempt:
+            self._violated(at, "the number of an attempt rises", f"{name} began attempt {version.attempt} twice")
+        self._check_order(at, place, "was begun in the log")
+
+    def _check_order(self, at: float, place: JobPlace, what: str) -> None:
+        job = self._jobs.get(place)
+        if job is None or job.key is None:
+            return
+        for offset in self._by_key[place[0], job.key]:
+            if offset < place[1] and not self._has_ended((place[0], offset)):
+                earlier = self._name((place[0], offset))
+                self._violated(at, "order by key", f"{self._name(place)} {what} before {earlier} of {job.key} had ended")
+
+    def _committed(self, at: float, partition: TopicPartition, offset: int) -> None:
+        if partition.topic != self.topics.jobs_name(self.worker):
+            return
+        number, offsets = partition.partition, self._offsets[partition.partition]
+        for each in offsets[bisect_left(offsets, self._watermarks[number]) : bisect_left(offsets, offset)]:
+            if not self._has_ended((number, each)):
+                self._violated(at, "the watermark passes no unfinished job", f"{self._name((number, each))} is below {offset}")
+        self._watermarks[number] = max(self._watermarks[number], offset)
+
+    def _has_ended(self, place: JobPlace) -> bool:
+        state: JobState | None = self.reader.jobs.get(place)
+        return place in self._dead_letters if self._jobs[place].job_id is None else state is not None and state.has_ended
+
+    # --- what workers did -------------------------------------------------------------------------------------------------
+
+    def _executed(self, event: Execution) -> None:
+        if event.step is Step.STARTED:
+            self._started(event)
+            return
+        live = self._live[event.job_id]
+        mine = next((each for each in live if each.process == event.process and each.token == event.token), None)
+        if mine is None:
+            return
+        if event.step is Step.ENDED:
+            live.remove(mine)
+        elif mine.superseded:
+            if event.at <= self._processes[event.process].excused_until:
+                self.after_thaw += 1
+            else:
+                detail = f"{event.job_id} went on in {event.process} as {event.token} after another attempt of it had begun"
+                self._violated(event.at, "one attempt runs at a time", detail)
+
+    def _started(self, event: Execution) -> None:
+        self.attempts += 1
+        place = self._by_id[event.job_id]
+        name = f"{self._name(place)}, attempt {event.token} in {event.process},"
+        if (place, event.token) not in self._begun:
+            self._violated(event.at, "`running` comes first", f"{name} started and is not written down")
+        if self._has_ended(place):
+            self._violated(event.at, "a finished job is never run again", f"{name} started after the job had ended")
+        for other in self._live[event.job_id]:
+            if self._is_awake(other.process, event.at):
+                detail = f"{name} started while {other.token} ran in {other.process}"
+                self._violated(event.at, "one attempt runs at a time", detail)
+            other.superseded = True
+        self._check_order(event.at, place, "started")
+        self._live[event.job_id].append(_Attempt(event.process, event.job_id, event.token))
+
+    def _is_awake(self, name: str, at: float) -> bool:
+        process = self._processes[name]
+        return process.runs and at > process.excused_until
+
+    def _name(self, place: JobPlace) -> str:
+        job = self._jobs.get(place)
+        return f"job {job.job_id if job else None} at {place[0]}/{place[1]}"
+
+    def _violated(self, at: float, promise: str, detail: str) -> None:
+        self.violations.append(Violation(at, promise, detail))

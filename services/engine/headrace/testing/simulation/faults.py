@@ -1,0 +1,220 @@
+"""What goes wrong in a run: one fault after another, drawn by the seed from those that its scenario has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+from typing import Protocol
+
+from headrace.core.topics import Topics
+from headrace.errors import BrokerError
+from headrace.ports import TopicPartition
+from headrace.testing.cluster import InMemoryCluster
+from headrace.testing.faults import Hold
+from headrace.testing.simulation.process import SimulatedProcess
+from headrace.testing.simulation.scenario import WEIGHTS, FaultKind, Scenario
+from headrace.testing.simulation.workload import WORKER
+
+# Brokers' clocks may differ by ten seconds, where leases are judged by them.
+_BROKERS_APART = 5.0
+
+
+class Fleet(Protocol):
+    """The engines of a run, as faults meet them."""
+
+    @property
+    def processes(self) -> Sequence[SimulatedProcess]:
+        """Those that live, the client's last."""
+
+    def start_one(self) -> None: ...
+    def stop_one(self, process: SimulatedProcess, grace_seconds: float) -> None: ...
+    def compact(self) -> None: ...
+
+
+class Nemesis:
+    """Makes things go wrong.
+
+    Attributes:
+        counts: how often each fault was.
+        broker_offset: how far the brokers' clock is ahead, in seconds.
+    """
+
+    def __init__(self, scenario: Scenario, cluster: InMemoryCluster, topics: Topics, fleet: Fleet) -> None:
+        self.counts: Counter[FaultKind] = Counter()
+        self.broker_offset = 0.0
+        self._scenario = scenario
+        self._random = Random(f"faults {scenario.seed}")
+        self._cluster = cluster
+        self._topics = topics
+        self._fleet = fleet
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._holds: list[Hold] = []
+        self._faults: dict[FaultKind, Callable[[], Awaitable[None]]] = {
+            FaultKind.ACKNOWLEDGEMENT_LOST: self._lose_acknowledgement,
+            FaultKind.ACKNOWLEDGEMENT_LATE: self._hold_acknowledgements,
+            FaultKind.APPEND_REFUSED: self._refuse_append,
+            FaultKind.APPEND_DELAYED: self._hold_appends,
+            FaultKind.LANDS_LATE: self._land_late,
+            FaultKind.CUT_OFF: self._cut_off,
+            FaultKind.EVICTED: self._evict,
+            FaultKind.REQUESTS_REFUSED: self._refuse_requests,
+            FaultKind.READS_STALL: self._withhold,
+            FaultKind.CRASH: self._kill,
+            FaultKind.FREEZE_SHORT: lambda: self._freeze(0.05, 0.95),
+            FaultKind.FREEZE_LONG: lambda: self._freeze(1.0, 3.0),
+            FaultKind.SUSPENDED: lambda: self._freeze(0.3, 3.0, slept=True),
+            FaultKind.CLOCK_AHEAD: lambda: self._set_clock(1),
+            FaultKind.CLOCK_BACK: lambda: self._set_clock(-1),
+            FaultKind.BROKER_CLOCK: self._set_broker_clock,
+            FaultKind.COMPACTION: self._compact,
+            FaultKind.JOIN: self._join,
+            FaultKind.LEAVE: self._leave,
+            FaultKind.ALL_STOP: self._stop_all,
+        }
+
+    async def run(self) -> None:
+        """One fault after another, often several at a time, until it is cancelled; see `end`."""
+        kinds = sorted(self._scenario.faults)
+        weights = [WEIGHTS.get(kind, 1.0) for kind in kinds]
+        while True:
+            await asyncio.sleep(self._random.expovariate(1 / self._scenario.fault_interval))
+            [kind] = self._random.choices(kinds, weights)
+            task = asyncio.create_task(self._do(kind))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def end(self) -> None:
+        """Nothing goes wrong any more, and everything that was held back comes now."""
+        for task in list(self._under_way):
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        for hold in self._holds:
+            hold.release()
+        self._cluster.end_faults()
+        self._cluster.give_out()
+        for process in self._fleet.processes:
+            process.log.reconnect()
+            process.log.accept_requests()
+            process.log.tell_evicted(self._topics.group(WORKER))
+            if not process.runs:
+                await process.thaw("as-it-came", slept=False, excused_seconds=0.0)
+
+    async def _do(self, kind: FaultKind) -> None:
+        self.counts[kind] += 1
+        await self._faults[kind]()
+
+    # --- writes -------------------------------------------------------------------------------------------------------
+
+    def _target(self) -> tuple[str, int | None]:
+        """A topic and a partition of it: most often where the state of jobs is written."""
+        drawn = self._random.random()
+        if drawn < 0.85:
+            ends = [
+                state for state, end in sorted(self._cluster.ends().items()) if state.topic == self._topics.job_state.name and end
+            ]
+            return self._topics.job_state.name, self._random.choice(ends).partition if ends else None
+        return (self._topics.jobs_name(WORKER) if drawn < 0.93 else self._topics.dead_letters.name), None
+
+    async def _lose_acknowledgement(self) -> None:
+        topic, partition = self._target()
+        self._cluster.lose_acknowledgements(topic, partition=partition, times=self._random.randint(1, 2))
+
+    async def _refuse_append(self) -> None:
+        topic, partition = self._target()
+        self._cluster.refuse_appends(topic, partition=partition, times=self._random.randint(1, 2))
+
+    async def _hold_acknowledgements(self) -> None:
+        topic, partition = self._target()
+        await self._release(self._cluster.hold_acknowledgements(topic, partition=partition), self._random.uniform(0.2, 45))
+
+    async def _hold_appends(self) -> None:
+        topic, partition = self._target()
+        await self._release(self._cluster.hold_appends(topic, partition=partition), self._random.uniform(0.2, 45))
+
+    async def _land_late(self) -> None:
+        topic, partition = self._target()
+        hold = self._cluster.land_late(topic, partition=partition, times=self._random.randint(1, 3))
+        await self._release(hold, self._random.choice((1, 10, 100)) * self._random.random())
+
+    async def _release(self, hold: Hold, seconds: float) -> None:
+        self._holds.append(hold)
+        await asyncio.sleep(seconds)
+        hold.release()
+
+    # --- processes ----------------------------------------------------------------------------------------------------
+
+    def _victim(self) -> SimulatedProcess | None:
+        free = [process for process in self._fleet.processes if process.is_free]
+        return self._random.choice(free) if free else None
+
+    def _engine(self) -> SimulatedProcess | None:
+        free = [process for process in self._fleet.processes[:-1] if process.is_free]
+        return self._random.choice(free) if free else None
+
+    async def _cut_off(self) -> None:
+        if process := self._victim():
+            process.log.cut_off()
+            await asyncio.sleep(self._random.choice((1, 20, 90)) * self._random.random())
+            process.log.reconnect()
+
+    async def _evict(self) -> None:
+        if process := self._engine():
+            group = self._topics.group(WORKER)
+            process.log.evict(group)
+            await asyncio.sleep(self._random.uniform(5, 120))
+            process.log.tell_evicted(group)
+
+    async def _refuse_requests(self) -> None:
+        if process := self._victim():
+            process.log.refuse_requests(BrokerError("The brokers are busy."))
+            await asyncio.sleep(self._random.uniform(0.1, 20))
+            process.log.accept_requests()
+
+    async def _withhold(self) -> None:
+        topic, partition = self._target()
+        if partition is not None:
+            self._cluster.withhold(TopicPartition(topic, partition))
+            await asyncio.sleep(self._random.uniform(0.1, 30))
+            self._cluster.give_out(TopicPartition(topic, partition))
+
+    async def _kill(self) -> None:
+        if process := self._engine():
+            if self._random.random() < 0.3:
+                process.log.cut_off()  # with its machine: what it sent last is lost, too
+            process.die()
+
+    async def _freeze(self, least: float, most: float, *, slept: bool = False) -> None:
+        if process := self._engine():
+            process.freeze()
+            await asyncio.sleep(self._random.uniform(least, most) * self._scenario.lease)
+            order = self._random.choice(("as-it-came", "timers-first", "messages-first"))
+            # A loop whose clock slept, too, looks at its leases when the time is up that was left then.
+            await process.thaw(order, slept=slept, excused_seconds=0.13 * self._scenario.lease if slept else 0.0)
+
+    async def _set_clock(self, direction: int) -> None:
+        if process := self._engine():
+            process.wall_offset += direction * self._random.choice((1, 30, 3_600)) * self._random.random()
+
+    async def _set_broker_clock(self) -> None:
+        apart = _BROKERS_APART if self._scenario.by_log_time else 600.0
+        self.broker_offset = self._random.uniform(-apart, apart)
+
+    # --- the whole ----------------------------------------------------------------------------------------------------
+
+    async def _compact(self) -> None:
+        self._fleet.compact()
+
+    async def _join(self) -> None:
+        if len(self._fleet.processes) <= 2 * self._scenario.engines:
+            self._fleet.start_one()
+
+    async def _leave(self) -> None:
+        if process := self._engine():
+            self._fleet.stop_one(process, self._random.choice((0.0, 2.0, 20.0)))
+
+    async def _stop_all(self) -> None:
+        for process in list(self._fleet.processes[:-1]):
+            if process.is_free:
+                self._fleet.stop_one(process, 1.0)

@@ -1,0 +1,114 @@
+"""A process of a simulation: its own way to the cluster, clocks, ids and chance; it can be frozen, and it can die."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from random import Random
+from typing import Any
+
+from headrace.core.lease import Moment
+from headrace.testing.cluster import InMemoryCluster
+from headrace.testing.log import InMemoryLog
+from headrace.testing.simulation.chronicle import Chronicle, Fate
+from headrace.testing.simulation.loop import Confined, SimulationLoop
+
+WALL_CLOCK_START = 1_780_000_000.0
+"""The time of day, in seconds since the Unix epoch, at which the virtual clock would stand at 0."""
+
+
+class SimulatedProcess(Confined):
+    """One process. When it is gone it is gone at once: nothing of it is cleaned up, and what it has sent is under way still.
+
+    Attributes:
+        name: tells it from all others of the run.
+        random: its own chance.
+        wall_offset: how far its time of day is ahead, in seconds.
+        log: its way to the cluster.
+    """
+
+    def __init__(
+        self, name: str, seed: int, loop: SimulationLoop, cluster: InMemoryCluster, chronicle: Chronicle, session_timeout: float
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.random = Random(f"process {name} of {seed}")
+        self.wall_offset = 0.0
+        self.is_dead = False
+        self._loop = loop
+        self._chronicle = chronicle
+        self._stopped_at: float | None = None
+        self._remains: set[asyncio.Task[Any]] = set()
+        self.log: InMemoryLog = self.context.run(
+            lambda: InMemoryLog(cluster, session_timeout=session_timeout, heartbeat_interval=2.0)
+        )
+
+    # --- what its code sees -------------------------------------------------------------------------------------------
+
+    def clock(self) -> Moment:
+        """The clocks by which it holds leases: the steady one counts on while it is frozen, or its machine sleeps."""
+        now = self._loop.now
+        return Moment(now, WALL_CLOCK_START + now + self.wall_offset)
+
+    def now(self) -> int:
+        """The time of day, in milliseconds."""
+        return int(self.clock().wall * 1000)
+
+    def randomness(self, count: int) -> bytes:
+        """So many random bytes."""
+        return self.random.randbytes(count)
+
+    def begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Runs something in this process."""
+        return self._loop.create_task(work, name=f"{name} of {self.name}", context=self.context.copy())
+
+    # --- what is done to it ---------------------------------------------------------------------------------------------
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it runs, and nothing is about to happen to it."""
+        return self.runs and not self.is_dead and self._stopped_at is None
+
+    def freeze(self) -> None:
+        """Nothing of it runs any more until `thaw`; it stops where it waits for something."""
+        self._stopped_at = self._loop.now
+        self._loop.when_idle(self, self._stand_still)
+
+    def _stand_still(self) -> None:
+        if not self.is_dead:
+            self.runs = False
+            self.log.read_late()
+            self._chronicle.fate(self.name, Fate.FROZEN)
+
+    async def thaw(self, order: str, *, slept: bool, excused_seconds: float) -> None:
+        """Lets it go on, with all that came meanwhile.
+
+        Args:
+            order: see `SimulationLoop.go_on`.
+            slept: whether the clock of its event loop stood still, too, as that of a machine that was suspended does.
+            excused_seconds: how long it may take until it first looks at its leases.
+        """
+        if self.is_dead or self.runs or self._stopped_at is None:
+            return
+        if slept:
+            self.suspended_seconds += self._loop.now - self._stopped_at
+        self._stopped_at = None
+        self._chronicle.fate(self.name, Fate.THAWED, excused_seconds=excused_seconds)
+        self._loop.go_on(self, order)
+        # What it had asked for before comes first, as it was answered then.
+        await asyncio.sleep(0.05)
+        self.log.read_on()
+
+    def die(self) -> None:
+        """It is gone: nothing of it ever runs again."""
+        if not self.is_dead:
+            self.is_dead, self.runs = True, False
+            # Somebody must know them still: what is forgotten is closed, and closing it is a way of going on.
+            self._remains = asyncio.all_tasks(self._loop)
+            self._chronicle.fate(self.name, Fate.ENDED)
+
+    def bury(self) -> None:
+        """After the run: what is left of it may end in order, and nothing that it does is heard."""
+        self.log.cut_off()
+        if not self.runs:
+            self._loop.go_on(self, "as-it-came")

@@ -1,0 +1,135 @@
+"""What a reader of `job-state` makes of it, record by record, by the rules of the protocol alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from headrace.codec import decode_object
+from headrace.core.ownership import PartitionLedger, Version, supersedes
+from headrace.core.records import CHECKPOINT_PREFIX, parse_lease_key, parse_snapshot_headers
+from headrace.core.status import TERMINAL
+from headrace.errors import RecordUndecodable
+from headrace.leases import take_lease
+from headrace.ports import Record
+
+JobPlace = tuple[int, int]
+"""Where a job's record stands: partition and offset of the queue. No two jobs share it, whatever their ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """The newest valid snapshot of a job.
+
+    Attributes:
+        record_at: where it stands: partition of `job-state` and offset.
+    """
+
+    version: Version
+    status: str
+    key: bytes
+    record_at: tuple[int, int]
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in TERMINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one record says.
+
+    Attributes:
+        place: the job, if it is a snapshot.
+        void: whether it counts for nothing.
+        state: how the job stands now, if the record counts and changed that.
+        before: how it stood before.
+    """
+
+    place: JobPlace | None = None
+    void: bool = False
+    version: Version | None = None
+    status: str = ""
+    state: JobState | None = None
+    before: JobState | None = None
+
+
+@dataclass(slots=True)
+class StateReader:
+    """Reads `job-state` of one worker, each partition in its order.
+
+    Attributes:
+        ledgers: the claims, by partition of the queue.
+        epochs: the offsets of all claims that were valid when they were met, by partition of the queue.
+        jobs: how each job stands.
+        void_claims: where lease records stand that were void when they were met.
+        leases: where the last claim or renewal stands that counted, by partition of the queue.
+        checkpoints: where the last checkpoint stands that counted.
+        releases: where the last release stands that counted.
+        void: how many records of each kind counted for nothing.
+    """
+
+    worker: str
+    ledgers: dict[int, PartitionLedger] = field(default_factory=dict)
+    epochs: dict[int, set[int]] = field(default_factory=dict)
+    jobs: dict[JobPlace, JobState] = field(default_factory=dict)
+    void_claims: set[tuple[int, int]] = field(default_factory=set)
+    leases: dict[int, tuple[int, int]] = field(default_factory=dict)
+    checkpoints: dict[int, tuple[int, int]] = field(default_factory=dict)
+    releases: dict[int, tuple[int, int]] = field(default_factory=dict)
+    void: Counter[str] = field(default_factory=Counter)
+
+    def read(self, record: Record) -> Reading:
+        """Takes in a record."""
+        lease = parse_lease_key(record.key or b"")
+        if lease is not None:
+            if lease.worker == self.worker:
+                self._lease(lease.partition, record)
+            return Reading()
+        if (record.key or b"").startswith(CHECKPOINT_PREFIX):
+            self._checkpoint(record)
+            return Reading()
+        headers = parse_snapshot_headers(record.headers)
+        if headers is None or headers.worker != self.worker or record.value is None:
+            return Reading()
+        place = headers.partition, headers.offset
+        before = self.jobs.get(place)
+        if self._ledger(headers.partition).is_void(headers.version.epoch):
+            self.void["snapshot"] += 1
+            return Reading(place, True, headers.version, headers.status, None, before)
+        if before is not None and not supersedes(headers.version, before.version, before.status):
+            return Reading(place, False, headers.version, headers.status, None, before)
+        state = JobState(headers.version, headers.status, record.key or b"", (record.partition, record.offset))
+        self.jobs[place] = state
+        return Reading(place, False, headers.version, headers.status, state, before)
+
+    def _ledger(self, partition: int) -> PartitionLedger:
+        return self.ledgers.setdefault(partition, PartitionLedger())
+
+    def _checkpoint(self, record: Record) -> None:
+        if record.value is None:
+            return
+        raw = decode_object(record.value)
+        if raw["workerName"] != self.worker:
+            return
+        if self._ledger(raw["partition"]).is_void(raw["epoch"]):
+            self.void["checkpoint"] += 1
+        else:
+            self.checkpoints[raw["partition"]] = record.partition, record.offset
+
+    def _lease(self, partition: int, record: Record) -> None:
+        ledger = self._ledger(partition)
+        epoch, last = ledger.epoch, ledger.last_lease
+        try:
+            valid = take_lease(ledger, record)
+        except RecordUndecodable:
+            return
+        if ledger.epoch != epoch:
+            self.epochs.setdefault(partition, set()).add(ledger.epoch)
+        if ledger.last_lease != last:
+            self.leases[partition] = record.partition, record.offset
+        elif valid:
+            self.releases[partition] = record.partition, record.offset
+        elif record.value is not None:
+            self.void["lease"] += 1
+            self.void_claims.add((record.partition, record.offset))

@@ -1,0 +1,288 @@
+"""One run of the simulation, from a scenario to a report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from headrace.core.topics import Topics
+from headrace.engine.engine import WorkerEngine
+from headrace.errors import HeadraceError, LeaseLost
+from headrace.settings import Settings, load_settings
+from headrace.testing.cluster import InMemoryCluster
+from headrace.testing.simulation.checks import Judge, Violation
+from headrace.testing.simulation.chronicle import Chronicle, Written
+from headrace.testing.simulation.compacted import compare
+from headrace.testing.simulation.faults import Nemesis
+from headrace.testing.simulation.loop import SimulationLoop
+from headrace.testing.simulation.process import WALL_CLOCK_START, SimulatedProcess
+from headrace.testing.simulation.scenario import FaultKind, Scenario
+from headrace.testing.simulation.workload import WORKER, Workload, simulated_worker
+from headrace.views import follower
+
+_NAMESPACE = "simulation"
+# Kafka keeps the last hour; a run does not take one.
+_COMPACTION_LAG_SECONDS = 60.0
+_LOOK_SECONDS = 5.0
+_FOLLOWER_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of a run.
+
+    Attributes:
+        seconds: of virtual time.
+        jobs: records in the queue, some of which are no jobs.
+        attempts: how many began.
+        after_thaw: steps of superseded attempts that thawed processes did before they could look at their leases.
+        void: how many records counted for nothing, by kind.
+        faults: how often each was.
+        disagreements: jobs that stand otherwise for a reader of the compacted log, by the known reason.
+        digest: the same for two runs in which the same happened.
+        violations: the promises that were broken.
+    """
+
+    scenario: Scenario
+    seconds: float
+    jobs: int
+    attempts: int
+    after_thaw: int
+    void: Counter[str]
+    faults: Counter[FaultKind]
+    disagreements: Counter[str]
+    digest: str
+    violations: Sequence[Violation] = field(default_factory=list)
+
+
+def simulate(scenario: Scenario) -> Report:
+    """Runs a scenario to its end. The same scenario does the same each time."""
+    loop = SimulationLoop(Random(f"order {scenario.seed}"))
+    run = _Run(scenario, loop)
+    loop.set_exception_handler(run.note_failure)
+    with _quietly():
+        try:
+            loop.run_until_complete(run.main())
+            return run.report()
+        finally:
+            _clear(loop, run.everyone)
+
+
+class _Run:
+    def __init__(self, scenario: Scenario, loop: SimulationLoop) -> None:
+        self.scenario = scenario
+        self.everyone: list[SimulatedProcess] = []
+        self._loop = loop
+        self._random = Random(f"run {scenario.seed}")
+        self._settings = _settings(scenario)
+        self._topics = Topics(_NAMESPACE)
+        self._chronicle = Chronicle(lambda: loop.now)
+        self._judge = Judge(self._topics, WORKER)
+        self._judged = 0
+        self._cluster = InMemoryCluster(now=self._broker_time, latency=self._latency)
+        self._cluster.written = self._chronicle.written
+        self._cluster.committed = self._chronicle.committed
+        self._nemesis = Nemesis(scenario, self._cluster, self._topics, self)
+        self._engines: list[SimulatedProcess] = []
+        self._stops: dict[SimulatedProcess, tuple[asyncio.Event, list[float]]] = {}
+        self._client = self._process("client")
+        self._failures: list[str] = []
+
+    # --- the course of it -------------------------------------------------------------------------------------------------
+
+    async def main(self) -> None:
+        for _ in range(self.scenario.engines):
+            self.start_one()
+        workload = Workload(self.scenario, self._settings, self._client, self._chronicle)
+        enqueuing = self._client.begin(workload.run(), "workload")
+        keeping = asyncio.create_task(self._keep_engines())
+        trouble = asyncio.create_task(self._nemesis.run())
+        await asyncio.sleep(self.scenario.seconds)
+        trouble.cancel()
+        await self._nemesis.end()
+        await asyncio.wait({enqueuing}, timeout=self.scenario.peace)
+        if not enqueuing.done():
+            self._failures.append("the client was not answered")
+        elif not enqueuing.cancelled() and (error := enqueuing.exception()) is not None:
+            self._failures.append(f"the client failed: {error!r}")
+        await self._until_all_ended()
+        # Commits follow, and so does what was still under way.
+        await asyncio.sleep(2 * self.scenario.lease)
+        keeping.cancel()
+
+    async def _until_all_ended(self) -> None:
+        quiet_since, before = self._loop.now, (-1, -1)
+        while self._loop.now - quiet_since < self.scenario.peace:
+            self._catch_up()
+            unfinished = len(self._judge.unfinished())
+            if not unfinished:
+                return
+            if (unfinished, self._judge.attempts) != before:
+                quiet_since, before = self._loop.now, (unfinished, self._judge.attempts)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def report(self) -> Report:
+        now = self._loop.now
+        self._catch_up()
+        judge = self._judge
+        judge.conclude(now)
+        state = self._topics.job_state.name
+        history = [event.record for event in self._chronicle.events if isinstance(event, Written) and event.record.topic == state]
+        comparison = compare(judge.reader, history)
+        violations = [
+            *judge.violations,
+            *(Violation(now, "nothing fails by itself", failure) for failure in self._failures),
+            *(Violation(now, "readers of the compacted log agree", each) for each in comparison.unknown),
+        ]
+        return Report(
+            scenario=self.scenario,
+            seconds=now - 1_000.0,
+            jobs=judge.jobs,
+            attempts=judge.attempts,
+            after_thaw=judge.after_thaw,
+            void=judge.reader.void,
+            faults=self._nemesis.counts,
+            disagreements=comparison.known,
+            digest=self._chronicle.digest(self._topics.workers.name),
+            violations=violations,
+        )
+
+    def _catch_up(self) -> None:
+        events = self._chronicle.events
+        first, self._judged = self._judged, len(events)
+        self._judge.take(events[first:])
+
+    def note_failure(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._failures.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+    # --- engines ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def processes(self) -> Sequence[SimulatedProcess]:
+        return [*(engine for engine in self._engines if not engine.is_dead), self._client]
+
+    def start_one(self) -> None:
+        process = self._process(f"engine-{len(self._engines) + 1}")
+        self._engines.append(process)
+        self._stops[process] = asyncio.Event(), [0.0]
+        process.begin(self._live(process), "life")
+
+    def stop_one(self, process: SimulatedProcess, grace_seconds: float) -> None:
+        stop, grace = self._stops[process]
+        grace[0] = grace_seconds
+        stop.set()
+
+    async def _live(self, process: SimulatedProcess) -> None:
+        """What the program of an engine does; when that is over, the process is."""
+        stop, grace = self._stops[process]
+        engine = WorkerEngine(
+            self._settings, log=process.log, clock=process.clock, now=process.now, randomness=process.randomness
+        )
+        engine.register_worker(simulated_worker(process, self._chronicle, self.scenario))
+        with suppress(HeadraceError):  # it cannot reach the brokers, and is started once more
+            await engine.start()
+            stopping, ended = asyncio.create_task(stop.wait()), asyncio.create_task(engine.ended())
+            await asyncio.wait({stopping, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                await engine.stop(grace_seconds=grace[0])
+            elif isinstance(crash := engine._crash, LeaseLost):
+                # It cannot stop its jobs in time: its supervisor has to, and does so at once.
+                self._nemesis.counts[FaultKind.KILLED_IN_TIME] += 1
+            else:
+                self._failures.append(f"{process.name} ended: {crash!r}")
+        process.die()
+
+    async def _keep_engines(self) -> None:
+        while True:
+            await asyncio.sleep(1 + self._random.choice((0.0, 0.0, 30.0)) * self._random.random())
+            if len(self.processes) - 1 < self.scenario.engines:
+                self.start_one()
+
+    def _process(self, name: str) -> SimulatedProcess:
+        scenario = self.scenario
+        process = SimulatedProcess(name, scenario.seed, self._loop, self._cluster, self._chronicle, scenario.session_timeout)
+        self.everyone.append(process)
+        return process
+
+    # --- the cluster ------------------------------------------------------------------------------------------------------
+
+    def _broker_time(self) -> int:
+        return int((WALL_CLOCK_START + self._loop.now + self._nemesis.broker_offset) * 1000)
+
+    def _latency(self) -> float:
+        usual, longest = self.scenario.latency
+        drawn = self._random.expovariate(1 / usual)
+        return longest * self._random.random() if self._random.random() < 0.005 else drawn
+
+    def compact(self) -> None:
+        """What Kafka leaves after a while, and what a janitor would see to: of everything the record stays that counts."""
+        self._catch_up()
+        newest_timestamp = self._broker_time() - int(_COMPACTION_LAG_SECONDS * 1000)
+        reader = self._judge.reader
+        counting = {state.record_at for state in reader.jobs.values()}
+        counting |= {*reader.leases.values(), *reader.releases.values(), *reader.checkpoints.values()}
+        for state in self._cluster.ends():
+            if state.topic != self._topics.job_state.name:
+                continue
+            old = [record for record in self._cluster.records(state) if record.timestamp <= newest_timestamp]
+            newest = {record.key: record.offset for record in old}
+            gone = [
+                record.offset
+                for record in old
+                if (state.partition, record.offset) in reader.void_claims
+                or (newest[record.key] != record.offset and (state.partition, record.offset) not in counting)
+            ]
+            self._cluster.remove_records(state, gone)
+
+
+def _settings(scenario: Scenario) -> Settings:
+    settings = load_settings(namespace=_NAMESPACE, data_directory=Path(".headrace"))
+    engine = {
+        "partitions": scenario.partitions,
+        "concurrency": scenario.concurrency,
+        "buffer_per_partition": 8,
+        "grace_seconds": 5.0,
+        "presence_interval_seconds": 60.0,
+        "lease_seconds": scenario.lease,
+        "lease_by_log_time": scenario.by_log_time,
+    }
+    return settings.model_copy(update={"engine": settings.engine.model_copy(update=engine)})
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Engines among so many faults would tell of little else; and half the time would go into looking for new workers."""
+    logger = logging.getLogger("headrace")
+    level, seconds = logger.level, follower.FETCH_SECONDS
+    logger.setLevel(logging.CRITICAL + 1)
+    setattr(follower, "FETCH_SECONDS", _FOLLOWER_SECONDS)  # noqa: B010 - a constant everywhere else
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        setattr(follower, "FETCH_SECONDS", seconds)  # noqa: B010
+
+
+def _clear(loop: SimulationLoop, processes: Sequence[SimulatedProcess]) -> None:
+    """Lets everything end that is left, also of processes that died: nobody hears of it any more."""
+    loop.set_exception_handler(lambda *_: None)
+    for process in processes:
+        process.bury()
+    for _ in range(3):
+        left = asyncio.all_tasks(loop)
+        if not left:
+            break
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(left, timeout=600))
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()

@@ -1,0 +1,301 @@
+"""Ways to break an engine: for each rule of the protocol, and for the other promises, what it would be without them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from headrace.codec import decode_object
+from headrace.core import lease, recovery
+from headrace.core.checkpoint import Pointer
+from headrace.core.lanes import Lanes
+from headrace.core.lease import HeldLease, LeaseWatch, Moment
+from headrace.core.ownership import PartitionLedger
+from headrace.core.recovery import PartitionRecovery
+from headrace.core.snapshots import Writer
+from headrace.core.status import TERMINAL
+from headrace.core.watermark import Watermark
+from headrace.engine import admission, checkpoints, commits, holdings, takeover
+from headrace.engine.dispatcher import Dispatcher
+from headrace.engine.holdings import Holdings
+from headrace.engine.journal import Journal
+from headrace.engine.partition import OwnedPartition, Phase
+from headrace.engine.takeover import Takeover
+from headrace.errors import LeaseLost
+from headrace.leases import take_lease
+from headrace.ports import Acknowledged
+from headrace.testing.simulation.process import SimulatedProcess
+
+Patch = pytest.MonkeyPatch
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """An engine without one of its rules.
+
+    Attributes:
+        rule: its id in the protocol, or the promise.
+        apply: takes the rule away.
+        found_by: a seed that finds it; the search begins there.
+        quick: whether nearly every seed finds it.
+    """
+
+    rule: str
+    apply: Callable[[Patch], None]
+    found_by: int
+    quick: bool = False
+
+
+def c1_does_not_wait(patch: Patch) -> None:
+    patch.setattr(LeaseWatch, "is_over", lambda *_: True)
+
+
+def c2_every_claim_is_valid(patch: Patch) -> None:
+
+    def take(ledger: Any, record: Any) -> bool:
+        if record.value is not None and (raw := decode_object(record.value)).get("kind") == "claim":
+            ledger.claim(record.offset, record.offset, raw["instanceId"], at=record.timestamp, term_seconds=raw["termSeconds"])
+            return True
+        return take_lease(ledger, record)
+
+    patch.setattr(takeover, "take_lease", take)
+
+
+def c3_does_not_read_back(patch: Patch) -> None:
+    original = Takeover._note_append
+
+    def note(self: Any, candidate: Any) -> None:
+        original(self, candidate)
+        if candidate.claimed_at is not None and candidate.target == candidate.claimed_at + 1:
+            candidate.target = 0
+            ledger = candidate.partition.recovery.ledger
+            ledger.claim(candidate.claimed_at, candidate.claimed_at, self._claimant.instance_id, term_seconds=25.0)
+
+    patch.setattr(Takeover, "_note_append", note)
+
+
+def f1_last_words_count(patch: Patch) -> None:
+    original = PartitionRecovery.snapshot
+
+    def snapshot(self: Any, headers: Any, job_id: bytes, value: Any) -> bool:
+        ledger, self.ledger = self.ledger, PartitionLedger()
+        try:
+            return original(self, headers, job_id, value)
+        finally:
+            self.ledger = ledger
+
+    patch.setattr(PartitionRecovery, "snapshot", snapshot)
+
+
+def f2_the_last_record_wins(patch: Patch) -> None:
+    patch.setattr(recovery, "supersedes", lambda *_: True)
+
+
+def _without_check(patch: Patch, phase: Phase) -> None:
+    """Acknowledgements of this phase count whatever became of the lease."""
+    acknowledged, may_go_on = Dispatcher._acknowledged, Dispatcher._may_go_on
+    unchecked = False
+
+    def each_alone(self: Any, works: Any) -> None:
+        nonlocal unchecked
+        for work in works:
+            unchecked = work.phase is phase
+            acknowledged(self, [work])
+            unchecked = False
+
+    patch.setattr(Dispatcher, "_acknowledged", each_alone)
+    patch.setattr(Dispatcher, "_may_go_on", lambda self, partition: partition.live if unchecked else may_go_on(self, partition))
+
+
+def f3_late_ends_count(patch: Patch) -> None:
+    _without_check(patch, Phase.ENDING)
+
+
+def h2_starts_without_a_check(patch: Patch) -> None:
+    _without_check(patch, Phase.STARTING)
+
+
+def h1_leases_last_for_ever(patch: Patch) -> None:
+    patch.setattr(HeldLease, "is_held", lambda *_: True)
+
+
+def h1_the_term_counts_from_the_acknowledgement(patch: Patch) -> None:
+    original = Holdings._renewed
+    patch.setattr(
+        Holdings, "_renewed", lambda self, partition, _, *rest: original(self, partition, self._claimant.clock(), *rest)
+    )
+
+
+def h1_the_clock_stops_with_the_machine(patch: Patch) -> None:
+    def clock(self: SimulatedProcess) -> Moment:
+        now = self._loop.now - self.suspended_seconds
+        return Moment(now, now)
+
+    patch.setattr(SimulatedProcess, "clock", clock)
+
+
+def h4_the_group_is_not_probed(patch: Patch) -> None:
+    patch.setattr(commits, "_PROBE_SECONDS", 1e9)
+    patch.setattr(commits, "_UNANSWERED_SECONDS", 1e9)
+
+
+def h5_a_lapsed_lease_is_revived(patch: Patch) -> None:
+    original = Holdings.claim_lost
+
+    def revive(self: Any, partition: OwnedPartition, reason: Exception) -> None:
+        if isinstance(reason, LeaseLost):
+            partition.lease.renewed(self._claimant.clock())
+        else:
+            original(self, partition, reason)
+
+    patch.setattr(Holdings, "claim_lost", revive)
+
+
+def h6_failed_sends_count(patch: Patch) -> None:
+    original = Journal._done
+
+    def done(self: Journal, works: Any, tell: Any, outcome: Any) -> None:
+        original(self, works, tell, outcome if isinstance(outcome, Acknowledged) else Acknowledged(0, 0))
+
+    patch.setattr(Journal, "_done", done)
+
+
+def o1_waits_too_short(patch: Patch) -> None:
+    patch.setattr(lease, "_OVER", 0.3)
+
+
+def o1_trusts_the_brokers_clocks_too_far(patch: Patch) -> None:
+    patch.setattr(lease, "_OVER_BY_LOG", 0.4)
+
+
+def r1_released_while_attempts_run(patch: Patch) -> None:
+    original = Dispatcher.hand_over
+
+    def hand_over(self: Dispatcher, partition: OwnedPartition) -> None:
+        original(self, partition)
+        partition.vacated.set()
+
+    patch.setattr(Dispatcher, "hand_over", hand_over)
+
+
+def k1_covers_what_is_not_acknowledged(patch: Patch) -> None:
+    patch.setattr(holdings, "Pointer", lambda epoch, covers: Pointer(epoch, covers + 30))
+
+
+def k2_forgets_what_was_begun(patch: Patch) -> None:
+    patch.setattr(checkpoints, "_begun", lambda _: [])
+
+
+def k2_forgets_what_has_ended(patch: Patch) -> None:
+    patch.setattr(PartitionRecovery, "finished", lambda _: {})
+
+
+def k3_commits_what_is_highest(patch: Patch) -> None:
+    def finish(self: Watermark, offset: int) -> bool:
+        risen = offset >= self.position
+        self.position = max(self.position, offset + 1)
+        return risen
+
+    patch.setattr(Watermark, "finish", finish)
+
+
+def k3_commits_before_the_acknowledgement(patch: Patch) -> None:
+    original = Journal.write
+
+    def write(self: Journal, work: Any, state: Any) -> None:
+        original(self, work, state)
+        if state.fields["status"] in TERMINAL:
+            work.partition.watermark.finish(work.offset)
+
+    patch.setattr(Journal, "write", write)
+
+
+def starts_before_it_is_written(patch: Patch) -> None:
+    acknowledged = Dispatcher._acknowledged
+
+    def start_all(self: Any) -> None:
+        self._scheduled = False
+        while self._open and (work := self._lanes.take()) is not None:
+            work.phase = Phase.STARTING
+            self._journal.write(work, work.state.begin(work.partition.writer, self._now()))
+            self._run(work)
+
+    patch.setattr(Dispatcher, "_start_all", start_all)
+    patch.setattr(
+        Dispatcher,
+        "_acknowledged",
+        lambda self, works: acknowledged(self, [work for work in works if work.phase is not Phase.RUNNING]),
+    )
+
+
+def forgets_the_order_of_keys(patch: Patch) -> None:
+    patch.setattr(Lanes, "add", lambda self, job: self._ready.append(job))
+
+
+def the_next_of_a_key_does_not_wait_for_the_end(patch: Patch) -> None:
+    original = Dispatcher._over
+
+    def over(self: Any, work: Any, result: Any, error: Any) -> None:
+        original(self, work, result, error)
+        if work.lane is not None and work.phase is Phase.ENDING:
+            self._lanes.leave_lane(work)
+            work.lane = None
+
+    patch.setattr(Dispatcher, "_over", over)
+
+
+def attempts_count_from_one_again(patch: Patch) -> None:
+    patch.setattr(admission, "_continue", lambda state, _: state)
+
+
+def what_waits_at_a_hand_over_is_forgotten(patch: Patch) -> None:
+    def leave(self: OwnedPartition, work: Any) -> None:
+        if self.works.pop(work.offset, None) is not None:
+            self.in_hand_bytes -= work.size
+        self._note_vacated()
+
+    patch.setattr(OwnedPartition, "leave_to_others", leave)
+
+
+def writes_under_the_claim_before(patch: Patch) -> None:
+    original = OwnedPartition.take_over
+
+    def take_over(self: OwnedPartition, instance_id: str, lease: HeldLease) -> None:
+        original(self, instance_id, lease)
+        self.writer = Writer(instance_id, self.recovery.ledger.epoch - 1)
+
+    patch.setattr(OwnedPartition, "take_over", take_over)
+
+
+BREAKS = [
+    Break("C1", c1_does_not_wait, 0),
+    Break("C2", c2_every_claim_is_valid, 0),
+    Break("C3", c3_does_not_read_back, 0),
+    Break("F1", f1_last_words_count, 0),
+    Break("F2", f2_the_last_record_wins, 0),
+    Break("F3", f3_late_ends_count, 0),
+    Break("H1", h1_leases_last_for_ever, 0),
+    Break("H1", h1_the_term_counts_from_the_acknowledgement, 0),
+    Break("H1", h1_the_clock_stops_with_the_machine, 0),
+    Break("H2", h2_starts_without_a_check, 0),
+    Break("H4", h4_the_group_is_not_probed, 0),
+    Break("H5", h5_a_lapsed_lease_is_revived, 0),
+    Break("H6", h6_failed_sends_count, 0),
+    Break("O1", o1_waits_too_short, 0),
+    Break("O1", o1_trusts_the_brokers_clocks_too_far, 0),
+    Break("R1", r1_released_while_attempts_run, 0),
+    Break("K1", k1_covers_what_is_not_acknowledged, 0),
+    Break("K2", k2_forgets_what_was_begun, 0),
+    Break("K2", k2_forgets_what_has_ended, 0),
+    Break("K3", k3_commits_what_is_highest, 0),
+    Break("K3", k3_commits_before_the_acknowledgement, 0),
+    Break("`running` comes first", starts_before_it_is_written, 0),
+    Break("order by key", forgets_the_order_of_keys, 0),
+    Break("order by key", the_next_of_a_key_does_not_wait_for_the_end, 0),
+    Break("attempts rise", attempts_count_from_one_again, 0),
+    Break("attempts rise", what_waits_at_a_hand_over_is_forgotten, 0),
+    Break("only the holder writes", writes_under_the_claim_before, 0),
+]
