@@ -51,7 +51,7 @@ async def test_a_job_that_failed_is_tried_again_by_the_next_engine_when_it_is_du
             assert waiting.run_at is not None and waiting.run_at - waiting.updated_at == timedelta(seconds=3)
         async with engine_with(settings, second):
             done, after = await ended(client, job), await ended(client, behind)
-    assert first.seen == [("a", 1), ("c", 1)]
+    assert sorted(first.seen) == [("a", 1), ("c", 1)]
     assert second.seen == [("a", 2), ("a", 3), ("b", 1)]
     assert (done.status, done.failures, after.attempt) == ("completed", 2, 1)
     begun = [attempt.started_at for attempt in done.attempts]
