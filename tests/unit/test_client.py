@@ -8,12 +8,12 @@ import orjson
 import pytest
 
 from headrace import ArgumentsInvalid, BrokerUnreachable, Client, RetryPolicy, WorkerDefinition, load_settings
-from headrace import client as client_module
 from headrace.codec import encode
 from headrace.core.records import definition_key
 from headrace.core.topics import JOB_STATE_PARTITIONS, Topics
 from headrace.ports import NewRecord, TopicPartition
 from headrace.testing import InMemoryCluster, InMemoryLog
+from headrace.views import on_demand
 
 DEFINITION = WorkerDefinition(name="digest", description="Sends a digest.", category="test")
 
@@ -29,14 +29,14 @@ async def test_a_list_is_never_half_of_the_jobs(tmp_path: Path, monkeypatch: pyt
         job = await client.enqueue(DEFINITION.name, {})
         cluster.append(partitions[0], NewRecord(b"gone", None))
         cluster.withhold(*partitions)
-        monkeypatch.setattr(client_module, "_CATCH_UP_SECONDS", 0.3)
+        monkeypatch.setattr(on_demand, "_CATCH_UP_SECONDS", 0.3)
         for _ in range(2):
             with pytest.raises(BrokerUnreachable, match=r"could not be read within 0.3 s \(1 records are left\)"):
                 await client.list_jobs()
         with pytest.raises(BrokerUnreachable, match="could not be read"):
             await client.get_job(job.id)
         cluster.give_out()
-        monkeypatch.setattr(client_module, "_CATCH_UP_SECONDS", 20.0)
+        monkeypatch.setattr(on_demand, "_CATCH_UP_SECONDS", 20.0)
         assert [each.id for each in (await client.list_jobs()).jobs] == [job.id]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from headrace import AbstractWorker, ConfigurationError, JobContext, RetryPolicy, worker
-from headrace.worker import JobServices
+from headrace.job_context import JobServices
 from support.jobs import a_job
 
 

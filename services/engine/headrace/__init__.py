@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.client import Client, Readiness
+from headrace.client import Client
 from headrace.codec import describe_problems
 from headrace.core.retry import RetryPolicy
 from headrace.core.status import JobStatus
@@ -41,6 +41,7 @@ from headrace.errors import (
     WorkerImportError,
     WorkerUnknown,
 )
+from headrace.job_context import JobContext
 from headrace.memory import Memory
 from headrace.models import DEFAULT_TENANT, CallContext, ClosedModel, Job, WireModel, WorkerDefinition, WorkerSummary
 from headrace.ports import MemorySnapshot, NewEntry
@@ -58,7 +59,8 @@ from headrace.tool_models import (
     WorkerList,
     WorkerManagerArguments,
 )
-from headrace.worker import AbstractWorker, JobContext, worker
+from headrace.views.on_demand import Readiness
+from headrace.worker import AbstractWorker, worker
 from headrace.workers.memory_compaction import MemoryCompactionWorker
 
 __version__ = "0.1.0"

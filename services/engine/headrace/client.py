@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -31,6 +30,7 @@ from headrace.submission import Arguments, WorkerReference, plain_context, retry
 from headrace.tool_models import JobList
 from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
+from headrace.views.on_demand import JobViewOnDemand, Readiness
 from headrace.views.workers import WorkerDirectory
 
 _logger = logging.getLogger(__name__)
@@ -38,21 +38,6 @@ _logger = logging.getLogger(__name__)
 
 ENQUEUE_SECONDS = 10.0
 _CATCH_UP_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether a client can accept jobs, and its view of jobs has caught up with the log.
-
-    Attributes:
-        ready: whether jobs can be accepted, and `list_jobs` tells of everything that had happened when the client started.
-        behind: how many records it has yet to read.
-        detail: the same in words.
-    """
-
-    ready: bool
-    behind: int
-    detail: str
 
 
 class Client:
@@ -89,11 +74,9 @@ class Client:
         self._directory = WorkerDirectory(
             self._log, self.topics, presence_interval_seconds=self.settings.engine.presence_interval_seconds
         )
-        self._wants_view = view
-        self._view_path = view_path or self.settings.data_directory / "views" / self.settings.namespace / "jobs.sqlite"
-        self._view: JobView | None = None
-        self._view_lock = asyncio.Lock()
-        self._view_read = False
+        path = view_path or self.settings.data_directory / "views" / self.settings.namespace / "jobs.sqlite"
+        servers = self.settings.bootstrap_servers or ""
+        self._view = JobViewOnDemand(partial(JobView, self._log, self.topics, self._directory, path), servers, wanted=view)
         self._acceptance = Acceptance(self._log, self._writer, self._directory, self.settings, IdSource(now, randomness))
 
     async def __aenter__(self) -> Self:
@@ -110,8 +93,8 @@ class Client:
             await self._writer.start()
             await self._directory.start()
             await self._directory.wait_ready(_CATCH_UP_SECONDS)
-            if self._wants_view:
-                await self._open_view()
+            if self._view.wanted:
+                await self._view.open()
         except TimeoutError:
             await self.stop()
             raise BrokerUnreachable(
@@ -123,9 +106,7 @@ class Client:
 
     async def stop(self) -> None:
         """Ends within a few seconds, also when the brokers are away."""
-        if self._view is not None:
-            await self._view.stop()
-            self._view = None
+        await self._view.stop()
         await self._directory.stop()
         await self._writer.stop(timeout=2.0)
         if self._owns_log:
@@ -196,7 +177,7 @@ class Client:
             raise ArgumentsInvalid("The ordering key is empty: name one, or leave it out, and the worker's order_by decides.")
         shared = {"tenant": tenant, "ctx": plain_context(ctx), **retry_fields(retry, attempt_timeout)}
         jobs = await self._acceptance.accept(worker, args, shared, ordering_key=ordering_key, timeout=timeout)
-        await self._show(jobs)
+        await self._view.show(jobs)
         return jobs
 
     async def list_jobs(
@@ -217,7 +198,7 @@ class Client:
         """
         if status is not None and status not in set(JobStatus):
             raise ArgumentsInvalid(f"{status!r} is no status; there are: {', '.join(JobStatus)}.")
-        view = await self._open_view()
+        view = await self._view.open()
         job_filter = JobFilter(
             tenant=tenant,
             status=JobStatus(status) if status else None,
@@ -229,7 +210,7 @@ class Client:
 
     async def get_job(self, job_id: str, *, tenant: str = DEFAULT_TENANT) -> Job | None:
         """A job as it stands, whole; None when the tenant has no such job."""
-        view = await self._open_view()
+        view = await self._view.open()
         return await view.get_job(job_id, tenant=tenant)
 
     async def retry_job(self, job_id: str, *, tenant: str = DEFAULT_TENANT, timeout: float = ENQUEUE_SECONDS) -> Job:
@@ -253,15 +234,7 @@ class Client:
         """Whether jobs can be accepted and the view of jobs has caught up, and how far it is."""
         if (failure := self._writer.failure) is not None:
             return Readiness(False, 0, str(failure))
-        if self._view is None:
-            return Readiness(not self._wants_view, 0, "no view of jobs is open")
-        if (trouble := self._view.trouble) is not None:
-            return Readiness(False, self._view.behind, f"the view of jobs cannot be read on: {trouble}")
-        behind = self._view.behind
-        ready = self._view.caught_up
-        return Readiness(
-            ready, behind, "the view of jobs is up to date" if ready else f"the view of jobs is {behind} records behind"
-        )
+        return self._view.readiness()
 
     # --- dead letters ---------------------------------------------------------------------------------------------------
 
@@ -338,44 +311,9 @@ class Client:
 
     # --- inside ---------------------------------------------------------------------------------------------------------
 
-    async def _show(self, jobs: Sequence[Job]) -> None:
-        """Puts accepted jobs into the view, if it is open."""
-        if self._view is not None:
-            try:
-                await self._view.add_accepted(*jobs)
-            except Exception:  # the jobs are accepted, whatever becomes of a table on this machine
-                _logger.warning("accepted jobs are not in the view yet; it will read them from the log", exc_info=True)
-
     async def _submitter(self) -> _Submitter:
         """For new jobs in place of old ones, by a view that knows of every job that there is now."""
-        view = await self._open_view()
-        try:
-            await view.catch_up(_CATCH_UP_SECONDS)
-        except TimeoutError:
-            raise self._unread(view) from None
-        return _Submitter(self, view)
-
-    def _unread(self, view: JobView) -> BrokerUnreachable:
-        return BrokerUnreachable(
-            f"{self.settings.bootstrap_servers}: the jobs could not be read within {_CATCH_UP_SECONDS:g} s "
-            f"({view.trouble or f'{view.behind} records are left'}); what was read is kept, and the next look goes on."
-        )
-
-    async def _open_view(self) -> JobView:
-        async with self._view_lock:
-            if self._view is None:
-                view = JobView(self._log, self.topics, self._directory, self._view_path)
-                await view.start()
-                self._view = view
-            view = self._view
-        if not self._wants_view and not self._view_read:
-            # Whoever did not ask for it beforehand has no `readiness` to look at: half of the jobs would pass for all of them.
-            try:
-                await view.wait_caught_up(_CATCH_UP_SECONDS)
-            except TimeoutError:
-                raise self._unread(view) from None
-            self._view_read = True
-        return view
+        return _Submitter(self, await self._view.open_up_to_now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,5 +334,5 @@ class _Submitter:
         [job] = await self.client._acceptance.accept(
             again.worker_name, [again.args], shared, ordering_key=again.ordering_key, timeout=timeout, job_id=again.job_id
         )
-        await self.client._show([job])
+        await self.client._view.show([job])
         return job

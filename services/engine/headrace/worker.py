@@ -1,4 +1,4 @@
-"""What a user writes: a worker, as a class or as a decorated function, and the context that its `run` gets."""
+"""What a user writes: a worker, as a class or as a decorated function."""
 
 from __future__ import annotations
 
@@ -7,133 +7,21 @@ import contextlib
 import contextvars
 import functools
 import inspect
-import logging
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
 from headrace.codec import describe_problems
 from headrace.core.retry import RetryPolicy
-from headrace.core.timestamps import from_milliseconds
 from headrace.core.topics import WORKER_NAME
-from headrace.errors import LONGEST_WAIT_SECONDS, ArgumentsInvalid, ConfigurationError, MemoryStoreError
+from headrace.errors import LONGEST_WAIT_SECONDS, ArgumentsInvalid, ConfigurationError
+from headrace.job_context import UNSET, JobContext
 from headrace.models import Job, WorkerDefinition
-from headrace.ports import ConversationMemory
 
 ArgumentsT = TypeVar("ArgumentsT")
-
-_UNSET: Any = object()
-_JOB_LOGGER = logging.getLogger("headrace.job")
-
-
-def _wall_clock() -> int:
-    return time.time_ns() // 1_000_000
-
-
-class JobSource(Protocol):
-    """Who has a job in hand, and makes a `Job` of it for those who look at it."""
-
-    def as_job(self) -> Job: ...
-
-
-@dataclass(frozen=True, slots=True)
-class JobServices:
-    """What an engine, or a replay, puts behind a `JobContext`.
-
-    Attributes:
-        now: milliseconds since the Unix epoch.
-        memory: makes the memory that a job may reach; None where there is none.
-        executor: runs plain functions; None for the event loop's own.
-        report: takes what an attempt says of its progress: who has the job in hand, the attempt's number, the share that is done,
-            and a text. It is called from any thread. None where nobody writes it down.
-    """
-
-    now: Callable[[], int] = _wall_clock
-    memory: Callable[[Job], ConversationMemory] | None = None
-    executor: Executor | None = None
-    report: Callable[[Any, int, float, str | None], None] | None = None
-
-
-class JobContext:
-    """What a running job knows of itself, and all that it may reach of headrace.
-
-    Attributes:
-        attempt: number of this execution, from 1.
-        fencing_token: rises with every attempt of every owner of the job's partition. A worker whose effects must not come
-            from a process that was frozen and thawed hands it on, and lets the other side refuse a lower one.
-    """
-
-    __slots__ = ("_arguments", "_job", "_memory", "_services", "_source", "attempt", "fencing_token")
-
-    def __init__(
-        self,
-        job: Job | JobSource,
-        *,
-        attempt: int = 1,
-        services: JobServices | None = None,
-        fencing_token: tuple[int, int] = (0, 1),
-    ) -> None:
-        self.attempt = attempt
-        self.fencing_token = fencing_token
-        self._source = job
-        self._job: Job | None = None
-        self._services = services or JobServices()
-        self._memory: ConversationMemory | None = None
-        self._arguments: Any = _UNSET
-
-    @property
-    def job(self) -> Job:
-        """The job as it was accepted."""
-        if self._job is None:
-            self._job = self._source if isinstance(self._source, Job) else self._source.as_job()
-        return self._job
-
-    def now(self) -> datetime:
-        """The time, in UTC. A worker that asks here, and not the system, can be replayed."""
-        return from_milliseconds(self._services.now())
-
-    def progress(self, fraction: float, text: str | None = None) -> None:
-        """Says how far the job is, for all who look at it. It waits for nothing, and may be called from any thread, at any rate.
-
-        At most one record a second is written for it, of what was said last. What was said last of all stands in the record of
-        the attempt's end.
-
-        Args:
-            fraction: the share of the work that is done, from 0 to 1.
-            text: what is being done; 1,000 bytes of it are kept.
-
-        Raises:
-            ValueError: the share is not from 0 to 1.
-        """
-        if not 0 <= fraction <= 1:
-            raise ValueError(f"progress({fraction!r}): give the share of the work that is done, from 0 to 1.")
-        if self._services.report is not None:
-            self._services.report(self._source, self.attempt, fraction, text)
-
-    @property
-    def memory(self) -> ConversationMemory:
-        """The memory of conversations, for the job's tenant.
-
-        Raises:
-            MemoryStoreError: the job runs where there is none.
-        """
-        if self._memory is None:
-            if self._services.memory is None:
-                raise MemoryStoreError("This job runs without an engine, so it has no memory: give process_job a context.")
-            self._memory = self._services.memory(self.job)
-        return self._memory
-
-    @property
-    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger whose records carry the job's id, worker and attempt."""
-        extra = {"job_id": self.job.id, "worker": self.job.worker_name, "attempt": self.attempt}
-        return logging.LoggerAdapter(_JOB_LOGGER, extra)
 
 
 class AbstractWorker(ABC, Generic[ArgumentsT]):
@@ -156,7 +44,7 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
     name: str
     description: str = ""
     category: str = "general"
-    kind: str | None = _UNSET
+    kind: str | None = UNSET
     concurrency: int | None = None
     order_by: tuple[str, ...] = ()
     retry: RetryPolicy | None = None
@@ -193,7 +81,7 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
 
     async def _process(self, context: JobContext) -> Any:
         arguments = context._arguments
-        if arguments is _UNSET:
+        if arguments is UNSET:
             arguments = self.parse_arguments(context.job.args or {})
         if self._runs_in_loop:
             return await self.run(arguments, context)
@@ -242,7 +130,7 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
             name=name,
             description=self.description,
             category=self.category,
-            kind=name if self.kind is _UNSET else self.kind,
+            kind=name if self.kind is UNSET else self.kind,
             arguments_schema=schema,
             order_by=list(self.order_by),
         )
@@ -312,7 +200,7 @@ def worker(
     name: str | None = None,
     description: str | None = None,
     category: str = "general",
-    kind: str | None = _UNSET,
+    kind: str | None = UNSET,
     concurrency: int | None = None,
     order_by: tuple[str, ...] = (),
     retry: RetryPolicy | None = None,

@@ -12,6 +12,7 @@ import pytest
 
 from headrace.core.topics import Topics
 from headrace.errors import ArgumentsInvalid, BrokerUnreachable, MemoryConflict, MemoryStoreError, SummaryRejected
+from headrace.job_context import JobContext, JobServices
 from headrace.memory import BoundMemory, TopicMemoryStore
 from headrace.memory.compaction import ROUNDS, SHORT_TEXT_TOKENS
 from headrace.memory.summarise import Summariser, Summary, estimate_tokens
@@ -20,7 +21,6 @@ from headrace.ports import ConversationRef, NewCompaction, NewEntry
 from headrace.settings import MemorySettings, Settings
 from headrace.testing import InMemoryLog
 from headrace.tool_models import MemoryCompactionResult
-from headrace.worker import JobContext, JobServices
 from headrace.workers.memory_compaction import MemoryCompactionWorker
 from support.memories import AT, Always, FirstWords
 from support.stores import is_compaction

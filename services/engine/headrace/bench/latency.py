@@ -12,9 +12,9 @@ from headrace.bench.workload import ARGUMENT_BYTES, NoOp, Workload, job_record, 
 from headrace.client import Client
 from headrace.engine.engine import WorkerEngine
 from headrace.errors import HeadraceError
+from headrace.job_context import JobContext
 from headrace.kafka.bare import BareClient
 from headrace.settings import Settings
-from headrace.worker import JobContext
 
 _WARM_UP = 50
 _PATIENCE_SECONDS = 30.0

@@ -16,11 +16,12 @@ from headrace.core.identifiers import fresh_id
 from headrace.core.timestamps import format_timestamp
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError
+from headrace.job_context import JobContext
 from headrace.kafka.log import KafkaLog
 from headrace.models import SCHEMA_VERSION
 from headrace.ports import AppendFailed, LogWriter, NewRecord, Outcome, TopicPartition
 from headrace.settings import Settings
-from headrace.worker import AbstractWorker, JobContext
+from headrace.worker import AbstractWorker
 
 PARTITIONS = 8
 ARGUMENT_BYTES = 200

@@ -15,6 +15,7 @@ from headrace.core.lease import Moment
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp, parse_timestamp
 from headrace.engine.attempts import Attempts
+from headrace.engine.execution import Execution
 from headrace.engine.failure import after_failure, why
 from headrace.engine.journal import Journal
 from headrace.engine.outcome import encode_result
@@ -22,10 +23,10 @@ from headrace.engine.partition import LEFT_AS_THEY_ARE, OwnedPartition, Phase, S
 from headrace.engine.progress import ProgressReports
 from headrace.engine.rests import Rests
 from headrace.engine.states import State
-from headrace.engine.timeouts import Timeouts
 from headrace.errors import BrokerUnreachable, JobFailed, LeaseLost
+from headrace.job_context import JobServices
 from headrace.ports import LogWriter
-from headrace.worker import AbstractWorker, JobContext, JobServices
+from headrace.worker import AbstractWorker
 
 _SETTLE_SECONDS = 5.0
 _CANCEL_SECONDS = 1.0
@@ -57,14 +58,9 @@ class Dispatcher:
         chance: Callable[[], float],
     ) -> None:
         self._worker = worker
-        # A Job is made for those alone who look at it.
-        self._overridden = type(worker).process_job is not AbstractWorker.process_job
-        # What `process_job` does with a coroutine function, without a coroutine around it.
-        self._in_loop = worker._runs_in_loop
-        self._timeout = worker.timeout
-        self._timeouts = Timeouts(worker.name, cancels=self._in_loop)
+        self._services = services
         self._reports = ProgressReports(services.now, self._note_progress)
-        self._services = replace(services, report=self._reports.report)
+        self._execution = Execution(worker, replace(services, report=self._reports.report), self._over)
         self._lanes: Lanes[Work] = Lanes(slots)
         self._claim_lost = claim_lost
         self._rests = Rests(self._lanes, clock, self._start_again)
@@ -74,7 +70,7 @@ class Dispatcher:
         self._open = True
         self._draining = False
         self._held: list[Work] = []
-        self._attempts = Attempts(self._attempt)
+        self._attempts = Attempts(self._execution.run)
         self._running: set[Work] = set()
         self._none_runs = asyncio.Event()
         self._clock = (0, "")
@@ -259,33 +255,6 @@ class Dispatcher:
         self._running.add(work)
         self._attempts.start(work)
 
-    def _context(self, work: Work) -> JobContext:
-        number = work.state.fields["attempt"]
-        token = (work.partition.writer.epoch, number)
-        ctx = JobContext(work, attempt=number, services=self._services, fencing_token=token)
-        ctx._arguments = work.arguments
-        return ctx
-
-    async def _attempt(self, work: Work) -> None:
-        """Runs a job to its end. What it raises is written down, also an attempt to end the process: it costs that job alone."""
-        result: Any = None
-        error: BaseException | None = None
-        if self._timeout is not None or "attemptTimeout" in work.record:
-            self._begin_timeout(work)
-        try:
-            ctx = self._context(work)
-            if self._overridden:
-                result = await self._worker.process_job(ctx.job, ctx)
-            elif self._in_loop:
-                result = await self._worker.run(work.arguments, ctx)
-            else:
-                result = await self._worker._process(ctx)
-        except GeneratorExit:
-            raise  # the event loop is closed, and nothing can be written any more
-        except BaseException as raised:
-            error = raised
-        self._over(work, result, error)
-
     def _never_ran(self, work: Work) -> None:
         """The start was acknowledged when nothing was to start any more: the attempt is over before it began."""
         self._lanes.free_slot()
@@ -293,7 +262,7 @@ class Dispatcher:
         self._interrupt(work)
 
     def _over(self, work: Work, result: Any, error: BaseException | None) -> None:
-        late_after = self._timeouts.end(work) if self._timeouts.limits else None
+        late_after = self._execution.late_after(work)
         unsaid = self._reports.end(work) if self._reports.told else None
         self._lanes.free_slot()
         self._running.discard(work)
@@ -345,11 +314,6 @@ class Dispatcher:
         """How long it is, by the time of day, until the next attempt of a job is due; 0 for one that waits for no time."""
         due = work.state.fields.get("runAt")
         return 0.0 if due is None else (parse_timestamp(due) - self._services.now()) / 1000
-
-    def _begin_timeout(self, work: Work) -> None:
-        seconds = work.record.get("attemptTimeout") or self._timeout
-        if seconds is not None:
-            self._timeouts.begin(work, seconds)
 
     def _note_progress(self, work: Work, progress: Mapping[str, Any]) -> None:
         self._journal.note(work, State(snapshots.progressed(work.state.fields, progress, self._now())))

@@ -21,6 +21,7 @@ from headrace.engine.group import Environment, WorkerGroup
 from headrace.engine.partition import Statistics
 from headrace.engine.presence import Presence
 from headrace.errors import ConfigurationError, HeadraceError, LeaseLost
+from headrace.job_context import JobServices
 from headrace.kafka.log import KafkaLog
 from headrace.memory import BoundMemory, StoreOptions, TopicMemoryStore
 from headrace.models import CallContext, Job
@@ -28,7 +29,7 @@ from headrace.ports import Log
 from headrace.runtime import StopRequested, StopSignals, system_clock, wall_clock
 from headrace.settings import Settings, load_settings
 from headrace.submission import Arguments
-from headrace.worker import AbstractWorker, JobServices
+from headrace.worker import AbstractWorker
 
 _logger = logging.getLogger(__name__)
 

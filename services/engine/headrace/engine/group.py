@@ -23,9 +23,10 @@ from headrace.engine.holdings import Holdings, Surroundings
 from headrace.engine.intake import Intake, Room
 from headrace.engine.partition import OwnedPartition, Phase, Work
 from headrace.engine.takeover import Claimant
+from headrace.job_context import JobServices
 from headrace.ports import Acknowledged, Committed, GroupListener, Log, LogWriter, Outcome, Record, TopicPartition
 from headrace.settings import EngineSettings
-from headrace.worker import AbstractWorker, JobServices
+from headrace.worker import AbstractWorker
 
 _logger = logging.getLogger(__name__)
 

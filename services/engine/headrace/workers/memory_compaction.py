@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from headrace.job_context import JobContext
 from headrace.memory.compaction import Compactor
 from headrace.memory.summarise import Closable, Summariser, summariser_from
 from headrace.memory.window import WindowPolicy
 from headrace.settings import Settings, load_settings
 from headrace.tool_models import MemoryCompactionArguments, MemoryCompactionResult
-from headrace.worker import AbstractWorker, JobContext
+from headrace.worker import AbstractWorker
 
 
 class MemoryCompactionWorker(AbstractWorker[MemoryCompactionArguments]):

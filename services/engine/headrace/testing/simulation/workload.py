@@ -12,13 +12,14 @@ from pydantic import BaseModel, Field
 from headrace.client import Client
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError, EnqueueTimeout
+from headrace.job_context import JobContext
 from headrace.ports import NewRecord, TopicPartition
 from headrace.settings import Settings
 from headrace.testing.cluster import InMemoryCluster
 from headrace.testing.simulation.chronicle import Chronicle, Step
 from headrace.testing.simulation.process import SimulatedProcess
 from headrace.testing.simulation.scenario import Scenario
-from headrace.worker import AbstractWorker, JobContext
+from headrace.worker import AbstractWorker
 
 WORKER = "work"
 # Of the term of a lease: how long an attempt takes at most to end when it is told to.
