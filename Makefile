@@ -34,8 +34,11 @@ demo: setup  ## the whole system once, on a long conversation
 dev: setup  ## broker, engine and gateway in this terminal, until Ctrl-C
 	@$(BIN)/headrace dev
 
+# Tests wait for brokers and processes more than they compute: two at a time, each with a broker of its own, keep two cores busy.
+TEST_PROCESSES ?= 2
+
 test: setup  ## the tests, those on the real broker included, without the long ones
-	$(PYTEST) -m "not long"
+	$(PYTEST) -m "not long" --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 test-all: setup  ## every test but those in tests/docker: what `make test` runs, and what takes longer
 	HYPOTHESIS_PROFILE=explore $(PYTEST)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
 from pathlib import Path
 
 import orjson
@@ -10,7 +12,7 @@ import pytest
 from headrace import ArgumentsInvalid, BrokerUnreachable, Client, RetryPolicy, WorkerDefinition, load_settings
 from headrace.codec import encode
 from headrace.core.records import definition_key
-from headrace.core.topics import JOB_STATE_PARTITIONS, Topics
+from headrace.core.topics import JOB_STATE_PARTITIONS, Topic, Topics
 from headrace.ports import NewRecord, TopicPartition
 from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace.views import on_demand
@@ -59,3 +61,25 @@ async def test_a_job_s_own_policy_and_timeout_stand_in_its_record_and_in_the_lis
         assert found.retry.policy() == job.retry.policy() == RetryPolicy(max_attempts=3, retry_on=("OSError",))
         with pytest.raises(ArgumentsInvalid, match="attemptTimeout"):
             await client.enqueue(DEFINITION.name, {}, attempt_timeout=0)
+
+
+class _CountingLog(InMemoryLog):
+    def __init__(self, cluster: InMemoryCluster) -> None:
+        super().__init__(cluster)
+        self.created: list[str] = []
+
+    async def create_topics(self, topics: Collection[Topic]) -> None:
+        self.created += [topic.name for topic in topics]
+        await super().create_topics(topics)
+
+
+async def test_of_many_first_jobs_at_once_one_makes_the_queue(tmp_path: Path) -> None:
+    cluster = InMemoryCluster()
+    cluster.latency = lambda: 0.01
+    settings = load_settings(bootstrap_servers="memory:9092", data_directory=tmp_path)
+    log = _CountingLog(cluster)
+    async with Client(settings, log=log) as client:
+        client.define(DEFINITION)
+        jobs = await asyncio.gather(*(client.enqueue(DEFINITION.name, {}) for _ in range(50)))
+        assert len({job.id for job in jobs}) == 50
+    assert log.created.count(Topics(settings.namespace).jobs_name(DEFINITION.name)) == 1

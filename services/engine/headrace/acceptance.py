@@ -47,6 +47,7 @@ class Acceptance:
         self._schemas = PublishedSchemas()
         self._local: dict[str, WorkerDefinition] = {}
         self._partitions: dict[str, int] = {}
+        self._making: dict[str, asyncio.Lock] = {}
 
     @property
     def definitions(self) -> dict[str, WorkerDefinition]:
@@ -132,10 +133,15 @@ class Acceptance:
 
     async def _partition_count(self, worker: str) -> int:
         count = self._partitions.get(worker)
-        if count is None:
-            topic = self._topics.jobs(worker, self._settings.engine.partitions)
-            await self._log.create_topics([topic])
-            count = self._partitions[worker] = await self._log.partition_count(topic.name)
+        if count is not None:
+            return count
+        # Of many first jobs at once, one makes the queue, and the others wait for it: each would ask the brokers as much.
+        async with self._making.setdefault(worker, asyncio.Lock()):
+            count = self._partitions.get(worker)
+            if count is None:
+                topic = self._topics.jobs(worker, self._settings.engine.partitions)
+                await self._log.create_topics([topic])
+                count = self._partitions[worker] = await self._log.partition_count(topic.name)
         return count
 
     async def _append(self, prepared: Sequence[Prepared], timeout: float, *, left: float) -> list[int]:
