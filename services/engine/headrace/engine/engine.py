@@ -7,7 +7,7 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -127,6 +127,11 @@ class WorkerEngine:
     def statistics(self) -> dict[str, Statistics]:
         """What each worker has done in this engine since its start, by name."""
         return {group.worker.name: group.dispatcher.statistics for group in self._groups}
+
+    @property
+    def groups(self) -> Sequence[WorkerGroup]:
+        """What runs each worker, while the engine runs."""
+        return self._groups
 
     def register_worker(self, worker: AbstractWorker[Any] | type[AbstractWorker[Any]]) -> None:
         """Adds a worker, which this engine runs from its start on.
