@@ -23,6 +23,7 @@ from headrace.engine.holdings import Holdings, Surroundings
 from headrace.engine.intake import Intake, Room
 from headrace.engine.partition import OwnedPartition, Phase, Work
 from headrace.engine.takeover import Claimant
+from headrace.errors import HeadraceError
 from headrace.job_context import JobServices
 from headrace.ports import Acknowledged, Committed, GroupListener, Log, LogWriter, Outcome, Record, TopicPartition
 from headrace.settings import EngineSettings
@@ -107,6 +108,7 @@ class WorkerGroup:
     async def start(self) -> None:
         """Joins the group, and begins to fetch."""
         await self._reader.start()
+        await self._ask_ahead()
         await self._consumer.start()
         self._holdings.start()
         self._tasks = [
@@ -117,6 +119,12 @@ class WorkerGroup:
         ]
         for task in self._tasks:
             task.add_done_callback(self._note_crash)
+
+    async def _ask_ahead(self) -> None:
+        """A client's first question about a topic takes a while: it is not to be asked while partitions wait to be taken over."""
+        topics = self._environment.topics.jobs_name(self.worker.name), self._state_topic
+        with contextlib.suppress(HeadraceError):  # it is asked again when the answer is needed
+            await self._reader.end_offsets([TopicPartition(topic, 0) for topic in topics])
 
     async def drain(self, grace_seconds: float) -> bool:
         """Starts nothing more, gives running attempts `grace_seconds`, and commits what has ended.

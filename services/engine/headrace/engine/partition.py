@@ -201,6 +201,19 @@ class OwnedPartition:
             return False
         return not (self.ended_before and self._has_ended(record))
 
+    def step_over_ended(self, least: int) -> bool:
+        """Passes over the records that follow, if at least so many of them are of jobs that ended; tells whether it did.
+
+        Beside one job that ran for an hour, a million may have ended: their records need not be read again.
+        """
+        if self.next_offset >= self._ended_until:
+            return False
+        unfinished = self.watermark.next_unfinished(self.next_offset)
+        if unfinished - self.next_offset < least:
+            return False
+        self.next_offset = unfinished
+        return True
+
     def _has_ended(self, record: Record) -> bool:
         """Whether a former owner ended this very job: a queue that was made anew has other jobs at the same offsets."""
         job_id = self.ended_before.pop(record.offset, None)
