@@ -13,6 +13,7 @@ from typing import Any, Final
 from headrace.bench.past import Tail, write_tail
 from headrace.bench.workload import NoOp, Workload, new_workload
 from headrace.client import Client
+from headrace.core.lease import LeaseTiming
 from headrace.engine.engine import WorkerEngine
 from headrace.errors import HeadraceError
 from headrace.job_context import JobContext
@@ -25,7 +26,6 @@ from headrace.settings import Settings
 PARTITIONS: Final = 8
 _PATIENCE_SECONDS: Final = 180.0
 _LOOK_SECONDS: Final = 0.001
-_RENEWALS: Final = 2
 
 
 class LongJob(NoOp):
@@ -173,7 +173,8 @@ async def _let_end(workload: Workload, client: Client, jobs: int, *, long: bool)
             while engine.statistics[worker.name].ended < jobs:
                 await asyncio.sleep(0.05)
             # So that a checkpoint knows of them all, as it does of what ended in an hour but for the last seconds.
-            await asyncio.sleep(_RENEWALS * 0.12 * workload.settings.engine.lease_seconds)
+            options = workload.settings.engine
+            await asyncio.sleep(1.5 * (LeaseTiming(options.lease_seconds).renewal + options.commit_interval_seconds))
     finally:
         await engine.stop(grace_seconds=0)
 

@@ -77,6 +77,7 @@ class OwnedPartition:
         ended_before: ids of jobs that a former owner ended, by offset; each is passed over when its record comes.
         begun: jobs that a former owner began and did not end, by offset.
         committed: the watermark as it was last committed.
+        committed_pointer: what that commit said of the newest checkpoint.
         live: False once the partition, or its claim, is lost: nothing more may be written about it.
         unbegun: how a job stands before its first attempt.
         clock: by which its lease is held.
@@ -100,6 +101,7 @@ class OwnedPartition:
     ended_before: dict[int, bytes] = field(default_factory=dict)
     begun: dict[int, Begun[bytes]] = field(default_factory=dict)
     committed: int = -1
+    committed_pointer: str = ""
     live: bool = False
     clock: Callable[[], Moment] = _no_clock
     lease: HeldLease = field(default_factory=lambda: HeldLease(LeaseTiming(), Moment(0, 0)))
