@@ -182,7 +182,7 @@ async def test_a_new_owner_believes_no_last_words_of_a_frozen_one(settings: Sett
             return (await writer.append(target, NewRecord(key, value, headers), timeout=10)).offset
 
         def claim(instance: str, previous: int) -> tuple[bytes, bytes]:
-            record = ClaimRecord(worker_name="gated", partition=0, instance_id=instance, previous=previous)
+            record = ClaimRecord(worker_name="gated", partition=0, instance_id=instance, previous=previous, term_seconds=2)
             return lease_key("gated", 0, instance), encode(record)
 
         async def say(status: str, sequence: int, epoch: int) -> None:
@@ -245,9 +245,5 @@ async def test_an_engine_waits_while_the_broker_is_away_and_carries_on_by_itself
             assert (await ended(client, held)).status == "completed"
             assert (await ended(client, await engine.enqueue("gated", {"name": "after"}))).status == "completed"
             assert gated.attempts["after"] == [1]
-            await asyncio.to_thread(broker.stop)
-            began = asyncio.get_running_loop().time()
-            await engine.stop(grace_seconds=1)
-            assert asyncio.get_running_loop().time() - began < 40, "an engine ends also when the broker is away"
     finally:
         await asyncio.to_thread(broker.stop)
