@@ -1,4 +1,4 @@
-"""An engine while its broker is away: it waits, its leases end when they must, it carries on by itself, and it always stops in time."""
+"""An engine while its broker is away: its leases end when they must, it carries on by itself, and it always stops in time."""
 
 from __future__ import annotations
 

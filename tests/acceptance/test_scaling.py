@@ -1,4 +1,4 @@
-"""Engines come and go while jobs run: what stays where it is goes on, what moves runs again there, and nothing runs twice at a time."""
+"""Engines come and go while jobs run: what stays goes on, what moves runs again, and nothing runs twice at a time."""
 
 from __future__ import annotations
 

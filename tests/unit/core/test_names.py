@@ -28,8 +28,8 @@ from headrace.core.status import MOVES, TERMINAL, IllegalMove, JobStatus, check_
 from headrace.core.timestamps import format_timestamp, from_milliseconds, parse_timestamp, to_milliseconds
 from headrace.core.topics import Topics
 
-workers = st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True)
-namespaces = st.from_regex(r"[a-z][a-z0-9-]{0,12}", fullmatch=True)
+workers = st.text("abcxyz019_", min_size=1, max_size=20)
+namespaces = st.text("abcxyz019-", min_size=1, max_size=12)
 partitions = st.integers(0, 2**31 - 1)
 instances = st.binary(min_size=10, max_size=10).map(lambda randomness: fresh_id(1_780_000_000_000, randomness))
 text = st.text(max_size=20)

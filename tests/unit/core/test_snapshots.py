@@ -158,11 +158,11 @@ def test_the_history_keeps_the_last_twenty() -> None:
 
 MOVES_OF_AN_OWNER = {
     "begins": lambda job, writer: snapshots.running(job, writer, at(1)),
-    "makes progress": lambda job, writer: snapshots.progressed(job, {"fraction": 0.5}, at(1)),
-    "is interrupted": lambda job, writer: snapshots.interrupted(job, at(2)),
-    "is retried": lambda job, writer: snapshots.retried(job, {"type": "E", "message": "no"}, at(9), at(2)),
-    "completes": lambda job, writer: snapshots.completed(job, None, at(2)),
-    "fails": lambda job, writer: snapshots.failed(job, {"type": "E", "message": "no"}, at(2)),
+    "makes progress": lambda job, _: snapshots.progressed(job, {"fraction": 0.5}, at(1)),
+    "is interrupted": lambda job, _: snapshots.interrupted(job, at(2)),
+    "is retried": lambda job, _: snapshots.retried(job, {"type": "E", "message": "no"}, at(9), at(2)),
+    "completes": lambda job, _: snapshots.completed(job, None, at(2)),
+    "fails": lambda job, _: snapshots.failed(job, {"type": "E", "message": "no"}, at(2)),
     "is refused": lambda job, writer: snapshots.refused(job, writer, {"type": "E", "message": "no"}, at(2)),
 }
 

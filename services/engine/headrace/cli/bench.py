@@ -101,7 +101,9 @@ def view(
 
 @application.command()
 def recovery(
-    records: Annotated[int, typer.Option(min=1_000, help="Records after the checkpoint, and jobs beside the long one.")] = 100_000,
+    records: Annotated[
+        int, typer.Option(min=1_000, help="Records after the checkpoint, and jobs beside the long one.")
+    ] = 100_000,
     rounds: Annotated[int, typer.Option(min=1, help="How often to take over what has nothing to recover.")] = 5,
     bootstrap_servers: BootstrapServers = None,
     as_json: AsJson = False,

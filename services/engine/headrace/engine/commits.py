@@ -92,7 +92,7 @@ class Commits:
 
 
 def _has_news(partition: OwnedPartition) -> bool:
-    """A newer checkpoint is news, too: beside a job that runs for an hour the watermark does not rise, and a take-over is short."""
+    """A newer checkpoint is news, too: beside a job that runs for an hour the watermark does not rise."""
     return partition.watermark.position > partition.committed or _pointer(partition) != partition.committed_pointer
 
 

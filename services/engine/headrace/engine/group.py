@@ -16,6 +16,7 @@ from headrace.core.partitions import state_partition
 from headrace.core.recovery import PartitionRecovery
 from headrace.core.topics import Topics
 from headrace.engine.admission import NotAdmitted, admit
+from headrace.engine.closing import Closing
 from headrace.engine.commits import Commits
 from headrace.engine.dead_letters import DeadLetters
 from headrace.engine.dispatcher import Dispatcher
@@ -84,6 +85,7 @@ class WorkerGroup:
         self._intake = Intake(self._consumer, self._holdings.ready, self._take, room, self.dispatcher.progressed)
         self._tasks: list[asyncio.Task[None]] = []
         self._commits = Commits(worker.name, self._consumer, self._holdings)
+        self.closing = Closing()
 
     def _make_holdings(self) -> Holdings:
         environment = self._environment
@@ -132,16 +134,17 @@ class WorkerGroup:
         Returns False when an attempt runs on all the same, in a thread.
         """
         self._intake.close()
-        drained = await self.dispatcher.drain(grace_seconds)
-        await self._commits.commit()
+        drained = await self.dispatcher.drain(grace_seconds, self.closing)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._commits.commit(), self.closing.at_most(_COMMIT_SECONDS))
         return drained
 
     async def stop(self) -> None:
         """Gives back what nothing runs of, and leaves the group. Nothing is written from now on, whatever ends in a thread."""
-        await self._holdings.stop()
+        await self._holdings.stop(self.closing)
         await self._end(self._tasks)
         self._tasks = []
-        await self._consumer.stop(timeout=_STOP_SECONDS)
+        await self._consumer.stop(timeout=self.closing.at_most(_STOP_SECONDS))
         await self._reader.stop()
 
     def _note_crash(self, task: asyncio.Task[None]) -> None:

@@ -97,7 +97,7 @@ class BareClient:
         answer.add_done_callback(under_way.discard)
 
     async def read(self, partition: TopicPartition, first: int, end: int) -> float:
-        """Seconds for reading the records of a partition from `first` up to `end`, from the moment when the client is connected."""
+        """Seconds for reading the records of a partition from `first` up to `end`, once the client is connected."""
         source = ClientTopicPartition(*partition)
         consumer = await self._consumer_of_nothing()
         try:
