@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -156,9 +157,9 @@ def test_the_history_keeps_the_last_twenty() -> None:
     assert [attempt["attempt"] for attempt in snapshot["attempts"]] == list(range(11, 31))
 
 
-MOVES_OF_AN_OWNER = {
+MOVES_OF_AN_OWNER: dict[str, Callable[[snapshots.Snapshot, snapshots.Writer], snapshots.Snapshot]] = {
     "begins": lambda job, writer: snapshots.running(job, writer, at(1)),
-    "makes progress": lambda job, _: snapshots.progressed(job, {"fraction": 0.5}, at(1)),
+    "makes progress": lambda job, _: snapshots.progressed(job, {"fraction": 0.5, "at": at(1)}, at(1)),
     "is interrupted": lambda job, _: snapshots.interrupted(job, at(2)),
     "is retried": lambda job, _: snapshots.retried(job, {"type": "E", "message": "no"}, at(9), at(2)),
     "completes": lambda job, _: snapshots.completed(job, None, at(2)),
@@ -167,7 +168,7 @@ MOVES_OF_AN_OWNER = {
 }
 
 
-@given(st.lists(st.tuples(st.sampled_from(sorted(MOVES_OF_AN_OWNER)), st.booleans()), max_size=60))
+@given(st.lists(st.tuples(st.sampled_from(sorted(MOVES_OF_AN_OWNER)), st.booleans()), max_size=40))
 def test_in_any_life_versions_rise_the_record_stays_and_the_end_is_final(moves: list[tuple[str, bool]]) -> None:
     job, writer = snapshots.queued(RECORD, SOURCE), WRITER
     for move, by_another in moves:

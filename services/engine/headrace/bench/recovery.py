@@ -170,7 +170,7 @@ async def _let_end(workload: Workload, client: Client, jobs: int, *, long: bool)
                 await client.enqueue(worker, {"kind": "long"})
                 await worker.long_started.wait()
             await workload.fill(jobs, partitions=1)
-            while engine.statistics[worker.name].ended < jobs:
+            while engine.statistics[worker.name].ended < jobs:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.05)
             # So that a checkpoint knows of them all, as it does of what ended in an hour but for the last seconds.
             options = workload.settings.engine
@@ -203,9 +203,9 @@ async def _ready(engine: WorkerEngine, assignments: _Assignments, partitions: in
     """Milliseconds until each was ready."""
     [group] = engine.groups
     times: list[float] = []
-    while len(times) < partitions:  # noqa: ASYNC110 - see below
+    while len(times) < partitions:
         ready = len(group.ready) if assignments.partitions == partitions else 0
         since = (time.perf_counter() - assignments.at) * 1000
         times += [since] * (ready - len(times))
-        await asyncio.sleep(_LOOK_SECONDS)  # nothing tells of it, and nothing should for this
+        await asyncio.sleep(_LOOK_SECONDS)
     return times

@@ -14,13 +14,18 @@ from headrace.engine.engine import WorkerEngine
 from headrace.errors import HeadraceError
 from headrace.job_context import JobContext
 from headrace.settings import Settings
+from headrace.worker import AbstractWorker
 
 _PATIENCE_SECONDS = 120.0
 _LOOK_SECONDS = 0.25
 
 
-class Waiter(NoOp):
+class Waiter(AbstractWorker[dict[str, Any]]):
     """Waits, as a job does that has asked a model something."""
+
+    name = NoOp.name
+    description = "Waits."
+    category = NoOp.category
 
     def __init__(self, jobs: int, seconds: float) -> None:
         self.concurrency = jobs
