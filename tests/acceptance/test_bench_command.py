@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -21,15 +25,50 @@ KEYS = {
     "view --jobs 1000": {
         "jobs", "records", "records_per_second", "bare_per_second", "ratio", "page_ms_p50", "page_ms_p99", "pages", "bytes",
     },
+    "recovery --records 1000 --rounds 1": {
+        "records", "empty_ms_p50", "empty_ms_max", "tail_ms", "tail_start_ms", "bare_ms", "ratio",
+        "without_ms", "without_start_ms", "long_ms", "long_start_ms",
+    },
+    "waiting --jobs 500 --seconds 0.5": {
+        "jobs", "seconds_each", "at_once", "elapsed_seconds", "before_megabytes", "peak_megabytes",
+    },
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("command", KEYS)
 def test_a_measurement_is_one_json_object_on_the_last_line(broker: Broker, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.bootstrap_servers)
+    monkeypatch.setenv("HEADRACE_ENGINE_LEASE_SECONDS", "4")
     result = CliRunner().invoke(application, ["bench", *command.split(), "--json"])
     assert result.exit_code == 0, result.output
     assert "external: " in result.stderr
     measured = json.loads(result.stdout.splitlines()[-1])
     assert set(measured) == KEYS[command]
     assert all(value > 0 for value in measured.values() if isinstance(value, int | float))
+
+
+def measured_apart(broker: Broker, command: str) -> Any:
+    """What a measurement in a process of its own finds, of which the memory is its own too."""
+    environment = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers}
+    arguments = [sys.executable, "-m", "headrace", "bench", *command.split(), "--json"]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("seconds", [5, pytest.param(30, marks=pytest.mark.long)])
+def test_ten_thousand_jobs_wait_at_once_in_one_engine_in_less_than_a_gigabyte(broker: Broker, seconds: int) -> None:
+    measured = measured_apart(broker, f"waiting --jobs 10000 --seconds {seconds}")
+    assert measured["at_once"] == 10_000
+    assert measured["peak_megabytes"] < 1_000
+    assert measured["elapsed_seconds"] < 2 * seconds + 5, "one after another they would take hours"
+
+
+@pytest.mark.long
+def test_a_take_over_takes_no_longer_than_promised(broker: Broker) -> None:
+    measured = measured_apart(broker, "recovery")
+    assert measured["records"] == 100_000
+    assert measured["empty_ms_p50"] < 100
+    assert measured["tail_ms"] < 5_000
+    assert measured["long_ms"] < measured["without_ms"] + 500
+    assert measured["long_start_ms"] < measured["without_start_ms"] + 500

@@ -87,7 +87,7 @@ async def enqueue(client: Client, name: str, until: str | None = None, worker: s
 
 async def test_after_kill_9_finished_jobs_stay_finished_and_the_others_run_again(settings: Settings, workers: Path) -> None:
     never = {"HEADRACE_ENGINE_COMMIT_INTERVAL_SECONDS": "3600"}
-    quick = {"HEADRACE_ENGINE_SESSION_TIMEOUT_SECONDS": "6"}
+    quick = {"HEADRACE_ENGINE_SESSION_TIMEOUT_SECONDS": "6", "HEADRACE_ENGINE_LEASE_SECONDS": "5"}
     async with Client(settings) as client:
         with engine_process(settings, workers, **never, **quick) as first:
             finished = [await enqueue(client, f"finished-{n}") for n in range(20)]
@@ -140,7 +140,8 @@ async def _stopping(engine: EngineProcess) -> None:
 @pytest.mark.parametrize("worker", ["step", "block"])
 async def test_what_outlives_the_grace_is_interrupted_and_has_not_failed(settings: Settings, workers: Path, worker: str) -> None:
     async with Client(settings) as client:
-        with engine_process(settings, workers, "--grace", "0.3") as engine:
+        # A thread that runs on keeps its lease, which the next engine waits for.
+        with engine_process(settings, workers, "--grace", "0.3", HEADRACE_ENGINE_LEASE_SECONDS="5") as engine:
             job = await enqueue(client, "long", until="go", worker=worker)
             await has_begun(workers, "long")
             assert engine.terminate(within=20) == 0

@@ -173,7 +173,8 @@ class Bench:
         return found
 
     def has_completed(self, *job_ids: str, partition: int = 0) -> bool:
-        states = [self.state_of(job_id, partition) for job_id in job_ids]
+        # The newest first: while it has not, as a rule, the others need not be looked for in the whole log.
+        states = (self.state_of(job_id, partition) for job_id in reversed(job_ids))
         return all(state is not None and state["status"] == "completed" for state in states)
 
 

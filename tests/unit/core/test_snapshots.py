@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -154,6 +155,45 @@ def test_the_history_keeps_the_last_twenty() -> None:
     for _ in range(30):
         snapshot = snapshots.interrupted(snapshots.running(snapshot, WRITER, at(1)), at(2))
     assert [attempt["attempt"] for attempt in snapshot["attempts"]] == list(range(11, 31))
+
+
+MOVES_OF_AN_OWNER: dict[str, Callable[[snapshots.Snapshot, snapshots.Writer], snapshots.Snapshot]] = {
+    "begins": lambda job, writer: snapshots.running(job, writer, at(1)),
+    "makes progress": lambda job, _: snapshots.progressed(job, {"fraction": 0.5, "at": at(1)}, at(1)),
+    "is interrupted": lambda job, _: snapshots.interrupted(job, at(2)),
+    "is retried": lambda job, _: snapshots.retried(job, {"type": "E", "message": "no"}, at(9), at(2)),
+    "completes": lambda job, _: snapshots.completed(job, None, at(2)),
+    "fails": lambda job, _: snapshots.failed(job, {"type": "E", "message": "no"}, at(2)),
+    "is refused": lambda job, writer: snapshots.refused(job, writer, {"type": "E", "message": "no"}, at(2)),
+}
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(MOVES_OF_AN_OWNER)), st.booleans()), max_size=40))
+def test_in_any_life_versions_rise_the_record_stays_and_the_end_is_final(moves: list[tuple[str, bool]]) -> None:
+    job, writer = snapshots.queued(RECORD, SOURCE), WRITER
+    for move, by_another in moves:
+        if by_another:
+            writer = snapshots.Writer(f"{writer.instance_id}'", writer.epoch + 1)
+            if move not in ("begins", "is refused"):
+                continue  # what a former owner began, the next one does not go on with
+        before = dict(job)
+        try:
+            after = MOVES_OF_AN_OWNER[move](job, writer)
+        except IllegalMove:
+            assert job == before, "a move that is not made changes nothing"
+            continue
+        assert before["status"] not in TERMINAL
+        assert snapshots.version_of(after) > snapshots.version_of(before)
+        assert job == before, "earlier snapshots are not changed"
+        assert snapshots.accepted(after) == RECORD
+        assert len(after["attempts"]) <= snapshots.ATTEMPTS_KEPT
+        numbers = [attempt["attempt"] for attempt in after["attempts"]]
+        assert numbers == list(range(after["attempt"] - len(numbers) + 1, after["attempt"] + 1))
+        running = [attempt["status"] for attempt in after["attempts"]].count("running")
+        assert running == (after["status"] == JobStatus.RUNNING)
+        assert ("finishedAt" in after) == (after["status"] in TERMINAL)
+        Job.model_validate(after)
+        job = after
 
 
 @pytest.mark.parametrize("ended", sorted(TERMINAL))

@@ -23,6 +23,8 @@ def test_position_is_the_first_offset_that_has_not_ended(start: int, finished: l
     expected = next(offset for offset in range(200) if offset >= start and offset not in ended)
     assert watermark.position == expected
     assert all(watermark.is_finished(offset) == (offset in ended) for offset in range(100))
+    left = [offset for offset in range(200) if offset not in ended]
+    assert all(watermark.next_unfinished(offset) == next(each for each in left if each >= offset) for offset in range(100))
 
 
 @given(st.integers(min_value=0, max_value=40), offsets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import orjson
 import pytest
 
 from headrace.core.checkpoint import parse_pointer
@@ -173,3 +174,28 @@ async def test_what_waits_while_its_partition_is_handed_over_keeps_its_number(tm
                 await eventually(lambda: bench.has_completed(*jobs), "all ends")
                 assert workers[2].started == [("b", 2)]
         workers[0].open_gate("a", "b")
+
+
+@in_virtual_time
+async def test_each_commit_names_the_newest_checkpoint_also_beside_a_job_that_runs_on(bench: Bench) -> None:
+    """The watermark does not rise then, and nothing else would commit until the group is probed."""
+    worker = GatedWorker()
+    worker.close_gate("long")
+    async with bench.engine(worker):
+        bench.enqueue("long")
+        await eventually(lambda: worker.running == ["long"], "the start")
+        await passing(TERM)
+        for _ in range(30):
+            await passing(1.0)
+            newest = [record for record in bench.cluster.records(bench.state()) if _is_checkpoint(record)][-2]
+            assert pointer_offset(bench) >= _covers(newest), "two renewals old"
+        assert bench.committed() == 0
+        worker.open_gate("long")
+
+
+def _is_checkpoint(record: StoredRecord) -> bool:
+    return (record.key or b"").startswith(CHECKPOINT_PREFIX)
+
+
+def _covers(checkpoint: StoredRecord) -> int:
+    return int(orjson.loads(checkpoint.value or b"")["covers"])

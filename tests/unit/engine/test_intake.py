@@ -126,3 +126,20 @@ async def test_a_full_partition_that_is_claimed_anew_loses_nothing(tmp_path: Pat
         worker.open_gate(*names)
         await eventually(lambda: bench.has_completed(*jobs), "all ends")
         assert list(dict.fromkeys(worker.names_started())) == names
+
+
+@in_virtual_time
+async def test_what_ended_beside_a_long_job_is_not_read_again(tmp_path: Path) -> None:
+    bench, first, second = Bench(tmp_path, lease_seconds=25.0), GatedWorker(), GatedWorker()
+    first.close_gate("long")
+    many = 5_000
+    async with bench.engine(first) as engine:
+        jobs = [bench.enqueue("long"), *(bench.enqueue(f"short-{number}") for number in range(many))]
+        await eventually(lambda: engine.statistics[first.name].ended == many, "the end of the others")
+        await passing(10)  # a checkpoint knows of them
+    jobs.append(bench.enqueue("next"))
+    reading = Reading(bench)
+    async with bench.engine(second):
+        await eventually(lambda: bench.committed() == many + 2, "all ends")
+    assert second.started == [("long", 2), ("next", 1)]
+    assert reading.count < many / 2

@@ -176,6 +176,42 @@ async def test_a_member_that_was_evicted_reads_on_until_it_is_told(log: InMemory
             assert log.cluster.committed_offsets(GROUP) == {}
 
 
+class Dealt:
+    """A member of which nothing but its part counts."""
+
+    topic = THINGS.topic
+    session_timeout = 45.0
+
+    def __init__(self) -> None:
+        self.generation = -1
+
+    def hear(self) -> None:
+        """It joins again when the test says so."""
+
+    def receive(self, generation: int, partitions: frozenset[TopicPartition]) -> None:
+        self.generation = generation
+
+
+@in_virtual_time
+async def test_a_commit_of_a_former_generation_counts_for_nothing(log: InMemoryLog) -> None:
+    group, one, other = log.cluster.group(GROUP), Dealt(), Dealt()
+    group.join("one", one)
+    assert group.commit("one", one.generation, {THINGS: Committed(3)})
+    former = one.generation
+    group.join("other", other)
+    group.join("one", one)
+    assert one.generation == other.generation == former + 1
+    assert not group.commit("one", former, {THINGS: Committed(1)})
+    assert group.committed == {THINGS: Committed(3)}
+    assert group.commit("one", one.generation, {THINGS: Committed(4)})
+    # And one that was there all the time, and did not come in time for its part.
+    group.join("third", Dealt())
+    group.join("other", other)
+    await passing(2 * Dealt.session_timeout)
+    assert not group.commit("one", one.generation, {THINGS: Committed(2)})
+    assert group.committed == {THINGS: Committed(4)}
+
+
 @in_virtual_time
 async def test_a_silent_member_is_taken_for_dead_after_its_session_and_comes_back(log: InMemoryLog) -> None:
     member, other = Member(log, "things", GROUP), Member(InMemoryLog(log.cluster), "things", GROUP)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import BrokerUnreachable
-from headrace.views import job_intake
+from headrace.views import database, job_intake
 from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory
 from support.job_views import PATIENCE, eventually, opened, statuses, until
@@ -135,6 +135,8 @@ async def test_a_file_that_cannot_be_made_anew_is_told_and_not_waited_for_withou
     log: WrittenLog, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_intake, "MEND_SECONDS", 0.2)
+    # One, which has its connection already: another would find no file to open.
+    monkeypatch.setattr(database, "READING_THREADS", 1)
     damage = sqlite3.DatabaseError("malformed")
     damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 

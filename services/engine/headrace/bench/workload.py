@@ -57,14 +57,14 @@ class Workload:
         """Name of the no-op worker's topic."""
         return self.topics.jobs_name(NoOp.name)
 
-    async def create(self) -> None:
-        """Makes the topics that an engine with the no-op worker needs."""
+    async def create(self, partitions: int = PARTITIONS) -> None:
+        """Makes the topics that an engine with the no-op worker needs; `partitions` is of the worker's."""
         topics = self.topics
         await self.log.create_topics([topics.workers, topics.job_state, topics.dead_letters, topics.memory])
-        await self.log.create_topics([topics.jobs(NoOp.name, PARTITIONS)])
+        await self.log.create_topics([topics.jobs(NoOp.name, partitions)])
 
-    async def fill(self, jobs: int) -> None:
-        """Writes `jobs` job records, spread evenly over the partitions, and waits until all are acknowledged.
+    async def fill(self, jobs: int, *, partitions: int = PARTITIONS) -> None:
+        """Writes `jobs` job records, spread evenly over the first partitions, and waits until all are acknowledged.
 
         Raises:
             BrokerError: a record was not written.
@@ -74,11 +74,11 @@ class Workload:
         await writer.start()
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._fill(writer, jobs)
+                await self._fill(writer, jobs, partitions)
         finally:
             await writer.stop(timeout=10)
 
-    async def _fill(self, writer: LogWriter, jobs: int) -> None:
+    async def _fill(self, writer: LogWriter, jobs: int, partitions: int) -> None:
         missing = jobs
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -96,7 +96,7 @@ class Workload:
         for first in range(0, jobs, _SUBMITTED_AT_ONCE):
             count = min(_SUBMITTED_AT_ONCE, jobs - first)
             records = [job_record() for _ in range(count)]
-            target = TopicPartition(self.queue, first // _SUBMITTED_AT_ONCE % PARTITIONS)
+            target = TopicPartition(self.queue, first // _SUBMITTED_AT_ONCE % partitions)
             writer.submit(target, records, partial(note, count))
             await asyncio.sleep(0)
             if settled.done():
@@ -117,8 +117,8 @@ def new_workload(settings: Settings) -> Workload:
     return Workload(own, KafkaLog(own))
 
 
-def job_record() -> NewRecord:
-    """A job of the no-op worker, as a client would write it."""
+def job_record(**arguments: str) -> NewRecord:
+    """A job of the no-op worker, as a client would write it; its arguments are some padding where none are given."""
     now = time.time_ns() // 1_000_000
     job_id = fresh_id(now, os.urandom(10))
     raw = {
@@ -126,7 +126,7 @@ def job_record() -> NewRecord:
         "id": job_id,
         "workerName": NoOp.name,
         "createdAt": format_timestamp(now),
-        "args": {"payload": "x" * (ARGUMENT_BYTES - len('{"payload":""}'))},
+        "args": arguments or {"payload": "x" * (ARGUMENT_BYTES - len('{"payload":""}'))},
         "tenant": "default",
         "ctx": {"userId": "bench"},
     }

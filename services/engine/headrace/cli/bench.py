@@ -17,7 +17,9 @@ from headrace.bench.engine import measure_engine
 from headrace.bench.enqueue import measure_enqueue
 from headrace.bench.latency import measure_latency
 from headrace.bench.memory import measure_memory, table_of
+from headrace.bench.recovery import measure_recovery
 from headrace.bench.view import measure_view
+from headrace.bench.waiting import measure_waiting
 from headrace.broker import BrokerRequest, LocalBrokerOptions, provide_broker
 from headrace.cli.common import BootstrapServers, base_settings, errors_shown, log_to_stderr
 from headrace.kafka.log import KafkaLog
@@ -95,6 +97,40 @@ def view(
             await log.close()
 
     _measure("view", measured, bootstrap_servers, as_json)
+
+
+@application.command()
+def recovery(
+    records: Annotated[
+        int, typer.Option(min=1_000, help="Records after the checkpoint, and jobs beside the long one.")
+    ] = 100_000,
+    rounds: Annotated[int, typer.Option(min=1, help="How often to take over what has nothing to recover.")] = 5,
+    bootstrap_servers: BootstrapServers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Milliseconds from the assignment of a partition until its jobs may start."""
+    _measure(
+        "recovery",
+        lambda settings, say: measure_recovery(settings, records=records, rounds=rounds, say=say),
+        bootstrap_servers,
+        as_json,
+    )
+
+
+@application.command()
+def waiting(
+    jobs: Annotated[int, typer.Option(min=1, max=10_000, help="Jobs that run at once.")] = 10_000,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long each waits.")] = 30.0,
+    bootstrap_servers: BootstrapServers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Megabytes and seconds for thousands of jobs at once in one engine, each waiting as for a model's answer."""
+    _measure(
+        "waiting",
+        lambda settings, say: measure_waiting(settings, jobs=jobs, seconds=seconds, say=say),
+        bootstrap_servers,
+        as_json,
+    )
 
 
 @application.command()

@@ -150,6 +150,8 @@ def completed(before: Snapshot, result: Any, now: str) -> Snapshot:
 
 def failed(before: Snapshot, error: Mapping[str, Any], now: str) -> Snapshot:
     """The attempt failed, and no other follows."""
+    if before["status"] != JobStatus.RUNNING:
+        raise IllegalMove(f"no attempt of a job that is {before['status']} can fail")
     extra = {"error": error, "finishedAt": now, "failures": failures(before) + 1}
     return _ended(before, JobStatus.FAILED, "failed", now, extra)
 

@@ -47,6 +47,13 @@ class Watermark:
         index = bisect_right(self._starts, offset)
         return index > 0 and offset < self._ends[index - 1]
 
+    def next_unfinished(self, offset: int) -> int:
+        """The first offset from this one on that has not ended."""
+        if offset < self.position:
+            return self.position
+        index = bisect_right(self._starts, offset)
+        return self._ends[index - 1] if index and offset < self._ends[index - 1] else offset
+
     def ranges(self) -> list[tuple[int, int]]:
         """The finished offsets above the watermark, as (first, last), rising and apart from each other."""
         return [(start, end - 1) for start, end in zip(self._starts, self._ends, strict=True)]

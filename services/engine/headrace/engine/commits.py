@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from headrace.core.checkpoint import format_pointer
 from headrace.engine.holdings import Holdings
+from headrace.engine.partition import OwnedPartition
 from headrace.errors import HeadraceError
 from headrace.ports import Committed, GroupConsumer, TopicPartition
 
@@ -69,9 +70,9 @@ class Commits:
     async def _send(self, *, probes: bool) -> bool:
         """Tells whether the group took a commit. There may be nothing to commit, and then there is no answer."""
         offsets = {
-            source: Committed(partition.watermark.position, format_pointer(partition.pointer) if partition.pointer else "")
+            source: Committed(partition.watermark.position, _pointer(partition))
             for source, partition in self._holdings.ready.items()
-            if partition.is_held() and (probes or partition.watermark.position > partition.committed)
+            if partition.is_held() and (probes or _has_news(partition))
         }
         if not offsets and probes and self._given_back:
             offsets = await self._as_it_is()
@@ -79,7 +80,7 @@ class Commits:
             return False
         for source, entry in offsets.items():
             if (partition := self._holdings.ready.get(source)) is not None:
-                partition.committed = entry.offset
+                partition.committed, partition.committed_pointer = entry.offset, entry.metadata
         return True
 
     async def _as_it_is(self) -> dict[TopicPartition, Committed]:
@@ -88,6 +89,15 @@ class Commits:
             entry = (await self._consumer.committed([source]))[source]
             return {source: entry or Committed(0)}
         return {}
+
+
+def _has_news(partition: OwnedPartition) -> bool:
+    """A newer checkpoint is news, too: beside a job that runs for an hour the watermark does not rise."""
+    return partition.watermark.position > partition.committed or _pointer(partition) != partition.committed_pointer
+
+
+def _pointer(partition: OwnedPartition) -> str:
+    return format_pointer(partition.pointer) if partition.pointer else ""
 
 
 def _now() -> float:

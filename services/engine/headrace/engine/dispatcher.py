@@ -15,6 +15,7 @@ from headrace.core.lease import Moment
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp, parse_timestamp
 from headrace.engine.attempts import Attempts
+from headrace.engine.closing import Closing
 from headrace.engine.execution import Execution
 from headrace.engine.failure import after_failure, why
 from headrace.engine.journal import Journal
@@ -168,7 +169,7 @@ class Dispatcher:
         self._schedule()
         return stopped
 
-    async def drain(self, seconds: float) -> bool:
+    async def drain(self, seconds: float, closing: Closing) -> bool:
         """Lets running attempts go on for so long, then interrupts them, and waits for their records.
 
         Returns False when an attempt would not stop: a plain function in a thread.
@@ -185,7 +186,7 @@ class Dispatcher:
         await self._wait_for_attempts(_CANCEL_SECONDS)
         with contextlib.suppress(TimeoutError):
             # The brokers may be away: then what was written last is void, and the next owner runs those jobs again.
-            await asyncio.wait_for(self._journal.settled(), _SETTLE_SECONDS)
+            await asyncio.wait_for(self._journal.settled(), closing.at_most(_SETTLE_SECONDS))
         return not self._running
 
     async def _wait_for_attempts(self, seconds: float) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -128,6 +128,11 @@ class WorkerEngine:
         """What each worker has done in this engine since its start, by name."""
         return {group.worker.name: group.dispatcher.statistics for group in self._groups}
 
+    @property
+    def groups(self) -> Sequence[WorkerGroup]:
+        """What runs each worker, while the engine runs."""
+        return self._groups
+
     def register_worker(self, worker: AbstractWorker[Any] | type[AbstractWorker[Any]]) -> None:
         """Adds a worker, which this engine runs from its start on.
 
@@ -203,18 +208,18 @@ class WorkerEngine:
             grace = 0.0  # another engine may run its jobs already
         drained = await self._drain(grace)
         await asyncio.gather(*(group.stop() for group in self._groups))
+        in_vain = any(group.closing.is_over for group in self._groups)
         self._groups = []
         await self._close_workers()
         if self._presence_task is not None:
             self._presence_task.cancel()
             await asyncio.gather(self._presence_task, return_exceptions=True)
-        if self._presence is not None:
+        if self._presence is not None and not in_vain:
             await self._presence.withdraw()
         for executor in self._executors:
             executor.shutdown(wait=False, cancel_futures=True)
-        await self._memory.stop()
-        await self._client.stop()
-        await self._writer.stop(timeout=_WRITER_STOP_SECONDS)
+        await asyncio.gather(self._memory.stop(), self._client.stop())
+        await self._writer.stop(timeout=0.0 if in_vain else _WRITER_STOP_SECONDS)
         if self._owns_log:
             await self._log.close()
         return all(drained)

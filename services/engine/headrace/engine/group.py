@@ -16,6 +16,7 @@ from headrace.core.partitions import state_partition
 from headrace.core.recovery import PartitionRecovery
 from headrace.core.topics import Topics
 from headrace.engine.admission import NotAdmitted, admit
+from headrace.engine.closing import Closing
 from headrace.engine.commits import Commits
 from headrace.engine.dead_letters import DeadLetters
 from headrace.engine.dispatcher import Dispatcher
@@ -23,6 +24,7 @@ from headrace.engine.holdings import Holdings, Surroundings
 from headrace.engine.intake import Intake, Room
 from headrace.engine.partition import OwnedPartition, Phase, Work
 from headrace.engine.takeover import Claimant
+from headrace.errors import HeadraceError
 from headrace.job_context import JobServices
 from headrace.ports import Acknowledged, Committed, GroupListener, Log, LogWriter, Outcome, Record, TopicPartition
 from headrace.settings import EngineSettings
@@ -83,6 +85,7 @@ class WorkerGroup:
         self._intake = Intake(self._consumer, self._holdings.ready, self._take, room, self.dispatcher.progressed)
         self._tasks: list[asyncio.Task[None]] = []
         self._commits = Commits(worker.name, self._consumer, self._holdings)
+        self.closing = Closing()
 
     def _make_holdings(self) -> Holdings:
         environment = self._environment
@@ -107,6 +110,7 @@ class WorkerGroup:
     async def start(self) -> None:
         """Joins the group, and begins to fetch."""
         await self._reader.start()
+        await self._ask_ahead()
         await self._consumer.start()
         self._holdings.start()
         self._tasks = [
@@ -118,22 +122,29 @@ class WorkerGroup:
         for task in self._tasks:
             task.add_done_callback(self._note_crash)
 
+    async def _ask_ahead(self) -> None:
+        """A client's first question about a topic takes a while: it is not to be asked while partitions wait to be taken over."""
+        topics = self._environment.topics.jobs_name(self.worker.name), self._state_topic
+        with contextlib.suppress(HeadraceError):  # it is asked again when the answer is needed
+            await self._reader.end_offsets([TopicPartition(topic, 0) for topic in topics])
+
     async def drain(self, grace_seconds: float) -> bool:
         """Starts nothing more, gives running attempts `grace_seconds`, and commits what has ended.
 
         Returns False when an attempt runs on all the same, in a thread.
         """
         self._intake.close()
-        drained = await self.dispatcher.drain(grace_seconds)
-        await self._commits.commit()
+        drained = await self.dispatcher.drain(grace_seconds, self.closing)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._commits.commit(), self.closing.at_most(_COMMIT_SECONDS))
         return drained
 
     async def stop(self) -> None:
         """Gives back what nothing runs of, and leaves the group. Nothing is written from now on, whatever ends in a thread."""
-        await self._holdings.stop()
+        await self._holdings.stop(self.closing)
         await self._end(self._tasks)
         self._tasks = []
-        await self._consumer.stop(timeout=_STOP_SECONDS)
+        await self._consumer.stop(timeout=self.closing.at_most(_STOP_SECONDS))
         await self._reader.stop()
 
     def _note_crash(self, task: asyncio.Task[None]) -> None:

@@ -19,6 +19,7 @@ from headrace.core.checkpoint import Pointer
 from headrace.core.lease import LeaseWatch, Moment
 from headrace.core.records import lease_key
 from headrace.engine.checkpoints import make_checkpoint
+from headrace.engine.closing import Closing
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.partition import OwnedPartition
 from headrace.engine.takeover import Claimant, Takeover
@@ -87,13 +88,13 @@ class Holdings:
         """Begins to renew what is held."""
         self._watched(self._keep(), "leases")
 
-    async def stop(self) -> None:
+    async def stop(self, closing: Closing) -> None:
         """Takes over nothing more, and gives back what nothing runs of. Nothing is written of the partitions afterwards."""
         self._stopped = True
         self._wanted = frozenset()
         if self._takeover is not None and self._current is not None:
             self._current.wind_up()
-            await asyncio.wait({self._takeover}, timeout=_RELEASE_SECONDS)
+            await asyncio.wait({self._takeover}, timeout=closing.at_most(_RELEASE_SECONDS))
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -101,7 +102,8 @@ class Holdings:
         idle = [partition for partition in self._held.values() if partition.is_held() and not partition.is_busy]
         for partition in self._held.values():
             partition.live = partition in idle
-        await asyncio.gather(*(self._release(partition, "stopped") for partition in idle))
+        seconds = closing.at_most(_RELEASE_SECONDS)
+        await asyncio.gather(*(self._release(partition, "stopped", seconds) for partition in idle))
         for partition in self._held.values():
             partition.live = False
         self._held.clear()
@@ -203,7 +205,7 @@ class Holdings:
         if source in self._wanted:
             self._begin_takeover()
 
-    async def _release(self, partition: OwnedPartition, reason: Reason) -> None:
+    async def _release(self, partition: OwnedPartition, reason: Reason, seconds: float = _RELEASE_SECONDS) -> None:
         if not partition.is_held():
             return
         partition.live = False
@@ -213,7 +215,7 @@ class Holdings:
         )
         try:
             await self._claimant.writer.append(
-                self._state_of(partition), NewRecord(lease_key(*name), encode(record)), timeout=_RELEASE_SECONDS
+                self._state_of(partition), NewRecord(lease_key(*name), encode(record)), timeout=seconds
             )
         except (HeadraceError, TimeoutError) as error:
             # Whoever comes next waits for the term, and no longer.

@@ -17,6 +17,8 @@ _POLL_SECONDS = 0.5
 _POLL_SECONDS_WHILE_FULL = 0.02
 _RECORDS_PER_TURN = 500
 _FULL_SECONDS_BEFORE_PAUSE = 1.0
+# To seek throws away what was read ahead: fewer records than this are read sooner than sought past.
+_STEPPED_OVER = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ class Intake:
             for record in records:
                 if partition.pass_to(record):
                     self._take(partition, record)
+            if partition.step_over_ended(_STEPPED_OVER):
+                self._consumer.seek(source, partition.next_offset)
 
     async def _wait_for_progress(self) -> None:
         self._progressed.clear()

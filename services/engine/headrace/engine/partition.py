@@ -77,6 +77,7 @@ class OwnedPartition:
         ended_before: ids of jobs that a former owner ended, by offset; each is passed over when its record comes.
         begun: jobs that a former owner began and did not end, by offset.
         committed: the watermark as it was last committed.
+        committed_pointer: what that commit said of the newest checkpoint.
         live: False once the partition, or its claim, is lost: nothing more may be written about it.
         unbegun: how a job stands before its first attempt.
         clock: by which its lease is held.
@@ -100,6 +101,7 @@ class OwnedPartition:
     ended_before: dict[int, bytes] = field(default_factory=dict)
     begun: dict[int, Begun[bytes]] = field(default_factory=dict)
     committed: int = -1
+    committed_pointer: str = ""
     live: bool = False
     clock: Callable[[], Moment] = _no_clock
     lease: HeldLease = field(default_factory=lambda: HeldLease(LeaseTiming(), Moment(0, 0)))
@@ -200,6 +202,19 @@ class OwnedPartition:
         if offset < self._ended_until and self.watermark.is_finished(offset):
             return False
         return not (self.ended_before and self._has_ended(record))
+
+    def step_over_ended(self, least: int) -> bool:
+        """Passes over the records that follow, if at least so many of them are of jobs that ended; tells whether it did.
+
+        Beside one job that ran for an hour, a million may have ended: their records need not be read again.
+        """
+        if self.next_offset >= self._ended_until:
+            return False
+        unfinished = self.watermark.next_unfinished(self.next_offset)
+        if unfinished - self.next_offset < least:
+            return False
+        self.next_offset = unfinished
+        return True
 
     def _has_ended(self, record: Record) -> bool:
         """Whether a former owner ended this very job: a queue that was made anew has other jobs at the same offsets."""

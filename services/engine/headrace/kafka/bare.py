@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
+from aiokafka.structs import TopicPartition as ClientTopicPartition
 
 from headrace.kafka.connection import Cluster
 from headrace.kafka.lane import BATCH_BYTES
@@ -40,6 +41,13 @@ class BareClient:
                 auto_offset_reset="earliest",
                 fetch_max_wait_ms=500,
                 max_partition_fetch_bytes=_FETCH_BYTES,
+            )
+        )
+
+    async def _consumer_of_nothing(self) -> Any:
+        return await self._cluster.connect(
+            lambda options: AIOKafkaConsumer(
+                **options, group_id=None, enable_auto_commit=False, max_partition_fetch_bytes=_FETCH_BYTES
             )
         )
 
@@ -87,6 +95,20 @@ class BareClient:
         answer = await producer.send_batch(batch, target.topic, partition=target.partition)
         under_way.add(answer)
         answer.add_done_callback(under_way.discard)
+
+    async def read(self, partition: TopicPartition, first: int, end: int) -> float:
+        """Seconds for reading the records of a partition from `first` up to `end`, once the client is connected."""
+        source = ClientTopicPartition(*partition)
+        consumer = await self._consumer_of_nothing()
+        try:
+            started = time.perf_counter()
+            consumer.assign([source])
+            consumer.seek(source, first)
+            while await consumer.position(source) < end:
+                await consumer.getmany(timeout_ms=500, max_records=2000)
+            return time.perf_counter() - started
+        finally:
+            await consumer.stop()
 
     async def append_one_by_one(self, target: TopicPartition, payload: bytes, seconds: float) -> float:
         """Acknowledged records per second, each written when the one before was acknowledged."""

@@ -34,6 +34,7 @@ class KafkaReader:
         self._cluster = cluster
         self._administration = administration
         self._consumer: Any = None
+        self._topics: set[str] = set()
 
     async def start(self) -> None:
         """Raises: BrokerUnreachable, BrokerAuthenticationFailed, BrokerCertificateUntrusted."""
@@ -65,6 +66,9 @@ class KafkaReader:
         starts = await self.start_offsets(positions)
         ends = await self.end_offsets(positions)
         self._running().assign([ClientTopicPartition(*partition) for partition in positions])
+        for topic in self._topics:
+            # aiokafka forgets where the others are, and would take a tenth of a second to answer the next question about them.
+            self._running()._client.add_topic(topic)
         for partition, offset in positions.items():
             # At once: a partition without a position would be looked up, and the answer would undo a later seek.
             within = starts[partition] <= offset <= ends[partition]
@@ -112,6 +116,7 @@ class KafkaReader:
     async def _check(self, partitions: Collection[TopicPartition]) -> None:
         for topic in {partition.topic for partition in partitions}:
             count = await self._administration.partition_count(topic)
+            self._topics.add(topic)
             for _, number in (partition for partition in partitions if partition.topic == topic):
                 if not 0 <= number < count:
                     raise ValueError(f"the topic {topic} has {count} partitions, and no {number}")

@@ -1,0 +1,127 @@
+"""An engine while its broker is away: its leases end when they must, it carries on by itself, and it always stops in time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from headrace import AbstractWorker, Client, JobContext, Settings, WorkerEngine
+from headrace.broker import LocalBroker, start_local_broker
+from headrace.settings import load_settings
+from support.engines import ended, engine_with, eventually, with_engine
+
+GRACE_SECONDS = 2.0
+# What an engine may take beyond its grace, to write what it can and to leave its groups; and what a busy machine adds.
+BEYOND_SECONDS = 10.0
+SLACK_SECONDS = 5.0
+LEASE_SECONDS = 4.0
+
+
+@pytest.fixture(scope="module")
+def fragile_broker() -> Iterator[LocalBroker]:
+    """A broker of its own, that these tests kill, freeze and start again."""
+    with start_local_broker(None, cache_directory=load_settings().cache_directory) as started_broker:
+        yield started_broker
+
+
+@pytest.fixture
+def fragile_settings(fragile_broker: LocalBroker, settings: Settings) -> Settings:
+    return settings.model_copy(update={"bootstrap_servers": fragile_broker.bootstrap_servers})
+
+
+@asynccontextmanager
+async def killed(broker: LocalBroker) -> AsyncIterator[None]:
+    """The broker is gone; at the end it listens on the same port again."""
+    await asyncio.to_thread(broker.node.kill)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(broker.node.start)
+
+
+@asynccontextmanager
+async def frozen(broker: LocalBroker) -> AsyncIterator[None]:
+    """The broker's connections stay open, and it says nothing."""
+    os.kill(broker.node.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(broker.node.pid, signal.SIGCONT)
+
+
+class Waiting(AbstractWorker[dict[str, Any]]):
+    """Runs until its gate is open."""
+
+    name = "waiting"
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.running: list[int] = []
+        self.attempts: list[int] = []
+
+    async def run(self, args: dict[str, Any], ctx: JobContext) -> int:
+        self.attempts.append(ctx.attempt)
+        self.running.append(ctx.attempt)
+        try:
+            await self.gate.wait()
+        finally:
+            self.running.remove(ctx.attempt)
+        return ctx.attempt
+
+    async def runs(self, attempt: int) -> None:
+        async def look() -> bool:
+            return self.running == [attempt]
+
+        await eventually(look)
+
+
+@pytest.mark.parametrize("away", [killed, frozen])
+async def test_an_engine_stops_within_its_grace_while_the_broker_is_away(
+    fragile_broker: LocalBroker,
+    fragile_settings: Settings,
+    away: Callable[[LocalBroker], AbstractAsyncContextManager[None]],
+) -> None:
+    worker = Waiting()
+    engine = WorkerEngine(fragile_settings)
+    engine.register_worker(worker)
+    await engine.start()
+    loop = asyncio.get_running_loop()
+    try:
+        await engine.enqueue("waiting", {})
+        await worker.runs(1)
+        async with away(fragile_broker):
+            begun = loop.time()
+            assert await engine.stop(grace_seconds=GRACE_SECONDS)
+            took = loop.time() - begun
+            assert worker.running == []
+    finally:
+        await engine.stop(grace_seconds=0)
+    assert GRACE_SECONDS <= took < GRACE_SECONDS + BEYOND_SECONDS + SLACK_SECONDS
+
+
+async def test_a_broker_that_is_away_for_longer_than_a_lease_ends_the_attempts_and_they_are_made_again(
+    fragile_broker: LocalBroker, fragile_settings: Settings
+) -> None:
+    worker, settings = Waiting(), with_engine(fragile_settings, lease_seconds=LEASE_SECONDS)
+    async with engine_with(settings, worker, grace=0) as engine, Client(settings) as client:
+        job = await engine.enqueue("waiting", {})
+        await worker.runs(1)
+        async with frozen(fragile_broker):
+
+            async def none_runs() -> bool:
+                return worker.running == []
+
+            # Nobody told it to stop: its lease could not be renewed.
+            await eventually(none_runs, within=LEASE_SECONDS + SLACK_SECONDS)
+        await worker.runs(2)
+        worker.gate.set()
+        done = await ended(client, job)
+    assert (done.status, done.result) == ("completed", 2)
+    assert [(attempt.attempt, attempt.status) for attempt in done.attempts] == [(1, "interrupted"), (2, "completed")]
+    assert worker.attempts == [1, 2]
