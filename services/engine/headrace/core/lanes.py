@@ -78,7 +78,7 @@ class Lanes(Generic[QueuedT]):
         self._ready.appendleft(job)
 
     def remove(self, job: QueuedT) -> bool:
-        """A job that waits is not to start any more. Tells whether it was the next of its lane: it keeps that until `leave_lane`."""
+        """A job that waits starts no more. Tells whether it was the next of its lane, which it then keeps until `leave_lane`."""
         behind = None if job.lane is None else self._behind.get(job.lane)
         if behind and job in behind:
             behind.remove(job)

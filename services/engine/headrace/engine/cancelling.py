@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable
 
 from headrace.core.control import Cancellation
-from headrace.core.lanes import Lanes
 from headrace.core.records import cancellation_key
 from headrace.engine.control import WorkerControl
 from headrace.engine.partition import OwnedPartition, Phase, Work
@@ -29,6 +28,7 @@ class Cancelling:
 
     Args:
         control: what stands for the worker.
+        withdraw: has a job that waits start no more; tells whether it has its lane, which it then keeps.
         stop: stops an attempt that runs.
         end: writes down that a job of which nothing runs was cancelled.
 
@@ -39,14 +39,14 @@ class Cancelling:
     def __init__(
         self,
         control: WorkerControl,
-        lanes: Lanes[Work],
+        withdraw: Callable[[Work], bool],
         rests: Rests,
         stop: Callable[[Work], None],
         end: Callable[[Work], None],
     ) -> None:
         self.standing = control.cancellations
         self._settle = control.settle
-        self._lanes = lanes
+        self._withdraw = withdraw
         self._rests = rests
         self._stop = stop
         self._end = end
@@ -79,7 +79,10 @@ class Cancelling:
             return
         work.cancelled = True
         if work.phase is Phase.WAITING:
-            self._withdraw(work)
+            if not self._withdraw(work):
+                if work.lane in self._rests.lanes:
+                    work.partition.held_back -= 1
+                work.lane = None
             self._end(work)
         elif work.phase is Phase.RESTING:
             self._rests.remove(work)
@@ -88,13 +91,6 @@ class Cancelling:
             asyncio.get_running_loop().call_later(_STUBBORN_SECONDS, self._report, work)
             if not work.stopped:  # another cancellation would meet it while it tidies up
                 self._stop(work)
-
-    def _withdraw(self, work: Work) -> None:
-        """It waits no more. If it was the next of its lane, it keeps that until its end is acknowledged."""
-        if not self._lanes.remove(work):
-            if work.lane in self._rests.lanes:
-                work.partition.held_back -= 1
-            work.lane = None
 
     def _report(self, work: Work) -> None:
         if work.phase is Phase.RUNNING and work.partition.live:

@@ -20,6 +20,7 @@ from headrace.engine.control import WorkerControl
 from headrace.engine.execution import Execution
 from headrace.engine.failure import after_failure, why
 from headrace.engine.journal import Journal
+from headrace.engine.limiting import Limiting
 from headrace.engine.outcome import encode_result
 from headrace.engine.partition import LEFT_AS_THEY_ARE, OwnedPartition, Phase, Statistics, Work
 from headrace.engine.progress import ProgressReports
@@ -51,6 +52,7 @@ class Dispatcher:
 
     Attributes:
         cancelling: ends the jobs that somebody has cancelled.
+        limiting: holds back jobs that may not start yet; None where the worker has no rate limit.
     """
 
     def __init__(
@@ -71,7 +73,9 @@ class Dispatcher:
         self._lanes: Lanes[Work] = Lanes(slots)
         self._claim_lost = claim_lost
         self._rests = Rests(self._lanes, clock, self._start_again)
-        self.cancelling = Cancelling(control, self._lanes, self._rests, self._stop, self._end_as_cancelled)
+        self.cancelling = Cancelling(control, self._withdraw, self._rests, self._stop, self._end_as_cancelled)
+        limit = worker.rate_limit
+        self.limiting = None if limit is None else Limiting(limit, self._lanes, clock, self._schedule)
         self._chance = chance
         self._journal = Journal(*journal, self._acknowledged, self._reports.acknowledged, claim_lost)
         self._scheduled = False
@@ -94,7 +98,7 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """How many jobs wait for their start, those among them whose time has not come."""
-        return len(self._lanes) + len(self._rests)
+        return len(self._lanes) + len(self._rests) + (0 if self.limiting is None else len(self.limiting))
 
     @property
     def running(self) -> int:
@@ -149,8 +153,7 @@ class Dispatcher:
 
     def hand_over(self, partition: OwnedPartition) -> None:
         """Starts nothing more of a partition, and interrupts what runs. It is vacated when nothing of it is left in hand."""
-        self._lanes.drop(lambda work: work.partition is partition)
-        self._rests.forget(partition)
+        self._forget_waiting(partition)
         acknowledged = [work for work in self._held if work.partition is partition]
         self._held = [work for work in self._held if work.partition is not partition]
         partition.leaving = True
@@ -168,8 +171,7 @@ class Dispatcher:
     def drop(self, partition: OwnedPartition) -> list[asyncio.Task[Any]]:
         """Forgets a partition that is lost, and stops its attempts: returns those that are being stopped."""
         partition.live = False
-        self._lanes.drop(lambda work: work.partition is partition)
-        self._rests.forget(partition)
+        self._forget_waiting(partition)
         stopped = []
         for work in list(partition.works.values()):
             if work.phase is Phase.STARTING:
@@ -194,6 +196,8 @@ class Dispatcher:
         self._open = False
         self._draining = True
         self._rests.stop()
+        if self.limiting is not None:
+            self.limiting.stop()
         held, self._held = self._held, []
         for work in held:
             self._never_ran(work)
@@ -229,8 +233,10 @@ class Dispatcher:
         if not self._open or self._paused:
             return
         now = self._now()
-        write = self._journal.write
+        write, limiting = self._journal.write, self.limiting
         while (work := self._lanes.take()) is not None:
+            if limiting is not None and not limiting.may_start(work):
+                continue
             work.phase = Phase.STARTING
             write(work, work.state.begin(work.partition.writer, now))
 
@@ -320,6 +326,15 @@ class Dispatcher:
         state = after_failure(work, self._worker, error, self._services.now(), self._chance())
         work.phase = Phase.ENDING if state.fields["status"] == JobStatus.FAILED else Phase.INTERRUPTED
         self._journal.write(work, state)
+
+    def _withdraw(self, work: Work) -> bool:
+        return (self.limiting is not None and self.limiting.remove(work)) or self._lanes.remove(work)
+
+    def _forget_waiting(self, partition: OwnedPartition) -> None:
+        self._lanes.drop(lambda work: work.partition is partition)
+        self._rests.forget(partition)
+        if self.limiting is not None:
+            self.limiting.forget(partition)
 
     def _end_as_cancelled(self, work: Work) -> None:
         work.phase = Phase.ENDING

@@ -257,6 +257,10 @@ class WorkerGroup:
         ends = await self._reader.end_offsets(sources)
         count = await self._environment.log.partition_count(self._state_topic)
         name = self.worker.name
+        if self.dispatcher.limiting is not None:
+            self.dispatcher.limiting.partitions = await self._environment.log.partition_count(
+                self._environment.topics.jobs_name(name)
+            )
         made = []
         for source in sources:
             known = committed[source]
