@@ -123,9 +123,7 @@ class InMemoryJobs:
         self.retried.append({"job_id": job_id, "tenant": tenant, "timeout": timeout})
         return a_job(f"{job_id}-again", tenant=tenant, retry_of=job_id)
 
-    async def cancel_job(
-        self, job_id: str, /, *, tenant: str = "default", wait: float = 0.0, timeout: float = 10.0
-    ) -> Job:
+    async def cancel_job(self, job_id: str, /, *, tenant: str = "default", wait: float = 0.0, timeout: float = 10.0) -> Job:
         if self.failure is not None:
             raise self.failure
         self.cancelled.append({"job_id": job_id, "tenant": tenant, "wait": wait, "timeout": timeout})

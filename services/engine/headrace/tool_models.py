@@ -76,7 +76,7 @@ class JobList(WireModel):
 
 
 class JobAnswer(WireModel):
-    """What `worker_manager` answers to `get_job` and `cancel_job`, the job whole, and to `retry_job`, the one that does it anew."""
+    """What `worker_manager` answers to `get_job` and `cancel_job`, the job, and to `retry_job`, the job that does it anew."""
 
     job: Job
 

@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 import headrace
-from headrace.cli import bench, broker, dead_letters, demo, dev, engine, gateway, inspect, memory, schemas, settings, simulate
+from headrace.cli import (
+    bench,
+    broker,
+    control,
+    dead_letters,
+    demo,
+    dev,
+    engine,
+    gateway,
+    inspect,
+    memory,
+    schemas,
+    settings,
+    simulate,
+)
 from headrace.settings import unknown_variables
 
 application = typer.Typer(
@@ -48,8 +62,8 @@ application.command("engine")(engine.engine)
 application.command("gateway")(gateway.gateway)
 application.command("demo")(demo.demo)
 application.command("job")(inspect.job)
-application.add_typer(inspect.workers_application, name="workers")
-application.add_typer(inspect.jobs_application, name="jobs")
+application.add_typer(control.workers_application, name="workers")
+application.add_typer(control.jobs_application, name="jobs")
 application.add_typer(dead_letters.application, name="dead-letters")
 application.add_typer(broker.application, name="broker")
 application.add_typer(memory.application, name="memory")
