@@ -1,8 +1,9 @@
-"""The jobs of a run: short and long ones, with and without a key, some that fail, and records that are none."""
+"""The jobs of a run: short and long ones, with and without a key, some that fail or are cancelled, and records that are none."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -13,6 +14,7 @@ from headrace.client import Client
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError, EnqueueTimeout
 from headrace.job_context import JobContext
+from headrace.models import Job
 from headrace.ports import NewRecord, TopicPartition
 from headrace.settings import Settings
 from headrace.testing.cluster import InMemoryCluster
@@ -86,6 +88,7 @@ class Workload:
         self._scenario = scenario
         self._chronicle = chronicle
         self._random = Random(f"jobs {scenario.seed}")
+        self._second_thoughts = Random(f"cancellations {scenario.seed}")
         self._cluster: InMemoryCluster = process.log.cluster
         self._queue = Topics(settings.namespace).jobs_name(WORKER)
         self._client = Client(settings, log=process.log, now=process.now, randomness=process.randomness)
@@ -118,6 +121,15 @@ class Workload:
         except (EnqueueTimeout, BrokerError):
             return  # its sender knows that it may be accepted or is not; if it is in the log, it has to end
         self._chronicle.accepted(job.id)
+        if self._second_thoughts.random() < self._scenario.cancelled_jobs:
+            await self._cancel(job)
+
+    async def _cancel(self, job: Job) -> None:
+        """At once, or after a while, in which it may have ended."""
+        random = self._second_thoughts
+        await asyncio.sleep(random.choice((0.0, 0.01, random.uniform(0, 60))))
+        with suppress(BrokerError):  # the request may be in the log, or come into it
+            await self._client._control.cancel(job, timeout=10)
 
     def _draw(self) -> tuple[WorkArguments, str | None]:
         random = self._random
