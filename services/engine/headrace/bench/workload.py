@@ -60,7 +60,7 @@ class Workload:
     async def create(self) -> None:
         """Makes the topics that an engine with the no-op worker needs."""
         topics = self.topics
-        await self.log.create_topics([topics.workers, topics.job_state, topics.dead_letters, topics.memory])
+        await self.log.create_topics([topics.workers, topics.control, topics.job_state, topics.dead_letters, topics.memory])
         await self.log.create_topics([topics.jobs(NoOp.name, PARTITIONS)])
 
     async def fill(self, jobs: int) -> None:

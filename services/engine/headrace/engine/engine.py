@@ -154,6 +154,7 @@ class WorkerEngine:
         await self._log.create_topics(
             [
                 topics.workers,
+                topics.control,
                 topics.job_state,
                 topics.dead_letters,
                 topics.memory,

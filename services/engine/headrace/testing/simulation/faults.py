@@ -173,7 +173,7 @@ class Nemesis:
             process.log.accept_requests()
 
     async def _withhold(self) -> None:
-        topic, partition = self._target()
+        topic, partition = self._target() if self._random.random() < 0.6 else (self._topics.control.name, 0)
         if partition is not None:
             self._cluster.withhold(TopicPartition(topic, partition))
             await asyncio.sleep(self._random.uniform(0.1, 30))

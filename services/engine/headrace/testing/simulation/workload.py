@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -91,12 +92,13 @@ class Workload:
         self._second_thoughts = Random(f"cancellations {scenario.seed}")
         self._cluster: InMemoryCluster = process.log.cluster
         self._queue = Topics(settings.namespace).jobs_name(WORKER)
-        self._client = Client(settings, log=process.log, now=process.now, randomness=process.randomness)
+        self._make_client = partial(Client, settings, log=process.log, now=process.now, randomness=process.randomness)
+        self._client = self._make_client()
         self._worker = SimulatedWorker(process, chronicle, 1, 0.0)
 
     async def run(self) -> None:
         """Enqueues all jobs, and waits until each was answered."""
-        await self._client.start()
+        await self._start()
         waiting: set[asyncio.Task[None]] = set()
         pace = self._scenario.seconds / self._scenario.jobs
         for _ in range(self._scenario.jobs):
@@ -110,6 +112,15 @@ class Workload:
                 task.add_done_callback(waiting.discard)
         while waiting:
             await asyncio.wait(set(waiting))
+
+    async def _start(self) -> None:
+        """As any program: one that cannot reach the brokers is started once more."""
+        while True:
+            try:
+                return await self._client.start()
+            except BrokerError:
+                await asyncio.sleep(1)
+                self._client = self._make_client()
 
     async def stop(self) -> None:
         """Ends the client."""
