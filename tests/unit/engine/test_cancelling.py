@@ -76,14 +76,18 @@ async def test_the_others_of_its_key_run_in_their_order(bench: Bench, cancelled:
 async def test_a_job_that_waits_for_its_retry_waits_no_more_and_neither_does_its_key(bench: Bench) -> None:
     worker = FlakyWorker(IN_A_WHILE)
     worker.fail("a", BOOM, BOOM)
-    async with bench.engine(worker):
+    async with bench.engine(worker) as engine:
+        [partition] = engine._groups[0]._holdings.held.values()
         first, second, third = (bench.enqueue(name, key="k") for name in "abc")
         await eventually(lambda: bench.statuses(first) == ["running", "queued"], "the failure")
         await passing(1)
+        assert partition.held_back == 3
         cancel(bench, second)
         await passing(1)
+        assert partition.held_back == 2
         cancel(bench, first)
         await passing(1)
+        assert partition.held_back == 0
         assert bench.statuses(first) == ["running", "queued", "cancelled"]
         assert attempts(bench, first) == ["failed"]
         assert "runAt" not in bench.written(first)[-1]

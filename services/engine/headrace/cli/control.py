@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from headrace.cli.common import BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, plain, settings_from
-from headrace.cli.inspect import AsJson, jobs_application, workers_application
+from headrace.cli.inspect import AsJson
 from headrace.client import Client
 from headrace.core.status import JobStatus
 from headrace.models import Job
@@ -18,7 +18,6 @@ from headrace.settings import Settings
 WorkerName = Annotated[str, typer.Argument(help="The worker's name, as `headrace workers` has it.")]
 
 
-@jobs_application.command()
 def cancel(
     job_id: Annotated[str, typer.Argument(help="The job's id.")],
     wait: Annotated[float, typer.Option(min=0, max=3_600, help="Seconds to wait for the job's end.")] = 5.0,
@@ -39,7 +38,6 @@ def cancel(
         typer.echo("It will be cancelled as soon as an engine hears of it, or when its attempt lets itself be stopped.", err=True)
 
 
-@workers_application.command()
 def pause(worker: WorkerName, bootstrap_servers: BootstrapServers = None, namespace: NamespaceOption = None) -> None:
     """Have all engines start no job of a worker, until it is resumed. Jobs are accepted, and what runs goes on."""
     with errors_shown():
@@ -49,7 +47,6 @@ def pause(worker: WorkerName, bootstrap_servers: BootstrapServers = None, namesp
     typer.echo(f"{worker} is paused. `headrace workers resume {worker}` ends that.")
 
 
-@workers_application.command()
 def resume(worker: WorkerName, bootstrap_servers: BootstrapServers = None, namespace: NamespaceOption = None) -> None:
     """End the pause of a worker."""
     with errors_shown():

@@ -32,8 +32,9 @@ class RateLimit:
     per_seconds: float = 1.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.count, bool) or not isinstance(self.count, int) or not 1 <= self.count <= MOST_STARTS:
-            raise ConfigurationError(f"RateLimit.count is {self.count!r}: give a whole number, from 1 to {MOST_STARTS}.")
+        count: object = self.count
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_STARTS:
+            raise ConfigurationError(f"RateLimit.count is {count!r}: give a whole number, from 1 to {MOST_STARTS}.")
         seconds: object = self.per_seconds
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_WAIT_SECONDS:
             raise ConfigurationError(f"RateLimit.per_seconds is {seconds!r}: give seconds, above 0 and up to a year.")
