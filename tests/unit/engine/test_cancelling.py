@@ -299,6 +299,41 @@ async def test_a_request_of_another_tenant_or_for_another_job_at_that_place_canc
         await eventually(lambda: standing(bench) == [later], "the end of the requests that nothing is left of")
 
 
+@in_virtual_time
+async def test_a_job_of_another_tenant_than_the_default_is_cancelled_for_its_own(bench: Bench) -> None:
+    requests.make_topics(bench)
+    waiting, kept = bench.enqueue("waiting", tenant="acme"), bench.enqueue("kept", tenant="acme")
+    cancel(bench, waiting, tenant="acme")
+    cancel(bench, kept)
+    worker = GatedWorker()
+    worker.close_gate("kept", "running")
+    async with bench.engine(worker):
+        running = bench.enqueue("running", tenant="acme")
+        await eventually(lambda: sorted(worker.running) == ["kept", "running"], "the starts")
+        cancel(bench, running, tenant="acme")
+        await passing(1)
+        assert [bench.statuses(job)[-1] for job in (waiting, running, kept)] == ["cancelled", "cancelled", "running"]
+
+
+@in_virtual_time
+async def test_an_attempt_that_tidies_up_after_an_interruption_is_not_stopped_once_more(bench: Bench) -> None:
+    worker = GatedWorker()
+    worker.close_gate("a")
+    worker.stubborn = {"a"}
+    async with bench.engine(worker) as engine:
+        job = bench.enqueue("a")
+        await eventually(lambda: worker.running == ["a"], "the start")
+        stopping = asyncio.create_task(engine.stop(grace_seconds=0))
+        await passing(0.5)
+        assert worker.interrupted == ["a"]
+        cancel(bench, job)
+        await passing(0.3)
+        assert worker.interrupted == ["a"]
+        worker.open_gate("a")
+        await stopping
+        assert bench.statuses(job) == ["running", "cancelled"]
+
+
 class CooperativeWorker(GatedWorker):
     """A plain function that looks whether it is to end, and takes its time then."""
 

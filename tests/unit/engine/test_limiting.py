@@ -136,6 +136,22 @@ async def test_what_waits_for_the_limit_is_handed_over_with_its_partition(tmp_pa
                 assert started == [f"job-{each}" for each in range(8) if each % 2 == number]
 
 
+@in_virtual_time
+async def test_what_waits_for_the_limit_comes_back_when_its_claim_is_lost(tmp_path: Path) -> None:
+    bench = leases.lease_bench(tmp_path)
+    worker, log = LimitedWorker(RateLimit(1, 20.0)), InMemoryLog(bench.cluster)
+    async with leases.engine(bench, worker, log):
+        await eventually(lambda: bool(bench.claims()), "the claim")
+        jobs = [bench.enqueue(name, key=f"key of {name}") for name in "abc"]
+        await eventually(lambda: worker.names_started() == ["a"], "the first start")
+        log.cut_off()
+        await passing(60)
+        log.reconnect()
+        await passing(200)
+        assert len(bench.claims()) > 1
+        assert bench.has_completed(*jobs)
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
