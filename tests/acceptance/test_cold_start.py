@@ -81,7 +81,14 @@ async def _assert_topics_are_ours(broker: LocalBroker, namespace: str) -> None:
     topics = Topics(namespace)
     ours = {
         topic.name: topic
-        for topic in (topics.jobs("greet"), topics.job_state, topics.workers, topics.memory, topics.dead_letters)
+        for topic in (
+            topics.jobs("greet"),
+            topics.job_state,
+            topics.workers,
+            topics.control,
+            topics.memory,
+            topics.dead_letters,
+        )
     }
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
     await admin.start()

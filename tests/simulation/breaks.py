@@ -19,6 +19,8 @@ from headrace.core.snapshots import Writer
 from headrace.core.status import TERMINAL
 from headrace.core.watermark import Watermark
 from headrace.engine import admission, checkpoints, commits, holdings, takeover
+from headrace.engine.cancelling import Cancelling
+from headrace.engine.control import EngineControl
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.holdings import Holdings
 from headrace.engine.journal import Journal
@@ -270,6 +272,27 @@ def writes_under_the_claim_before(patch: Patch) -> None:
     patch.setattr(OwnedPartition, "take_over", take_over)
 
 
+def forgets_cancellations_at_a_take_over(patch: Patch) -> None:
+    patch.setattr(Cancelling, "concerns", lambda *_: False)
+
+
+def control_is_not_read_before_jobs_are_taken_in(patch: Patch) -> None:
+    async def read(self: EngineControl) -> None:
+        return None
+
+    patch.setattr(EngineControl, "read_up_to_now", read)
+
+
+def a_cancellation_is_settled_before_its_job_has_ended(patch: Patch) -> None:
+    original = Cancelling.cancel
+
+    def cancel(self: Cancelling, work: Any) -> None:
+        original(self, work)
+        self.ended(work)
+
+    patch.setattr(Cancelling, "cancel", cancel)
+
+
 BREAKS = [
     Break("C1", c1_does_not_wait, 0),
     Break("C2", c2_every_claim_is_valid, 0),
@@ -298,4 +321,7 @@ BREAKS = [
     Break("attempts rise", attempts_count_from_one_again, 0),
     Break("attempts rise", what_waits_at_a_hand_over_is_forgotten, 0),
     Break("only the holder writes", writes_under_the_claim_before, 0),
+    Break("cancellation", forgets_cancellations_at_a_take_over, 0, quick=True),
+    Break("cancellation", control_is_not_read_before_jobs_are_taken_in, 0),
+    Break("cancellation", a_cancellation_is_settled_before_its_job_has_ended, 0, quick=True),
 ]

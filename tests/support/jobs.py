@@ -51,6 +51,7 @@ class InMemoryJobs:
         enqueued: keyword and positional arguments of each accepted job, in order.
         listed: the filters of each look at jobs, in order.
         retried: each job that was to be retried, and how it was asked, in order.
+        cancelled: each job that was to be cancelled, and how it was asked, in order.
         failure: raised instead of accepting a job, or of looking at jobs.
         live: live instances by worker.
         just_published: definitions that only a fresh look sees.
@@ -61,6 +62,7 @@ class InMemoryJobs:
     enqueued: list[dict[str, Any]] = field(default_factory=list)
     listed: list[dict[str, Any]] = field(default_factory=list)
     retried: list[dict[str, Any]] = field(default_factory=list)
+    cancelled: list[dict[str, Any]] = field(default_factory=list)
     failure: Exception | None = None
     live: dict[str, int] = field(default_factory=dict)
     just_published: list[WorkerDefinition] = field(default_factory=list)
@@ -120,6 +122,12 @@ class InMemoryJobs:
             raise self.failure
         self.retried.append({"job_id": job_id, "tenant": tenant, "timeout": timeout})
         return a_job(f"{job_id}-again", tenant=tenant, retry_of=job_id)
+
+    async def cancel_job(self, job_id: str, /, *, tenant: str = "default", wait: float = 0.0, timeout: float = 10.0) -> Job:
+        if self.failure is not None:
+            raise self.failure
+        self.cancelled.append({"job_id": job_id, "tenant": tenant, "wait": wait, "timeout": timeout})
+        return a_job(job_id, tenant=tenant, status="cancelled")
 
 
 def a_job(job_id: str, **values: Any) -> Job:

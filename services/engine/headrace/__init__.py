@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.client import Client
 from headrace.codec import describe_problems
+from headrace.core.rate import RateLimit
 from headrace.core.retry import RetryPolicy
 from headrace.core.status import JobStatus
 from headrace.dead_letters import DeadLetter, Redrive
@@ -22,7 +23,9 @@ from headrace.errors import (
     EnqueueTimeout,
     GiveUp,
     HeadraceError,
+    JobCancelled,
     JobFailed,
+    JobNotCancellable,
     JobNotRetriable,
     JobRefused,
     JobTimeout,
@@ -88,9 +91,11 @@ __all__ = [
     "HeadraceError",
     "Job",
     "JobAnswer",
+    "JobCancelled",
     "JobContext",
     "JobFailed",
     "JobList",
+    "JobNotCancellable",
     "JobNotRetriable",
     "JobRefused",
     "JobStatus",
@@ -106,6 +111,7 @@ __all__ = [
     "MemoryStoreError",
     "NewEntry",
     "PayloadTooLarge",
+    "RateLimit",
     "Readiness",
     "RecordUndecodable",
     "Redrive",

@@ -67,6 +67,10 @@ class Acceptance:
         """
         await self._schemas.check(await self._definition(worker), [args])
 
+    async def check_worker(self, worker: str) -> None:
+        """Raises WorkerUnknown unless a worker of that name is defined."""
+        await self._definition(worker)
+
     async def accept(
         self,
         worker: WorkerReference,

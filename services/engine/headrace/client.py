@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from headrace.acceptance import Acceptance, IdSource
 from headrace.broker.discovery import settings_of_this_folder
+from headrace.control import Control, cancel_job
 from headrace.core.retry import RetryPolicy
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
@@ -38,6 +39,7 @@ _logger = logging.getLogger(__name__)
 
 ENQUEUE_SECONDS = 10.0
 _CATCH_UP_SECONDS = 60.0
+_HEARD_SECONDS = 5.0
 
 
 class Client:
@@ -77,6 +79,7 @@ class Client:
         path = view_path or self.settings.data_directory / "views" / self.settings.namespace / "jobs.sqlite"
         servers = self.settings.bootstrap_servers or ""
         self._view = JobViewOnDemand(partial(JobView, self._log, self.topics, self._directory, path), servers, wanted=view)
+        self._control = Control(self._writer, self.topics.control.name, now)
         self._acceptance = Acceptance(self._log, self._writer, self._directory, self.settings, IdSource(now, randomness))
 
     async def __aenter__(self) -> Self:
@@ -89,7 +92,7 @@ class Client:
     async def start(self) -> None:
         """Connects. Creates the topics that are missing. What was begun is ended again if it fails."""
         try:
-            await self._log.create_topics([self.topics.workers, self.topics.job_state])
+            await self._log.create_topics([self.topics.workers, self.topics.control, self.topics.job_state])
             await self._writer.start()
             await self._directory.start()
             await self._directory.wait_ready(_CATCH_UP_SECONDS)
@@ -230,6 +233,27 @@ class Client:
             raise JobUnknown(f"There is no job {job_id!r}.")
         return await retry_failed(job, submitter, partial(arguments_of, self._log), timeout)
 
+    async def cancel_job(
+        self, job_id: str, *, tenant: str = DEFAULT_TENANT, wait: float = 0.0, timeout: float = ENQUEUE_SECONDS
+    ) -> Job:
+        """Cancels a job that waits or runs; it returns when the request is in the log, and needs no engine to be up.
+
+        One that waits never starts. One that runs is stopped: `async def` at once; a plain function by `ctx.cancelled`, and it
+        keeps its slot until it ends. Then the job is `cancelled`, whatever it returned or raised on its way out. A job that ends
+        before its engine hears of the request ends as it would have. To cancel a job twice changes nothing.
+
+        Args:
+            wait: seconds to wait for the job's end; the job is returned as it stands then.
+            timeout: seconds to wait for the acknowledgement of the request.
+
+        Raises:
+            JobUnknown: the tenant has no such job.
+            JobNotCancellable: it has completed or failed.
+            BrokerError: the request was not acknowledged in time; the call can be repeated.
+        """
+        view = await self._view.open_up_to_now()
+        return await cancel_job(view, self._control, job_id, tenant, wait=wait, timeout=timeout)
+
     def readiness(self) -> Readiness:
         """Whether jobs can be accepted and the view of jobs has caught up, and how far it is."""
         if (failure := self._writer.failure) is not None:
@@ -305,11 +329,33 @@ class Client:
         """All defined workers, by name, with how many live engines run each."""
         return self._directory.summaries()
 
+    async def pause_worker(self, name: str, *, timeout: float = ENQUEUE_SECONDS) -> None:
+        """Has all engines start no job of a worker until it is resumed, also those that start later. What runs goes on.
+
+        Raises:
+            WorkerUnknown: no such worker is defined.
+            BrokerError: the request was not acknowledged in time; the call can be repeated.
+        """
+        await self._acceptance.check_worker(name)
+        await self._control.pause(name, timeout=timeout)
+        await self._heard()
+
+    async def resume_worker(self, name: str, *, timeout: float = ENQUEUE_SECONDS) -> None:
+        """Ends the pause of a worker: its jobs start at once. Raises as `pause_worker`."""
+        await self._acceptance.check_worker(name)
+        await self._control.resume(name, timeout=timeout)
+        await self._heard()
+
     def define(self, definition: WorkerDefinition) -> None:
         """Makes a worker known to this client before any engine has published it."""
         self._acceptance.define(definition)
 
     # --- inside ---------------------------------------------------------------------------------------------------------
+
+    async def _heard(self) -> None:
+        """So that `list_workers` tells at once what was asked for."""
+        with contextlib.suppress(TimeoutError):
+            await self._directory.catch_up(_HEARD_SECONDS)
 
     async def _submitter(self) -> _Submitter:
         """For new jobs in place of old ones, by a view that knows of every job that there is now."""

@@ -18,6 +18,7 @@
     │   ├── ArgumentsInvalid            the arguments do not fit the worker's model
     │   ├── PayloadTooLarge             arguments and context are over the limit
     │   ├── JobNotRetriable             the job has not failed, or its arguments are gone
+    │   ├── JobNotCancellable           the job has ended
     │   └── DeadLetterUnusable          no job can be made of a dead letter
     ├── JobUnknown                      no such job
     ├── DeadLetterUnknown               no such dead letter
@@ -25,6 +26,7 @@
     ├── JobFailed                       the cause of a failed attempt that is not an exception of the worker's own
     │   ├── ResultTooLarge              what the worker returned is over the limit
     │   ├── JobTimeout                  the attempt took longer than it may
+    │   ├── JobCancelled                raised within a job that is to end
     │   ├── Retry                       raised by a worker that asks for another attempt
     │   └── GiveUp                      raised by a worker that asks for no other attempt
     ├── MemoryStoreError                a conversation's memory was not changed
@@ -142,6 +144,12 @@ class JobNotRetriable(JobRefused):
     code = "job_not_retriable"
 
 
+class JobNotCancellable(JobRefused):
+    """The job has ended already, or it is not known where its record stands; the message says which."""
+
+    code = "job_not_cancellable"
+
+
 class DeadLetterUnusable(JobRefused):
     """No job can be made of a dead letter as it is; the message says why, and what has to be given."""
 
@@ -201,6 +209,15 @@ class JobTimeout(JobFailed, TimeoutError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"The attempt took longer than {seconds:g} s.")
+
+
+class JobCancelled(JobFailed):
+    """Raised within a job by `ctx.raise_if_cancelled()`: the attempt is to end, and what it was about is void."""
+
+    code = "job_cancelled"
+
+    def __init__(self, message: str = "The attempt is to end: its job was cancelled, or it takes longer than it may.") -> None:
+        super().__init__(message)
 
 
 class Retry(JobFailed):

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from headrace.core.timestamps import from_milliseconds
-from headrace.errors import MemoryStoreError
+from headrace.errors import JobCancelled, MemoryStoreError
 from headrace.models import Job
 from headrace.ports import ConversationMemory
 
@@ -41,12 +41,15 @@ class JobServices:
         executor: runs plain functions; None for the event loop's own.
         report: takes what an attempt says of its progress: who has the job in hand, the attempt's number, the share that is done,
             and a text. It is called from any thread. None where nobody writes it down.
+        cancelled: whether the attempt of who has the job in hand is to end. It is called from any thread. None where nobody can
+            cancel it.
     """
 
     now: Callable[[], int] = _wall_clock
     memory: Callable[[Job], ConversationMemory] | None = None
     executor: Executor | None = None
     report: Callable[[Any, int, float, str | None], None] | None = None
+    cancelled: Callable[[Any], bool] | None = None
 
 
 class JobContext:
@@ -104,6 +107,24 @@ class JobContext:
             raise ValueError(f"progress({fraction!r}): give the share of the work that is done, from 0 to 1.")
         if self._services.report is not None:
             self._services.report(self._source, self.attempt, fraction, text)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether this attempt is to end: its job was cancelled, or it takes longer than it may.
+
+        `async def` need not ask, it is cancelled. A plain function cannot be stopped: one that takes long asks now and then, and
+        returns or raises. Whatever it does, its job is `cancelled`, or the attempt has failed by its timeout.
+        """
+        return self._services.cancelled is not None and self._services.cancelled(self._source)
+
+    def raise_if_cancelled(self) -> None:
+        """Ends an attempt that is to end.
+
+        Raises:
+            JobCancelled: `cancelled` is true.
+        """
+        if self.cancelled:
+            raise JobCancelled
 
     @property
     def memory(self) -> ConversationMemory:

@@ -40,7 +40,7 @@ class Attempt(WireModel):
     instance_id: str
     started_at: Timestamp
     finished_at: Timestamp | None = None
-    status: Literal["running", "completed", "failed", "interrupted"]
+    status: Literal["running", "completed", "failed", "interrupted", "cancelled"]
     error: JobError | None = None
 
 

@@ -221,6 +221,31 @@ class WorkerSummary(WireModel):
     kind: str | None = None
     arguments_schema: dict[str, Any] = Field(default_factory=dict)
     live_instances: int
+    paused: bool = Field(False, description="Whether it starts nothing until it is resumed; jobs are accepted all the same.")
+
+
+# --- control ----------------------------------------------------------------------------------------------------------
+
+
+class CancelRequest(WireModel):
+    """A record of `control` with the key `job/<tenant>/<id>`: a job is to be cancelled. A tombstone follows when it has ended."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    kind: Literal["cancel"] = "cancel"
+    tenant: Identity = DEFAULT_TENANT
+    job_id: JobId
+    worker_name: WorkerName
+    source: Source = Field(description="Where the job's record stands: whoever holds that partition ends the job.")
+    requested_at: Timestamp
+
+
+class PauseRequest(WireModel):
+    """A record of `control` with the key `worker/<name>`: a worker is to start nothing. A tombstone resumes it."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    kind: Literal["pause"] = "pause"
+    worker_name: WorkerName
+    requested_at: Timestamp
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -277,6 +302,8 @@ RECORDS: Final[tuple[type[WireModel], ...]] = (
     DeadLetterHeaders,
     WorkerDefinition,
     InstanceRecord,
+    CancelRequest,
+    PauseRequest,
     MemoryEntry,
     MemoryCompaction,
 )

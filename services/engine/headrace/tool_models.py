@@ -44,10 +44,10 @@ class SchedulerReceipt(WireModel):
 
 
 class WorkerManagerArguments(ClosedModel):
-    """Look at background workers and jobs, and do a failed job anew."""
+    """Look at background workers and jobs, do a failed job anew, and cancel one."""
 
-    action: Literal["list_workers", "list_jobs", "get_job", "retry_job"] = Field(description="What to do.")
-    job_id: JobId | None = Field(None, description="Which job; for get_job and retry_job alone.")
+    action: Literal["list_workers", "list_jobs", "get_job", "retry_job", "cancel_job"] = Field(description="What to do.")
+    job_id: JobId | None = Field(None, description="Which job; for get_job, retry_job and cancel_job alone.")
     status: JobStatus | None = Field(None, description="Only jobs that stand so.")
     worker_name: WorkerName | None = Field(None, description="Only jobs of this worker.")
     user_id: Identity | None = Field(None, description="Only jobs of this user.")
@@ -76,7 +76,7 @@ class JobList(WireModel):
 
 
 class JobAnswer(WireModel):
-    """What `worker_manager` answers to `get_job`, the job whole, and to `retry_job`, the job that does the failed one anew."""
+    """What `worker_manager` answers to `get_job` and `cancel_job`, the job, and to `retry_job`, the job that does it anew."""
 
     job: Job
 

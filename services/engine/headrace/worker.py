@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin, 
 from pydantic import BaseModel, ValidationError
 
 from headrace.codec import describe_problems
+from headrace.core.rate import RateLimit
 from headrace.core.retry import RetryPolicy
 from headrace.core.topics import WORKER_NAME
 from headrace.errors import LONGEST_WAIT_SECONDS, ArgumentsInvalid, ConfigurationError
@@ -38,6 +39,7 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
             where the attempt raises `Retry`.
         timeout: seconds that each attempt may take, unless the job itself says. `async def` is then cancelled; a plain function
             cannot be stopped, and counts as timed out when it has ended.
+        rate_limit: how many jobs may start in a time, in all engines together; None for as many as there are slots for.
         arguments_model: the pydantic model of the arguments; None takes any JSON object as it is.
     """
 
@@ -49,6 +51,7 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
     order_by: tuple[str, ...] = ()
     retry: RetryPolicy | None = None
     timeout: float | None = None
+    rate_limit: RateLimit | None = None
     arguments_model: ClassVar[type[BaseModel] | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -111,7 +114,7 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
 
         Raises:
             ConfigurationError: the worker has no name, or one that cannot be part of a topic's name; `order_by` names what is
-                no argument; `retry` is no policy, or `timeout` no time.
+                no argument; `retry` is no policy, `rate_limit` no limit, or `timeout` no time.
         """
         name = getattr(self, "name", None)
         if not isinstance(name, str) or not WORKER_NAME.fullmatch(name):
@@ -141,6 +144,9 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
         timeout: object = self.timeout
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise ConfigurationError(f"{owner}.retry is {retry!r}: give it a RetryPolicy(max_attempts=...).")
+        limit: object = self.rate_limit
+        if limit is not None and not isinstance(limit, RateLimit):
+            raise ConfigurationError(f"{owner}.rate_limit is {limit!r}: give it a RateLimit(count, per_seconds).")
         if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout <= LONGEST_WAIT_SECONDS):
             raise ConfigurationError(f"{owner}.timeout is {timeout!r}: give it seconds, above 0 and up to a year.")
 
@@ -205,6 +211,7 @@ def worker(
     order_by: tuple[str, ...] = (),
     retry: RetryPolicy | None = None,
     timeout: float | None = None,
+    rate_limit: RateLimit | None = None,
 ) -> Callable[[Callable[[Any, JobContext], Any]], FunctionWorker]:
     """Makes a worker of a function `(args, ctx)`. The attributes are those of `AbstractWorker`.
 
@@ -224,6 +231,7 @@ def worker(
         made.order_by = order_by
         made.retry = retry
         made.timeout = timeout
+        made.rate_limit = rate_limit
         made.__doc__ = function.__doc__
         return made
 

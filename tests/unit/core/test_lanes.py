@@ -85,6 +85,19 @@ class LanesMachine(RuleBasedStateMachine):
         self.waiting.insert(0, job)
         self.lanes.put_back(job)
 
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        """A job that waits is cancelled: where it was the next of its lane, it keeps that until its end is acknowledged."""
+        job = data.draw(st.sampled_from(self.waiting))
+        occupied = {each.lane for each in self.running + self.ending if each.lane}
+        first = job is next(each for each in self.waiting if each.lane == job.lane)
+        had_its_lane = job.lane is None or (first and job.lane not in occupied)
+        assert self.lanes.remove(job) == had_its_lane
+        self.waiting.remove(job)
+        if had_its_lane:
+            self.ending.append(job)
+
     @rule(partition=st.integers(0, 1))
     def drop_partition(self, partition: int) -> None:
         def is_dropped(job: Job) -> bool:

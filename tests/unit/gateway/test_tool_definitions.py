@@ -25,7 +25,7 @@ def test_schemas_are_valid_and_plain_closed_objects(tool: ToolDefinition[Any]) -
 
 
 def test_annotations_tell_what_a_tool_may_do() -> None:
-    assert TOOLS["worker_manager"].to_wire()["annotations"] == {"readOnlyHint": False, "destructiveHint": False}
+    assert TOOLS["worker_manager"].to_wire()["annotations"] == {"readOnlyHint": False, "destructiveHint": True}
     assert TOOLS["scheduler"].to_wire()["annotations"] == {"readOnlyHint": False, "destructiveHint": False}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace import CallContext, JobNotRetriable, ToolCall, ToolRefusal, ToolSuccess
+from headrace import CallContext, JobNotCancellable, JobNotRetriable, ToolCall, ToolRefusal, ToolSuccess
 from headrace_gateway import ToolServices, built_in_tools
 from support.jobs import InMemoryJobs
 
@@ -90,6 +90,8 @@ async def test_null_is_the_same_as_left_out() -> None:
         {"action": "remove_job"},
         {"action": "get_job"},
         {"action": "retry_job", "jobId": None},
+        {"action": "cancel_job"},
+        {"action": "cancel_job", "jobId": "job-of-default", "status": "queued"},
         {"action": "get_job", "jobId": ""},
         {"action": "get_job", "jobId": "lease/x"},
         {"action": "get_job", "jobId": "job-of-default", "status": "failed"},
@@ -109,7 +111,7 @@ async def test_wrong_arguments_are_refused(arguments: dict[str, Any]) -> None:
     answer = await call(jobs, arguments)
     assert isinstance(answer, ToolRefusal)
     assert answer.error.code == "arguments_invalid"
-    assert (jobs.listed, jobs.retried) == ([], [])
+    assert (jobs.listed, jobs.retried, jobs.cancelled) == ([], [], [])
 
 
 async def test_a_job_is_got_whole_and_only_by_its_tenant() -> None:
@@ -138,9 +140,24 @@ async def test_a_job_that_has_not_failed_is_not_retried_and_the_agent_is_told() 
     assert (answer.error.code, answer.error.message) == ("job_not_retriable", "Job j has not failed: it is running.")
 
 
+async def test_a_cancellation_is_asked_for_the_tenant_and_answers_the_job_as_it_stands() -> None:
+    jobs = InMemoryJobs()
+    answer = await call(jobs, {"action": "cancel_job", "jobId": "job-1"}, tenant="acme")
+    assert isinstance(answer, ToolSuccess)
+    assert (answer.data["job"]["id"], answer.data["job"]["status"]) == ("job-1", "cancelled")
+    assert jobs.cancelled == [{"job_id": "job-1", "tenant": "acme", "wait": 2.0, "timeout": 10.0}]
+
+
+async def test_a_job_that_has_ended_is_not_cancelled_and_the_agent_is_told() -> None:
+    jobs = InMemoryJobs(failure=JobNotCancellable("Job j has ended: it is completed."))
+    answer = await call(jobs, {"action": "cancel_job", "jobId": "j"})
+    assert isinstance(answer, ToolRefusal)
+    assert (answer.error.code, answer.error.message) == ("job_not_cancellable", "Job j has ended: it is completed.")
+
+
 async def test_what_belongs_to_another_action_is_told_with_that_action() -> None:
     answer = await call(InMemoryJobs(), {"action": "list_jobs", "jobId": "j"})
     assert isinstance(answer, ToolRefusal)
     assert answer.error.message == (
-        "jobId cannot be given with action 'list_jobs': leave it out, or use action 'get_job' or 'retry_job'."
+        "jobId cannot be given with action 'list_jobs': leave it out, or use action 'get_job' or 'retry_job' or 'cancel_job'."
     )

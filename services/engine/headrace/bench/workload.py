@@ -60,7 +60,7 @@ class Workload:
     async def create(self, partitions: int = PARTITIONS) -> None:
         """Makes the topics that an engine with the no-op worker needs; `partitions` is of the worker's."""
         topics = self.topics
-        await self.log.create_topics([topics.workers, topics.job_state, topics.dead_letters, topics.memory])
+        await self.log.create_topics([topics.workers, topics.control, topics.job_state, topics.dead_letters, topics.memory])
         await self.log.create_topics([topics.jobs(NoOp.name, partitions)])
 
     async def fill(self, jobs: int, *, partitions: int = PARTITIONS) -> None:

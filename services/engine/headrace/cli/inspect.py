@@ -29,8 +29,19 @@ _STATUS_STYLES = {
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def workers(bootstrap_servers: BootstrapServers = None, namespace: NamespaceOption = None, as_json: AsJson = False) -> None:
-    """List the workers: what each does, and how many engines run it."""
+workers_application = typer.Typer(invoke_without_command=True, no_args_is_help=False)
+
+
+@workers_application.callback()
+def workers(
+    context: typer.Context,
+    bootstrap_servers: BootstrapServers = None,
+    namespace: NamespaceOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the workers: what each does, and how many engines run it; or pause one."""
+    if _is_for_a_subcommand(context):
+        return
     with errors_shown():
         settings = settings_from(bootstrap_servers, namespace)
         log_to_stderr(settings, default="WARNING")
@@ -56,12 +67,8 @@ def jobs(
     namespace: NamespaceOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs, newest first; or do a failed one anew."""
-    if context.invoked_subcommand is not None:
-        sources = (context.get_parameter_source(name) for name in context.params)
-        if any(source is not None and source.name != "DEFAULT" for source in sources):
-            # A namespace that is passed over in silence would have the job of another one done anew.
-            raise typer.BadParameter(f"the options of {context.invoked_subcommand!r} stand behind it.", context)
+    """List jobs, newest first; or do a failed one anew, or cancel one."""
+    if _is_for_a_subcommand(context):
         return
     with errors_shown():
         settings = settings_from(bootstrap_servers, namespace)
@@ -93,6 +100,16 @@ def retry(
         Console().print_json(data=again.to_wire())
     else:
         typer.echo(plain(f"Job {again.id} does {again.retry_of} anew; it is {again.status.value}.").plain)
+
+
+def _is_for_a_subcommand(context: typer.Context) -> bool:
+    if context.invoked_subcommand is None:
+        return False
+    sources = (context.get_parameter_source(name) for name in context.params)
+    if any(source is not None and source.name != "DEFAULT" for source in sources):
+        # A namespace that is passed over in silence would have the job of another one done anew.
+        raise typer.BadParameter(f"the options of {context.invoked_subcommand!r} stand behind it.", context)
+    return True
 
 
 def job(
@@ -133,13 +150,17 @@ async def _jobs(settings: Settings, wanted: dict[str, Any], limit: int) -> tuple
 
 def workers_table(summaries: list[WorkerSummary]) -> Table:
     """Workers as a table for the terminal. What one does is cut where the terminal is narrow; what is typed elsewhere is not."""
-    rows = [(each.name, each.kind or "-", str(each.live_instances), each.category) for each in summaries]
+    rows = [(each.name, each.kind or "-", _live(each), each.category) for each in summaries]
     table = Table(title="Workers", title_justify="left", box=SIMPLE_HEAD)
     _add_whole_columns(table, ("worker", "kind", "live", "category"), rows)
     table.add_column("what it does", no_wrap=True, overflow="ellipsis")
     for row, each in zip(rows, summaries, strict=True):
         table.add_row(*(plain(text) for text in (*row, each.description)))
     return table
+
+
+def _live(summary: WorkerSummary) -> str:
+    return f"{summary.live_instances}, paused" if summary.paused else str(summary.live_instances)
 
 
 def jobs_table(page: JobList) -> Table:

@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 import headrace
-from headrace.cli import bench, broker, dead_letters, demo, dev, engine, gateway, inspect, memory, schemas, settings, simulate
+from headrace.cli import (
+    bench,
+    broker,
+    control,
+    dead_letters,
+    demo,
+    dev,
+    engine,
+    gateway,
+    inspect,
+    memory,
+    schemas,
+    settings,
+    simulate,
+)
 from headrace.settings import unknown_variables
 
 application = typer.Typer(
@@ -48,7 +62,10 @@ application.command("engine")(engine.engine)
 application.command("gateway")(gateway.gateway)
 application.command("demo")(demo.demo)
 application.command("job")(inspect.job)
-application.command("workers")(inspect.workers)
+inspect.jobs_application.command("cancel")(control.cancel)
+inspect.workers_application.command("pause")(control.pause)
+inspect.workers_application.command("resume")(control.resume)
+application.add_typer(inspect.workers_application, name="workers")
 application.add_typer(inspect.jobs_application, name="jobs")
 application.add_typer(dead_letters.application, name="dead-letters")
 application.add_typer(broker.application, name="broker")

@@ -77,6 +77,15 @@ class Lanes(Generic[QueuedT]):
         """A job that has its lane, and no slot, is to start: one that was taken before, or that was reserved. It goes first."""
         self._ready.appendleft(job)
 
+    def remove(self, job: QueuedT) -> bool:
+        """A job that waits starts no more. Tells whether it was the next of its lane, which it then keeps until `leave_lane`."""
+        behind = None if job.lane is None else self._behind.get(job.lane)
+        if behind and job in behind:
+            behind.remove(job)
+            return False
+        self._ready.remove(job)
+        return True
+
     def free_slot(self) -> None:
         """The work of a job that was taken is over."""
         self.taken -= 1

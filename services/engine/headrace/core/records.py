@@ -13,6 +13,8 @@ LEASE_PREFIX = b"lease/"
 CHECKPOINT_PREFIX = b"checkpoint/"
 DEFINITION_PREFIX = b"definition/"
 INSTANCE_PREFIX = b"instance/"
+CANCELLATION_PREFIX = b"job/"
+PAUSE_PREFIX = b"worker/"
 
 SOURCE_HEADER = "headrace-source"
 VERSION_HEADER = "headrace-version"
@@ -56,6 +58,15 @@ def definition_key(worker: str) -> bytes:
 
 def instance_key(instance_id: str) -> bytes:
     return INSTANCE_PREFIX + instance_id.encode()
+
+
+def cancellation_key(tenant: str, job_id: str) -> bytes:
+    """Key of the request to cancel a job. Each part is percent-encoded, so that a slash in one cannot make it another."""
+    return b"%b%b/%b" % (CANCELLATION_PREFIX, quote(tenant, safe="").encode(), quote(job_id, safe="").encode())
+
+
+def pause_key(worker: str) -> bytes:
+    return PAUSE_PREFIX + worker.encode()
 
 
 def memory_key(tenant: str, user_id: str, conversation_id: str, record_id: str) -> bytes:

@@ -39,6 +39,7 @@ NOT_ACCEPTED = _WRITTEN_BY_OWNERS | _SPELT_OTHERWISE
 """Names of fields that a job record may carry, whoever wrote it, and that no reader takes from it."""
 # What a job has while it waits for its time, or of the attempt before: the next attempt begins without.
 _UNTIL_THE_NEXT_ATTEMPT = frozenset({"runAt", "progress"})
+_UNTIL_DUE = frozenset({"runAt"})
 
 
 CONTINUED = (
@@ -196,6 +197,25 @@ def refused(before: Snapshot, writer: Writer, error: Mapping[str, Any], now: str
         "instanceId": writer.instance_id,
         "attempts": attempts,
         "error": error,
+    }
+
+
+def cancelled(before: Snapshot, writer: Writer, now: str) -> Snapshot:
+    """Somebody cancelled the job: no attempt follows. One that a former owner left running was interrupted."""
+    check_move(before["status"], JobStatus.CANCELLED)
+    attempts = before["attempts"]
+    if attempts and (last := attempts[-1])["status"] == "running":
+        own = last["epoch"] == writer.epoch
+        attempts = [*attempts[:-1], {**last, "status": "cancelled", "finishedAt": now} if own else _cut_off(last, now)]
+    return {
+        **_without(before, _UNTIL_DUE),
+        "status": JobStatus.CANCELLED,
+        "updatedAt": now,
+        "finishedAt": now,
+        "epoch": writer.epoch,
+        "sequence": before["sequence"] + 1,
+        "instanceId": writer.instance_id,
+        "attempts": attempts,
     }
 
 

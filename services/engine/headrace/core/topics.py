@@ -91,6 +91,11 @@ class Topics:
         return Topic(name=f"{self.namespace}.workers", partitions=1, configuration=dict(_COMPACT))
 
     @property
+    def control(self) -> Topic:
+        """What is asked of engines: to cancel jobs, and to pause workers. Small: every engine reads all of it."""
+        return Topic(name=f"{self.namespace}.control", partitions=1, configuration=dict(_COMPACT))
+
+    @property
     def memory(self) -> Topic:
         """The entries and compactions of conversations; one partition for each conversation."""
         return Topic(

@@ -15,10 +15,13 @@ from headrace.core.lease import Moment
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp, parse_timestamp
 from headrace.engine.attempts import Attempts
+from headrace.engine.cancelling import Cancelling
 from headrace.engine.closing import Closing
+from headrace.engine.control import WorkerControl
 from headrace.engine.execution import Execution
 from headrace.engine.failure import after_failure, why
 from headrace.engine.journal import Journal
+from headrace.engine.limiting import Limiting
 from headrace.engine.outcome import encode_result
 from headrace.engine.partition import LEFT_AS_THEY_ARE, OwnedPartition, Phase, Statistics, Work
 from headrace.engine.progress import ProgressReports
@@ -46,6 +49,11 @@ class Dispatcher:
         claim_lost: called when nothing more may be written about a partition.
         clock: by which jobs wait for their next attempt.
         chance: any number from 0 up to, not including, 1, anew with each call.
+        control: what was asked of the worker.
+
+    Attributes:
+        cancelling: ends the jobs that somebody has cancelled.
+        limiting: holds back jobs that may not start yet; None where the worker has no rate limit.
     """
 
     def __init__(
@@ -57,6 +65,7 @@ class Dispatcher:
         claim_lost: Callable[[OwnedPartition, Exception], None],
         clock: Callable[[], Moment],
         chance: Callable[[], float],
+        control: WorkerControl,
     ) -> None:
         self._worker = worker
         self._services = services
@@ -65,10 +74,14 @@ class Dispatcher:
         self._lanes: Lanes[Work] = Lanes(slots)
         self._claim_lost = claim_lost
         self._rests = Rests(self._lanes, clock, self._start_again)
+        self.cancelling = Cancelling(control, self._withdraw, self._rests, self._stop, self._end_as_cancelled)
+        limit = worker.rate_limit
+        self.limiting = None if limit is None else Limiting(limit, self._lanes, clock, self._schedule)
         self._chance = chance
         self._journal = Journal(*journal, self._acknowledged, self._reports.acknowledged, claim_lost)
         self._scheduled = False
         self._open = True
+        self._paused = False
         self._draining = False
         self._held: list[Work] = []
         self._attempts = Attempts(self._execution.run)
@@ -86,7 +99,7 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """How many jobs wait for their start, those among them whose time has not come."""
-        return len(self._lanes) + len(self._rests)
+        return len(self._lanes) + len(self._rests) + (0 if self.limiting is None else len(self.limiting))
 
     @property
     def running(self) -> int:
@@ -96,7 +109,10 @@ class Dispatcher:
     def admit(self, work: Work) -> None:
         """Takes in a job; those of one lane in the order of the log."""
         work.partition.hold(work)
-        if work.acknowledged is not None and (seconds := self._seconds_left(work)) > 0 and self._lanes.reserve(work):
+        if self.cancelling.standing and self.cancelling.concerns(work):
+            work.lane = None  # it waits for nobody
+            self._end_as_cancelled(work)
+        elif work.acknowledged is not None and (seconds := self._seconds_left(work)) > 0 and self._lanes.reserve(work):
             self._rests.add(work, seconds)
         else:
             self._lanes.add(work)
@@ -115,6 +131,12 @@ class Dispatcher:
         refused = snapshots.refused(work.state.fields, work.partition.writer, error, self._now())
         self._journal.write(work, State(refused))
 
+    def pause(self, paused: bool) -> None:
+        """Whether the worker is paused: nothing starts, what runs goes on, and jobs are taken in as far as there is room."""
+        self._paused = paused
+        if not paused:
+            self._schedule()
+
     def suspend(self) -> None:
         """Until `resume`, nothing starts; what runs goes on. So it is while a group deals out its partitions anew."""
         self._open = False
@@ -132,8 +154,7 @@ class Dispatcher:
 
     def hand_over(self, partition: OwnedPartition) -> None:
         """Starts nothing more of a partition, and interrupts what runs. It is vacated when nothing of it is left in hand."""
-        self._lanes.drop(lambda work: work.partition is partition)
-        self._rests.forget(partition)
+        self._forget_waiting(partition)
         acknowledged = [work for work in self._held if work.partition is partition]
         self._held = [work for work in self._held if work.partition is not partition]
         partition.leaving = True
@@ -151,8 +172,7 @@ class Dispatcher:
     def drop(self, partition: OwnedPartition) -> list[asyncio.Task[Any]]:
         """Forgets a partition that is lost, and stops its attempts: returns those that are being stopped."""
         partition.live = False
-        self._lanes.drop(lambda work: work.partition is partition)
-        self._rests.forget(partition)
+        self._forget_waiting(partition)
         stopped = []
         for work in list(partition.works.values()):
             if work.phase is Phase.STARTING:
@@ -177,6 +197,8 @@ class Dispatcher:
         self._open = False
         self._draining = True
         self._rests.stop()
+        if self.limiting is not None:
+            self.limiting.stop()
         held, self._held = self._held, []
         for work in held:
             self._never_ran(work)
@@ -209,11 +231,13 @@ class Dispatcher:
 
     def _start_all(self) -> None:
         self._scheduled = False
-        if not self._open:
+        if not self._open or self._paused:
             return
         now = self._now()
-        write = self._journal.write
+        write, limiting = self._journal.write, self.limiting
         while (work := self._lanes.take()) is not None:
+            if limiting is not None and not limiting.may_start(work):
+                continue
             work.phase = Phase.STARTING
             write(work, work.state.begin(work.partition.writer, now))
 
@@ -231,6 +255,8 @@ class Dispatcher:
                 self._run(work)
             elif work.phase is Phase.ENDING:
                 self._ended(work)
+            elif work.cancelled:
+                self._end_as_cancelled(work)
             elif self._draining or partition.leaving:
                 self._lanes.leave_lane(work)
                 partition.leave_to_others(work)
@@ -246,7 +272,7 @@ class Dispatcher:
         return partition.live
 
     def _run(self, work: Work) -> None:
-        if self._draining or work.partition.leaving:
+        if work.cancelled or self._draining or work.partition.leaving:
             self._never_ran(work)
             return
         if not self._open:
@@ -275,7 +301,9 @@ class Dispatcher:
             return
         if unsaid is not None:
             work.state = State({**work.state.fields, "progress": unsaid})
-        if error is None and late_after is None:
+        if work.cancelled:
+            self._end_as_cancelled(work)
+        elif error is None and late_after is None:
             self._complete(work, result)
         elif late_after is None and (work.stopped or _is_outage(error, work)):
             # Whatever it raised on its way out, it was the engine that stopped it, or a broker that was away: no failure.
@@ -300,7 +328,23 @@ class Dispatcher:
         work.phase = Phase.ENDING if state.fields["status"] == JobStatus.FAILED else Phase.INTERRUPTED
         self._journal.write(work, state)
 
+    def _withdraw(self, work: Work) -> bool:
+        return (self.limiting is not None and self.limiting.remove(work)) or self._lanes.remove(work)
+
+    def _forget_waiting(self, partition: OwnedPartition) -> None:
+        self._lanes.drop(lambda work: work.partition is partition)
+        self._rests.forget(partition)
+        if self.limiting is not None:
+            self.limiting.forget(partition)
+
+    def _end_as_cancelled(self, work: Work) -> None:
+        work.phase = Phase.ENDING
+        self._journal.write(work, State(snapshots.cancelled(work.state.fields, work.partition.writer, self._now())))
+
     def _interrupt(self, work: Work) -> None:
+        if work.cancelled:
+            self._end_as_cancelled(work)
+            return
         work.phase = Phase.INTERRUPTED
         self._journal.write(work, State(snapshots.interrupted(work.state.fields, self._now())))
 
@@ -322,6 +366,8 @@ class Dispatcher:
     def _ended(self, work: Work) -> None:
         work.partition.let_go(work.offset)
         self.statistics.ended += 1
+        if self.cancelling.standing:
+            self.cancelling.ended(work)
         if work.lane is not None:
             self._lanes.leave_lane(work)
             self._schedule()

@@ -17,6 +17,7 @@ from headrace.client import Client
 from headrace.core.identifiers import fresh_id
 from headrace.core.lease import Moment
 from headrace.core.retry import RetryPolicy
+from headrace.engine.control import EngineControl
 from headrace.engine.group import Environment, WorkerGroup
 from headrace.engine.partition import Statistics
 from headrace.engine.presence import Presence
@@ -86,6 +87,7 @@ class WorkerEngine:
         self.topics = self._client.topics
         self.instance_id = fresh_id(now(), randomness(10))
         self._writer = self._log.writer()
+        self._control = EngineControl(self._client._directory, self._writer, self.topics.control.name)
         view_path = self.settings.data_directory / "views" / self.settings.namespace / "memory.sqlite"
         # It connects when a job first uses it.
         self._memory = TopicMemoryStore(self._log, self.topics, StoreOptions(view_path=view_path))
@@ -157,6 +159,7 @@ class WorkerEngine:
         await self._log.create_topics(
             [
                 topics.workers,
+                topics.control,
                 topics.job_state,
                 topics.dead_letters,
                 topics.memory,
@@ -189,6 +192,7 @@ class WorkerEngine:
             self._clock,
             self._chance,
             self._crashed,
+            self._control,
         )
 
     def _chance(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from headrace.engine.partition import Work
@@ -23,7 +24,7 @@ class Execution:
         self, worker: AbstractWorker[Any], services: JobServices, over: Callable[[Work, Any, BaseException | None], None]
     ) -> None:
         self._worker = worker
-        self._services = services
+        self._services = replace(services, cancelled=self._is_cancelled)
         self._over = over
         # A Job is made for those alone who look at it.
         self._overridden = type(worker).process_job is not AbstractWorker.process_job
@@ -55,6 +56,10 @@ class Execution:
     def late_after(self, work: Work) -> float | None:
         """The attempt is over: the seconds that it should have taken at most, if it took more."""
         return self._timeouts.end(work) if self._timeouts.limits else None
+
+    def _is_cancelled(self, work: Work) -> bool:
+        """Whether an attempt is to end; asked from any thread."""
+        return work.cancelled or self._timeouts.is_late(work)
 
     def _begin_timeout(self, work: Work) -> None:
         seconds = work.record.get("attemptTimeout") or self._timeout

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from headrace.core.checkpoint import parse_pointer
+from headrace.core.control import Cancellation
 from headrace.core.lease import LeaseTiming, Moment
 from headrace.core.partitions import state_partition
 from headrace.core.recovery import PartitionRecovery
@@ -18,6 +19,7 @@ from headrace.core.topics import Topics
 from headrace.engine.admission import NotAdmitted, admit
 from headrace.engine.closing import Closing
 from headrace.engine.commits import Commits
+from headrace.engine.control import EngineControl
 from headrace.engine.dead_letters import DeadLetters
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.holdings import Holdings, Surroundings
@@ -54,6 +56,7 @@ class Environment:
     clock: Callable[[], Moment]
     chance: Callable[[], float]
     crashed: Callable[[BaseException], None]
+    control: EngineControl
 
 
 class WorkerGroup:
@@ -73,6 +76,7 @@ class WorkerGroup:
             self._claim_lost,
             environment.clock,
             environment.chance,
+            environment.control.of(worker.name),
         )
         self._dead_letters = DeadLetters(environment.writer, topics.dead_letters.name, environment.instance_id)
         self._consumer = environment.log.group_consumer(
@@ -84,6 +88,8 @@ class WorkerGroup:
         room = Room(max(settings.buffer_per_partition, slots), settings.buffer_bytes_per_partition)
         self._intake = Intake(self._consumer, self._holdings.ready, self._take, room, self.dispatcher.progressed)
         self._tasks: list[asyncio.Task[None]] = []
+        self._outside: list[OwnedPartition] = []
+        self._gate: asyncio.Task[None] | None = None
         self._commits = Commits(worker.name, self._consumer, self._holdings)
         self.closing = Closing()
 
@@ -113,6 +119,7 @@ class WorkerGroup:
         await self._ask_ahead()
         await self._consumer.start()
         self._holdings.start()
+        self._environment.control.attach(self.worker.name, self)
         self._tasks = [
             asyncio.create_task(self._intake.run(), name=f"intake-{self.worker.name}"),
             asyncio.create_task(
@@ -142,7 +149,8 @@ class WorkerGroup:
     async def stop(self) -> None:
         """Gives back what nothing runs of, and leaves the group. Nothing is written from now on, whatever ends in a thread."""
         await self._holdings.stop(self.closing)
-        await self._end(self._tasks)
+        self._environment.control.detach(self.worker.name)
+        await self._end(self._tasks if self._gate is None else [*self._tasks, self._gate])
         self._tasks = []
         await self._consumer.stop(timeout=self.closing.at_most(_STOP_SECONDS))
         await self._reader.stop()
@@ -157,6 +165,19 @@ class WorkerGroup:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- what is asked --------------------------------------------------------------------------------------------------
+
+    def cancel(self, cancellation: Cancellation) -> None:
+        """Somebody wants a job cancelled. Whoever holds its partition sees to that, or will hold it next."""
+        source = TopicPartition(self._environment.topics.jobs_name(self.worker.name), cancellation.partition)
+        partition = self._holdings.held.get(source)
+        if partition is not None and partition.live:
+            self.dispatcher.cancelling.take(partition, cancellation)
+
+    def pause(self, paused: bool) -> None:
+        """Whether the worker is to start nothing."""
+        self.dispatcher.pause(paused)
 
     # --- jobs -----------------------------------------------------------------------------------------------------------
 
@@ -211,6 +232,27 @@ class WorkerGroup:
         self._holdings.claim_lost(partition, reason)
 
     def _available(self, partition: OwnedPartition) -> None:
+        if partition.control_read:
+            self._let_in(partition)
+            return
+        self._outside.append(partition)
+        if self._gate is None:
+            self._gate = asyncio.create_task(self._open_gate(), name=f"control-{self.worker.name}")
+            self._gate.add_done_callback(self._note_crash)
+
+    async def _open_gate(self) -> None:
+        """Lets the jobs of partitions in when everything is known that was asked before these were claimed."""
+        while self._outside:
+            waiting, self._outside = self._outside, []
+            await self._environment.control.read_up_to_now()
+            for partition in waiting:
+                partition.control_read = True
+                if self._holdings.ready.get(partition.source) is partition:
+                    self._let_in(partition)
+                    self.dispatcher.cancelling.settle_ended(partition)
+        self._gate = None
+
+    def _let_in(self, partition: OwnedPartition) -> None:
         self._consumer.seek(partition.source, partition.next_offset)
         self._consumer.resume([partition.source])
 
@@ -226,6 +268,10 @@ class WorkerGroup:
         ends = await self._reader.end_offsets(sources)
         count = await self._environment.log.partition_count(self._state_topic)
         name = self.worker.name
+        if self.dispatcher.limiting is not None:
+            self.dispatcher.limiting.partitions = await self._environment.log.partition_count(
+                self._environment.topics.jobs_name(name)
+            )
         made = []
         for source in sources:
             known = committed[source]

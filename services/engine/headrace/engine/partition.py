@@ -86,6 +86,7 @@ class OwnedPartition:
         leaving: whether it is being handed over: nothing starts any more, and what runs is interrupted.
         pointer: to its newest checkpoint that is acknowledged.
         vacated: set when no job is in hand while it is `leaving`.
+        control_read: whether everything that was asked before it was claimed is known: only then its jobs are taken in.
     """
 
     source: TopicPartition
@@ -108,6 +109,7 @@ class OwnedPartition:
     last_lease: int = -1
     leaving: bool = False
     pointer: Pointer | None = None
+    control_read: bool = False
     _ended_until: int = 0
     vacated: asyncio.Event = field(default_factory=asyncio.Event)
     unbegun: State = field(default_factory=lambda: State(unbegun()))
@@ -154,6 +156,10 @@ class OwnedPartition:
     def is_held(self) -> bool:
         """Whether attempts may start and go on under its lease, and acknowledgements count."""
         return self.live and self.lease.is_held(self.clock())
+
+    def has_ended(self, offset: int) -> bool:
+        """Whether the job at an offset of the queue has ended, here or under a former owner, with the end acknowledged."""
+        return self.watermark.is_finished(offset) or offset in self.ended_before
 
     @property
     def is_busy(self) -> bool:
@@ -247,6 +253,7 @@ class Work:
         arguments: as the worker's model made them.
         task: the attempt, while it runs.
         stopped: whether the engine stops the attempt, for reasons that are not the job's.
+        cancelled: whether somebody cancelled the job, and this engine has heard of it.
         size: bytes that its record takes.
         head: the JSON of what all its snapshots begin with, its record and where that stands, without the closing brace.
         source_header: the header that all its snapshots have.
@@ -265,6 +272,7 @@ class Work:
     phase: Phase = Phase.WAITING
     task: asyncio.Task[Any] | None = None
     stopped: bool = False
+    cancelled: bool = False
     acknowledged: State | None = None
 
     def as_job(self) -> Job:

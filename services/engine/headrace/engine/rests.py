@@ -50,6 +50,16 @@ class Rests:
         if self._timer is None or due_at < self._wakes_at:
             self._set_timer()
 
+    def remove(self, work: Work) -> None:
+        """A job rests no more, and keeps its lane. Those behind it are not held back by it any more."""
+        kept = [entry for entry in self._queue if entry[2] is not work]
+        if len(kept) == len(self._queue):
+            return  # nothing rests where an engine stops
+        self._queue = kept
+        heapq.heapify(kept)
+        work.partition.held_back -= 1 + self._lanes.behind(work.lane)
+        self.lanes.discard(work.lane)
+
     def forget(self, partition: OwnedPartition) -> None:
         """The jobs of a partition rest here no more, and nothing is held back by them."""
         gone = {work.lane for _, _, work in self._queue if work.partition is partition}

@@ -42,6 +42,11 @@ class Timeouts:
         timer = asyncio.get_running_loop().call_later(seconds, self._pass, work)
         self.limits[work] = _Limit(seconds, timer)
 
+    def is_late(self, work: Work) -> bool:
+        """Whether an attempt takes longer than it may; asked from any thread."""
+        limit = self.limits.get(work)
+        return limit is not None and limit.passed
+
     def end(self, work: Work) -> float | None:
         """An attempt is over: the seconds that it should have taken at most, if it took more."""
         limit = self.limits.pop(work, None)

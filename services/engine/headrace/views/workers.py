@@ -1,10 +1,10 @@
-"""Which workers there are, and which engines are up: the topic `workers`, kept in memory."""
+"""Which workers there are, which engines are up, and what was asked of them: the topics `workers` and `control`, in memory."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,7 @@ from headrace.core.topics import Topics
 from headrace.errors import RecordUndecodable
 from headrace.models import InstanceRecord, WorkerDefinition, WorkerSummary
 from headrace.ports import Log, Record, TopicPartition
+from headrace.views.control import ControlReading
 from headrace.views.follower import Batch, Follower, Undecodable
 
 PRESENCE_INTERVAL_SECONDS: Final = 5.0
@@ -37,6 +38,9 @@ class WorkerDirectory:
 
     Args:
         presence_interval_seconds: how often an engine gives a sign of life whose record does not say so.
+
+    Attributes:
+        control: what was asked of engines.
     """
 
     def __init__(
@@ -56,16 +60,21 @@ class WorkerDirectory:
         self._follower = Follower(log, self._take_in, name="workers")
         self._changed: list[Callable[[], None]] = []
         self.undecodable = Undecodable("workers")
+        self.control = ControlReading()
 
     async def start(self) -> None:
-        """Begins to read the topic, which is made if it is missing.
+        """Begins to read the topics, which are made if they are missing.
 
         Raises:
             BrokerError: no broker can be reached.
         """
-        topic = self._topics.workers
-        await self._log.create_topics([topic])
-        partitions = [TopicPartition(topic.name, number) for number in range(await self._log.partition_count(topic.name))]
+        topics = [self._topics.workers, self._topics.control]
+        await self._log.create_topics(topics)
+        partitions = [
+            TopicPartition(topic.name, number)
+            for topic in topics
+            for number in range(await self._log.partition_count(topic.name))
+        ]
         await self._follower.start()
         self._follower.follow(dict.fromkeys(partitions, 0))
 
@@ -74,21 +83,25 @@ class WorkerDirectory:
 
     @property
     def ready(self) -> bool:
-        """Whether the topic has been read to the end that it had at the start."""
+        """Whether the topics have been read to the end that they had at the start."""
         return self._follower.caught_up
 
     @property
     def trouble(self) -> str | None:
-        """Why the topic cannot be read at the moment, or None."""
+        """Why the topics cannot be read at the moment, or None."""
         return self._follower.trouble
 
     async def wait_ready(self, timeout: float) -> None:
         """Waits until `ready`; raises TimeoutError after `timeout` seconds."""
         await self._follower.wait_caught_up(timeout)
 
-    async def catch_up(self, timeout: float) -> None:
-        """Reads up to what stands in the topic at the time of the call; raises TimeoutError after `timeout` seconds."""
-        await self._follower.catch_up(timeout)
+    async def catch_up(self, timeout: float, partitions: Collection[TopicPartition] | None = None) -> None:
+        """Reads up to what stands in the topics at the time of the call; raises TimeoutError after `timeout` seconds.
+
+        Args:
+            partitions: those of the topics that matter; all of them when left out.
+        """
+        await self._follower.catch_up(timeout, partitions)
 
     def on_change(self, call: Callable[[], None]) -> None:
         """Has `call` called in the event loop whenever a definition has changed."""
@@ -116,6 +129,7 @@ class WorkerDirectory:
                 kind=definition.kind,
                 arguments_schema=definition.arguments_schema,
                 live_instances=sum(name in record.workers for record in live),
+                paused=name in self.control.state.paused,
             )
             for name, definition in sorted(self._definitions.items())
         ]
@@ -136,6 +150,7 @@ class WorkerDirectory:
                     changed = self._apply(record) or changed
                 except (RecordUndecodable, UnicodeDecodeError) as error:
                     self.undecodable.add("damaged", record, error)
+        self.control.tell()
         if changed:
             for call in self._changed:
                 call()
@@ -144,6 +159,9 @@ class WorkerDirectory:
 
     def _apply(self, record: Record) -> bool:
         """Takes in one record, and tells whether a definition has changed."""
+        if record.topic == self._topics.control.name:
+            self.control.take(record)
+            return False
         key = record.key or b""
         if key.startswith(DEFINITION_PREFIX):
             name = key.removeprefix(DEFINITION_PREFIX).decode()

@@ -52,6 +52,8 @@ class Jobs(Protocol):
 
     async def retry_job(self, job_id: str, /, *, tenant: str = ..., timeout: float = ...) -> Job: ...
 
+    async def cancel_job(self, job_id: str, /, *, tenant: str = ..., wait: float = ..., timeout: float = ...) -> Job: ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from headrace.codec import decode
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
+from headrace.models import CancelRequest
 from headrace.ports import TopicPartition
 from headrace.testing.simulation.chronicle import Accepted, Committed, Event, Execution, Fate, ProcessFate, Step, Written
 from headrace.testing.simulation.reading import JobPlace, JobState, Reading, StateReader
@@ -86,6 +88,8 @@ class Judge:
     _live: dict[str, list[_Attempt]] = field(default_factory=lambda: defaultdict(list))
     _processes: dict[str, _Process] = field(default_factory=lambda: defaultdict(_Process))
     _watermarks: Counter[int] = field(default_factory=Counter)
+    _requests: dict[bytes, JobPlace] = field(default_factory=dict)
+    _cancelled: dict[JobPlace, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.reader = StateReader(self.worker)
@@ -131,10 +135,24 @@ class Judge:
         elif record.topic == self.topics.dead_letters.name:
             if (place := self._without_id.get(record.value or b"")) is not None:
                 self._dead_letters.add(place)
+        elif record.topic == self.topics.control.name:
+            self._asked(at, record)
         elif record.topic == self.topics.job_state.name:
             reading = self.reader.read(record)
             if reading.place is not None and not reading.void:
                 self._stated(at, reading.place, reading)
+
+    def _asked(self, at: float, record: StoredRecord) -> None:
+        """Somebody cancels a job: whoever claims its partition from now on must know of it before it takes in any job."""
+        key = record.key or b""
+        if record.value is None:
+            place = self._requests.get(key)
+            if place is not None and not self._has_ended(place):
+                self._violated(at, "a cancellation stands until its job has ended", f"it does not for {self._name(place)}")
+            return
+        request = decode(CancelRequest, record.value)
+        place = self._requests[key] = request.source.partition, request.source.offset
+        self._cancelled.setdefault(place, self.reader.newest_epoch(place[0]))
 
     def _enqueued(self, record: StoredRecord) -> None:
         place = record.partition, record.offset
@@ -161,12 +179,23 @@ class Judge:
             )
         if before is not None and before.has_ended:
             self._violated(at, "a finished job is never run again", f"{name} was {before.status}, and then {reading.status}")
+        if reading.state is not None:
+            self._check_cancelled(at, place, reading.status, version.epoch)
         if reading.state is None or reading.status != JobStatus.RUNNING:
             return
         self._begun.add((place, (version.epoch, version.attempt)))
         if before is not None and version.attempt <= before.version.attempt:
             self._violated(at, "the number of an attempt rises", f"{name} began attempt {version.attempt} twice")
         self._check_order(at, place, "was begun in the log")
+
+    def _check_cancelled(self, at: float, place: JobPlace, status: str, epoch: int) -> None:
+        asked = self._cancelled.get(place)
+        if status == JobStatus.CANCELLED:
+            if asked is None:
+                self._violated(at, "only a request cancels a job", f"nobody asked for the end of {self._name(place)}")
+        elif asked is not None and epoch > asked:
+            detail = f"{self._name(place)} became {status} under {epoch}, which was claimed after it was cancelled"
+            self._violated(at, "a new owner knows what was cancelled", detail)
 
     def _check_order(self, at: float, place: JobPlace, what: str) -> None:
         job = self._jobs.get(place)

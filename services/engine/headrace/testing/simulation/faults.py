@@ -174,6 +174,10 @@ class Nemesis:
 
     async def _withhold(self) -> None:
         topic, partition = self._target()
+        if self._random.random() < 0.5:
+            # Whoever takes over from an engine that leaves now has to wait until it knows what was asked.
+            topic, partition = self._topics.control.name, 0
+            await self._leave()
         if partition is not None:
             self._cluster.withhold(TopicPartition(topic, partition))
             await asyncio.sleep(self._random.uniform(0.1, 30))

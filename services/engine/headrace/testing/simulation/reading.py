@@ -103,6 +103,10 @@ class StateReader:
         self.jobs[place] = state
         return Reading(place, False, headers.version, headers.status, state, before)
 
+    def newest_epoch(self, partition: int) -> int:
+        """The newest valid claim of a partition of the queue; -1 before the first."""
+        return self._ledger(partition).epoch
+
     def _ledger(self, partition: int) -> PartitionLedger:
         return self.ledgers.setdefault(partition, PartitionLedger())
 

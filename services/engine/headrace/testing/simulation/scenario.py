@@ -59,6 +59,7 @@ class Scenario:
         jobs: how many there are, about.
         keys: how many ordering keys there are.
         long_jobs: the share of the jobs that take longer than ten seconds.
+        cancelled_jobs: the share of those that somebody cancels.
     """
 
     seed: int
@@ -76,6 +77,7 @@ class Scenario:
     jobs: int = 200
     keys: int = 4
     long_jobs: float = 0.06
+    cancelled_jobs: float = 0.1
 
     @classmethod
     def of(cls, seed: int) -> Scenario:

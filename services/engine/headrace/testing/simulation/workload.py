@@ -1,8 +1,10 @@
-"""The jobs of a run: short and long ones, with and without a key, some that fail, and records that are none."""
+"""The jobs of a run: short and long ones, with and without a key, some that fail or are cancelled, and records that are none."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -13,6 +15,7 @@ from headrace.client import Client
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError, EnqueueTimeout
 from headrace.job_context import JobContext
+from headrace.models import Job
 from headrace.ports import NewRecord, TopicPartition
 from headrace.settings import Settings
 from headrace.testing.cluster import InMemoryCluster
@@ -86,14 +89,16 @@ class Workload:
         self._scenario = scenario
         self._chronicle = chronicle
         self._random = Random(f"jobs {scenario.seed}")
+        self._second_thoughts = Random(f"cancellations {scenario.seed}")
         self._cluster: InMemoryCluster = process.log.cluster
         self._queue = Topics(settings.namespace).jobs_name(WORKER)
-        self._client = Client(settings, log=process.log, now=process.now, randomness=process.randomness)
+        self._make_client = partial(Client, settings, log=process.log, now=process.now, randomness=process.randomness)
+        self._client = self._make_client()
         self._worker = SimulatedWorker(process, chronicle, 1, 0.0)
 
     async def run(self) -> None:
         """Enqueues all jobs, and waits until each was answered."""
-        await self._client.start()
+        await self._start()
         waiting: set[asyncio.Task[None]] = set()
         pace = self._scenario.seconds / self._scenario.jobs
         for _ in range(self._scenario.jobs):
@@ -108,6 +113,15 @@ class Workload:
         while waiting:
             await asyncio.wait(set(waiting))
 
+    async def _start(self) -> None:
+        """As any program: one that cannot reach the brokers is started once more."""
+        while True:
+            try:
+                return await self._client.start()
+            except BrokerError:
+                await asyncio.sleep(1)
+                self._client = self._make_client()
+
     async def stop(self) -> None:
         """Ends the client."""
         await self._client.stop()
@@ -118,6 +132,17 @@ class Workload:
         except (EnqueueTimeout, BrokerError):
             return  # its sender knows that it may be accepted or is not; if it is in the log, it has to end
         self._chronicle.accepted(job.id)
+        # Most of those that end at once have ended before anybody can cancel them.
+        share = self._scenario.cancelled_jobs * (1 if args.seconds < 1 else 3)
+        if self._second_thoughts.random() < share:
+            await self._cancel(job)
+
+    async def _cancel(self, job: Job) -> None:
+        """At once, or after a while, in which it may have ended."""
+        random = self._second_thoughts
+        await asyncio.sleep(random.choice((0.0, 0.01, random.uniform(0, 60))))
+        with suppress(BrokerError):  # the request may be in the log, or come into it
+            await self._client._control.cancel(job, timeout=10)
 
     def _draw(self) -> tuple[WorkArguments, str | None]:
         random = self._random

@@ -1,0 +1,97 @@
+"""Holds back the jobs of a worker that has a rate limit, until they may start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from headrace.core.lanes import Lanes
+from headrace.core.lease import Moment
+from headrace.core.rate import RateLimit, Share
+from headrace.engine.partition import OwnedPartition, Work
+
+# The loop's clock may stand still while the machine is suspended. The clock of the leases does not.
+_LONGEST_SLEEP_SECONDS = 5.0
+
+
+class Limiting:
+    """The jobs of one worker that wait for their partition's share. Each keeps its lane, and takes no slot.
+
+    Args:
+        clock: by which the limit counts.
+        wake: called when some of them are among those that may start again.
+
+    Attributes:
+        partitions: how many the worker's queue has; to be set before the first job comes.
+    """
+
+    def __init__(self, limit: RateLimit, lanes: Lanes[Work], clock: Callable[[], Moment], wake: Callable[[], None]) -> None:
+        self.partitions = 1
+        self._limit = limit
+        self._lanes = lanes
+        self._clock = clock
+        self._wake = wake
+        self._shares: dict[OwnedPartition, Share] = {}
+        self._waiting: dict[OwnedPartition, deque[Work]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = 0.0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def may_start(self, work: Work) -> bool:
+        """Whether a job that has a slot may start now, which then counts. One that may not gives its slot back, and waits."""
+        partition, now = work.partition, self._clock().steady
+        share = self._shares.get(partition)
+        if share is None:
+            share = self._shares[partition] = Share(self._limit, partition.source.partition, self.partitions, now)
+        if share.next_at() <= now:
+            share.start(now)
+            return True
+        self._lanes.free_slot()
+        self._waiting.setdefault(partition, deque()).append(work)
+        if self._timer is None or share.next_at() < self._wakes_at:
+            self._set_timer(share.next_at(), now)
+        return False
+
+    def remove(self, work: Work) -> bool:
+        """A job waits here no more, and keeps its lane; tells whether it was here."""
+        waiting = self._waiting.get(work.partition)
+        if not waiting or work not in waiting:
+            return False
+        waiting.remove(work)
+        return True
+
+    def forget(self, partition: OwnedPartition) -> None:
+        """The jobs of a partition wait here no more, and leave their lanes."""
+        self._shares.pop(partition, None)
+        for work in self._waiting.pop(partition, ()):
+            self._lanes.leave_lane(work)
+
+    def stop(self) -> None:
+        """No job may start any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self, at: float, now: float) -> None:
+        self.stop()
+        self._wakes_at = at
+        self._timer = asyncio.get_running_loop().call_later(min(max(at - now, 0.0), _LONGEST_SLEEP_SECONDS), self._look)
+
+    def _look(self) -> None:
+        """Puts those whose time has come before all others; whether they may start is asked when they have a slot."""
+        self._timer = None
+        now = self._clock().steady
+        next_times = []
+        for partition, waiting in self._waiting.items():
+            share = self._shares[partition]
+            due = [waiting.popleft() for _ in range(min(share.free(now), len(waiting)))]
+            for work in reversed(due):
+                self._lanes.put_back(work)
+            if waiting:
+                next_times.append(share.next_at(len(due)) if len(due) < share.count else now + share.window)
+        if next_times:
+            self._set_timer(min(next_times), now)
+        self._wake()

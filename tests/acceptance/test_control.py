@@ -1,0 +1,175 @@
+"""Jobs are cancelled from anywhere and workers paused, on the real broker; and no worker waits for another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from typing import Any
+
+import httpx
+from typer.testing import CliRunner
+
+from headrace import Client, JobContext, RateLimit, RetryPolicy, Settings, worker
+from headrace.cli.main import application
+from headrace.core.records import cancellation_key
+from headrace.core.topics import Topics
+from support.engines import ended, engine_with, eventually, read_all, snapshots_of
+from support.gateway import data_of, refusal_code, running_gateway
+
+CONTEXT = {"Headrace-User-Id": "ann"}
+LONG_SECONDS = 300
+
+
+@worker(name="sleeper", kind="sleeper", concurrency=5)
+async def sleeper(args: dict[str, Any], ctx: JobContext) -> None:
+    """Sleeps."""
+    await asyncio.sleep(args.get("seconds", LONG_SECONDS))
+
+
+async def manage(client: httpx.AsyncClient, **arguments: Any) -> httpx.Response:
+    return await client.post("/tools/worker_manager", json=arguments, headers=CONTEXT)
+
+
+async def schedule(client: httpx.AsyncClient) -> str:
+    call = {"kind": "sleeper", "args": {}}
+    job_id: str = data_of(await client.post("/tools/scheduler", json=call, headers=CONTEXT))["jobId"]
+    return job_id
+
+
+async def status_of(client: httpx.AsyncClient, job_id: str) -> str:
+    status: str = data_of(await manage(client, action="get_job", jobId=job_id))["job"]["status"]
+    return status
+
+
+async def test_an_agent_cancels_jobs_that_run_and_jobs_that_wait(settings: Settings) -> None:
+    async with engine_with(settings, sleeper), running_gateway(settings) as client:
+        running = [await schedule(client) for _ in range(5)]
+        waiting = [await schedule(client) for _ in range(2)]
+
+        async def all_run() -> bool:
+            return {await status_of(client, job_id) for job_id in running} == {"running"}
+
+        await eventually(all_run)
+        # Those that wait first: each slot that is free is another's.
+        for job_id in [*waiting, *running]:
+            answer = data_of(await manage(client, action="cancel_job", jobId=job_id))["job"]
+            assert answer["status"] == "cancelled"
+        repeated = data_of(await manage(client, action="cancel_job", jobId=running[0]))["job"]
+        assert repeated["status"] == "cancelled"
+        unknown = await manage(client, action="cancel_job", jobId="nothing")
+        assert (unknown.status_code, refusal_code(unknown)) == (404, "job_unknown")
+    assert [[each["status"] for each in await snapshots_of(settings, job_id)] for job_id in waiting] == [["cancelled"]] * 2
+    requests = await read_all(settings, Topics(settings.namespace).control)
+    took = []
+    for job_id in running:
+        records = [record for record in requests if record.key == cancellation_key("default", job_id)]
+        assert [record.value is None for record in records] == [False, True], "the request goes when the job has ended"
+        took.append(records[1].timestamp - records[0].timestamp)
+    assert sorted(took)[len(took) // 2] < 1_000, "milliseconds from the request to the job's acknowledged end"
+
+
+def invoked(settings: Settings, *arguments: str, code: int = 0) -> str:
+    """What a command printed."""
+    assert settings.bootstrap_servers is not None
+    where = ("--bootstrap-servers", settings.bootstrap_servers, "--namespace", settings.namespace)
+    result = CliRunner().invoke(application, [*arguments, *where], env={"COLUMNS": "200"})
+    assert result.exit_code == code, result.output + repr(result.exception)
+    return result.output
+
+
+def test_jobs_are_cancelled_and_workers_paused_from_the_command_line(settings: Settings) -> None:
+    async def enqueue() -> list[str]:
+        async with engine_with(settings, sleeper), Client(settings) as client:
+            done = await client.enqueue("sleeper", {"seconds": 0})
+            assert (await ended(client, done)).status == "completed"
+        async with Client(settings) as client:  # no engine is up any more
+            return [done.id, *[(await client.enqueue("sleeper", {"seconds": 0})).id for _ in range(2)]]
+
+    done, cancelled, kept = asyncio.run(enqueue())
+    assert f"Job {cancelled} is queued." in invoked(settings, "jobs", "cancel", cancelled, "--wait", "0")
+    assert "has ended: it is completed" in invoked(settings, "jobs", "cancel", done, code=2)
+    assert "There is no job" in invoked(settings, "jobs", "cancel", "nothing", code=2)
+    assert "stand behind it" in invoked(settings, "workers", "--json", "pause", "sleeper", code=2)
+    assert "No worker named 'sleepr'" in invoked(settings, "workers", "pause", "sleepr", code=2)
+    assert "sleeper is paused" in invoked(settings, "workers", "pause", "sleeper")
+    assert "0, paused" in invoked(settings, "workers")
+    assert [each["paused"] for each in json.loads(invoked(settings, "workers", "--json"))] == [True]
+
+    async def run() -> None:
+        async with engine_with(settings, sleeper), Client(settings) as client:
+            job = await client.get_job(cancelled)
+            assert job is not None and (await ended(client, job)).status == "cancelled", "also while its worker is paused"
+            await asyncio.to_thread(invoked, settings, "workers", "resume", "sleeper")
+            job = await client.get_job(kept)
+            assert job is not None and (await ended(client, job)).status == "completed"
+
+    asyncio.run(run())
+    assert asyncio.run(statuses(settings, cancelled)) == ["cancelled"]
+    assert json.loads(invoked(settings, "jobs", "cancel", cancelled, "--json"))["status"] == "cancelled"
+
+
+async def statuses(settings: Settings, job_id: str) -> list[str]:
+    return [snapshot["status"] for snapshot in await snapshots_of(settings, job_id)]
+
+
+async def test_a_function_in_a_thread_is_told(settings: Settings) -> None:
+    begun = threading.Event()
+
+    @worker(name="cooperative", concurrency=1)
+    def cooperative(args: dict[str, Any], ctx: JobContext) -> str:
+        """Looks whether it is to end."""
+        begun.set()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            ctx.raise_if_cancelled()
+            time.sleep(0.01)
+        return "nobody told it"
+
+    async with engine_with(settings, cooperative), Client(settings) as client:
+        job = await client.enqueue("cooperative", {})
+        assert await asyncio.to_thread(begun.wait, 60)
+        cancelled = await client.cancel_job(job.id, wait=60)
+        assert (cancelled.status, cancelled.result) == ("cancelled", None)
+        assert [attempt.status for attempt in cancelled.attempts] == ["cancelled"]
+
+
+async def test_no_worker_waits_for_another(settings: Settings) -> None:
+    """Beside one whose slots are taken for ever, one that fails again and again, and one that has reached its limit."""
+    let_go = threading.Event()
+
+    @worker(name="stuck", concurrency=2)
+    def stuck(args: dict[str, Any], ctx: JobContext) -> None:
+        """Waits in its threads."""
+        assert let_go.wait(120)
+
+    @worker(name="failing", retry=RetryPolicy(max_attempts=1_000, initial=0.05, factor=1))
+    async def failing(args: dict[str, Any], ctx: JobContext) -> None:
+        """Fails."""
+        raise ValueError("always")
+
+    @worker(name="limited", rate_limit=RateLimit(1, 3_600))
+    async def limited(args: dict[str, Any], ctx: JobContext) -> None:
+        """May hardly start."""
+
+    @worker(name="quick")
+    async def quick(args: dict[str, Any], ctx: JobContext) -> None:
+        """Does its work."""
+
+    async with engine_with(settings, stuck, failing, limited, quick, grace=0) as engine, Client(settings) as client:
+        for name, count in (("stuck", 50), ("failing", 20), ("limited", 50)):
+            await client.enqueue_many(name, [{}] * count)
+        # The engine takes these over, too, before it can run anything.
+        assert (await ended(client, await client.enqueue("quick", {}))).status == "completed"
+        began = time.monotonic()
+        jobs = await client.enqueue_many("quick", [{}] * 200)
+
+        async def all_ended() -> bool:
+            return engine.statistics["quick"].ended == 201
+
+        await eventually(all_ended)
+        assert time.monotonic() - began < 5, "seconds for two hundred jobs that do nothing"
+        assert (await ended(client, jobs[-1])).status == "completed"
+        assert engine.statistics["stuck"].ended == 0
+        let_go.set()
