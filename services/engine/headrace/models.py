@@ -78,6 +78,7 @@ class Job(WireModel):
     sequence: int = Field(0, description="Number of this record within its attempt.")
     attempts: list[Attempt] = Field(default_factory=list, description="The last 20.")
     failures: int = Field(0, description="How many attempts have failed; those that were interrupted have not.")
+    crashes: int = Field(0, description="How many processes died in which an attempt of it ran.")
     run_at: Timestamp | None = Field(None, description="When a job that waits is due.")
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None

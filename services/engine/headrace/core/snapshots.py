@@ -24,7 +24,7 @@ Snapshot = dict[str, Any]
 _WRITTEN_BY_OWNERS = frozenset(
     {
         *("status", "updatedAt", "epoch", "attempt", "sequence", "attempts", "failures", "source"),
-        *("runAt", "startedAt", "finishedAt", "instanceId", "progress", "result", "error"),
+        *("crashes", "runAt", "startedAt", "finishedAt", "instanceId", "progress", "result", "error"),
         *("argsOmitted", "ctxOmitted"),  # by a list, of what it leaves out
     }
 )
@@ -43,7 +43,7 @@ _UNTIL_THE_NEXT_ATTEMPT = frozenset({"runAt", "progress"})
 
 CONTINUED = (
     *("status", "updatedAt", "startedAt", "epoch", "attempt", "sequence", "attempts", "instanceId"),
-    *("failures", "runAt"),
+    *("failures", "crashes", "runAt"),
 )
 """What goes on from one owner of a job to the next: those fields of its last snapshot that the next one continues."""
 
@@ -164,6 +164,16 @@ def retried(before: Snapshot, error: Mapping[str, Any], due: str, now: str) -> S
 def failures(snapshot: Mapping[str, Any]) -> int:
     """How many attempts of a job have failed; the history has the last of them alone."""
     return int(snapshot.get("failures", 0))
+
+
+def crashes(snapshot: Mapping[str, Any]) -> int:
+    """How many processes died in which an attempt of the job ran."""
+    return int(snapshot.get("crashes", 0))
+
+
+def crashed(fields: Mapping[str, Any]) -> Snapshot:
+    """The job as it stands when it is known that the process died in which it ran (rule X1)."""
+    return {**fields, "crashes": crashes(fields) + 1}
 
 
 def progressed(before: Snapshot, progress: Mapping[str, Any], now: str) -> Snapshot:

@@ -124,6 +124,8 @@ def _continue(state: State, earlier: Begun[bytes]) -> State:
         return state
     if before.get("status") not in (JobStatus.QUEUED, JobStatus.RUNNING) or not isinstance(before.get("attempts"), list):
         return state
+    if earlier.died:
+        before = snapshots.crashed(before)
     return State({**state.fields, **{name: before[name] for name in snapshots.CONTINUED if name in before}})
 
 
