@@ -19,6 +19,7 @@ from headrace.errors import (
     ConversationInvalid,
     DeadLetterUnknown,
     DeadLetterUnusable,
+    EngineStuck,
     EnqueueTimeout,
     GiveUp,
     HeadraceError,
@@ -39,6 +40,7 @@ from headrace.errors import (
     TopicMisconfigured,
     TopicMissing,
     WorkerImportError,
+    WorkerProcessDied,
     WorkerUnknown,
 )
 from headrace.job_context import JobContext
@@ -82,6 +84,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetterUnknown",
     "DeadLetterUnusable",
+    "EngineStuck",
     "EnqueueTimeout",
     "GatewaySettings",
     "GiveUp",
@@ -128,6 +131,7 @@ __all__ = [
     "WorkerImportError",
     "WorkerList",
     "WorkerManagerArguments",
+    "WorkerProcessDied",
     "WorkerSummary",
     "WorkerUnknown",
     "describe_problems",

@@ -18,12 +18,13 @@ from headrace.engine.attempts import Attempts
 from headrace.engine.execution import Execution
 from headrace.engine.failure import after_failure, why
 from headrace.engine.journal import Journal
-from headrace.engine.outcome import encode_result
+from headrace.engine.means import Means
+from headrace.engine.outcome import describe_error, encode_result
 from headrace.engine.partition import LEFT_AS_THEY_ARE, OwnedPartition, Phase, Statistics, Work
 from headrace.engine.progress import ProgressReports
 from headrace.engine.rests import Rests
 from headrace.engine.states import State
-from headrace.errors import BrokerUnreachable, JobFailed, LeaseLost
+from headrace.errors import BrokerUnreachable, JobFailed, LeaseLost, WorkerProcessDied
 from headrace.job_context import JobServices
 from headrace.ports import LogWriter
 from headrace.worker import AbstractWorker
@@ -45,6 +46,8 @@ class Dispatcher:
         claim_lost: called when nothing more may be written about a partition.
         clock: by which jobs wait for their next attempt.
         chance: any number from 0 up to, not including, 1, anew with each call.
+        give_up: called with a job that took too many processes with it, which is to be made a dead letter, and then refused.
+        means: what executing attempts needs.
     """
 
     def __init__(
@@ -56,15 +59,19 @@ class Dispatcher:
         claim_lost: Callable[[OwnedPartition, Exception], None],
         clock: Callable[[], Moment],
         chance: Callable[[], float],
+        give_up: Callable[[Work], None],
+        means: Means,
     ) -> None:
         self._worker = worker
         self._services = services
         self._reports = ProgressReports(services.now, self._note_progress)
-        self._execution = Execution(worker, replace(services, report=self._reports.report), self._over)
+        self._execution = Execution(worker, replace(services, report=self._reports.report), self._over, means)
         self._lanes: Lanes[Work] = Lanes(slots)
         self._claim_lost = claim_lost
         self._rests = Rests(self._lanes, clock, self._start_again)
         self._chance = chance
+        self._give_up = give_up
+        self._most_crashes = means.most_crashes
         self._journal = Journal(*journal, self._acknowledged, self._reports.acknowledged, claim_lost)
         self._scheduled = False
         self._open = True
@@ -97,6 +104,8 @@ class Dispatcher:
         work.partition.hold(work)
         if work.acknowledged is not None and (seconds := self._seconds_left(work)) > 0 and self._lanes.reserve(work):
             self._rests.add(work, seconds)
+        elif work.original is not None and self._took_too_many(work) and self._lanes.reserve(work):
+            self._refuse_poison(work)
         else:
             self._lanes.add(work)
             if self._rests.lanes and work.lane in self._rests.lanes:
@@ -107,8 +116,7 @@ class Dispatcher:
         self._schedule()
 
     def refuse(self, work: Work, error: dict[str, Any]) -> None:
-        """Writes a job as failed that cannot be started. It waits for nobody."""
-        work.lane = None
+        """Writes a job as failed that cannot be started. It waits for nobody; if it has its lane, it keeps that until then."""
         work.phase = Phase.ENDING
         work.partition.hold(work)
         refused = snapshots.refused(work.state.fields, work.partition.writer, error, self._now())
@@ -139,7 +147,7 @@ class Dispatcher:
         for work in list(partition.works.values()):
             if work.phase is Phase.RUNNING:
                 self._stop(work)
-            elif work.phase is Phase.RESTING:
+            elif work.phase is Phase.RESTING or work.phase is Phase.REFUSED:
                 self._lanes.leave_lane(work)
             if work.phase in LEFT_AS_THEY_ARE:
                 partition.leave_to_others(work)
@@ -295,9 +303,29 @@ class Dispatcher:
         self._journal.write(work, state)
 
     def _fail(self, work: Work, error: BaseException) -> None:
+        if work.original is not None and isinstance(error, WorkerProcessDied):
+            self._died(work, error)
+            return
         state = after_failure(work, self._worker, error, self._services.now(), self._chance())
         work.phase = Phase.ENDING if state.fields["status"] == JobStatus.FAILED else Phase.INTERRUPTED
         self._journal.write(work, state)
+
+    def _died(self, work: Work, error: WorkerProcessDied) -> None:
+        """A job that runs in a process of its own took that with it (rule X1)."""
+        state = State(snapshots.died(work.state.fields, describe_error(error), self._now()))
+        if snapshots.crashes(state.fields) < self._most_crashes:
+            work.phase = Phase.INTERRUPTED
+            self._journal.write(work, state)
+        else:
+            work.state = state
+            self._refuse_poison(work)
+
+    def _took_too_many(self, work: Work) -> bool:
+        return snapshots.crashes(work.state.fields) >= self._most_crashes
+
+    def _refuse_poison(self, work: Work) -> None:
+        work.phase = Phase.REFUSED
+        self._give_up(work)
 
     def _interrupt(self, work: Work) -> None:
         work.phase = Phase.INTERRUPTED

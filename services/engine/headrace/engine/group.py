@@ -21,7 +21,9 @@ from headrace.engine.dead_letters import DeadLetters
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.holdings import Holdings, Surroundings
 from headrace.engine.intake import Intake, Room
+from headrace.engine.means import Means, slots_of
 from headrace.engine.partition import OwnedPartition, Phase, Work
+from headrace.engine.poison import given_up
 from headrace.engine.takeover import Claimant
 from headrace.job_context import JobServices
 from headrace.ports import Acknowledged, Committed, GroupListener, Log, LogWriter, Outcome, Record, TopicPartition
@@ -52,6 +54,7 @@ class Environment:
     clock: Callable[[], Moment]
     chance: Callable[[], float]
     crashed: Callable[[BaseException], None]
+    means: Means
 
 
 class WorkerGroup:
@@ -62,7 +65,7 @@ class WorkerGroup:
         self._environment = environment
         topics, settings = environment.topics, environment.settings
         self._state_topic = topics.job_state.name
-        slots = worker.concurrency or settings.concurrency
+        slots = slots_of(worker, settings)
         self.dispatcher = Dispatcher(
             worker,
             slots,
@@ -71,6 +74,8 @@ class WorkerGroup:
             self._claim_lost,
             environment.clock,
             environment.chance,
+            self._give_up,
+            environment.means,
         )
         self._dead_letters = DeadLetters(environment.writer, topics.dead_letters.name, environment.instance_id)
         self._consumer = environment.log.group_consumer(
@@ -168,6 +173,14 @@ class WorkerGroup:
             self._dead_letters.submit(record, self.worker.name, refusal, done)
         else:
             self.dispatcher.admit(work)
+
+    def _give_up(self, work: Work) -> None:
+        """A job that took too many processes with it: its record is made a dead letter, and then it has failed."""
+        refusal = given_up(work)
+        _logger.error("job %s of %s goes to dead-letters: %s", work.record["id"], self.worker.name, refusal.message)
+        if work.original is not None:
+            done = partial(self._dead_letter_written, work.partition, work.offset, refusal)
+            self._dead_letters.submit(work.original, self.worker.name, refusal, done)
 
     def _dead_letter_written(self, partition: OwnedPartition, offset: int, refusal: NotAdmitted, outcome: Outcome) -> None:
         if not partition.live or offset not in partition.works:
