@@ -138,8 +138,8 @@ class WorkerEngine:
         """Adds a worker, which this engine runs from its start on.
 
         Raises:
-            ConfigurationError: the engine runs already, the name is taken, the worker has no usable name, or runs in processes and
-                cannot be imported there.
+            ConfigurationError: the engine runs already, the name is taken, the worker has no usable name, or it runs in processes
+                and cannot be imported there.
         """
         if self._started:
             raise ConfigurationError("Register workers before the engine starts.")
