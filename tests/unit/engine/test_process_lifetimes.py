@@ -55,7 +55,8 @@ async def main():
     print("started", flush=True)
     await stop.wait()
     print("stopping", flush=True)
-    print(await engine.stop(grace_seconds=40), engine.statistics, flush=True)
+    statistics = engine.statistics
+    print(await engine.stop(grace_seconds=40), statistics, flush=True)
 
 
 if __name__ == "__main__":

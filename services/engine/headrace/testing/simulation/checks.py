@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from headrace.core.records import parse_snapshot_headers
+from headrace.core.snapshots import ISOLATED_FROM
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
 from headrace.ports import TopicPartition
 from headrace.testing.simulation.chronicle import Accepted, Committed, Event, Execution, Fate, ProcessFate, Step, Written
 from headrace.testing.simulation.reading import JobPlace, JobState, Reading, StateReader
 from headrace.testing.storage import StoredRecord
+
+MOST_CRASHES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +136,11 @@ class Judge:
             if (place := self._without_id.get(record.value or b"")) is not None:
                 self._dead_letters.add(place)
         elif record.topic == self.topics.job_state.name:
+            deaths = dict(self._deaths_before(record))
             reading = self.reader.read(record)
             if reading.place is not None and not reading.void:
                 self._stated(at, reading.place, reading)
+                self._check_deaths(at, reading.place, reading, deaths.get(reading.place, 0))
 
     def _enqueued(self, record: StoredRecord) -> None:
         place = record.partition, record.offset
@@ -167,6 +173,18 @@ class Judge:
         if before is not None and version.attempt <= before.version.attempt:
             self._violated(at, "the number of an attempt rises", f"{name} began attempt {version.attempt} twice")
         self._check_order(at, place, "was begun in the log")
+
+    def _deaths_before(self, record: StoredRecord) -> Iterable[tuple[JobPlace, int]]:
+        """Of the job that the record is about: how many processes took it along, by the log up to here."""
+        headers = parse_snapshot_headers(record.headers)
+        if headers is not None and headers.worker == self.worker:
+            place = headers.partition, headers.offset
+            yield place, self.reader.deaths_of(place)
+
+    def _check_deaths(self, at: float, place: JobPlace, reading: Reading, deaths: int) -> None:
+        if reading.state is not None and reading.status == JobStatus.RUNNING and reading.state.crashes != deaths:
+            detail = f"{self._name(place)} tells of {reading.state.crashes} deaths, and there were {deaths}"
+            self._violated(at, "each death is counted once", detail)
 
     def _check_order(self, at: float, place: JobPlace, what: str) -> None:
         job = self._jobs.get(place)
@@ -215,6 +233,9 @@ class Judge:
         name = f"{self._name(place)}, attempt {event.token} in {event.process},"
         if (place, event.token) not in self._begun:
             self._violated(event.at, "`running` comes first", f"{name} started and is not written down")
+        crashes = self.reader.jobs[place].crashes if place in self.reader.jobs else 0
+        if crashes >= MOST_CRASHES or (crashes >= ISOLATED_FROM and not event.apart):
+            self._violated(event.at, "a poison job falls alone", f"{name} started after {crashes} deaths")
         if self._has_ended(place):
             self._violated(event.at, "a finished job is never run again", f"{name} started after the job had ended")
         for other in self._live[event.job_id]:
