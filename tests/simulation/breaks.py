@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from headrace.codec import decode_object
-from headrace.core import lease, recovery
+from headrace.core import lease, recovery, snapshots
 from headrace.core.checkpoint import Pointer
 from headrace.core.lanes import Lanes
 from headrace.core.lease import HeldLease, LeaseWatch, Moment
 from headrace.core.ownership import PartitionLedger
 from headrace.core.recovery import PartitionRecovery
 from headrace.core.snapshots import Writer
-from headrace.core.status import TERMINAL
+from headrace.core.status import TERMINAL, JobStatus
 from headrace.core.watermark import Watermark
 from headrace.engine import admission, checkpoints, commits, holdings, takeover
 from headrace.engine.cancelling import Cancelling
@@ -233,6 +233,23 @@ def starts_before_it_is_written(patch: Patch) -> None:
     )
 
 
+def x1_deaths_do_not_count(patch: Patch) -> None:
+    patch.setattr(PartitionRecovery, "_died", lambda *_: False)
+
+
+def x1_a_lapse_counts(patch: Patch) -> None:
+    """As if whoever claims next could tell a death from a lost network."""
+    patch.setattr(PartitionRecovery, "_died", lambda _, __, status: status == JobStatus.RUNNING)
+
+
+def x1_nothing_is_isolated(patch: Patch) -> None:
+    patch.setattr(snapshots, "is_isolated", lambda _: False)
+
+
+def x1_checkpoints_forget_deaths(patch: Patch) -> None:
+    patch.setattr(checkpoints, "crashed", dict)
+
+
 def forgets_the_order_of_keys(patch: Patch) -> None:
     patch.setattr(Lanes, "add", lambda self, job: self._ready.append(job))
 
@@ -315,6 +332,10 @@ BREAKS = [
     Break("K2", k2_forgets_what_has_ended, 0),
     Break("K3", k3_commits_what_is_highest, 0),
     Break("K3", k3_commits_before_the_acknowledgement, 0),
+    Break("X1", x1_deaths_do_not_count, 0),
+    Break("X1", x1_a_lapse_counts, 0),
+    Break("X1", x1_nothing_is_isolated, 0),
+    Break("X1", x1_checkpoints_forget_deaths, 0),
     Break("`running` comes first", starts_before_it_is_written, 0),
     Break("order by key", forgets_the_order_of_keys, 0),
     Break("order by key", the_next_of_a_key_does_not_wait_for_the_end, 0),

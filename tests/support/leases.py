@@ -160,9 +160,9 @@ class Instance:
         """Writes a renewal."""
         self._last_lease = self._write("renewal", epoch=self.epoch, previous=self._last_lease, termSeconds=TERM)
 
-    def release(self) -> None:
+    def release(self, reason: str = "stopped") -> None:
         """Writes a release."""
-        self._write("release", epoch=self.epoch, reason="stopped")
+        self._write("release", epoch=self.epoch, reason=reason)
 
     @asynccontextmanager
     async def renewing(self) -> AsyncIterator[None]:

@@ -20,6 +20,7 @@ from headrace.errors import (
     ConversationInvalid,
     DeadLetterUnknown,
     DeadLetterUnusable,
+    EngineStuck,
     EnqueueTimeout,
     GiveUp,
     HeadraceError,
@@ -42,6 +43,7 @@ from headrace.errors import (
     TopicMisconfigured,
     TopicMissing,
     WorkerImportError,
+    WorkerProcessDied,
     WorkerUnknown,
 )
 from headrace.job_context import JobContext
@@ -85,6 +87,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetterUnknown",
     "DeadLetterUnusable",
+    "EngineStuck",
     "EnqueueTimeout",
     "GatewaySettings",
     "GiveUp",
@@ -134,6 +137,7 @@ __all__ = [
     "WorkerImportError",
     "WorkerList",
     "WorkerManagerArguments",
+    "WorkerProcessDied",
     "WorkerSummary",
     "WorkerUnknown",
     "describe_problems",

@@ -27,12 +27,14 @@
     │   ├── ResultTooLarge              what the worker returned is over the limit
     │   ├── JobTimeout                  the attempt took longer than it may
     │   ├── JobCancelled                raised within a job that is to end
+    │   ├── WorkerProcessDied           the process of its own died in which the attempt ran
     │   ├── Retry                       raised by a worker that asks for another attempt
     │   └── GiveUp                      raised by a worker that asks for no other attempt
     ├── MemoryStoreError                a conversation's memory was not changed
     │   ├── MemoryConflict              another compaction came first
     │   ├── ConversationInvalid         what is to be put in is no conversation, or no entry
     │   └── SummaryRejected             a summary is empty, not shorter, or an error
+    ├── EngineStuck                     an attempt goes on long after its time: its engine has to end
     └── RecordUndecodable               a record is not what its topic promises
 
 `ConfigurationError` and `BrokerError` end a command with exit code 2; their messages say what to do. `code` is the stable
@@ -218,6 +220,26 @@ class JobCancelled(JobFailed):
 
     def __init__(self, message: str = "The attempt is to end: its job was cancelled, or it takes longer than it may.") -> None:
         super().__init__(message)
+
+
+class WorkerProcessDied(JobFailed):
+    """The child process died in which an attempt ran, by itself or by the system's hand.
+
+    Attributes:
+        exit_code: as `subprocess` has it: the negative number of the signal that ended it; None where it never came to life.
+    """
+
+    code = "worker_process_died"
+
+    def __init__(self, exit_code: int | None, how: str = "died") -> None:
+        self.exit_code = exit_code
+        super().__init__(f"The process in which the attempt ran {how}.")
+
+
+class EngineStuck(HeadraceError):
+    """An attempt goes on long after its time, and nothing but the end of its engine's process ends it."""
+
+    code = "engine_stuck"
 
 
 class Retry(JobFailed):

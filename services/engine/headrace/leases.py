@@ -30,6 +30,6 @@ def take_lease(ledger: PartitionLedger, record: Record) -> bool:
             )
         case "release":
             release = validate(ReleaseRecord, raw)
-            return ledger.release(release.epoch, release.instance_id)
+            return ledger.release(release.epoch, release.instance_id, died=release.reason == "died")
         case _:
             return False  # of a later version

@@ -78,6 +78,7 @@ class Job(WireModel):
     sequence: int = Field(0, description="Number of this record within its attempt.")
     attempts: list[Attempt] = Field(default_factory=list, description="The last 20.")
     failures: int = Field(0, description="How many attempts have failed; those that were interrupted have not.")
+    crashes: int = Field(0, description="How many processes died in which an attempt of it ran.")
     run_at: Timestamp | None = Field(None, description="When a job that waits is due.")
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
@@ -167,7 +168,7 @@ class DeadLetterHeaders(WireModel):
     model_config = ConfigDict(alias_generator=lambda name: f"headrace-{name.replace('_', '-')}")
 
     schema_version: NumberText = SCHEMA_VERSION
-    reason: Literal["undecodable", "worker_unknown", "arguments_invalid"]
+    reason: Literal["undecodable", "worker_unknown", "arguments_invalid", "poison"]
     message: str
     error_type: str | None = Field(None, description="The class of what was raised.")
     attempt: NumberText = Field(0, description="Number of the newest attempt; 0 when none was made.")

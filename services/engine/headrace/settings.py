@@ -119,6 +119,14 @@ class EngineSettings(SettingsGroup):
     buffer_bytes_per_partition: int = Field(
         32 * 1024 * 1024, ge=1024, description="Bytes of such jobs' records, above which the partition is paused too."
     )
+    stuck_seconds: float = Field(
+        300.0,
+        ge=0,
+        description="How long an attempt that cannot be stopped may go on after its timeout, before its engine drains and ends.",
+    )
+    max_crashes: int = Field(
+        3, ge=1, description="Processes that may die while a job runs in them, before it goes to dead-letters."
+    )
     grace_seconds: float = Field(30.0, ge=0, description="How long running jobs may go on after SIGTERM.")
     commit_interval_seconds: float = Field(1.0, gt=0, description="How often finished offsets are committed.")
     lease_seconds: float = Field(

@@ -10,7 +10,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,6 +23,8 @@ from headrace.job_context import UNSET, JobContext
 from headrace.models import Job, WorkerDefinition
 
 ArgumentsT = TypeVar("ArgumentsT")
+
+Executes = Literal["process"]
 
 
 class AbstractWorker(ABC, Generic[ArgumentsT]):
@@ -37,9 +39,11 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
         order_by: names of arguments. Jobs that agree in all of them run one after another, in the order of their acceptance.
         retry: how often a job is attempted before it fails, unless the job itself says; None: once, or as `RetryPolicy()` has it
             where the attempt raises `Retry`.
-        timeout: seconds that each attempt may take, unless the job itself says. `async def` is then cancelled; a plain function
-            cannot be stopped, and counts as timed out when it has ended.
         rate_limit: how many jobs may start in a time, in all engines together; None for as many as there are slots for.
+        timeout: seconds that each attempt may take, unless the job itself says. `async def` is then cancelled, and a process
+            killed; a plain function in a thread cannot be stopped, and counts as timed out when it has ended.
+        executor: "process" runs each attempt in a child process, which can be killed, and whose death costs that attempt only;
+            such a worker is imported anew there. None: `async def` runs in the event loop, a plain function in a thread.
         arguments_model: the pydantic model of the arguments; None takes any JSON object as it is.
     """
 
@@ -52,7 +56,16 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
     retry: RetryPolicy | None = None
     timeout: float | None = None
     rate_limit: RateLimit | None = None
+    executor: Executes | None = None
     arguments_model: ClassVar[type[BaseModel] | None] = None
+
+    _made_with_arguments = False
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        made = super().__new__(cls)
+        # A child process can make it anew only if it was made of nothing.
+        made._made_with_arguments = bool(args or options)
+        return made
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -114,7 +127,7 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
 
         Raises:
             ConfigurationError: the worker has no name, or one that cannot be part of a topic's name; `order_by` names what is
-                no argument; `retry` is no policy, `rate_limit` no limit, or `timeout` no time.
+                no argument; `retry` is no policy, `rate_limit` no limit, `timeout` no time, or `executor` unknown.
         """
         name = getattr(self, "name", None)
         if not isinstance(name, str) or not WORKER_NAME.fullmatch(name):
@@ -147,6 +160,11 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
         limit: object = self.rate_limit
         if limit is not None and not isinstance(limit, RateLimit):
             raise ConfigurationError(f"{owner}.rate_limit is {limit!r}: give it a RateLimit(count, per_seconds).")
+        executor: object = self.executor
+        if executor not in (None, "process"):
+            raise ConfigurationError(
+                f'{owner}.executor is {executor!r}: give "process", or None for the event loop (`async def`) or a thread.'
+            )
         if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout <= LONGEST_WAIT_SECONDS):
             raise ConfigurationError(f"{owner}.timeout is {timeout!r}: give it seconds, above 0 and up to a year.")
 
@@ -212,6 +230,7 @@ def worker(
     retry: RetryPolicy | None = None,
     timeout: float | None = None,
     rate_limit: RateLimit | None = None,
+    executor: Executes | None = None,
 ) -> Callable[[Callable[[Any, JobContext], Any]], FunctionWorker]:
     """Makes a worker of a function `(args, ctx)`. The attributes are those of `AbstractWorker`.
 
@@ -232,6 +251,7 @@ def worker(
         made.retry = retry
         made.timeout = timeout
         made.rate_limit = rate_limit
+        made.executor = executor
         made.__doc__ = function.__doc__
         return made
 

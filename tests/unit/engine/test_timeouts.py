@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from headrace import JobContext, JobTimeout, RetryPolicy
+from headrace import EngineStuck, JobContext, JobTimeout, RetryPolicy
 from support import leases
 from support.flaky import FlakyWorker
 from support.log import eventually
@@ -128,3 +128,61 @@ async def test_a_plain_function_cannot_be_stopped_and_keeps_its_slot_key_and_par
         await eventually(lambda: bench.has_completed(behind, other), "the ends of the others")
         job = ended(bench, job_id)
         assert job.status == "failed" and job.error is not None and job.error.type.endswith("JobTimeout")
+
+
+@in_virtual_time
+async def test_an_attempt_that_goes_on_long_after_its_time_ends_its_engine_when_all_others_have_ended(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, stuck_seconds=60.0)
+    worker = FlakyWorker(timeout=500)
+    worker.close_gate("stubborn", "beside")
+    worker.stubborn = {"stubborn"}
+    with pytest.raises(EngineStuck, match=r"Attempt 1 of job job-1-stubborn of gated .* goes on 60 s later"):
+        async with leases.engine(bench, worker) as engine:
+            stubborn, beside = bench.enqueue("stubborn", attemptTimeout=5.0), bench.enqueue("beside")
+            await eventually(lambda: len(worker.running) == 2, "the starts")
+            broken = asyncio.create_task(engine.ended())
+            await passing(64)
+            assert not broken.done()
+            await passing(2)
+            assert broken.done()
+            stopping = asyncio.create_task(engine.stop(grace_seconds=20))
+            await passing(1)
+            bench.enqueue("behind")
+            await passing(10)
+            worker.open_gate("beside")
+            assert await stopping is False, "one attempt runs on"
+            assert bench.has_completed(beside)
+            assert worker.names_started() == ["stubborn", "beside"], "nothing more starts"
+            assert bench.statuses(stubborn) == ["running"]
+            assert "stopped" not in leases.kinds(bench), "what runs on keeps its partition"
+            worker.open_gate("stubborn")
+            await engine._raise_crash()
+
+
+async def test_a_thread_that_goes_on_long_after_its_time_ends_its_engine(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, stuck_seconds=0.3)
+    worker = ThreadedWorker()
+    async with leases.engine(bench, worker) as engine:
+        bench.enqueue("slow")
+        async with asyncio.timeout(30):
+            crash = await engine.ended()
+        assert "EngineStuck" in str(crash)
+        assert not await engine.stop(grace_seconds=0)
+        worker.go_on.set()
+
+
+@in_virtual_time
+async def test_an_attempt_that_ends_late_but_in_time_for_its_engine_ends_nothing_else(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, stuck_seconds=60.0)
+    worker = FlakyWorker(timeout=5)
+    worker.close_gate("stubborn")
+    worker.stubborn = {"stubborn"}
+    async with leases.engine(bench, worker) as engine:
+        job_id = bench.enqueue("stubborn")
+        await passing(50)
+        worker.open_gate("stubborn")
+        ended_by_itself = asyncio.create_task(engine.ended())
+        await passing(100)
+        assert not ended_by_itself.done()
+        ended_by_itself.cancel()
+        assert ended(bench, job_id).status == "failed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
@@ -9,9 +10,15 @@ import typer
 from headrace.cli.common import BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, settings_from
 from headrace.engine.engine import WorkerEngine
 from headrace.engine.loading import load_workers
+from headrace.errors import EngineStuck
 from headrace.runtime import leave_threads_behind, run
 from headrace.settings import Settings
 from headrace.workers import shipped_workers
+
+_logger = logging.getLogger(__name__)
+
+EXIT_STUCK = 3
+"""An attempt could not be stopped: the engine has drained, and is to be started anew."""
 
 WorkerPaths = Annotated[
     list[str] | None, typer.Argument(help="Import paths of your workers: my_app.workers, or my_app.workers:one.")
@@ -36,7 +43,12 @@ def engine(
 
 
 async def _run(engine: WorkerEngine) -> None:
-    if not await engine.run():
+    try:
+        drained = await engine.run()
+    except EngineStuck as error:
+        _logger.critical("%s", error)
+        leave_threads_behind(EXIT_STUCK)
+    if not drained:
         leave_threads_behind()
 
 

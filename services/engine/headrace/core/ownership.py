@@ -43,7 +43,8 @@ class PartitionLedger:
         previous: what that claim named as the lease record before it; the claim itself, once its holder has written under it.
         held_at: time of the newest valid claim or renewal, in milliseconds, as the broker wrote it down.
         term_seconds: how long the holder keeps the lease without renewing it.
-        released: whether the holder gave the lease back.
+        released: whether the holder gave the lease back, or its supervisor did so for it.
+        died: whether that supervisor saw the holder's process die.
     """
 
     epoch: int = NO_OFFSET
@@ -53,6 +54,7 @@ class PartitionLedger:
     held_at: int = 0
     term_seconds: float = 0.0
     released: bool = False
+    died: bool = False
 
     def claim(self, offset: int, previous: int, instance_id: str, *, at: int = 0, term_seconds: float = 0.0) -> bool:
         """Takes in a claim, and tells whether it is valid.
@@ -65,7 +67,7 @@ class PartitionLedger:
         self.epoch = self.last_lease = offset
         self.previous = previous
         self.holder, self.held_at, self.term_seconds = instance_id, at, term_seconds
-        self.released = False
+        self.released = self.died = False
         return True
 
     def renewal(self, offset: int, epoch: int, instance_id: str, *, at: int = 0, term_seconds: float = 0.0) -> bool:
@@ -78,13 +80,14 @@ class PartitionLedger:
         self.epoch, self.last_lease = epoch, offset
         self.previous = epoch  # that its claim is valid needs no other proof
         self.holder, self.held_at, self.term_seconds = instance_id, at, term_seconds
-        self.released = False
+        self.released = self.died = False
         return True
 
-    def release(self, epoch: int, instance_id: str) -> bool:
+    def release(self, epoch: int, instance_id: str, *, died: bool = False) -> bool:
         """Takes in a release, and tells whether it is valid: it is void once the epoch was superseded."""
         if self.is_void(epoch):
             return False
+        self.died = died or (self.died and epoch == self.epoch)
         self.epoch, self.holder, self.released = epoch, instance_id, True
         self.previous = epoch
         return True
@@ -97,7 +100,7 @@ class PartitionLedger:
         """
         if self.previous < epoch < self.epoch:
             self.epoch = self.last_lease = epoch
-            self.previous, self.holder, self.released = epoch, None, False
+            self.previous, self.holder, self.released, self.died = epoch, None, False, False
             return False
         return epoch < self.epoch
 

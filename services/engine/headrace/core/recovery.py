@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from headrace.core.checkpoint import Checkpoint, Pointer
 from headrace.core.ownership import PartitionLedger, Version, supersedes
 from headrace.core.records import SnapshotHeaders
-from headrace.core.status import TERMINAL
+from headrace.core.status import TERMINAL, JobStatus
 from headrace.core.watermark import Watermark
 
 SnapshotT = TypeVar("SnapshotT")
@@ -42,6 +42,7 @@ class PartitionRecovery(Generic[SnapshotT]):
         ledger: the claims read so far.
         jobs: by the offset of the job's record.
         checkpoint: the last valid one that was met.
+        died: the epochs whose holder's process was seen to die (rule X1).
     """
 
     worker: str
@@ -51,6 +52,7 @@ class PartitionRecovery(Generic[SnapshotT]):
     ledger: PartitionLedger = field(default_factory=PartitionLedger)
     jobs: dict[int, Known[SnapshotT]] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
+    died: set[int] = field(default_factory=set)
     _ended: Watermark = field(default_factory=lambda: Watermark(0))
 
     def __post_init__(self) -> None:
@@ -87,6 +89,11 @@ class PartitionRecovery(Generic[SnapshotT]):
         self.jobs = {offset: known for offset, known in self.jobs.items() if not self._ended.is_finished(offset)}
         return True
 
+    def lease_taken(self) -> None:
+        """The ledger has just taken in a valid record."""
+        if self.ledger.died:
+            self.died.add(self.ledger.epoch)
+
     def snapshot(self, headers: SnapshotHeaders, job_id: bytes, snapshot: SnapshotT | None) -> bool:
         """Takes in a snapshot of a job of this partition; tells whether it counts (rules F1 and F2)."""
         offset = headers.offset
@@ -108,23 +115,38 @@ class PartitionRecovery(Generic[SnapshotT]):
         return {offset: known.job_id for offset, known in self.jobs.items() if known.status in TERMINAL}
 
     def begun(self) -> dict[int, Begun[SnapshotT]]:
-        """The jobs that were begun and have not ended, by offset: their next attempt has a higher number."""
-        of_checkpoint: Mapping[int, tuple[str, Mapping[str, Any]]] = self.checkpoint.begun if self.checkpoint else {}
-        begun: dict[int, Begun[SnapshotT]] = {
-            offset: Begun(job_id.encode(), None, fields)
-            for offset, (job_id, fields) in of_checkpoint.items()
-            if offset >= self.watermark and offset not in self.jobs
-        }
+        """The jobs that were begun and have not ended, by offset: their next attempt has a higher number.
+
+        Whether the process died in which the last attempt ran follows from the log alone (rule X1): the attempt is left as
+        running, and a release of its epoch says so. A checkpoint says the same of those epochs alone that are older than its own:
+        whoever wrote it knew of those deaths, and counted them in.
+        """
+        begun: dict[int, Begun[SnapshotT]] = {}
+        checkpoint = self.checkpoint
+        if checkpoint is not None:
+            for offset, (job_id, fields) in checkpoint.begun.items():
+                if offset >= self.watermark and offset not in self.jobs:
+                    epoch = fields.get("epoch")
+                    died = epoch == checkpoint.epoch and self._died(checkpoint.epoch, fields.get("status"))
+                    begun[offset] = Begun(job_id.encode(), None, fields, died)
         for offset, known in self.jobs.items():
             if known.status not in TERMINAL:
-                begun[offset] = Begun(known.job_id, known.snapshot, None)
+                begun[offset] = Begun(known.job_id, known.snapshot, None, self._died(known.version.epoch, known.status))
         return begun
+
+    def _died(self, epoch: int, status: str | None) -> bool:
+        return status == JobStatus.RUNNING and epoch in self.died
 
 
 @dataclass(frozen=True, slots=True)
 class Begun(Generic[SnapshotT]):
-    """A job that a former owner has begun: its last snapshot, or what the checkpoint has of it."""
+    """A job that a former owner has begun: its last snapshot, or what the checkpoint has of it.
+
+    Attributes:
+        died: whether the process died in which it ran, after what is said here of it.
+    """
 
     job_id: bytes
     snapshot: SnapshotT | None
     fields: Mapping[str, Any] | None
+    died: bool = False

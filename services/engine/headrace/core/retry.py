@@ -11,6 +11,9 @@ from headrace.errors import LONGEST_WAIT_SECONDS, ConfigurationError, GiveUp, Re
 
 MOST_ATTEMPTS: Final = 10_000
 
+NAMES_ATTRIBUTE: Final = "__headrace_kinds__"
+"""Of an exception that was raised in another process: the names of its classes there, which may not be known here."""
+
 ErrorKind = type[BaseException] | str
 
 
@@ -93,6 +96,8 @@ def kind_names(kinds: Iterable[ErrorKind]) -> list[str]:
 def _is_among(error: BaseException, kinds: Collection[ErrorKind]) -> bool:
     if any(isinstance(kind, type) and isinstance(error, kind) for kind in kinds):
         return True
+    if (told := getattr(error, NAMES_ATTRIBUTE, None)) is not None:
+        return not set(kind_names(kinds)).isdisjoint(told)
     return any(qualified_name(kind) in kinds for kind in type(error).__mro__ if issubclass(kind, BaseException))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from headrace.core.ownership import Version
 from headrace.core.status import IllegalMove, JobStatus, check_move
@@ -18,13 +18,16 @@ ARGUMENTS_REPEATED_BYTES = 32 * 1024
 # An engine holds the histories of thousands of jobs that wait for a retry, twenty attempts each.
 _HISTORY_MESSAGE_BYTES = 500
 
+ISOLATED_FROM: Final = 2
+"""From so many deaths on, a job runs in a child process of its own (rule X1)."""
+
 Snapshot = dict[str, Any]
 
 # What only the owner of a job writes. A job record that has it says nothing true by it.
 _WRITTEN_BY_OWNERS = frozenset(
     {
         *("status", "updatedAt", "epoch", "attempt", "sequence", "attempts", "failures", "source"),
-        *("runAt", "startedAt", "finishedAt", "instanceId", "progress", "result", "error"),
+        *("crashes", "runAt", "startedAt", "finishedAt", "instanceId", "progress", "result", "error"),
         *("argsOmitted", "ctxOmitted"),  # by a list, of what it leaves out
     }
 )
@@ -44,7 +47,7 @@ _UNTIL_DUE = frozenset({"runAt"})
 
 CONTINUED = (
     *("status", "updatedAt", "startedAt", "epoch", "attempt", "sequence", "attempts", "instanceId"),
-    *("failures", "runAt"),
+    *("failures", "crashes", "runAt"),
 )
 """What goes on from one owner of a job to the next: those fields of its last snapshot that the next one continues."""
 
@@ -167,6 +170,28 @@ def retried(before: Snapshot, error: Mapping[str, Any], due: str, now: str) -> S
 def failures(snapshot: Mapping[str, Any]) -> int:
     """How many attempts of a job have failed; the history has the last of them alone."""
     return int(snapshot.get("failures", 0))
+
+
+def crashes(snapshot: Mapping[str, Any]) -> int:
+    """How many processes died in which an attempt of the job ran."""
+    return int(snapshot.get("crashes", 0))
+
+
+def crashed(fields: Mapping[str, Any]) -> Snapshot:
+    """The job as it stands when it is known that the process died in which it ran (rule X1)."""
+    return {**fields, "crashes": crashes(fields) + 1}
+
+
+def is_isolated(snapshot: Mapping[str, Any]) -> bool:
+    """Whether a job that stands so runs in a process of its own from now on, where a death concerns it alone."""
+    return crashes(snapshot) >= ISOLATED_FROM
+
+
+def died(before: Snapshot, error: Mapping[str, Any], now: str) -> Snapshot:
+    """The process of its own died in which the attempt ran: that is no failure, and counts as the death of any other process."""
+    after = crashed(_ended(before, JobStatus.QUEUED, "interrupted", now, {"error": error}))
+    del after["error"]
+    return after
 
 
 def progressed(before: Snapshot, progress: Mapping[str, Any], now: str) -> Snapshot:

@@ -30,7 +30,7 @@ _MESSAGE_LIMIT_BYTES = 4 * 1024
 # A snapshot repeats what the record has, and a result comes on top: both together must fit into the topic.
 _RECORD_LIMIT_BYTES = 1024 * 1024
 
-Reason = Literal["undecodable", "worker_unknown", "arguments_invalid"]
+Reason = Literal["undecodable", "worker_unknown", "arguments_invalid", "poison"]
 
 
 class NotAdmitted(Exception):
@@ -113,6 +113,8 @@ def _decode(raw: dict[str, Any], record: Record, partition: OwnedPartition, work
         work.state = _continue(work.state, known)
         # It was acknowledged to a former owner, and goes on into the checkpoints of this one.
         work.acknowledged = work.state
+        if snapshots.is_isolated(work.state.fields):
+            work.original = record
     return work
 
 
@@ -124,6 +126,8 @@ def _continue(state: State, earlier: Begun[bytes]) -> State:
         return state
     if before.get("status") not in (JobStatus.QUEUED, JobStatus.RUNNING) or not isinstance(before.get("attempts"), list):
         return state
+    if earlier.died:
+        before = snapshots.crashed(before)
     return State({**state.fields, **{name: before[name] for name in snapshots.CONTINUED if name in before}})
 
 

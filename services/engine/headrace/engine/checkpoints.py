@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.codec import decode_object, encode
 from headrace.core.records import checkpoint_key
-from headrace.core.snapshots import CONTINUED
+from headrace.core.snapshots import CONTINUED, crashed
 from headrace.core.watermark import Watermark
 from headrace.engine.partition import OwnedPartition
 from headrace.errors import RecordUndecodable
@@ -48,7 +48,8 @@ def _begun(partition: OwnedPartition) -> list[BegunJob]:
     for offset, known in partition.begun.items():
         fields = known.fields if known.fields is not None else _continued(known.snapshot)
         if fields is not None:
-            begun.append(BegunJob.model_construct(id=known.job_id.decode(), offset=offset, state=dict(fields)))
+            state = crashed(fields) if known.died else dict(fields)
+            begun.append(BegunJob.model_construct(id=known.job_id.decode(), offset=offset, state=state))
     for offset, work in partition.works.items():
         if work.acknowledged is not None:
             begun.append(BegunJob.model_construct(id=work.key.decode(), offset=offset, state=work.acknowledged.fields))

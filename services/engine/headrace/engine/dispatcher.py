@@ -22,12 +22,13 @@ from headrace.engine.execution import Execution
 from headrace.engine.failure import after_failure, why
 from headrace.engine.journal import Journal
 from headrace.engine.limiting import Limiting
-from headrace.engine.outcome import encode_result
+from headrace.engine.means import Means
+from headrace.engine.outcome import describe_error, encode_result
 from headrace.engine.partition import LEFT_AS_THEY_ARE, OwnedPartition, Phase, Statistics, Work
 from headrace.engine.progress import ProgressReports
 from headrace.engine.rests import Rests
 from headrace.engine.states import State
-from headrace.errors import BrokerUnreachable, JobFailed, LeaseLost
+from headrace.errors import BrokerUnreachable, JobFailed, LeaseLost, WorkerProcessDied
 from headrace.job_context import JobServices
 from headrace.ports import LogWriter
 from headrace.worker import AbstractWorker
@@ -50,6 +51,8 @@ class Dispatcher:
         clock: by which jobs wait for their next attempt.
         chance: any number from 0 up to, not including, 1, anew with each call.
         control: what was asked of the worker.
+        give_up: called with a job that took too many processes with it, which is to be made a dead letter, and then refused.
+        means: what executing attempts needs.
 
     Attributes:
         cancelling: ends the jobs that somebody has cancelled.
@@ -66,11 +69,13 @@ class Dispatcher:
         clock: Callable[[], Moment],
         chance: Callable[[], float],
         control: WorkerControl,
+        give_up: Callable[[Work], None],
+        means: Means,
     ) -> None:
         self._worker = worker
         self._services = services
         self._reports = ProgressReports(services.now, self._note_progress)
-        self._execution = Execution(worker, replace(services, report=self._reports.report), self._over)
+        self._execution = Execution(worker, replace(services, report=self._reports.report), self._over, means)
         self._lanes: Lanes[Work] = Lanes(slots)
         self._claim_lost = claim_lost
         self._rests = Rests(self._lanes, clock, self._start_again)
@@ -78,6 +83,8 @@ class Dispatcher:
         limit = worker.rate_limit
         self.limiting = None if limit is None else Limiting(limit, self._lanes, clock, self._schedule)
         self._chance = chance
+        self._give_up = give_up
+        self._most_crashes = means.most_crashes
         self._journal = Journal(*journal, self._acknowledged, self._reports.acknowledged, claim_lost)
         self._scheduled = False
         self._open = True
@@ -114,6 +121,8 @@ class Dispatcher:
             self._end_as_cancelled(work)
         elif work.acknowledged is not None and (seconds := self._seconds_left(work)) > 0 and self._lanes.reserve(work):
             self._rests.add(work, seconds)
+        elif work.original is not None and self._took_too_many(work) and self._lanes.reserve(work):
+            self._refuse_poison(work)
         else:
             self._lanes.add(work)
             if self._rests.lanes and work.lane in self._rests.lanes:
@@ -124,8 +133,7 @@ class Dispatcher:
         self._schedule()
 
     def refuse(self, work: Work, error: dict[str, Any]) -> None:
-        """Writes a job as failed that cannot be started. It waits for nobody."""
-        work.lane = None
+        """Writes a job as failed that cannot be started. It waits for nobody; if it has its lane, it keeps that until then."""
         work.phase = Phase.ENDING
         work.partition.hold(work)
         refused = snapshots.refused(work.state.fields, work.partition.writer, error, self._now())
@@ -161,7 +169,7 @@ class Dispatcher:
         for work in list(partition.works.values()):
             if work.phase is Phase.RUNNING:
                 self._stop(work)
-            elif work.phase is Phase.RESTING:
+            elif work.phase is Phase.RESTING or work.phase is Phase.REFUSED:
                 self._lanes.leave_lane(work)
             if work.phase in LEFT_AS_THEY_ARE:
                 partition.leave_to_others(work)
@@ -324,6 +332,9 @@ class Dispatcher:
         self._journal.write(work, state)
 
     def _fail(self, work: Work, error: BaseException) -> None:
+        if work.original is not None and isinstance(error, WorkerProcessDied):
+            self._died(work, error)
+            return
         state = after_failure(work, self._worker, error, self._services.now(), self._chance())
         work.phase = Phase.ENDING if state.fields["status"] == JobStatus.FAILED else Phase.INTERRUPTED
         self._journal.write(work, state)
@@ -340,6 +351,23 @@ class Dispatcher:
     def _end_as_cancelled(self, work: Work) -> None:
         work.phase = Phase.ENDING
         self._journal.write(work, State(snapshots.cancelled(work.state.fields, work.partition.writer, self._now())))
+
+    def _died(self, work: Work, error: WorkerProcessDied) -> None:
+        """A job that runs in a process of its own took that with it (rule X1)."""
+        state = State(snapshots.died(work.state.fields, describe_error(error), self._now()))
+        if snapshots.crashes(state.fields) < self._most_crashes:
+            work.phase = Phase.INTERRUPTED
+            self._journal.write(work, state)
+        else:
+            work.state = state
+            self._refuse_poison(work)
+
+    def _took_too_many(self, work: Work) -> bool:
+        return snapshots.crashes(work.state.fields) >= self._most_crashes
+
+    def _refuse_poison(self, work: Work) -> None:
+        work.phase = Phase.REFUSED
+        self._give_up(work)
 
     def _interrupt(self, work: Work) -> None:
         if work.cancelled:

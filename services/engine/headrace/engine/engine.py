@@ -19,9 +19,11 @@ from headrace.core.lease import Moment
 from headrace.core.retry import RetryPolicy
 from headrace.engine.control import EngineControl
 from headrace.engine.group import Environment, WorkerGroup
+from headrace.engine.means import AttemptProcesses, Means, slots_of
 from headrace.engine.partition import Statistics
 from headrace.engine.presence import Presence
-from headrace.errors import ConfigurationError, HeadraceError, LeaseLost
+from headrace.engine.processes import ProcessPool, reference_of
+from headrace.errors import ConfigurationError, EngineStuck, HeadraceError, LeaseLost
 from headrace.job_context import JobServices
 from headrace.kafka.log import KafkaLog
 from headrace.memory import BoundMemory, StoreOptions, TopicMemoryStore
@@ -66,6 +68,7 @@ class WorkerEngine:
         clock: the clocks by which it holds leases.
         now: the time that it writes down, in milliseconds since the Unix epoch.
         randomness: makes so many random bytes, for ids and for what a retry policy leaves to chance.
+        processes: makes the processes in which a worker's attempts run that are not to run in this one.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class WorkerEngine:
         clock: Callable[[], Moment] = system_clock,
         now: Callable[[], int] = wall_clock,
         randomness: Callable[[int], bytes] = os.urandom,
+        processes: Callable[[AbstractWorker[Any]], AttemptProcesses] = ProcessPool,
     ) -> None:
         self.settings = settings or (load_settings() if log else settings_of_this_folder())
         self._clock = clock
@@ -94,6 +98,8 @@ class WorkerEngine:
         self._workers: dict[str, AbstractWorker[Any]] = {}
         self._groups: list[WorkerGroup] = []
         self._executors: list[ThreadPoolExecutor] = []
+        self._make_processes = processes
+        self._processes: list[AttemptProcesses] = []
         self._presence: Presence | None = None
         self._presence_task: asyncio.Task[None] | None = None
         self._started = False
@@ -139,7 +145,8 @@ class WorkerEngine:
         """Adds a worker, which this engine runs from its start on.
 
         Raises:
-            ConfigurationError: the engine runs already, the name is taken, or the worker has no usable name.
+            ConfigurationError: the engine runs already, the name is taken, the worker has no usable name, or it runs in processes
+                and cannot be imported there.
         """
         if self._started:
             raise ConfigurationError("Register workers before the engine starts.")
@@ -147,6 +154,8 @@ class WorkerEngine:
         definition = made.definition()
         if definition.name in self._workers:
             raise ConfigurationError(f"Two workers are named {definition.name!r}: give one another name.")
+        if made.executor == "process":
+            reference_of(made)
         self._workers[definition.name] = made
         self._client.define(definition)
 
@@ -178,9 +187,13 @@ class WorkerEngine:
         self._presence_task = asyncio.create_task(self._presence.keep_up())
 
     def _environment(self, worker: AbstractWorker[Any]) -> Environment:
-        slots = worker.concurrency or self.settings.engine.concurrency
+        slots = slots_of(worker, self.settings.engine)
         executor = ThreadPoolExecutor(slots, thread_name_prefix=f"headrace-{worker.name}")
         self._executors.append(executor)
+        processes = self._make_processes(worker)
+        self._processes.append(processes)
+        settings = self.settings.engine
+        means = Means(processes, settings.stuck_seconds, self._crashed, settings.max_crashes)
         services = JobServices(now=self._now, memory=self._memory_for, executor=executor)
         return Environment(
             self._log,
@@ -193,6 +206,7 @@ class WorkerEngine:
             self._chance,
             self._crashed,
             self._control,
+            means,
         )
 
     def _chance(self) -> float:
@@ -214,6 +228,7 @@ class WorkerEngine:
         await asyncio.gather(*(group.stop() for group in self._groups))
         in_vain = any(group.closing.is_over for group in self._groups)
         self._groups = []
+        await asyncio.gather(*(processes.close() for processes in self._processes))
         await self._close_workers()
         if self._presence_task is not None:
             self._presence_task.cancel()
@@ -286,6 +301,8 @@ class WorkerEngine:
         return HeadraceError(f"The engine ended by an error of its own: {self._crash!r}.")
 
     async def _raise_crash(self) -> None:
+        if isinstance(self._crash, EngineStuck):
+            raise self._crash
         if self._crash is not None:
             raise await self.ended() from self._crash
 

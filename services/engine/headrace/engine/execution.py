@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from headrace.engine.means import AttemptProcesses, Means
 from headrace.engine.partition import Work
 from headrace.engine.timeouts import Timeouts
 from headrace.job_context import JobContext, JobServices
@@ -18,30 +20,42 @@ class Execution:
     Args:
         services: what the jobs may reach.
         over: called when an attempt has ended, with what it returned and what it raised, in the task that ran it.
+        means: what else the engine lends it.
     """
 
     def __init__(
-        self, worker: AbstractWorker[Any], services: JobServices, over: Callable[[Work, Any, BaseException | None], None]
+        self,
+        worker: AbstractWorker[Any],
+        services: JobServices,
+        over: Callable[[Work, Any, BaseException | None], None],
+        means: Means,
     ) -> None:
         self._worker = worker
         self._services = replace(services, cancelled=self._is_cancelled)
         self._over = over
+        self._processes = means.processes
         # A Job is made for those alone who look at it.
         self._overridden = type(worker).process_job is not AbstractWorker.process_job
         # What `process_job` does with a coroutine function, without a coroutine around it.
         self._in_loop = worker._runs_in_loop
+        self._apart = worker.executor == "process" and means.processes is not None
         self._timeout = worker.timeout
-        self._timeouts = Timeouts(worker.name, cancels=self._in_loop)
+        self._timeouts = Timeouts(worker.name, means)
 
     async def run(self, work: Work) -> None:
         """Runs a job to its end. What it raises is handed on, also an attempt to end the process: it costs that job alone."""
         result: Any = None
         error: BaseException | None = None
-        if self._timeout is not None or "attemptTimeout" in work.record:
-            self._begin_timeout(work)
+        # Where the process must be made first, the time begins when it is there.
+        processes = self._processes_for(work) if self._apart or work.original is not None else None
+        if processes is None and (self._timeout is not None or "attemptTimeout" in work.record):
+            self._begin_timeout(work, cancels=self._in_loop)
         try:
             ctx = self._context(work)
-            if self._overridden:
+            if processes is not None:
+                begun = partial(self._begin_timeout, work, cancels=True)
+                result = await processes.run(work, ctx, alone=work.original is not None, begun=begun)
+            elif self._overridden:
                 result = await self._worker.process_job(ctx.job, ctx)
             elif self._in_loop:
                 result = await self._worker.run(work.arguments, ctx)
@@ -61,10 +75,16 @@ class Execution:
         """Whether an attempt is to end; asked from any thread."""
         return work.cancelled or self._timeouts.is_late(work)
 
-    def _begin_timeout(self, work: Work) -> None:
+    def _processes_for(self, work: Work) -> AttemptProcesses | None:
+        """Where an attempt runs apart from this process. A worker that cannot be had there gets its last chance here."""
+        if self._processes is None or (work.original is not None and not self._apart and not self._processes.can_run()):
+            return None
+        return self._processes
+
+    def _begin_timeout(self, work: Work, *, cancels: bool) -> None:
         seconds = work.record.get("attemptTimeout") or self._timeout
         if seconds is not None:
-            self._timeouts.begin(work, seconds)
+            self._timeouts.begin(work, seconds, cancels=cancels)
 
     def _context(self, work: Work) -> JobContext:
         number = work.state.fields["attempt"]

@@ -24,7 +24,9 @@ from headrace.engine.dead_letters import DeadLetters
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.holdings import Holdings, Surroundings
 from headrace.engine.intake import Intake, Room
+from headrace.engine.means import Means, slots_of
 from headrace.engine.partition import OwnedPartition, Phase, Work
+from headrace.engine.poison import given_up
 from headrace.engine.takeover import Claimant
 from headrace.errors import HeadraceError
 from headrace.job_context import JobServices
@@ -57,6 +59,7 @@ class Environment:
     chance: Callable[[], float]
     crashed: Callable[[BaseException], None]
     control: EngineControl
+    means: Means
 
 
 class WorkerGroup:
@@ -67,7 +70,7 @@ class WorkerGroup:
         self._environment = environment
         topics, settings = environment.topics, environment.settings
         self._state_topic = topics.job_state.name
-        slots = worker.concurrency or settings.concurrency
+        slots = slots_of(worker, settings)
         self.dispatcher = Dispatcher(
             worker,
             slots,
@@ -77,6 +80,8 @@ class WorkerGroup:
             environment.clock,
             environment.chance,
             environment.control.of(worker.name),
+            self._give_up,
+            environment.means,
         )
         self._dead_letters = DeadLetters(environment.writer, topics.dead_letters.name, environment.instance_id)
         self._consumer = environment.log.group_consumer(
@@ -200,6 +205,14 @@ class WorkerGroup:
             self._dead_letters.submit(record, self.worker.name, refusal, done)
         else:
             self.dispatcher.admit(work)
+
+    def _give_up(self, work: Work) -> None:
+        """A job that took too many processes with it: its record is made a dead letter, and then it has failed."""
+        refusal = given_up(work)
+        _logger.error("job %s of %s goes to dead-letters: %s", work.record["id"], self.worker.name, refusal.message)
+        if work.original is not None:
+            done = partial(self._dead_letter_written, work.partition, work.offset, refusal)
+            self._dead_letters.submit(work.original, self.worker.name, refusal, done)
 
     def _dead_letter_written(self, partition: OwnedPartition, offset: int, refusal: NotAdmitted, outcome: Outcome) -> None:
         if not partition.live or offset not in partition.works:

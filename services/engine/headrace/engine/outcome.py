@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel
@@ -47,8 +47,14 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON serializable")
 
 
+TOLD_ATTRIBUTE: Final = "__headrace_told__"
+"""Of an exception that was raised in another process: how it was described there."""
+
+
 def describe_error(error: BaseException) -> dict[str, str]:
     """Type, message and traceback of an exception; the frames of headrace itself are left out of the traceback."""
+    if (told := getattr(error, TOLD_ATTRIBUTE, None)) is not None:
+        return dict(told)
     kind = type(error)
     text = "".join(traceback.format_exception(kind, error, without_own_frames(error)))
     return {"type": qualified_name(kind), "message": _clean(_text(error), _MESSAGE_LIMIT_BYTES), "traceback": _clean(text)}

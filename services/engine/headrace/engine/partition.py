@@ -257,6 +257,8 @@ class Work:
         size: bytes that its record takes.
         head: the JSON of what all its snapshots begin with, its record and where that stands, without the closing brace.
         source_header: the header that all its snapshots have.
+        original: its record as it was fetched, of a job that runs in a process of its own since others died while it ran in them;
+            None for any other.
     """
 
     partition: OwnedPartition
@@ -274,6 +276,7 @@ class Work:
     stopped: bool = False
     cancelled: bool = False
     acknowledged: State | None = None
+    original: Record | None = None
 
     def as_job(self) -> Job:
         """The job as its worker sees it: as it was accepted, with what former attempts left."""

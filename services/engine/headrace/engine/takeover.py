@@ -289,7 +289,8 @@ def _fold(record: Record, candidate: _Candidate) -> None:
         if lease is None or lease.worker != recovery.worker or lease.partition != recovery.partition:
             return
         try:
-            take_lease(recovery.ledger, record)
+            if take_lease(recovery.ledger, record):
+                recovery.lease_taken()
         except RecordUndecodable as error:
             _logger.warning("a lease in %s/%d at offset %d was skipped: %s", record.topic, record.partition, record.offset, error)
         return

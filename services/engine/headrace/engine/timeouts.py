@@ -6,7 +6,9 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
+from headrace.engine.means import Means
 from headrace.engine.partition import Work
+from headrace.errors import EngineStuck
 
 _logger = logging.getLogger(__name__)
 
@@ -16,6 +18,7 @@ _STUBBORN_SECONDS = 10.0
 @dataclass(slots=True)
 class _Limit:
     seconds: float
+    cancels: bool
     timer: asyncio.TimerHandle
     passed: bool = False
 
@@ -25,22 +28,26 @@ class Timeouts:
 
     Args:
         worker_name: for what is logged.
-        cancels: whether an attempt that takes too long is cancelled. One in a thread cannot be stopped: it is reported, and keeps
-            its slot, its key and its partition until it ends.
+        means: how long an attempt may go on all the same, and who is told then.
 
     Attributes:
         limits: of the attempts that run; empty where neither the worker nor a job has a timeout.
     """
 
-    def __init__(self, worker_name: str, *, cancels: bool) -> None:
+    def __init__(self, worker_name: str, means: Means) -> None:
         self._worker_name = worker_name
-        self._cancels = cancels
+        self._means = means
         self.limits: dict[Work, _Limit] = {}
 
-    def begin(self, work: Work, seconds: float) -> None:
-        """An attempt begins that may take so long."""
+    def begin(self, work: Work, seconds: float, *, cancels: bool) -> None:
+        """An attempt begins that may take so long.
+
+        Args:
+            cancels: whether it is cancelled then. One in a thread cannot be stopped: it is reported, and keeps its slot, its key
+                and its partition until it ends.
+        """
         timer = asyncio.get_running_loop().call_later(seconds, self._pass, work)
-        self.limits[work] = _Limit(seconds, timer)
+        self.limits[work] = _Limit(seconds, cancels, timer)
 
     def is_late(self, work: Work) -> bool:
         """Whether an attempt takes longer than it may; asked from any thread."""
@@ -61,17 +68,29 @@ class Timeouts:
             return  # it is being interrupted, which is no failure
         limit.passed = True
         number = work.state.fields["attempt"]
-        if self._cancels and work.task is not None:
+        if limit.cancels and work.task is not None:
             work.task.cancel()
-            limit.timer = asyncio.get_running_loop().call_later(_STUBBORN_SECONDS, self._report, work, limit.seconds)
+            limit.timer = asyncio.get_running_loop().call_later(_STUBBORN_SECONDS, self._report, work, limit)
         else:
             _logger.warning(
                 "attempt %d of job %s of %s takes longer than %g s, and cannot be stopped: it keeps its slot until it ends",
                 *(number, work.record["id"], self._worker_name, limit.seconds),
             )
+            limit.timer = asyncio.get_running_loop().call_later(self._means.stuck_seconds, self._is_stuck, work, limit)
 
-    def _report(self, work: Work, seconds: float) -> None:
+    def _report(self, work: Work, limit: _Limit) -> None:
         _logger.warning(
             "attempt %d of job %s of %s was cancelled after %g s, and goes on all the same: it keeps its slot until it ends",
-            *(work.state.fields["attempt"], work.record["id"], self._worker_name, seconds),
+            *(work.state.fields["attempt"], work.record["id"], self._worker_name, limit.seconds),
+        )
+        seconds = max(self._means.stuck_seconds - _STUBBORN_SECONDS, 0.0)
+        limit.timer = asyncio.get_running_loop().call_later(seconds, self._is_stuck, work, limit)
+
+    def _is_stuck(self, work: Work, limit: _Limit) -> None:
+        number, job_id = work.state.fields["attempt"], work.record["id"]
+        self._means.stuck(
+            EngineStuck(
+                f"Attempt {number} of job {job_id} of {self._worker_name} should have taken {limit.seconds:g} s at most, and goes"
+                f" on {self._means.stuck_seconds:g} s later: the engine ends, so that the job can run elsewhere."
+            )
         )

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import orjson
 
 from headrace.codec import decode
+from headrace.core.records import parse_snapshot_headers
+from headrace.core.snapshots import ISOLATED_FROM
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
 from headrace.models import CancelRequest
@@ -17,6 +19,8 @@ from headrace.ports import TopicPartition
 from headrace.testing.simulation.chronicle import Accepted, Committed, Event, Execution, Fate, ProcessFate, Step, Written
 from headrace.testing.simulation.reading import JobPlace, JobState, Reading, StateReader
 from headrace.testing.storage import StoredRecord
+
+MOST_CRASHES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +142,11 @@ class Judge:
         elif record.topic == self.topics.control.name:
             self._asked(at, record)
         elif record.topic == self.topics.job_state.name:
+            deaths = dict(self._deaths_before(record))
             reading = self.reader.read(record)
             if reading.place is not None and not reading.void:
                 self._stated(at, reading.place, reading)
+                self._check_deaths(at, reading.place, reading, deaths.get(reading.place, 0))
 
     def _asked(self, at: float, record: StoredRecord) -> None:
         """Somebody cancels a job: whoever claims its partition from now on must know of it before it takes in any job."""
@@ -197,6 +203,18 @@ class Judge:
             detail = f"{self._name(place)} became {status} under {epoch}, which was claimed after it was cancelled"
             self._violated(at, "a new owner knows what was cancelled", detail)
 
+    def _deaths_before(self, record: StoredRecord) -> Iterable[tuple[JobPlace, int]]:
+        """Of the job that the record is about: how many processes took it along, by the log up to here."""
+        headers = parse_snapshot_headers(record.headers)
+        if headers is not None and headers.worker == self.worker:
+            place = headers.partition, headers.offset
+            yield place, self.reader.deaths_of(place)
+
+    def _check_deaths(self, at: float, place: JobPlace, reading: Reading, deaths: int) -> None:
+        if reading.state is not None and reading.status == JobStatus.RUNNING and reading.state.crashes != deaths:
+            detail = f"{self._name(place)} tells of {reading.state.crashes} deaths, and there were {deaths}"
+            self._violated(at, "each death is counted once", detail)
+
     def _check_order(self, at: float, place: JobPlace, what: str) -> None:
         job = self._jobs.get(place)
         if job is None or job.key is None:
@@ -244,6 +262,9 @@ class Judge:
         name = f"{self._name(place)}, attempt {event.token} in {event.process},"
         if (place, event.token) not in self._begun:
             self._violated(event.at, "`running` comes first", f"{name} started and is not written down")
+        crashes = self.reader.jobs[place].crashes if place in self.reader.jobs else 0
+        if crashes >= MOST_CRASHES or (crashes >= ISOLATED_FROM and not event.apart):
+            self._violated(event.at, "a poison job falls alone", f"{name} started after {crashes} deaths")
         if self._has_ended(place):
             self._violated(event.at, "a finished job is never run again", f"{name} started after the job had ended")
         for other in self._live[event.job_id]:

@@ -51,6 +51,7 @@ class Execution:
 
     Attributes:
         token: the fencing token: the epoch, and the number of the attempt.
+        apart: whether it runs in a child process of its own.
     """
 
     at: float
@@ -58,6 +59,7 @@ class Execution:
     process: str
     job_id: str
     token: tuple[int, int]
+    apart: bool = False
 
 
 class Fate(Enum):
@@ -108,9 +110,9 @@ class Chronicle:
         """A client was told that its job is accepted."""
         self.events.append(Accepted(self._now(), job_id))
 
-    def step(self, step: Step, process: str, job_id: str, token: tuple[int, int]) -> None:
+    def step(self, step: Step, process: str, job_id: str, token: tuple[int, int], *, apart: bool = False) -> None:
         """A worker did something."""
-        self.events.append(Execution(self._now(), step, process, job_id, token))
+        self.events.append(Execution(self._now(), step, process, job_id, token, apart))
 
     def fate(self, process: str, fate: Fate, *, excused_seconds: float = 0.0) -> None:
         """A process stopped running, or goes on."""

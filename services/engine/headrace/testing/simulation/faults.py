@@ -186,8 +186,10 @@ class Nemesis:
     async def _kill(self) -> None:
         if process := self._engine():
             if self._random.random() < 0.3:
-                process.log.cut_off()  # with its machine: what it sent last is lost, too
-            process.die()
+                process.log.cut_off()  # with its machine, and its supervisor: what it sent last is lost, too
+                process.die()
+            else:
+                process.fall()
 
     async def _freeze(self, least: float, most: float, *, slept: bool = False) -> None:
         if process := self._engine():

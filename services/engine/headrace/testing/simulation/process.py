@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
@@ -25,6 +25,7 @@ class SimulatedProcess(Confined):
         random: its own chance.
         wall_offset: how far its time of day is ahead, in seconds.
         log: its way to the cluster.
+        supervisor: told when the process fell, and whether by a job of its own; None where there is none.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class SimulatedProcess(Confined):
         self.random = Random(f"process {name} of {seed}")
         self.wall_offset = 0.0
         self.is_dead = False
+        self.supervisor: Callable[[bool], None] | None = None
         self._loop = loop
         self._chronicle = chronicle
         self._stopped_at: float | None = None
@@ -106,6 +108,17 @@ class SimulatedProcess(Confined):
             # Somebody must know them still: what is forgotten is closed, and closing it is a way of going on.
             self._remains = asyncio.all_tasks(self._loop)
             self._chronicle.fate(self.name, Fate.ENDED)
+
+    def fall(self, *, by_job: bool = False) -> None:
+        """It dies, and its supervisor sees it.
+
+        Args:
+            by_job: whether a job of its own is to blame.
+        """
+        if not self.is_dead:
+            self.die()
+            if self.supervisor is not None:
+                self.supervisor(by_job)
 
     def bury(self) -> None:
         """After the run: what is left of it may end in order, and nothing that it does is heard."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from headrace.codec import decode_object
 from headrace.core.ownership import PartitionLedger, Version, supersedes
 from headrace.core.records import CHECKPOINT_PREFIX, parse_lease_key, parse_snapshot_headers
-from headrace.core.status import TERMINAL
+from headrace.core.status import TERMINAL, JobStatus
 from headrace.errors import RecordUndecodable
 from headrace.leases import take_lease
 from headrace.ports import Record
@@ -23,12 +23,14 @@ class JobState:
 
     Attributes:
         record_at: where it stands: partition of `job-state` and offset.
+        crashes: how many processes died while the job ran in them, as it says itself.
     """
 
     version: Version
     status: str
     key: bytes
     record_at: tuple[int, int]
+    crashes: int = 0
 
     @property
     def has_ended(self) -> bool:
@@ -66,6 +68,7 @@ class StateReader:
         leases: where the last claim or renewal stands that counted, by partition of the queue.
         checkpoints: where the last checkpoint stands that counted.
         releases: where the last release stands that counted.
+        deaths: the epochs whose holders died, by their supervisors' word, by partition of the queue.
         void: how many records of each kind counted for nothing.
     """
 
@@ -77,7 +80,16 @@ class StateReader:
     leases: dict[int, tuple[int, int]] = field(default_factory=dict)
     checkpoints: dict[int, tuple[int, int]] = field(default_factory=dict)
     releases: dict[int, tuple[int, int]] = field(default_factory=dict)
+    deaths: dict[int, set[int]] = field(default_factory=dict)
     void: Counter[str] = field(default_factory=Counter)
+
+    def deaths_of(self, place: JobPlace) -> int:
+        """How many processes have died while the job ran in them: those that its state tells of, and the one after that."""
+        state = self.jobs.get(place)
+        if state is None:
+            return 0
+        ran_there = state.status == JobStatus.RUNNING and state.version.epoch in self.deaths.get(place[0], ())
+        return state.crashes + ran_there
 
     def read(self, record: Record) -> Reading:
         """Takes in a record."""
@@ -99,7 +111,8 @@ class StateReader:
             return Reading(place, True, headers.version, headers.status, None, before)
         if before is not None and not supersedes(headers.version, before.version, before.status):
             return Reading(place, False, headers.version, headers.status, None, before)
-        state = JobState(headers.version, headers.status, record.key or b"", (record.partition, record.offset))
+        crashes = decode_object(record.value).get("crashes", 0)
+        state = JobState(headers.version, headers.status, record.key or b"", (record.partition, record.offset), crashes)
         self.jobs[place] = state
         return Reading(place, False, headers.version, headers.status, state, before)
 
@@ -128,6 +141,8 @@ class StateReader:
             valid = take_lease(ledger, record)
         except RecordUndecodable:
             return
+        if valid and ledger.died:
+            self.deaths.setdefault(partition, set()).add(ledger.epoch)
         if ledger.epoch != epoch:
             self.epochs.setdefault(partition, set()).add(ledger.epoch)
         if ledger.last_lease != last:

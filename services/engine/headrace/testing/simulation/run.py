@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from headrace.core.topics import Topics
+from headrace.codec import encode
+from headrace.core.partitions import state_partition
+from headrace.core.records import lease_key
+from headrace.core.topics import JOB_STATE_PARTITIONS, Topics
 from headrace.engine.engine import WorkerEngine
 from headrace.errors import HeadraceError, LeaseLost
+from headrace.models import ReleaseRecord
+from headrace.ports import NewRecord, TopicPartition
 from headrace.settings import Settings, load_settings
 from headrace.testing.cluster import InMemoryCluster
 from headrace.testing.simulation.checks import Judge, Violation
@@ -24,7 +31,7 @@ from headrace.testing.simulation.faults import Nemesis
 from headrace.testing.simulation.loop import SimulationLoop
 from headrace.testing.simulation.process import WALL_CLOCK_START, SimulatedProcess
 from headrace.testing.simulation.scenario import FaultKind, Scenario
-from headrace.testing.simulation.workload import WORKER, Workload, simulated_worker
+from headrace.testing.simulation.workload import WORKER, SimulatedProcesses, Workload, simulated_worker
 from headrace.views import follower
 
 _NAMESPACE = "simulation"
@@ -94,6 +101,8 @@ class _Run:
         self._stops: dict[SimulatedProcess, tuple[asyncio.Event, list[float]]] = {}
         self._client = self._process("client")
         self._failures: list[str] = []
+        self._own_context = contextvars.copy_context()
+        self._supervising: set[asyncio.Task[None]] = set()
 
     # --- the course of it -------------------------------------------------------------------------------------------------
 
@@ -183,8 +192,14 @@ class _Run:
         """What the program of an engine does; when that is over, the process is."""
         stop, grace = self._stops[process]
         engine = WorkerEngine(
-            self._settings, log=process.log, clock=process.clock, now=process.now, randomness=process.randomness
+            self._settings,
+            log=process.log,
+            clock=process.clock,
+            now=process.now,
+            randomness=process.randomness,
+            processes=SimulatedProcesses,
         )
+        process.supervisor = partial(self._see_death, process, engine.instance_id)
         engine.register_worker(simulated_worker(process, self._chronicle, self.scenario))
         with suppress(HeadraceError):  # it cannot reach the brokers, and is started once more
             await engine.start()
@@ -198,6 +213,27 @@ class _Run:
             else:
                 self._failures.append(f"{process.name} ended: {crash!r}")
         process.die()
+
+    def _see_death(self, process: SimulatedProcess, instance_id: str, by_job: bool) -> None:
+        """What a supervisor does when its engine has died: a moment later it gives back the leases (rule R2)."""
+        self._nemesis.counts[FaultKind.POISONED] += by_job
+        task = self._loop.create_task(
+            self._release(instance_id), name=f"release {process.name}", context=self._own_context.copy()
+        )
+        self._supervising.add(task)
+        task.add_done_callback(self._supervising.discard)
+
+    async def _release(self, instance_id: str) -> None:
+        await asyncio.sleep(self._random.choice((0.1, 2.0)) * self._random.random())
+        self._catch_up()
+        for number, ledger in sorted(self._judge.reader.ledgers.items()):
+            if ledger.holder == instance_id and not ledger.released:
+                record = ReleaseRecord(
+                    worker_name=WORKER, partition=number, instance_id=instance_id, epoch=ledger.epoch, reason="died"
+                )
+                state = state_partition(WORKER, number, JOB_STATE_PARTITIONS)
+                target = TopicPartition(self._topics.job_state.name, state)
+                self._cluster.append(target, NewRecord(lease_key(WORKER, number, instance_id), encode(record)))
 
     async def _keep_engines(self) -> None:
         while True:

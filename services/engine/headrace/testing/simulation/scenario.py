@@ -31,6 +31,11 @@ class FaultKind(StrEnum):
     LEAVE = "engine leaves"
     ALL_STOP = "all engines stop"
     KILLED_IN_TIME = "killed by its supervisor when its lease was over"
+    POISONED = "killed by a job of its own"
+
+
+DRAWN = frozenset(FaultKind) - {FaultKind.KILLED_IN_TIME, FaultKind.POISONED}
+"""Those that come by themselves; the others follow from what else happens."""
 
 
 # How often each is drawn, where most are 1.
@@ -60,6 +65,7 @@ class Scenario:
         keys: how many ordering keys there are.
         long_jobs: the share of the jobs that take longer than ten seconds.
         cancelled_jobs: the share of those that somebody cancels.
+        poison: the share of those that take their process with them.
     """
 
     seed: int
@@ -73,17 +79,18 @@ class Scenario:
     session_timeout: float = 45.0
     latency: tuple[float, float] = (0.002, 0.5)
     fault_interval: float = 20.0
-    faults: frozenset[FaultKind] = frozenset(FaultKind) - {FaultKind.KILLED_IN_TIME}
+    faults: frozenset[FaultKind] = DRAWN
     jobs: int = 200
     keys: int = 4
     long_jobs: float = 0.06
     cancelled_jobs: float = 0.1
+    poison: float = 0.0
 
     @classmethod
     def of(cls, seed: int) -> Scenario:
         """The scenario that a seed draws."""
         random = Random(f"scenario {seed}")
-        faults = frozenset(kind for kind in FaultKind if kind is not FaultKind.KILLED_IN_TIME and random.random() < 0.6)
+        faults = frozenset(kind for kind in FaultKind if kind in DRAWN and random.random() < 0.6)
         return cls(
             seed=seed,
             seconds=random.choice((600.0, 900.0, 1_200.0)),
@@ -99,4 +106,5 @@ class Scenario:
             jobs=random.choice((80, 150, 250)),
             keys=random.randint(1, 6),
             long_jobs=random.choice((0.03, 0.1, 0.2)),
+            poison=random.choice((0.0, 0.01, 0.03)),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from random import Random
@@ -13,7 +14,8 @@ from pydantic import BaseModel, Field
 
 from headrace.client import Client
 from headrace.core.topics import Topics
-from headrace.errors import BrokerError, EnqueueTimeout
+from headrace.engine.partition import Work
+from headrace.errors import BrokerError, EnqueueTimeout, WorkerProcessDied
 from headrace.job_context import JobContext
 from headrace.models import Job
 from headrace.ports import NewRecord, TopicPartition
@@ -30,10 +32,11 @@ _LONGEST_ENDING = 0.04
 
 
 class WorkArguments(BaseModel):
-    """How long a job takes, in seconds, and whether it fails then."""
+    """How long a job takes, in seconds, and whether it fails then, or takes its process with it."""
 
     seconds: float = Field(ge=0)
     fails: bool = False
+    kills: bool = False
 
 
 class SimulatedWorker(AbstractWorker[WorkArguments]):
@@ -55,8 +58,12 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
 
     async def run(self, args: WorkArguments, ctx: JobContext) -> Any:
         """Works."""
+        return await self.work(args, ctx, apart=False)
+
+    async def work(self, args: WorkArguments, ctx: JobContext, *, apart: bool) -> Any:
+        """Works, in the process of the engine or in one of its own."""
         job_id, token = ctx.job.id, ctx.fencing_token
-        self._note(Step.STARTED, job_id, token)
+        self._chronicle.step(Step.STARTED, self._host.name, job_id, token, apart=apart)
         left = args.seconds
         tick = max(0.05, min(1.0, left / 8))
         try:
@@ -64,6 +71,8 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
                 await asyncio.sleep(min(tick, left))
                 left -= tick
                 self._note(Step.WORKED, job_id, token)
+            if args.kills:
+                await self._die(apart=apart)
             if args.fails:
                 raise RuntimeError("This job fails.")
             return {"attempt": ctx.attempt} if args.seconds > 1 else None
@@ -73,8 +82,41 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
         finally:
             self._note(Step.ENDED, job_id, token)
 
+    async def _die(self, *, apart: bool) -> None:
+        if apart:
+            raise _Died
+        self._host.fall(by_job=True)
+        await asyncio.Event().wait()  # which nobody sees
+
     def _note(self, step: Step, job_id: str, token: tuple[int, int]) -> None:
         self._chronicle.step(step, self._host.name, job_id, token)
+
+
+class _Died(BaseException):
+    """The process of its own died in which an attempt ran."""
+
+
+class SimulatedProcesses:
+    """Processes apart from an engine's, as far as an engine can tell."""
+
+    def __init__(self, worker: AbstractWorker[Any]) -> None:
+        assert isinstance(worker, SimulatedWorker)
+        self._worker = worker
+
+    def can_run(self) -> bool:
+        """They all can."""
+        return True
+
+    async def run(self, work: Work, ctx: JobContext, *, alone: bool, begun: Callable[[], None]) -> Any:  # noqa: ARG002
+        """Runs an attempt; one that takes its process with it takes no other."""
+        begun()
+        try:
+            return await self._worker.work(work.arguments, ctx, apart=True)
+        except _Died:
+            raise WorkerProcessDied(-9, "was killed by signal 9 (SIGKILL)") from None
+
+    async def close(self) -> None:
+        """There is nothing to end."""
 
 
 def simulated_worker(process: SimulatedProcess, chronicle: Chronicle, scenario: Scenario) -> SimulatedWorker:
@@ -90,6 +132,7 @@ class Workload:
         self._chronicle = chronicle
         self._random = Random(f"jobs {scenario.seed}")
         self._second_thoughts = Random(f"cancellations {scenario.seed}")
+        self._poison = Random(f"poison {scenario.seed}")
         self._cluster: InMemoryCluster = process.log.cluster
         self._queue = Topics(settings.namespace).jobs_name(WORKER)
         self._make_client = partial(Client, settings, log=process.log, now=process.now, randomness=process.randomness)
@@ -154,7 +197,8 @@ class Workload:
         else:
             seconds = random.choice((0.0, 0.01, 0.1))
         key = f"key-{random.randrange(self._scenario.keys)}" if random.random() < 0.35 else None
-        return WorkArguments(seconds=round(seconds, 3), fails=random.random() < 0.1), key
+        kills = self._poison.random() < self._scenario.poison
+        return WorkArguments(seconds=round(seconds, 3), fails=random.random() < 0.1, kills=kills), key
 
     def _put_what_is_no_job(self) -> None:
         """As another program might: bytes that are nothing, or a job whose arguments are wrong."""

@@ -1,0 +1,4 @@
+"""Attempts in child processes: they can be killed, and their death costs that attempt only."""
+
+from headrace.engine.processes.naming import reference_of as reference_of
+from headrace.engine.processes.pool import ProcessPool as ProcessPool

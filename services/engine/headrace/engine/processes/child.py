@@ -1,0 +1,154 @@
+"""What a child process does: it imports its worker, runs one attempt after another, and ends with its engine.
+
+Its main thread runs the attempts. Another one reads what the engine says, so that an end of the engine ends it whatever the main
+thread does. It holds nothing that the engine would miss: it may be killed at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import ctypes
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Mapping
+from multiprocessing import spawn
+from typing import Any, NoReturn
+
+import orjson
+
+from headrace.engine.outcome import encode_result
+from headrace.engine.processes.failures import tell
+from headrace.engine.processes.frames import HEADER, Kind, frame
+from headrace.engine.processes.naming import worker_named
+from headrace.engine.processes.reports import LogForwarder, Reports
+from headrace.errors import MemoryStoreError
+from headrace.job_context import JobContext, JobServices
+from headrace.models import Job
+from headrace.ports import ConversationMemory
+from headrace.worker import AbstractWorker
+
+_PR_SET_PDEATHSIG = 1
+_CLOSE_SECONDS = 5.0
+# Ctrl-C, and a SIGTERM to the whole group, are for the engine: it says when its children end.
+ENGINES_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main(descriptor: int, parent: int) -> NoReturn:
+    """Runs a child process to its end.
+
+    Args:
+        descriptor: its end of the pair of sockets.
+        parent: the process id of its engine.
+    """
+    _end_with(parent)
+    for number in ENGINES_SIGNALS:
+        # A handler that does nothing, where ignoring them would be passed on to whatever programs a job starts.
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENGINES_SIGNALS)
+    os.set_inheritable(descriptor, False)
+    child = _Child(socket.socket(fileno=descriptor))
+    threading.Thread(target=child.listen, name="headrace-engine", daemon=True).start()
+    child.run()
+    sys.exit(0)
+
+
+def _end_with(parent: int) -> None:
+    """The kernel kills this process when its engine ends; where it cannot, the end of the connection does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it ended meanwhile
+
+
+class _Child:
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._frames: queue.SimpleQueue[tuple[Kind, bytes]] = queue.SimpleQueue()
+        self._sending = threading.Lock()
+        self._reports = Reports(self._send)
+        self._runner = asyncio.Runner()
+        self._worker: AbstractWorker[Any]
+
+    def listen(self) -> None:
+        """Takes in what the engine says, and ends the process when the engine is gone."""
+        try:
+            with self._connection.makefile("rb") as stream:
+                while len(header := stream.read(HEADER.size)) == HEADER.size:
+                    kind, length = HEADER.unpack(header)
+                    self._frames.put((Kind(kind), stream.read(length)))
+        finally:
+            os._exit(1)
+
+    def run(self) -> None:
+        """Runs what comes, until nothing more does."""
+        _, content = self._frames.get()
+        begin = orjson.loads(content)
+        try:
+            spawn.prepare(begin["preparation"])
+            LogForwarder(self._send).install(begin["levels"])
+            self._worker = worker_named(begin["worker"])
+        except BaseException as error:  # also what a module raises that wants to end the process
+            self._send(Kind.RAISED, orjson.dumps(tell(error)))
+            return
+        self._send(Kind.READY)
+        while True:
+            kind, content = self._frames.get()
+            if kind is Kind.END:
+                break
+            self._attempt(orjson.loads(content))
+        self._close()
+
+    def _attempt(self, call: dict[str, Any]) -> None:
+        number = call["number"]
+        try:
+            job = Job.model_validate(call["job"])
+            services = JobServices(memory=_no_memory, report=lambda _, __, *said: self._reports.progress(number, *said))
+            token = (call["token"][0], call["token"][1])
+            ctx = JobContext(job, attempt=call["attempt"], services=services, fencing_token=token)
+            result = encode_result(self._call(job, ctx))
+            kind, content = Kind.RETURNED, b"" if result is None else orjson.dumps(result)
+        except BaseException as error:  # whatever a worker raises costs its attempt alone
+            kind, content = Kind.RAISED, orjson.dumps(tell(error))
+        self._reports.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        self._send(kind, content)
+
+    def _call(self, job: Job, ctx: JobContext) -> Any:
+        worker = self._worker
+        context = contextvars.copy_context()
+        if type(worker).process_job is AbstractWorker.process_job and not worker._runs_in_loop:
+            # In the main thread, and outside of any event loop.
+            return context.run(lambda: worker.run(worker.parse_arguments(job.args or {}), ctx))
+        return self._runner.run(worker.process_job(job, ctx), context=context)
+
+    def _close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._runner.run(asyncio.wait_for(self._worker.close(), _CLOSE_SECONDS))
+        with contextlib.suppress(Exception):
+            self._runner.close()
+
+    def _send(self, kind: Kind, content: bytes = b"") -> None:
+        with self._sending:
+            self._connection.sendall(frame(kind, content))
+
+
+def _no_memory(_: Job) -> ConversationMemory:
+    raise MemoryStoreError(
+        "An attempt in a process of its own has no memory of conversations: a worker that uses ctx.memory runs in the event"
+        " loop, or in a thread."
+    )
+
+
+def levels_of(loggers: Mapping[str, object]) -> dict[str, int]:
+    """The levels that were set of the loggers of a process, by name; "" is the root."""
+    levels = {name: each.level for name, each in loggers.items() if isinstance(each, logging.Logger) and each.level}
+    return {"": logging.getLogger().level, **levels}

@@ -1,0 +1,172 @@
+"""How often a job's process died is a function of the log: whoever reads it, from wherever, counts each death once (rule X1)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.core import snapshots
+from headrace.core.checkpoint import Checkpoint, Pointer
+from headrace.core.ownership import NO_OFFSET
+from headrace.core.records import SnapshotHeaders
+from headrace.core.recovery import PartitionRecovery
+from headrace.core.snapshots import Snapshot, Writer, version_of
+from headrace.core.status import TERMINAL, JobStatus
+
+AT = "2026-03-02T09:30:00.000Z"
+JOBS = range(4)
+
+
+@dataclass
+class World:
+    """One partition of `job-state`, its holder, and what really happened to its jobs.
+
+    Attributes:
+        log: each record as (kind, what it carries), by offset.
+        held: how each begun job stands by its holder's last acknowledgement.
+        latest: the newest valid snapshot of each job.
+        deaths: of processes, while each job ran there.
+        pointers: that a commit may have named so far.
+    """
+
+    log: list[tuple[str, Any]] = field(default_factory=list)
+    epoch: int = NO_OFFSET
+    last_lease: int = NO_OFFSET
+    held: dict[int, Snapshot] = field(default_factory=dict)
+    latest: dict[int, Snapshot] = field(default_factory=dict)
+    deaths: Counter[int] = field(default_factory=Counter)
+    pointers: list[Pointer | None] = field(default_factory=lambda: [None])
+
+    def append(self, kind: str, carried: Any) -> int:
+        self.log.append((kind, carried))
+        return len(self.log) - 1
+
+    def write(self, job: int, snapshot: Snapshot) -> None:
+        self.append("snapshot", (job, snapshot))
+        self.latest[job] = self.held[job] = snapshot
+
+    def read(self, pointer: Pointer | None) -> dict[int, Snapshot]:
+        """What a successor finds that begins to read there: the jobs that were begun, as it goes on with them."""
+        recovery: PartitionRecovery[Snapshot] = PartitionRecovery("w", 0, 0, pointer)
+        for offset in range(recovery.begins_at, len(self.log)):
+            kind, carried = self.log[offset]
+            if kind == "claim":
+                valid = recovery.ledger.claim(offset, carried, "i")
+            elif kind == "renewal":
+                valid = recovery.ledger.renewal(offset, carried, "i")
+            elif kind == "release":
+                valid = recovery.ledger.release(carried[0], "i", died=carried[1])
+            else:
+                valid = False
+                if kind == "checkpoint":
+                    recovery.take_checkpoint(carried)
+                else:
+                    job, snapshot = carried
+                    recovery.snapshot(SnapshotHeaders("w", 0, job, version_of(snapshot), snapshot["status"]), b"j", snapshot)
+            if valid:
+                recovery.lease_taken()
+        assert recovery.is_complete
+        found = {}
+        for job, begun in recovery.begun().items():
+            fields = begun.snapshot if begun.fields is None else begun.fields
+            assert fields is not None
+            found[job] = snapshots.crashed(fields) if begun.died else dict(fields)
+        return found
+
+    def take_over(self, pointer: Pointer | None) -> None:
+        self.epoch = self.last_lease = self.append("claim", self.last_lease)
+        self.held = self.read(pointer)
+
+    def checkpoint(self) -> None:
+        covers = self.last_lease + 1
+        self.last_lease = self.append("renewal", self.epoch)
+        begun = {job: ("j", fields) for job, fields in self.held.items() if fields["status"] not in TERMINAL}
+        ended = [(job, job) for job in sorted(self.latest) if self.latest[job]["status"] in TERMINAL]
+        self.append("checkpoint", Checkpoint(self.epoch, covers, 0, ended, begun))
+        self.pointers.append(Pointer(self.epoch, covers))
+
+    def step(self, job: int, move: str) -> None:
+        """The holder writes the next snapshot of a job, if it can be."""
+        if self.latest.get(job, {}).get("status") in TERMINAL:
+            return
+        before = self.held.get(job) or snapshots.unbegun()
+        runs_here = before["status"] == JobStatus.RUNNING and before["epoch"] == self.epoch
+        if move == "start" and not runs_here:
+            self.write(job, snapshots.running(before, Writer("i", self.epoch), AT))
+        elif move == "complete" and runs_here:
+            self.write(job, snapshots.completed(before, None, AT))
+        elif move == "retry" and runs_here:
+            self.write(job, snapshots.retried(before, {"type": "x", "message": "y"}, AT, AT))
+        elif move == "progress" and runs_here:
+            self.write(job, snapshots.progressed(before, {"fraction": 0.5, "at": AT}, AT))
+
+    def die(self, *, said: int) -> None:
+        """The holder's process ends. Its supervisor says so once, or again where it does not know whether it was heard."""
+        for _ in range(said):
+            self.append("release", (self.epoch, True))
+        if said:
+            self.deaths.update(job for job, snapshot in self.latest.items() if self._runs(snapshot))
+
+    def stop(self) -> None:
+        for job, snapshot in list(self.latest.items()):
+            if self._runs(snapshot):
+                self.write(job, snapshots.interrupted(self.held[job], AT))
+        self.append("release", (self.epoch, False))
+
+    def _runs(self, snapshot: Snapshot) -> bool:
+        return bool(snapshot["status"] == JobStatus.RUNNING and snapshot["epoch"] == self.epoch)
+
+
+MOVES = st.tuples(st.sampled_from(JOBS), st.sampled_from(("start", "start", "complete", "retry", "progress", "checkpoint")))
+LIVES = st.lists(st.tuples(st.lists(MOVES, max_size=8), st.sampled_from(("died", "died twice", "lapsed", "stopped"))), max_size=7)
+
+
+@given(LIVES, st.data())
+def test_every_reader_counts_each_death_once(lives: list[tuple[list[tuple[int, str]], str]], data: st.DataObject) -> None:
+    world = World()
+    for moves, end in lives:
+        # A commit is late as it likes; the newest checkpoint that it may name is what a successor begins with as a rule.
+        world.take_over(data.draw(st.sampled_from(world.pointers)))
+        for job, move in moves:
+            if move == "checkpoint":
+                world.checkpoint()
+            else:
+                world.step(job, move)
+        match end:
+            case "died" | "died twice":
+                world.die(said=1 if end == "died" else 2)
+            case "stopped":
+                world.stop()
+    for pointer in world.pointers:
+        found = world.read(pointer)
+        begun = {job for job, snapshot in world.latest.items() if snapshot["status"] not in TERMINAL}
+        assert found.keys() == begun
+        assert {job: snapshots.crashes(found[job]) for job in begun} == {job: world.deaths[job] for job in begun}
+
+
+def test_the_count_is_written_with_the_next_attempt() -> None:
+    world = World()
+    for number in range(1, 4):
+        world.take_over(None)
+        world.step(0, "start")
+        assert snapshots.crashes(world.latest[0]) == number - 1
+        world.die(said=1)
+
+
+def test_a_death_counts_for_what_ran_under_that_claim_alone() -> None:
+    """The job waited behind others in the second process, which died too."""
+    world = World()
+    world.take_over(None)
+    world.step(0, "start")
+    world.step(1, "start")
+    world.step(1, "retry")
+    world.die(said=1)
+    world.take_over(None)
+    world.checkpoint()
+    world.die(said=1)
+    for pointer in world.pointers:
+        assert {job: snapshots.crashes(fields) for job, fields in world.read(pointer).items()} == {0: 1, 1: 0}
