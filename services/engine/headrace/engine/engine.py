@@ -18,6 +18,7 @@ from headrace.core.identifiers import fresh_id
 from headrace.core.lease import Moment
 from headrace.core.retry import RetryPolicy
 from headrace.engine.group import Environment, WorkerGroup
+from headrace.engine.guardian import Guardian, NoGuardian
 from headrace.engine.partition import Statistics
 from headrace.engine.presence import Presence
 from headrace.errors import ConfigurationError, HeadraceError, LeaseLost
@@ -65,6 +66,7 @@ class WorkerEngine:
         clock: the clocks by which it holds leases.
         now: the time that it writes down, in milliseconds since the Unix epoch.
         randomness: makes so many random bytes, for ids and for what a retry policy leaves to chance.
+        guardian: hears of its claims, and may end the process when a lease is over.
     """
 
     def __init__(
@@ -75,11 +77,13 @@ class WorkerEngine:
         clock: Callable[[], Moment] = system_clock,
         now: Callable[[], int] = wall_clock,
         randomness: Callable[[int], bytes] = os.urandom,
+        guardian: Guardian | None = None,
     ) -> None:
         self.settings = settings or (load_settings() if log else settings_of_this_folder())
         self._clock = clock
         self._now = now
         self._randomness = randomness
+        self._guardian = guardian or NoGuardian()
         self._owns_log = log is None
         self._log = log or KafkaLog(self.settings)
         self._client = Client(self.settings, log=self._log, now=now, randomness=randomness)
@@ -184,6 +188,7 @@ class WorkerEngine:
             self._clock,
             self._chance,
             self._crashed,
+            self._guardian,
         )
 
     def _chance(self) -> float:
@@ -254,13 +259,16 @@ class WorkerEngine:
         with StopSignals() as signals:
             signals.on_first.append(self._say_grace)
             signals.on_further.append(self.hurry)
+            self._guardian.introduce(self.settings, self.instance_id, signals.request)
             try:
                 with contextlib.suppress(StopRequested):
                     await signals.unless_requested(self.start())
+                    self._guardian.started()
                     _logger.info("engine %s runs %s", self.instance_id, ", ".join(self._workers))
                     await signals.unless_requested(self.ended())
             finally:
                 drained = await self.stop()
+                self._guardian.ended()
         await self._raise_crash()
         return drained
 

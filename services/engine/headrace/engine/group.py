@@ -19,6 +19,7 @@ from headrace.engine.admission import NotAdmitted, admit
 from headrace.engine.commits import Commits
 from headrace.engine.dead_letters import DeadLetters
 from headrace.engine.dispatcher import Dispatcher
+from headrace.engine.guardian import Guardian
 from headrace.engine.holdings import Holdings, Surroundings
 from headrace.engine.intake import Intake, Room
 from headrace.engine.partition import OwnedPartition, Phase, Work
@@ -41,6 +42,7 @@ class Environment:
     Attributes:
         chance: any number from 0 up to, not including, 1, anew with each call.
         crashed: called when a part of the group ends by an error that nobody expected: the engine cannot go on without it.
+        guardian: hears of the claims.
     """
 
     log: Log
@@ -52,6 +54,7 @@ class Environment:
     clock: Callable[[], Moment]
     chance: Callable[[], float]
     crashed: Callable[[BaseException], None]
+    guardian: Guardian
 
 
 class WorkerGroup:
@@ -96,7 +99,7 @@ class WorkerGroup:
             LeaseTiming(settings.lease_seconds),
             settings.lease_by_log_time,
         )
-        surroundings = Surroundings(self._fresh, self._available, self._unavailable, environment.crashed)
+        surroundings = Surroundings(self._fresh, self._available, self._unavailable, environment.crashed, environment.guardian)
         return Holdings(claimant, self.dispatcher, surroundings)
 
     @property
@@ -108,6 +111,7 @@ class WorkerGroup:
         """Joins the group, and begins to fetch."""
         await self._reader.start()
         await self._consumer.start()
+        self._environment.guardian.belongs(self._environment.topics.group(self.worker.name), lambda: self._consumer.member_id)
         self._holdings.start()
         self._tasks = [
             asyncio.create_task(self._intake.run(), name=f"intake-{self.worker.name}"),

@@ -1,0 +1,129 @@
+"""Engines under their supervisor: killed, stuck, frozen and orphaned. What they held goes on soon, and nothing of them runs on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+import pytest
+
+from headrace import Client, Job, Settings
+from headrace.core.records import LEASE_PREFIX
+from headrace.core.topics import Topics
+from support.engines import EngineProcess, ended, engine_process, eventually, read_all
+from support.processes import alive
+
+# Each attempt says so in a file of its own, outside of Kafka; a job waits for as long as a file is missing.
+WORKERS = """
+import asyncio
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from headrace import worker
+
+HERE = Path(__file__).parent
+
+
+def note(what):
+    with (HERE / "ran.txt").open("a") as file:
+        file.write(f"{what} {os.getpid()} {time.time()}\\n")
+
+
+@worker(category="test")
+async def step(args, ctx):
+    note(f"begin {args['name']} {ctx.attempt}")
+    while args.get("until") and not (HERE / args["until"]).exists():
+        await asyncio.sleep(0.02)
+    return {"attempt": ctx.attempt}
+
+
+@worker(category="test")
+async def hold_the_interpreter(args, ctx):
+    note(f"begin {args['name']} {ctx.attempt}")
+    if ctx.attempt == 1:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        note(f"child {child.pid} 1")
+        ctypes.PyDLL(None).sleep(600)
+
+
+@worker(category="test")
+async def block_the_loop(args, ctx):
+    note(f"begin {args['name']} {ctx.attempt}")
+    end = time.monotonic() + (args["seconds"] if ctx.attempt == 1 else 0)
+    while time.monotonic() < end:
+        time.sleep(0.05)
+"""
+
+SHORT_LEASE = {"HEADRACE_ENGINE_LEASE_SECONDS": "4"}
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Path:
+    """A module with the workers of these tests, in a folder of its own."""
+    file = tmp_path / "my_workers.py"
+    file.write_text(WORKERS)
+    return file
+
+
+def noted(workers: Path) -> list[tuple[str, str, int, int, float]]:
+    """What ran: event, name, attempt, process id, time of day."""
+    file = workers.parent / "ran.txt"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [
+        (what, name, int(attempt), int(pid), float(at)) for what, name, attempt, pid, at in (line.split() for line in lines)
+    ]
+
+
+async def begun(workers: Path, name: str, attempt: int = 1) -> tuple[int, float]:
+    """Process id and time of the start of an attempt, as soon as it was."""
+
+    async def look() -> tuple[int, float] | None:
+        found = [(pid, at) for what, each, number, pid, at in noted(workers) if (what, each, number) == ("begin", name, attempt)]
+        return found[0] if found else None
+
+    return await eventually(look)
+
+
+async def enqueue(client: Client, worker: str, name: str, **args: Any) -> Job:
+    async def defined() -> bool:
+        return worker in await client.worker_definitions()
+
+    await eventually(defined)
+    return await client.enqueue(worker, {"name": name, **args})
+
+
+async def releases(settings: Settings) -> list[dict[str, Any]]:
+    """All releases in the log, in order by partition."""
+    records = await read_all(settings, Topics(settings.namespace).job_state)
+    values = [orjson.loads(each.value) for each in records if each.value and (each.key or b"").startswith(LEASE_PREFIX)]
+    return [value for value in values if value["kind"] == "release"]
+
+
+async def test_what_a_killed_engine_held_goes_on_within_seconds(settings: Settings, workers: Path) -> None:
+    async with Client(settings) as client:
+        with engine_process(settings, workers, "--processes", "2") as engines:
+            job = await enqueue(client, "step", "long", until="go")
+            pid, _ = await begun(workers, "long")
+            (victim,) = [each for each in engines.engines if each.pid == pid]
+            killed_at = time.time()
+            victim.kill()
+            successor, again_at = await begun(workers, "long", 2)
+            (workers.parent / "go").touch()
+            done = await ended(client, job)
+            assert engines.terminate() == 0
+    assert successor != pid
+    assert again_at - killed_at < 20, "a lease that nobody released would have held for 30 s"
+    assert [(attempt.attempt, attempt.status) for attempt in done.attempts] == [(1, "interrupted"), (2, "completed")]
+    died = [each for each in await releases(settings) if each["reason"] == "died"]
+    assert died and len({each["instanceId"] for each in died}) == 1, "one engine died, and each of its claims was released once"
+    assert len({(each["workerName"], each["partition"], each["epoch"]) for each in died}) == len(died)
+    print("TOOK", again_at - killed_at)
