@@ -15,7 +15,7 @@ import pytest
 from headrace import Client, Job, Settings
 from headrace.core.records import LEASE_PREFIX
 from headrace.core.topics import Topics
-from support.engines import EngineProcess, ended, engine_process, eventually, read_all
+from support.engines import ended, engine_process, eventually, read_all
 from support.processes import alive
 
 # Each attempt says so in a file of its own, outside of Kafka; a job waits for as long as a file is missing.
@@ -126,4 +126,111 @@ async def test_what_a_killed_engine_held_goes_on_within_seconds(settings: Settin
     died = [each for each in await releases(settings) if each["reason"] == "died"]
     assert died and len({each["instanceId"] for each in died}) == 1, "one engine died, and each of its claims was released once"
     assert len({(each["workerName"], each["partition"], each["epoch"]) for each in died}) == len(died)
-    print("TOOK", again_at - killed_at)
+
+
+async def test_a_job_that_holds_the_interpreter_is_killed_at_its_deadline_with_its_children(
+    settings: Settings, workers: Path
+) -> None:
+    async with Client(settings) as client:
+        with engine_process(settings, workers, **SHORT_LEASE) as engines:
+            job = await enqueue(client, "hold_the_interpreter", "greedy")
+            pid, held_at = await begun(workers, "greedy")
+            _, again_at = await begun(workers, "greedy", 2)
+            assert (await ended(client, job)).status == "completed"
+            assert engines.terminate() == 0
+            told = engines.log.read_text()
+    child = next(int(name) for what, name, *_ in noted(workers) if what == "child")
+    assert not alive(pid)
+    assert not alive(child), "what the job had started died with its engine"
+    assert f"engine process {pid} is killed: its lease is over" in told
+    assert again_at - held_at > 2, "the lease had just been renewed"
+    assert [each["reason"] for each in await releases(settings)].count("died") >= 1
+
+
+async def test_without_a_supervisor_the_kernel_kills_what_cannot_look_at_its_lease(settings: Settings, workers: Path) -> None:
+    async with Client(settings) as client:
+        with engine_process(settings, workers, **SHORT_LEASE) as engines:
+            await enqueue(client, "hold_the_interpreter", "greedy")
+            pid, _ = await begun(workers, "greedy")
+            engines.process.send_signal(signal.SIGSTOP)
+            engine = psutil.Process(pid)
+
+            async def gone() -> bool:
+                return engine.status() == psutil.STATUS_ZOMBIE
+
+            await eventually(gone, within=20)
+            engines.process.send_signal(signal.SIGCONT)
+            await begun(workers, "greedy", 2)
+            assert engines.terminate() == 0
+            assert f"engine process {pid} has ended with SIGALRM" in engines.log.read_text()
+
+
+async def test_an_engine_that_was_frozen_for_longer_than_its_lease_does_nothing_more(settings: Settings, workers: Path) -> None:
+    async with Client(settings) as client:
+        with engine_process(settings, workers, **SHORT_LEASE) as engines:
+            job = await enqueue(client, "step", "frozen", until="go")
+            pid, _ = await begun(workers, "frozen")
+            os.kill(pid, signal.SIGSTOP)
+            successor, _ = await begun(workers, "frozen", 2)
+            assert successor != pid and not alive(pid)
+            (workers.parent / "go").touch()
+            assert (await ended(client, job)).attempt == 2
+            assert engines.terminate() == 0
+
+
+async def test_engines_end_in_order_when_their_supervisor_is_killed(settings: Settings, workers: Path) -> None:
+    async with Client(settings) as client:
+        with engine_process(settings, workers) as engines:
+            job = await enqueue(client, "step", "in-flight", until="go")
+            pid, _ = await begun(workers, "in-flight")
+            engines.process.kill()
+            engines.process.wait(10)
+
+            async def stopping() -> bool:
+                return "stops: running jobs get" in engines.log.read_text()
+
+            await eventually(stopping)
+            (workers.parent / "go").touch()
+            assert (await ended(client, job)).attempt == 1, "what runs may end"
+
+            async def gone() -> bool:
+                return not alive(pid)
+
+            await eventually(gone)
+            assert "the supervisor is gone" in engines.log.read_text()
+    assert {each["reason"] for each in await releases(settings)} == {"stopped"}
+
+
+async def test_the_second_signal_hurries_and_nothing_is_left_behind(settings: Settings, workers: Path) -> None:
+    async with Client(settings) as client:
+        with engine_process(settings, workers, "--processes", "2") as engines:
+            await enqueue(client, "step", "endless", until="never")
+            await begun(workers, "endless")
+            everyone = [engines.process.pid, *(each.pid for each in engines.engines)]
+            assert len(everyone) == 3
+            engines.process.send_signal(signal.SIGINT)
+
+            async def stopping() -> bool:
+                return engines.log.read_text().count("stops: running jobs get") == 2
+
+            await eventually(stopping)
+            engines.process.send_signal(signal.SIGTERM)
+            assert engines.process.wait(20) == 0, "the grace is 30 s"
+            assert [pid for pid in everyone if alive(pid)] == []
+
+
+async def test_an_engine_that_dies_is_replaced_again_and_again_and_the_wait_grows(settings: Settings, workers: Path) -> None:
+    with engine_process(settings, workers) as engines:
+        seen: list[psutil.Process] = []
+
+        async def another() -> bool:
+            seen.extend(new := [each for each in engines.engines if each not in seen])
+            for each in new:
+                each.kill()
+            return len(seen) >= 3
+
+        await eventually(another)
+        told = engines.log.read_text()
+        assert "another starts in 0.5 s" in told and "another starts in 1 s" in told
+        memory = psutil.Process(engines.process.pid).memory_info().rss
+        assert memory < 40e6, f"the supervisor takes {memory / 1e6:.0f} MB"
