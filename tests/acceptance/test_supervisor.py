@@ -1,13 +1,17 @@
-"""Engines under their supervisor: killed, stuck, frozen and orphaned. What they held goes on soon, and nothing of them runs on."""
+"""Engines under their supervisor: killed, stuck, frozen and orphaned. What they held goes on soon, and none of it
+runs twice."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import psutil
 import pytest
@@ -63,6 +67,7 @@ async def block_the_loop(args, ctx):
         time.sleep(0.05)
 """
 
+WORKER_NAMES = ["step", "hold_the_interpreter", "block_the_loop"]
 SHORT_LEASE = {"HEADRACE_ENGINE_LEASE_SECONDS": "4"}
 
 
@@ -78,9 +83,7 @@ def noted(workers: Path) -> list[tuple[str, str, int, int, float]]:
     """What ran: event, name, attempt, process id, time of day."""
     file = workers.parent / "ran.txt"
     lines = file.read_text().splitlines() if file.exists() else []
-    return [
-        (what, name, int(attempt), int(pid), float(at)) for what, name, attempt, pid, at in (line.split() for line in lines)
-    ]
+    return [(what, name, int(attempt), int(pid), float(at)) for what, name, attempt, pid, at in (line.split() for line in lines)]
 
 
 async def begun(workers: Path, name: str, attempt: int = 1) -> tuple[int, float]:
@@ -234,3 +237,45 @@ async def test_an_engine_that_dies_is_replaced_again_and_again_and_the_wait_grow
         assert "another starts in 0.5 s" in told and "another starts in 1 s" in told
         memory = psutil.Process(engines.process.pid).memory_info().rss
         assert memory < 40e6, f"the supervisor takes {memory / 1e6:.0f} MB"
+
+
+def health(url: str) -> tuple[int, dict[str, Any]]:
+    answer = httpx.get(url, timeout=10)
+    return answer.status_code, answer.json()
+
+
+async def test_a_blocked_loop_is_told_with_its_job_and_healthz_answers_all_the_while(settings: Settings, workers: Path) -> None:
+    async with Client(settings) as client:
+        with engine_process(settings, workers, HEADRACE_ENGINE_HEALTH_PORT="0") as engines:
+
+            async def address() -> str | None:
+                found = re.search(r"tells how it is doing at (\S+)", engines.log.read_text())
+                return found[1] if found else None
+
+            url = await eventually(address)
+
+            async def idle() -> bool:
+                status, answer = await asyncio.to_thread(health, url)
+                ready = {name: worker["ready"] for name, worker in answer["workers"].items()}
+                return status == 200 and set(ready) == set(WORKER_NAMES) and set(ready.values()) == {8}
+
+            await eventually(idle)
+            job = await enqueue(client, "block_the_loop", "greedy", seconds=13)
+
+            async def stuck() -> dict[str, Any] | None:
+                status, answer = await asyncio.to_thread(health, url)
+                return answer if status == 503 else None
+
+            answer = await eventually(stuck)
+            assert answer["status"] == "stuck" and "the event loop has been blocked for 1" in answer["troubles"][0]
+            assert (await ended(client, job)).attempt == 1, "it is a lease that is held to its term, not a loop"
+
+            async def well_again() -> bool:
+                status, answer = await asyncio.to_thread(health, url)
+                return status == 200 and answer["eventLoop"]["blocks"] == 1
+
+            await eventually(well_again)
+            told = engines.log.read_text()
+            assert engines.terminate() == 0
+    assert f"by job {job.id} of block_the_loop" in told
+    assert 'my_workers.py", line' in told and "time.sleep(0.05)" in told

@@ -47,7 +47,8 @@ def engine(
         if supervised is None:
             _become_supervisor(settings, processes)
         log_to_stderr(settings)
-        _, report_to, life = (int(number) for number in supervised.split(","))
+        number, report_to, life = (int(each) for each in supervised.split(","))
+        settings = _with_own_port(settings, number)
         run(_run(build_engine(settings, workers or [], shipped=shipped, guardian=Supervised(report_to, life))))
 
 
@@ -64,6 +65,15 @@ def _become_supervisor(settings: Settings, processes: int) -> NoReturn:
 async def _run(engine: WorkerEngine) -> None:
     if not await engine.run():
         leave_threads_behind()
+
+
+def _with_own_port(settings: Settings, number: int) -> Settings:
+    """The settings of the engine of that number, of several that one command runs."""
+    port = settings.engine.health_port
+    if not port:
+        return settings
+    own = settings.engine.model_copy(update={"health_port": port + number})
+    return settings.model_copy(update={"engine": own})
 
 
 def with_grace(settings: Settings, grace: float | None) -> Settings:

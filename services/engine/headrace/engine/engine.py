@@ -19,6 +19,8 @@ from headrace.core.lease import Moment
 from headrace.core.retry import RetryPolicy
 from headrace.engine.group import Environment, WorkerGroup
 from headrace.engine.guardian import Guardian, NoGuardian
+from headrace.engine.health import WorkerHealth
+from headrace.engine.oversight import Oversight
 from headrace.engine.partition import Statistics
 from headrace.engine.presence import Presence
 from headrace.errors import ConfigurationError, HeadraceError, LeaseLost
@@ -96,6 +98,8 @@ class WorkerEngine:
         self._workers: dict[str, AbstractWorker[Any]] = {}
         self._groups: list[WorkerGroup] = []
         self._executors: list[ThreadPoolExecutor] = []
+        # A cluster in memory has a clock of its own, by which threads of the machine's clock would see nothing but blocks.
+        self._oversight = Oversight(self.settings.engine, self._health) if self._owns_log else None
         self._presence: Presence | None = None
         self._presence_task: asyncio.Task[None] | None = None
         self._started = False
@@ -172,6 +176,11 @@ class WorkerEngine:
         self._groups = [WorkerGroup(worker, self._environment(worker)) for worker in self._workers.values()]
         await asyncio.gather(*(group.start() for group in self._groups))
         self._presence_task = asyncio.create_task(self._presence.keep_up())
+        if self._oversight is not None:
+            self._oversight.start()
+
+    def _health(self) -> dict[str, WorkerHealth]:
+        return {group.worker.name: group.health() for group in self._groups}
 
     def _environment(self, worker: AbstractWorker[Any]) -> Environment:
         slots = worker.concurrency or self.settings.engine.concurrency
@@ -210,6 +219,8 @@ class WorkerEngine:
         await asyncio.gather(*(group.stop() for group in self._groups))
         self._groups = []
         await self._close_workers()
+        if self._oversight is not None:
+            self._oversight.stop()
         if self._presence_task is not None:
             self._presence_task.cancel()
             await asyncio.gather(self._presence_task, return_exceptions=True)

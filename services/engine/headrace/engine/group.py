@@ -20,6 +20,7 @@ from headrace.engine.commits import Commits
 from headrace.engine.dead_letters import DeadLetters
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.guardian import Guardian
+from headrace.engine.health import AppendWatch, WorkerHealth
 from headrace.engine.holdings import Holdings, Surroundings
 from headrace.engine.intake import Intake, Room
 from headrace.engine.partition import OwnedPartition, Phase, Work
@@ -86,6 +87,7 @@ class WorkerGroup:
         self._intake = Intake(self._consumer, self._holdings.ready, self._take, room, self.dispatcher.progressed)
         self._tasks: list[asyncio.Task[None]] = []
         self._commits = Commits(worker.name, self._consumer, self._holdings)
+        self._appends = AppendWatch()
 
     def _make_holdings(self) -> Holdings:
         environment = self._environment
@@ -106,6 +108,19 @@ class WorkerGroup:
     def ready(self) -> Collection[TopicPartition]:
         """The partitions whose jobs this instance runs now."""
         return self._holdings.ready.keys()
+
+    def health(self) -> WorkerHealth:
+        """How it is doing."""
+        now, dispatcher = asyncio.get_running_loop().time(), self.dispatcher
+        return WorkerHealth(
+            assigned=self._commits.partitions,
+            ready=len(self.ready),
+            running=dispatcher.running,
+            waiting=dispatcher.waiting,
+            since_poll=now - (self._intake.polled_at or now),
+            since_commit=now - self._commits.answered_at if self._commits.partitions else 0.0,
+            since_append=self._appends.seconds(now, dispatcher.statistics.last_ended_at, dispatcher.unacknowledged),
+        )
 
     async def start(self) -> None:
         """Joins the group, and begins to fetch."""
