@@ -58,7 +58,17 @@ class HealthServer:
         self.url = f"http://[{host}]:{port}/healthz" if ":" in host else f"http://{host}:{port}/healthz"
         # Not uvloop: that of the engine runs beside it, and a probe a second needs none.
         self._server = Server(
-            Config(self._answer, interface="asgi3", lifespan="off", log_config=None, log_level="warning", loop="asyncio")
+            Config(
+                self._answer,
+                interface="asgi3",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                ws="none",
+                server_header=False,
+                timeout_graceful_shutdown=1,
+                loop="asyncio",
+            )
         )
         self._take_a_look()
         serve: Callable[..., None] = self._server.run
