@@ -81,7 +81,7 @@ async def measure_failover(
         machine: whether a supervisor is killed with its engine, too, as a machine that is gone: this takes a minute and more.
 
     Returns seconds, and whether all is within what is aimed at. `restart_...`: from SIGTERM, or from the acceptance of a job that
-    came later, to the job's start, of all that waited for it while an engine was replaced; and how many attempts that were to take
+    came later, to the job's start, of all that waited for it while an engine was replaced; and how many attempts that would take
     less than half the grace were running in it, and ended. `killed_...`: from kill -9 of an engine to the next start of each job
     that ran in it. `machine_...`: the same, when its supervisor is killed with it.
     """

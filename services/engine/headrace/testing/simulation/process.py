@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -23,7 +24,10 @@ class SimulatedProcess(Confined):
     Attributes:
         name: tells it from all others of the run.
         random: its own chance.
+        seed: of the run.
         wall_offset: how far its time of day is ahead, in seconds.
+        asleep: whether all of its machine stands still, its supervisor too.
+        died_with_machine: whether nobody is left to say that it has died.
         log: its way to the cluster.
     """
 
@@ -32,9 +36,13 @@ class SimulatedProcess(Confined):
     ) -> None:
         super().__init__()
         self.name = name
+        self.seed = seed
         self.random = Random(f"process {name} of {seed}")
         self.wall_offset = 0.0
         self.is_dead = False
+        self.asleep = False
+        self.died_with_machine = False
+        self._death = asyncio.Event()
         self._loop = loop
         self._chronicle = chronicle
         self._stopped_at: float | None = None
@@ -105,7 +113,14 @@ class SimulatedProcess(Confined):
             self.is_dead, self.runs = True, False
             # Somebody must know them still: what is forgotten is closed, and closing it is a way of going on.
             self._remains = asyncio.all_tasks(self._loop)
+            self._death.set()
             self._chronicle.fate(self.name, Fate.ENDED)
+
+    async def dead_within(self, seconds: float) -> bool:
+        """Waits for its death, but not longer; tells whether it is dead."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._death.wait(), seconds)
+        return self.is_dead
 
     def bury(self) -> None:
         """After the run: what is left of it may end in order, and nothing that it does is heard."""

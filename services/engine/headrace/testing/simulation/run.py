@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from headrace.testing.simulation.faults import Nemesis
 from headrace.testing.simulation.loop import SimulationLoop
 from headrace.testing.simulation.process import WALL_CLOCK_START, SimulatedProcess
 from headrace.testing.simulation.scenario import FaultKind, Scenario
+from headrace.testing.simulation.supervision import ChildProcesses, SimulatedSupervisor
 from headrace.testing.simulation.workload import WORKER, Workload, simulated_worker
 from headrace.views import follower
 
@@ -94,6 +96,7 @@ class _Run:
         self._stops: dict[SimulatedProcess, tuple[asyncio.Event, list[float]]] = {}
         self._client = self._process("client")
         self._failures: list[str] = []
+        self._watching: set[asyncio.Task[None]] = set()
 
     # --- the course of it -------------------------------------------------------------------------------------------------
 
@@ -182,22 +185,45 @@ class _Run:
     async def _live(self, process: SimulatedProcess) -> None:
         """What the program of an engine does; when that is over, the process is."""
         stop, grace = self._stops[process]
+        supervisor, children = self._supervise(process) if self.scenario.supervised else (None, None)
         engine = WorkerEngine(
-            self._settings, log=process.log, clock=process.clock, now=process.now, randomness=process.randomness
+            self._settings,
+            log=process.log,
+            clock=process.clock,
+            now=process.now,
+            randomness=process.randomness,
+            guardian=supervisor,
         )
-        engine.register_worker(simulated_worker(process, self._chronicle, self.scenario))
+        engine.register_worker(simulated_worker(process, self._chronicle, self.scenario, children))
         with suppress(HeadraceError):  # it cannot reach the brokers, and is started once more
             await engine.start()
             stopping, ended = asyncio.create_task(stop.wait()), asyncio.create_task(engine.ended())
             await asyncio.wait({stopping, ended}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
                 await engine.stop(grace_seconds=grace[0])
+                if supervisor is not None:
+                    supervisor.ended()
             elif isinstance(crash := engine._crash, LeaseLost):
                 # It cannot stop its jobs in time: its supervisor has to, and does so at once.
                 self._nemesis.counts[FaultKind.KILLED_IN_TIME] += 1
             else:
                 self._failures.append(f"{process.name} ended: {crash!r}")
         process.die()
+
+    def _supervise(self, process: SimulatedProcess) -> tuple[SimulatedSupervisor, ChildProcesses]:
+        """Begins to watch over an engine, from outside of its process."""
+        children = ChildProcesses(process, self._chronicle)
+        supervisor = SimulatedSupervisor(process, children, self._topics.job_state.name)
+
+        def killed() -> None:
+            self._nemesis.counts[FaultKind.KILLED_IN_TIME] += 1
+
+        outside = contextvars.Context()
+        self._watching |= {
+            self._loop.create_task(children.run(), context=outside),
+            self._loop.create_task(supervisor.run(killed), context=outside),
+        }
+        return supervisor, children
 
     async def _keep_engines(self) -> None:
         while True:

@@ -59,6 +59,7 @@ class Scenario:
         jobs: how many there are, about.
         keys: how many ordering keys there are.
         long_jobs: the share of the jobs that take longer than ten seconds.
+        supervised: whether engines have supervisors, and jobs in child processes; else an engine that is gone is just gone.
     """
 
     seed: int
@@ -76,6 +77,7 @@ class Scenario:
     jobs: int = 200
     keys: int = 4
     long_jobs: float = 0.06
+    supervised: bool = False
 
     @classmethod
     def of(cls, seed: int) -> Scenario:
@@ -97,4 +99,5 @@ class Scenario:
             jobs=random.choice((80, 150, 250)),
             keys=random.randint(1, 6),
             long_jobs=random.choice((0.03, 0.1, 0.2)),
+            supervised=Random(f"supervised {seed}").random() < 0.5,
         )

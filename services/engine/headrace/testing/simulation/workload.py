@@ -19,6 +19,7 @@ from headrace.testing.cluster import InMemoryCluster
 from headrace.testing.simulation.chronicle import Chronicle, Step
 from headrace.testing.simulation.process import SimulatedProcess
 from headrace.testing.simulation.scenario import Scenario
+from headrace.testing.simulation.supervision import ChildProcesses
 from headrace.worker import AbstractWorker
 
 WORKER = "work"
@@ -39,21 +40,32 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
     Args:
         process: in which it runs.
         ending_seconds: how long it takes at most to end when it is stopped.
+        children: of the process, where it has any: they run some of the attempts.
     """
 
     name = WORKER
     description = "Works for a while."
 
-    def __init__(self, process: SimulatedProcess, chronicle: Chronicle, concurrency: int, ending_seconds: float) -> None:
+    def __init__(
+        self,
+        process: SimulatedProcess,
+        chronicle: Chronicle,
+        concurrency: int,
+        ending_seconds: float,
+        children: ChildProcesses | None = None,
+    ) -> None:
         self.concurrency = concurrency
         self._host = process
         self._chronicle = chronicle
         self._ending_seconds = ending_seconds
+        self._children = children
 
     async def run(self, args: WorkArguments, ctx: JobContext) -> Any:
         """Works."""
         job_id, token = ctx.job.id, ctx.fencing_token
         self._note(Step.STARTED, job_id, token)
+        if self._children is not None:
+            self._children.begin((job_id, token))
         left = args.seconds
         tick = max(0.05, min(1.0, left / 8))
         try:
@@ -69,14 +81,18 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
             raise
         finally:
             self._note(Step.ENDED, job_id, token)
+            if self._children is not None:
+                self._children.end((job_id, token))
 
     def _note(self, step: Step, job_id: str, token: tuple[int, int]) -> None:
         self._chronicle.step(step, self._host.name, job_id, token)
 
 
-def simulated_worker(process: SimulatedProcess, chronicle: Chronicle, scenario: Scenario) -> SimulatedWorker:
+def simulated_worker(
+    process: SimulatedProcess, chronicle: Chronicle, scenario: Scenario, children: ChildProcesses | None
+) -> SimulatedWorker:
     """The worker of one engine."""
-    return SimulatedWorker(process, chronicle, scenario.concurrency, scenario.lease * _LONGEST_ENDING)
+    return SimulatedWorker(process, chronicle, scenario.concurrency, scenario.lease * _LONGEST_ENDING, children)
 
 
 class Workload:
