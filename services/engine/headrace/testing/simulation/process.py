@@ -43,6 +43,7 @@ class SimulatedProcess(Confined):
         self.asleep = False
         self.died_with_machine = False
         self._death = asyncio.Event()
+        self._excused_until = 0.0
         self._loop = loop
         self._chronicle = chronicle
         self._stopped_at: float | None = None
@@ -101,6 +102,7 @@ class SimulatedProcess(Confined):
         if slept:
             self.suspended_seconds += self._loop.now - self._stopped_at
         self._stopped_at = None
+        self._excused_until = self._loop.now + excused_seconds
         self._chronicle.fate(self.name, Fate.THAWED, excused_seconds=excused_seconds)
         self._loop.go_on(self, order)
         # What it had asked for before comes first, as it was answered then.
@@ -114,7 +116,8 @@ class SimulatedProcess(Confined):
             # Somebody must know them still: what is forgotten is closed, and closing it is a way of going on.
             self._remains = asyncio.all_tasks(self._loop)
             self._death.set()
-            self._chronicle.fate(self.name, Fate.ENDED)
+            # What its child processes did before anybody could look at the clock is not held against its death either.
+            self._chronicle.fate(self.name, Fate.ENDED, excused_seconds=max(0.0, self._excused_until - self._loop.now))
 
     async def dead_within(self, seconds: float) -> bool:
         """Waits for its death, but not longer; tells whether it is dead."""

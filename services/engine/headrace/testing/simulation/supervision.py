@@ -117,6 +117,7 @@ class SimulatedSupervisor:
             if not self._process.asleep and self._is_over():
                 killed()
                 self._process.die()
+                self._children.killed = True  # with the same signal
                 break
             left = min(self._deadlines.values(), default=self._now() + _LOOK_SECONDS) - self._now()
             # While its machine sleeps, so does the supervisor; it looks at the clock twice a second.
@@ -135,7 +136,9 @@ class SimulatedSupervisor:
         return self._now() >= min(self._deadlines.values(), default=float("inf"))
 
     async def _wait_for_group(self) -> None:
-        """It takes a moment until the last child is dead."""
+        """Of an engine that died by itself the children live on until they are found."""
+        if self._children.killed:
+            return
         await asyncio.sleep(self._random.uniform(0.0, 1.5))
         self._children.killed = True
 
