@@ -15,7 +15,7 @@ from headrace.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """A line that a job wrote: its attempt began, or ended.
+    """A line that a job wrote: its attempt began, ended, or was stopped.
 
     Attributes:
         process_id: of the engine.

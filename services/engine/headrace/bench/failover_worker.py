@@ -36,7 +36,11 @@ class Failover(AbstractWorker[FailoverArguments]):
     async def run(self, args: FailoverArguments, ctx: JobContext) -> None:
         """Waits."""
         self._note(args.file, "begin", ctx)
-        await asyncio.sleep(args.seconds)
+        try:
+            await asyncio.sleep(args.seconds)
+        except asyncio.CancelledError:
+            self._note(args.file, "stop", ctx)
+            raise
         self._note(args.file, "end", ctx)
 
     def _note(self, file: Path, event: str, ctx: JobContext) -> None:
