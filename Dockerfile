@@ -23,7 +23,7 @@ USER 10001
 
 # Workers of your own: make an image from this one, install them into /opt/headrace, and name their module as the command.
 FROM base AS engine
-# An engine listens on no port. It ends when it cannot go on, and is started again by whatever runs the container.
+# An engine listens on no port. One that ends is replaced by its supervisor, which is the container's first process.
 HEALTHCHECK NONE
 ENTRYPOINT ["headrace", "engine"]
 

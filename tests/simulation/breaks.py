@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ from headrace.errors import LeaseLost
 from headrace.leases import take_lease
 from headrace.ports import Acknowledged
 from headrace.testing.simulation.process import SimulatedProcess
+from headrace.testing.simulation.supervision import SimulatedSupervisor
 
 Patch = pytest.MonkeyPatch
 
@@ -310,6 +312,28 @@ def a_cancellation_is_settled_before_its_job_has_ended(patch: Patch) -> None:
     patch.setattr(Cancelling, "cancel", cancel)
 
 
+def h3_the_supervisor_does_not_kill(patch: Patch) -> None:
+    patch.setattr(SimulatedSupervisor, "_is_over", lambda _: False)
+
+
+def r2_released_while_children_live(patch: Patch) -> None:
+    async def does_not_wait(self: Any) -> None:
+        asyncio.get_running_loop().call_later(60, setattr, self._children, "killed", True)
+
+    patch.setattr(SimulatedSupervisor, "_wait_for_group", does_not_wait)
+
+
+def r2_a_superseded_claim_is_released(patch: Patch) -> None:
+    original = PartitionLedger.release
+
+    def release(self: PartitionLedger, epoch: int, instance_id: str) -> bool:
+        valid = original(self, epoch, instance_id)
+        self.released = True
+        return valid
+
+    patch.setattr(PartitionLedger, "release", release)
+
+
 BREAKS = [
     Break("C1", c1_does_not_wait, 0),
     Break("C2", c2_every_claim_is_valid, 0),
@@ -321,12 +345,15 @@ BREAKS = [
     Break("H1", h1_the_term_counts_from_the_acknowledgement, 0),
     Break("H1", h1_the_clock_stops_with_the_machine, 0),
     Break("H2", h2_starts_without_a_check, 0),
+    Break("H3", h3_the_supervisor_does_not_kill, 5),
     Break("H4", h4_the_group_is_not_probed, 0),
     Break("H5", h5_a_lapsed_lease_is_revived, 0),
     Break("H6", h6_failed_sends_count, 0),
     Break("O1", o1_waits_too_short, 0),
     Break("O1", o1_trusts_the_brokers_clocks_too_far, 0),
     Break("R1", r1_released_while_attempts_run, 0),
+    Break("R2", r2_released_while_children_live, 1),
+    Break("R2", r2_a_superseded_claim_is_released, 0),
     Break("K1", k1_covers_what_is_not_acknowledged, 0),
     Break("K2", k2_forgets_what_was_begun, 0),
     Break("K2", k2_forgets_what_has_ended, 0),

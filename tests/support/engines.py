@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
+import psutil
 
 from headrace import AbstractWorker, Client, Job, Settings, WorkerEngine
 from headrace.core.topics import Topic, Topics
@@ -64,10 +65,11 @@ def with_engine(settings: Settings, **changes: Any) -> Settings:
 
 
 class EngineProcess:
-    """`headrace engine` as a process of its own, running the workers of a file.
+    """`headrace engine` as processes of its own, a supervisor and its engines, running the workers of a file.
 
     Attributes:
-        log: what it prints.
+        log: what they print.
+        process: the supervisor.
     """
 
     def __init__(self, settings: Settings, workers: Path, *options: str, **environment: str) -> None:
@@ -84,10 +86,27 @@ class EngineProcess:
                 command, cwd=workers.parent, env={**os.environ, **variables}, stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
 
+    @property
+    def engines(self) -> list[psutil.Process]:
+        """The engines that the supervisor runs now; what they start in turn is not among them."""
+        try:
+            children = psutil.Process(self.process.pid).children()
+            return [child for child in children if "engine" in child.cmdline()]
+        except psutil.NoSuchProcess:
+            return []
+
     def kill(self) -> None:
-        """Ends it as a power cut would."""
-        self.process.kill()
+        """Ends all of it at once, as a power cut would."""
+        try:
+            everyone = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            everyone = []
+        self.process.kill()  # first: nobody is to say that an engine has died
+        for each in everyone:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
         self.process.wait(30)
+        psutil.wait_procs(everyone, timeout=30)
 
     def terminate(self, *, within: float = 40.0) -> int:
         """Asks it to end; its exit code."""

@@ -141,6 +141,14 @@ class EngineSettings(SettingsGroup):
     session_timeout_seconds: float = Field(45.0, ge=6, description="Silence after which the group takes an engine for dead.")
     heartbeat_interval_seconds: float = Field(1.0, gt=0, description="How often an engine tells its group that it lives.")
     presence_interval_seconds: float = Field(5.0, gt=0, description="How often an engine says in `workers` how it is doing.")
+    health_port: int | None = Field(
+        None,
+        ge=0,
+        le=65_535,
+        description="Port on which an engine answers `/healthz`; several of one command take those from there on, and 0 is any"
+        " free one. When unset it answers nowhere.",
+    )
+    health_host: str = Field("127.0.0.1", description="Address on which it does.")
 
 
 class GatewaySettings(SettingsGroup):

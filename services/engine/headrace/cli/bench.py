@@ -15,6 +15,7 @@ from rich.table import Table
 
 from headrace.bench.engine import measure_engine
 from headrace.bench.enqueue import measure_enqueue
+from headrace.bench.failover import measure_failover
 from headrace.bench.latency import measure_latency
 from headrace.bench.memory import measure_memory, table_of
 from headrace.bench.recovery import measure_recovery
@@ -76,6 +77,28 @@ def latency(
     _measure(
         "latency",
         lambda settings, say: measure_latency(settings, jobs=jobs, per_second=per_second, say=say),
+        bootstrap_servers,
+        as_json,
+    )
+
+
+@application.command()
+def failover(
+    rounds: Annotated[int, typer.Option(min=1, help="How often each of three engines is killed.")] = 2,
+    per_second: Annotated[float, typer.Option(min=1, help="Jobs per second.")] = 30.0,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds that running jobs get when an engine is restarted.")] = 2.0,
+    machine: Annotated[
+        bool, typer.Option("--machine", help="Kill a supervisor with its engine, too; work goes on after a minute or so.")
+    ] = False,
+    bootstrap_servers: BootstrapServers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Seconds until work goes on when engines are restarted, or killed, under load."""
+    _measure(
+        "failover",
+        lambda settings, say: measure_failover(
+            settings, rounds=rounds, per_second=per_second, grace=grace, machine=machine, say=say
+        ),
         bootstrap_servers,
         as_json,
     )

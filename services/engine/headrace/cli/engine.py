@@ -1,15 +1,24 @@
-"""`headrace engine`: runs workers in this terminal."""
+"""`headrace engine`: runs workers in this terminal.
+
+The command turns into the supervisor, which starts the same command again for each engine, with `--supervised`.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 
+from headrace import supervisor
 from headrace.cli.common import BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, settings_from
 from headrace.engine.engine import WorkerEngine
+from headrace.engine.guardian import Guardian
 from headrace.engine.loading import load_workers
+from headrace.engine.supervised import Supervised
 from headrace.errors import EngineStuck
 from headrace.runtime import leave_threads_behind, run
 from headrace.settings import Settings
@@ -33,13 +42,31 @@ def engine(
         float | None, typer.Option(min=0, help="Seconds that running jobs may go on after SIGTERM. [default: 30]")
     ] = None,
     shipped: Annotated[bool, typer.Option(help="Run the workers that come with headrace, too.")] = True,
+    processes: Annotated[int, typer.Option(min=1, help="Engines to run, each in a process of its own.")] = 1,
+    supervised: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Run your workers, and those that come with headrace, until Ctrl-C or SIGTERM; then let running jobs end."""
+    """Run your workers, and those that come with headrace, until Ctrl-C or SIGTERM; then let running jobs end.
+
+    A supervisor starts another engine when one dies, and gives what it held to the others.
+    """
     with errors_shown():
         settings = with_grace(settings_from(bootstrap_servers, namespace), grace)
+        if supervised is None:
+            _become_supervisor(settings, processes)
         log_to_stderr(settings)
-        made = build_engine(settings, workers or [], shipped=shipped)
-        run(_run(made))
+        number, report_to, life = (int(each) for each in supervised.split(","))
+        settings = _with_own_port(settings, number)
+        run(_run(build_engine(settings, workers or [], shipped=shipped, guardian=Supervised(report_to, life))))
+
+
+def _become_supervisor(settings: Settings, processes: int) -> NoReturn:
+    """Replaces this program by the small one that starts engines with the same arguments."""
+    program = str(Path(supervisor.__file__).with_name("program.py"))
+    arguments = sys.argv[sys.argv.index("engine") + 1 :]
+    options = ["--processes", str(processes), "--log-level", settings.log_level, "--", *arguments]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, program, *options])
 
 
 async def _run(engine: WorkerEngine) -> None:
@@ -52,6 +79,15 @@ async def _run(engine: WorkerEngine) -> None:
         leave_threads_behind()
 
 
+def _with_own_port(settings: Settings, number: int) -> Settings:
+    """The settings of the engine of that number, of several that one command runs."""
+    port = settings.engine.health_port
+    if not port:
+        return settings
+    own = settings.engine.model_copy(update={"health_port": port + number})
+    return settings.model_copy(update={"engine": own})
+
+
 def with_grace(settings: Settings, grace: float | None) -> Settings:
     """The settings, with the grace that the option gives."""
     if grace is None:
@@ -59,9 +95,9 @@ def with_grace(settings: Settings, grace: float | None) -> Settings:
     return settings.model_copy(update={"engine": settings.engine.model_copy(update={"grace_seconds": grace})})
 
 
-def build_engine(settings: Settings, paths: list[str], *, shipped: bool) -> WorkerEngine:
+def build_engine(settings: Settings, paths: list[str], *, shipped: bool, guardian: Guardian | None = None) -> WorkerEngine:
     """An engine with the workers of these import paths and, if wanted, those that come with headrace."""
-    engine = WorkerEngine(settings)
+    engine = WorkerEngine(settings, guardian=guardian)
     loaded = load_workers(paths)
     for each in [*loaded, *(shipped_workers(settings) if shipped else [])]:
         engine.register_worker(each)

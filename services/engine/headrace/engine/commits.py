@@ -34,6 +34,16 @@ class Commits:
         self._answered_at = 0.0
         self._given_back = False
 
+    @property
+    def partitions(self) -> int:
+        """How many partitions the group gives to this member."""
+        return len(self._assigned)
+
+    @property
+    def answered_at(self) -> float:
+        """When the group last said that this member belongs to it, by the loop's clock."""
+        return self._answered_at
+
     def assigned(self, sources: Collection[TopicPartition]) -> None:
         """The group has just dealt out its partitions: this member belongs to it."""
         self._assigned = sources

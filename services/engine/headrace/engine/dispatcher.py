@@ -113,6 +113,11 @@ class Dispatcher:
         """How many attempts run."""
         return len(self._running)
 
+    @property
+    def unacknowledged(self) -> bool:
+        """Whether snapshots are under way."""
+        return self._journal.is_busy
+
     def admit(self, work: Work) -> None:
         """Takes in a job; those of one lane in the order of the log."""
         work.partition.hold(work)

@@ -19,7 +19,10 @@ from headrace.core.lease import Moment
 from headrace.core.retry import RetryPolicy
 from headrace.engine.control import EngineControl
 from headrace.engine.group import Environment, WorkerGroup
+from headrace.engine.guardian import Guardian, NoGuardian
+from headrace.engine.health import WorkerHealth
 from headrace.engine.means import AttemptProcesses, Means, slots_of
+from headrace.engine.oversight import Oversight
 from headrace.engine.partition import Statistics
 from headrace.engine.presence import Presence
 from headrace.engine.processes import ProcessPool, reference_of
@@ -69,6 +72,7 @@ class WorkerEngine:
         now: the time that it writes down, in milliseconds since the Unix epoch.
         randomness: makes so many random bytes, for ids and for what a retry policy leaves to chance.
         processes: makes the processes in which a worker's attempts run that are not to run in this one.
+        guardian: hears of its claims, and may end the process when a lease is over.
     """
 
     def __init__(
@@ -80,11 +84,13 @@ class WorkerEngine:
         now: Callable[[], int] = wall_clock,
         randomness: Callable[[int], bytes] = os.urandom,
         processes: Callable[[AbstractWorker[Any]], AttemptProcesses] = ProcessPool,
+        guardian: Guardian | None = None,
     ) -> None:
         self.settings = settings or (load_settings() if log else settings_of_this_folder())
         self._clock = clock
         self._now = now
         self._randomness = randomness
+        self._guardian = guardian or NoGuardian()
         self._owns_log = log is None
         self._log = log or KafkaLog(self.settings)
         self._client = Client(self.settings, log=self._log, now=now, randomness=randomness)
@@ -100,6 +106,8 @@ class WorkerEngine:
         self._executors: list[ThreadPoolExecutor] = []
         self._make_processes = processes
         self._processes: list[AttemptProcesses] = []
+        # A cluster in memory has a clock of its own, by which threads of the machine's clock would see nothing but blocks.
+        self._oversight = Oversight(self.settings.engine, self._health) if self._owns_log else None
         self._presence: Presence | None = None
         self._presence_task: asyncio.Task[None] | None = None
         self._started = False
@@ -185,6 +193,11 @@ class WorkerEngine:
         self._groups = [WorkerGroup(worker, self._environment(worker)) for worker in self._workers.values()]
         await asyncio.gather(*(group.start() for group in self._groups))
         self._presence_task = asyncio.create_task(self._presence.keep_up())
+        if self._oversight is not None:
+            self._oversight.start()
+
+    def _health(self) -> dict[str, WorkerHealth]:
+        return {group.worker.name: group.health() for group in self._groups}
 
     def _environment(self, worker: AbstractWorker[Any]) -> Environment:
         slots = slots_of(worker, self.settings.engine)
@@ -207,6 +220,7 @@ class WorkerEngine:
             self._crashed,
             self._control,
             means,
+            self._guardian,
         )
 
     def _chance(self) -> float:
@@ -230,6 +244,8 @@ class WorkerEngine:
         self._groups = []
         await asyncio.gather(*(processes.close() for processes in self._processes))
         await self._close_workers()
+        if self._oversight is not None:
+            self._oversight.stop()
         if self._presence_task is not None:
             self._presence_task.cancel()
             await asyncio.gather(self._presence_task, return_exceptions=True)
@@ -278,13 +294,16 @@ class WorkerEngine:
         with StopSignals() as signals:
             signals.on_first.append(self._say_grace)
             signals.on_further.append(self.hurry)
+            self._guardian.introduce(self.settings, self.instance_id, signals.request)
             try:
                 with contextlib.suppress(StopRequested):
                     await signals.unless_requested(self.start())
+                    self._guardian.started()
                     _logger.info("engine %s runs %s", self.instance_id, ", ".join(self._workers))
                     await signals.unless_requested(self.ended())
             finally:
                 drained = await self.stop()
+                self._guardian.ended()
         await self._raise_crash()
         return drained
 

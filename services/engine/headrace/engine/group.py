@@ -22,6 +22,8 @@ from headrace.engine.commits import Commits
 from headrace.engine.control import EngineControl
 from headrace.engine.dead_letters import DeadLetters
 from headrace.engine.dispatcher import Dispatcher
+from headrace.engine.guardian import Guardian
+from headrace.engine.health import AppendWatch, WorkerHealth
 from headrace.engine.holdings import Holdings, Surroundings
 from headrace.engine.intake import Intake, Room
 from headrace.engine.means import Means, slots_of
@@ -47,6 +49,7 @@ class Environment:
     Attributes:
         chance: any number from 0 up to, not including, 1, anew with each call.
         crashed: called when a part of the group ends by an error that nobody expected: the engine cannot go on without it.
+        guardian: hears of the claims.
     """
 
     log: Log
@@ -60,6 +63,7 @@ class Environment:
     crashed: Callable[[BaseException], None]
     control: EngineControl
     means: Means
+    guardian: Guardian
 
 
 class WorkerGroup:
@@ -97,6 +101,7 @@ class WorkerGroup:
         self._gate: asyncio.Task[None] | None = None
         self._commits = Commits(worker.name, self._consumer, self._holdings)
         self.closing = Closing()
+        self._appends = AppendWatch()
 
     def _make_holdings(self) -> Holdings:
         environment = self._environment
@@ -110,7 +115,7 @@ class WorkerGroup:
             LeaseTiming(settings.lease_seconds),
             settings.lease_by_log_time,
         )
-        surroundings = Surroundings(self._fresh, self._available, self._unavailable, environment.crashed)
+        surroundings = Surroundings(self._fresh, self._available, self._unavailable, environment.crashed, environment.guardian)
         return Holdings(claimant, self.dispatcher, surroundings)
 
     @property
@@ -118,11 +123,25 @@ class WorkerGroup:
         """The partitions whose jobs this instance runs now."""
         return self._holdings.ready.keys()
 
+    def health(self) -> WorkerHealth:
+        """How it is doing."""
+        now, dispatcher = asyncio.get_running_loop().time(), self.dispatcher
+        return WorkerHealth(
+            assigned=self._commits.partitions,
+            ready=len(self.ready),
+            running=dispatcher.running,
+            waiting=dispatcher.waiting,
+            since_poll=now - (self._intake.polled_at or now),
+            since_commit=now - self._commits.answered_at if self._commits.partitions else 0.0,
+            since_append=self._appends.seconds(now, dispatcher.statistics.last_ended_at, dispatcher.unacknowledged),
+        )
+
     async def start(self) -> None:
         """Joins the group, and begins to fetch."""
         await self._reader.start()
         await self._ask_ahead()
         await self._consumer.start()
+        self._environment.guardian.belongs(self._environment.topics.group(self.worker.name), lambda: self._consumer.member_id)
         self._holdings.start()
         self._environment.control.attach(self.worker.name, self)
         self._tasks = [

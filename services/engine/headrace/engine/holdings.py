@@ -21,6 +21,7 @@ from headrace.core.records import lease_key
 from headrace.engine.checkpoints import make_checkpoint
 from headrace.engine.closing import Closing
 from headrace.engine.dispatcher import Dispatcher
+from headrace.engine.guardian import Guardian
 from headrace.engine.partition import OwnedPartition
 from headrace.engine.takeover import Claimant, Takeover
 from headrace.errors import HeadraceError, LeaseLost
@@ -48,12 +49,14 @@ class Surroundings:
         available: called with a partition whose jobs may be taken in from now on.
         unavailable: called with one of which nothing more may be taken in, for now or for good.
         stuck: called when an attempt cannot be stopped though its lease is about to end: the process has to.
+        guardian: hears of every claim, and of its end.
     """
 
     fresh: Callable[[Collection[TopicPartition]], Awaitable[list[OwnedPartition]]]
     available: Callable[[OwnedPartition], None]
     unavailable: Callable[[TopicPartition], None]
     stuck: Callable[[BaseException], None]
+    guardian: Guardian
 
 
 class Holdings:
@@ -102,6 +105,8 @@ class Holdings:
         idle = [partition for partition in self._held.values() if partition.is_held() and not partition.is_busy]
         for partition in self._held.values():
             partition.live = partition in idle
+            if not partition.is_busy:
+                self._surroundings.guardian.vacated(partition)
         seconds = closing.at_most(_RELEASE_SECONDS)
         await asyncio.gather(*(self._release(partition, "stopped", seconds) for partition in idle))
         for partition in self._held.values():
@@ -166,6 +171,7 @@ class Holdings:
                 message = f"{len(left)} jobs of {partition.recovery.worker} cannot be stopped, and their lease is over"
                 self._surroundings.stuck(LeaseLost(message))
                 await asyncio.wait(left)
+        self._surroundings.guardian.vacated(partition)
         await asyncio.sleep(self._pause_after_loss(partition.source))
         self._forget(partition)
 
@@ -199,6 +205,7 @@ class Holdings:
     def _forget(self, partition: OwnedPartition) -> None:
         source = partition.source
         partition.live = False
+        self._surroundings.guardian.vacated(partition)
         self._leaving.pop(source, None)
         if self._held.get(source) is partition:
             del self._held[source]
@@ -220,6 +227,8 @@ class Holdings:
         except (HeadraceError, TimeoutError) as error:
             # Whoever comes next waits for the term, and no longer.
             _logger.warning("releasing %s/%d failed: %s", *partition.source, error)
+        else:
+            self._surroundings.guardian.released(partition)
 
     # --- taking over ----------------------------------------------------------------------------------------------------
 
@@ -261,6 +270,7 @@ class Holdings:
     def _is_ready(self, partition: OwnedPartition) -> None:
         source = partition.source
         self._held[source] = partition
+        self._surroundings.guardian.holds(partition)
         if source in self._wanted:
             self.ready[source] = partition
             self._surroundings.available(partition)
@@ -314,6 +324,7 @@ class Holdings:
             partition.lease.renewed(sent)
             partition.last_lease = outcome.offset
             partition.pointer = pointer
+            self._surroundings.guardian.holds(partition)
 
     def _state_of(self, partition: OwnedPartition) -> TopicPartition:
         return TopicPartition(self._claimant.topic, partition.state_partition)

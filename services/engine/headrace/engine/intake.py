@@ -58,6 +58,9 @@ class Intake:
         take: called with each record, in the order of the log.
         room: how much of a partition may be in hand.
         progressed: set whenever a job may have left.
+
+    Attributes:
+        polled_at: when it last turned to Kafka, by the loop's clock.
     """
 
     def __init__(
@@ -76,10 +79,12 @@ class Intake:
         self._progressed = progressed
         self._full_since: dict[TopicPartition, float] = {}
         self._paused: set[TopicPartition] = set()
+        self.polled_at = 0.0
 
     async def run(self) -> None:
         """Fetches until it is cancelled. Broker errors are waited out."""
         while True:
+            self.polled_at = asyncio.get_running_loop().time()
             try:
                 await self._turn()
             except BrokerError as error:

@@ -73,6 +73,11 @@ class Journal:
         self._idle.clear()
         asyncio.get_running_loop().call_soon(self._flush)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything was handed over whose fate is unknown."""
+        return not self._idle.is_set()
+
     async def settled(self) -> None:
         """Waits until the fate of all that was handed over is known."""
         await self._idle.wait()

@@ -75,6 +75,11 @@ class KafkaGroupConsumer:
         self._poll: asyncio.Task[_Fetched] | None = None
         self._seeks: Counter[Any] = Counter()
 
+    @property
+    def member_id(self) -> str:
+        """See `GroupConsumer.member_id`."""
+        return "" if self._consumer is None else self._consumer._coordinator.member_id or ""
+
     async def start(self) -> None:
         """Connects and begins to join; see `GroupConsumer.start`."""
         await self._administration.partition_count(self._membership.topic)

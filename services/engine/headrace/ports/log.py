@@ -188,6 +188,10 @@ class GroupConsumer(Protocol):
     `pause`, `resume` and `seek` do nothing for partitions that this member does not hold.
     """
 
+    @property
+    def member_id(self) -> str:
+        """What the group knows this member by; empty while it is none."""
+
     async def start(self) -> None:
         """Connects and begins to join the group; does not wait for partitions.
 

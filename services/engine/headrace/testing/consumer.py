@@ -70,6 +70,11 @@ class InMemoryGroupConsumer:
         return self._membership.name
 
     @property
+    def member_id(self) -> str:
+        """See `GroupConsumer.member_id`."""
+        return "" if self._phase is _Phase.STOPPED else self.name
+
+    @property
     def topic(self) -> str:
         return self._membership.topic
 

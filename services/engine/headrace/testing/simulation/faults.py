@@ -99,6 +99,7 @@ class Nemesis:
             process.log.accept_requests()
             process.log.tell_evicted(self._topics.group(WORKER))
             if not process.runs:
+                process.asleep = False
                 await process.thaw("as-it-came", slept=False, excused_seconds=0.0)
 
     async def _do(self, kind: FaultKind) -> None:
@@ -186,17 +187,18 @@ class Nemesis:
     async def _kill(self) -> None:
         if process := self._engine():
             if self._random.random() < 0.3:
-                process.log.cut_off()  # with its machine, and its supervisor: what it sent last is lost, too
-                process.die()
-            else:
-                process.fall()
+                process.log.cut_off()  # with its machine: what it sent last is lost, too
+                process.died_with_machine = True
+            process.die()
 
     async def _freeze(self, least: float, most: float, *, slept: bool = False) -> None:
         if process := self._engine():
             process.freeze()
+            process.asleep = slept
             await asyncio.sleep(self._random.uniform(least, most) * self._scenario.lease)
             order = self._random.choice(("as-it-came", "timers-first", "messages-first"))
             # A loop whose clock slept, too, looks at its leases when the time is up that was left then.
+            process.asleep = False
             await process.thaw(order, slept=slept, excused_seconds=0.13 * self._scenario.lease if slept else 0.0)
 
     async def _set_clock(self, direction: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -23,9 +24,12 @@ class SimulatedProcess(Confined):
     Attributes:
         name: tells it from all others of the run.
         random: its own chance.
+        seed: of the run.
         wall_offset: how far its time of day is ahead, in seconds.
+        asleep: whether all of its machine stands still, its supervisor too.
+        died_with_machine: whether nobody is left to say that it has died.
         log: its way to the cluster.
-        supervisor: told when the process fell, and whether by a job of its own; None where there is none.
+        fell: called when a job of its own takes it along.
     """
 
     def __init__(
@@ -33,10 +37,15 @@ class SimulatedProcess(Confined):
     ) -> None:
         super().__init__()
         self.name = name
+        self.seed = seed
         self.random = Random(f"process {name} of {seed}")
         self.wall_offset = 0.0
         self.is_dead = False
-        self.supervisor: Callable[[bool], None] | None = None
+        self.fell: Callable[[], None] | None = None
+        self.asleep = False
+        self.died_with_machine = False
+        self._death = asyncio.Event()
+        self._excused_until = 0.0
         self._loop = loop
         self._chronicle = chronicle
         self._stopped_at: float | None = None
@@ -95,6 +104,7 @@ class SimulatedProcess(Confined):
         if slept:
             self.suspended_seconds += self._loop.now - self._stopped_at
         self._stopped_at = None
+        self._excused_until = self._loop.now + excused_seconds
         self._chronicle.fate(self.name, Fate.THAWED, excused_seconds=excused_seconds)
         self._loop.go_on(self, order)
         # What it had asked for before comes first, as it was answered then.
@@ -107,18 +117,22 @@ class SimulatedProcess(Confined):
             self.is_dead, self.runs = True, False
             # Somebody must know them still: what is forgotten is closed, and closing it is a way of going on.
             self._remains = asyncio.all_tasks(self._loop)
-            self._chronicle.fate(self.name, Fate.ENDED)
+            self._death.set()
+            # What its child processes did before anybody could look at the clock is not held against its death either.
+            self._chronicle.fate(self.name, Fate.ENDED, excused_seconds=max(0.0, self._excused_until - self._loop.now))
 
-    def fall(self, *, by_job: bool = False) -> None:
-        """It dies, and its supervisor sees it.
+    async def dead_within(self, seconds: float) -> bool:
+        """Waits for its death, but not longer; tells whether it is dead."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._death.wait(), seconds)
+        return self.is_dead
 
-        Args:
-            by_job: whether a job of its own is to blame.
-        """
+    def fall(self) -> None:
+        """A job of its own takes it along."""
         if not self.is_dead:
             self.die()
-            if self.supervisor is not None:
-                self.supervisor(by_job)
+            if self.fell is not None:
+                self.fell()
 
     def bury(self) -> None:
         """After the run: what is left of it may end in order, and nothing that it does is heard."""

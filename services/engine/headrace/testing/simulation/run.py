@@ -9,19 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from headrace.codec import encode
-from headrace.core.partitions import state_partition
-from headrace.core.records import lease_key
-from headrace.core.topics import JOB_STATE_PARTITIONS, Topics
+from headrace.core.topics import Topics
 from headrace.engine.engine import WorkerEngine
 from headrace.errors import HeadraceError, LeaseLost
-from headrace.models import ReleaseRecord
-from headrace.ports import NewRecord, TopicPartition
 from headrace.settings import Settings, load_settings
 from headrace.testing.cluster import InMemoryCluster
 from headrace.testing.simulation.checks import Judge, Violation
@@ -31,6 +25,7 @@ from headrace.testing.simulation.faults import Nemesis
 from headrace.testing.simulation.loop import SimulationLoop
 from headrace.testing.simulation.process import WALL_CLOCK_START, SimulatedProcess
 from headrace.testing.simulation.scenario import FaultKind, Scenario
+from headrace.testing.simulation.supervision import ChildProcesses, SimulatedSupervisor
 from headrace.testing.simulation.workload import WORKER, SimulatedProcesses, Workload, simulated_worker
 from headrace.views import follower
 
@@ -101,8 +96,7 @@ class _Run:
         self._stops: dict[SimulatedProcess, tuple[asyncio.Event, list[float]]] = {}
         self._client = self._process("client")
         self._failures: list[str] = []
-        self._own_context = contextvars.copy_context()
-        self._supervising: set[asyncio.Task[None]] = set()
+        self._watching: set[asyncio.Task[None]] = set()
 
     # --- the course of it -------------------------------------------------------------------------------------------------
 
@@ -191,6 +185,7 @@ class _Run:
     async def _live(self, process: SimulatedProcess) -> None:
         """What the program of an engine does; when that is over, the process is."""
         stop, grace = self._stops[process]
+        supervisor, children = self._supervise(process) if self.scenario.supervised else (None, None)
         engine = WorkerEngine(
             self._settings,
             log=process.log,
@@ -198,15 +193,18 @@ class _Run:
             now=process.now,
             randomness=process.randomness,
             processes=SimulatedProcesses,
+            guardian=supervisor,
         )
-        process.supervisor = partial(self._see_death, process, engine.instance_id)
-        engine.register_worker(simulated_worker(process, self._chronicle, self.scenario))
+        process.fell = self._note_fall
+        engine.register_worker(simulated_worker(process, self._chronicle, self.scenario, children))
         with suppress(HeadraceError):  # it cannot reach the brokers, and is started once more
             await engine.start()
             stopping, ended = asyncio.create_task(stop.wait()), asyncio.create_task(engine.ended())
             await asyncio.wait({stopping, ended}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
                 await engine.stop(grace_seconds=grace[0])
+                if supervisor is not None:
+                    supervisor.ended()
             elif isinstance(crash := engine._crash, LeaseLost):
                 # It cannot stop its jobs in time: its supervisor has to, and does so at once.
                 self._nemesis.counts[FaultKind.KILLED_IN_TIME] += 1
@@ -214,26 +212,23 @@ class _Run:
                 self._failures.append(f"{process.name} ended: {crash!r}")
         process.die()
 
-    def _see_death(self, process: SimulatedProcess, instance_id: str, by_job: bool) -> None:
-        """What a supervisor does when its engine has died: a moment later it gives back the leases (rule R2)."""
-        self._nemesis.counts[FaultKind.POISONED] += by_job
-        task = self._loop.create_task(
-            self._release(instance_id), name=f"release {process.name}", context=self._own_context.copy()
-        )
-        self._supervising.add(task)
-        task.add_done_callback(self._supervising.discard)
+    def _note_fall(self) -> None:
+        self._nemesis.counts[FaultKind.POISONED] += 1
 
-    async def _release(self, instance_id: str) -> None:
-        await asyncio.sleep(self._random.choice((0.1, 2.0)) * self._random.random())
-        self._catch_up()
-        for number, ledger in sorted(self._judge.reader.ledgers.items()):
-            if ledger.holder == instance_id and not ledger.released:
-                record = ReleaseRecord(
-                    worker_name=WORKER, partition=number, instance_id=instance_id, epoch=ledger.epoch, reason="died"
-                )
-                state = state_partition(WORKER, number, JOB_STATE_PARTITIONS)
-                target = TopicPartition(self._topics.job_state.name, state)
-                self._cluster.append(target, NewRecord(lease_key(WORKER, number, instance_id), encode(record)))
+    def _supervise(self, process: SimulatedProcess) -> tuple[SimulatedSupervisor, ChildProcesses]:
+        """Begins to watch over an engine, from outside of its process."""
+        children = ChildProcesses(process, self._chronicle)
+        supervisor = SimulatedSupervisor(process, children, self._topics.job_state.name)
+
+        def killed() -> None:
+            self._nemesis.counts[FaultKind.KILLED_IN_TIME] += 1
+
+        outside = contextvars.Context()
+        self._watching |= {
+            self._loop.create_task(children.run(), context=outside),
+            self._loop.create_task(supervisor.run(killed), context=outside),
+        }
+        return supervisor, children
 
     async def _keep_engines(self) -> None:
         while True:

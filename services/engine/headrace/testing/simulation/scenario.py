@@ -66,6 +66,7 @@ class Scenario:
         long_jobs: the share of the jobs that take longer than ten seconds.
         cancelled_jobs: the share of those that somebody cancels.
         poison: the share of those that take their process with them.
+        supervised: whether engines have supervisors, and jobs in child processes; else an engine that is gone is just gone.
     """
 
     seed: int
@@ -85,6 +86,7 @@ class Scenario:
     long_jobs: float = 0.06
     cancelled_jobs: float = 0.1
     poison: float = 0.0
+    supervised: bool = False
 
     @classmethod
     def of(cls, seed: int) -> Scenario:
@@ -106,5 +108,7 @@ class Scenario:
             jobs=random.choice((80, 150, 250)),
             keys=random.randint(1, 6),
             long_jobs=random.choice((0.03, 0.1, 0.2)),
-            poison=random.choice((0.0, 0.01, 0.03)),
+            supervised=(supervised := Random(f"supervised {seed}").random() < 0.5),
+            # Only a supervisor can say that a process has died: without one such a job would take one after another with it.
+            poison=Random(f"poisoned {seed}").choice((0.0, 0.01, 0.03)) if supervised else 0.0,
         )

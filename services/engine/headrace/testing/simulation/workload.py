@@ -24,6 +24,7 @@ from headrace.testing.cluster import InMemoryCluster
 from headrace.testing.simulation.chronicle import Chronicle, Step
 from headrace.testing.simulation.process import SimulatedProcess
 from headrace.testing.simulation.scenario import Scenario
+from headrace.testing.simulation.supervision import ChildProcesses
 from headrace.worker import AbstractWorker
 
 WORKER = "work"
@@ -45,16 +46,25 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
     Args:
         process: in which it runs.
         ending_seconds: how long it takes at most to end when it is stopped.
+        children: of the process, where it has any: they run some of the attempts.
     """
 
     name = WORKER
     description = "Works for a while."
 
-    def __init__(self, process: SimulatedProcess, chronicle: Chronicle, concurrency: int, ending_seconds: float) -> None:
+    def __init__(
+        self,
+        process: SimulatedProcess,
+        chronicle: Chronicle,
+        concurrency: int,
+        ending_seconds: float,
+        children: ChildProcesses | None = None,
+    ) -> None:
         self.concurrency = concurrency
         self._host = process
         self._chronicle = chronicle
         self._ending_seconds = ending_seconds
+        self._children = children
 
     async def run(self, args: WorkArguments, ctx: JobContext) -> Any:
         """Works."""
@@ -64,6 +74,8 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
         """Works, in the process of the engine or in one of its own."""
         job_id, token = ctx.job.id, ctx.fencing_token
         self._chronicle.step(Step.STARTED, self._host.name, job_id, token, apart=apart)
+        if self._children is not None and not apart:
+            self._children.begin((job_id, token))
         left = args.seconds
         tick = max(0.05, min(1.0, left / 8))
         try:
@@ -81,11 +93,13 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
             raise
         finally:
             self._note(Step.ENDED, job_id, token)
+            if self._children is not None:
+                self._children.end((job_id, token))
 
     async def _die(self, *, apart: bool) -> None:
         if apart:
             raise _Died
-        self._host.fall(by_job=True)
+        self._host.fall()
         await asyncio.Event().wait()  # which nobody sees
 
     def _note(self, step: Step, job_id: str, token: tuple[int, int]) -> None:
@@ -119,9 +133,11 @@ class SimulatedProcesses:
         """There is nothing to end."""
 
 
-def simulated_worker(process: SimulatedProcess, chronicle: Chronicle, scenario: Scenario) -> SimulatedWorker:
+def simulated_worker(
+    process: SimulatedProcess, chronicle: Chronicle, scenario: Scenario, children: ChildProcesses | None
+) -> SimulatedWorker:
     """The worker of one engine."""
-    return SimulatedWorker(process, chronicle, scenario.concurrency, scenario.lease * _LONGEST_ENDING)
+    return SimulatedWorker(process, chronicle, scenario.concurrency, scenario.lease * _LONGEST_ENDING, children)
 
 
 class Workload:
