@@ -23,6 +23,7 @@ from support.engines import ended, engine_process, eventually, read_all, with_en
 PARTITIONS = 8
 JOBS = 16
 ENGINES = 4
+PUTTING_AWAY_SECONDS = 0.4
 
 
 class Running:
@@ -58,6 +59,10 @@ class Patient(AbstractWorker[dict[str, Any]]):
         try:
             if args.get("long"):
                 await self._gate.wait()
+        except asyncio.CancelledError:
+            # It puts its things away: whoever starts it anew too early meets it here.
+            await asyncio.sleep(PUTTING_AWAY_SECONDS)
+            raise
         finally:
             self._running.end(name)
 
