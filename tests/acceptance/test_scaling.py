@@ -99,16 +99,19 @@ async def claims(settings: Settings, worker: str) -> dict[int, list[str]]:
 
 
 def assert_only_what_moved_ran_again(jobs: Sequence[Job], holders: dict[int, list[str]]) -> None:
-    """Each long job began under its partition's first claim, and once more under each further one."""
+    """Each job began at most once under each claim of its partition, and no partition was claimed anew where it was."""
     for partition, owners in holders.items():
         assert all(one != next_one for one, next_one in pairwise(owners)), f"{partition} was claimed anew where it was: {owners}"
     for job in jobs:
         assert job.source is not None
         assert job.status == "completed"
-        owners = holders[job.source.partition]
-        assert [attempt.instance_id for attempt in job.attempts] == owners
-        assert [attempt.status for attempt in job.attempts] == ["interrupted"] * (len(owners) - 1) + ["completed"]
         assert job.error is None
+        statuses = [attempt.status for attempt in job.attempts]
+        assert statuses == ["interrupted"] * (job.attempt - 1) + ["completed"]
+        owners = iter(holders[job.source.partition])
+        ran_at = [attempt.instance_id for attempt in job.attempts]
+        # Each in turn; one that had the partition for a moment only may have started nothing.
+        assert all(instance in owners for instance in ran_at), f"{ran_at} ran, and held it: {holders[job.source.partition]}"
 
 
 async def test_from_one_engine_to_four_and_back_only_jobs_that_move_run_again(settings: Settings) -> None:
@@ -138,6 +141,8 @@ async def test_from_one_engine_to_four_and_back_only_jobs_that_move_run_again(se
     holders = await claims(settings, worker.name)
     assert running.overlaps == []
     assert_only_what_moved_ran_again(done, holders)
+    # Here each had the time to begin.
+    assert [job.attempt for job in done] == [len(holders[job.source.partition]) for job in done if job.source]
     assert any(len(owners) == 1 for owners in holders.values()), "some stay where they are all the time"
     assert max(len(owners) for owners in holders.values()) > 1, "some move"
     assert {len(starts) for name, starts in running.starts.items() if name.startswith("short")} == {1}
