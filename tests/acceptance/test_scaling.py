@@ -23,6 +23,7 @@ from support.engines import ended, engine_process, eventually, read_all, with_en
 PARTITIONS = 8
 JOBS = 16
 ENGINES = 4
+PUTTING_AWAY_SECONDS = 0.4
 
 
 class Running:
@@ -58,6 +59,10 @@ class Patient(AbstractWorker[dict[str, Any]]):
         try:
             if args.get("long"):
                 await self._gate.wait()
+        except asyncio.CancelledError:
+            # It puts its things away: whoever starts it anew too early meets it here.
+            await asyncio.sleep(PUTTING_AWAY_SECONDS)
+            raise
         finally:
             self._running.end(name)
 
@@ -94,16 +99,19 @@ async def claims(settings: Settings, worker: str) -> dict[int, list[str]]:
 
 
 def assert_only_what_moved_ran_again(jobs: Sequence[Job], holders: dict[int, list[str]]) -> None:
-    """Each long job began under its partition's first claim, and once more under each further one."""
+    """Each job began at most once under each claim of its partition, and no partition was claimed anew where it was."""
     for partition, owners in holders.items():
         assert all(one != next_one for one, next_one in pairwise(owners)), f"{partition} was claimed anew where it was: {owners}"
     for job in jobs:
         assert job.source is not None
         assert job.status == "completed"
-        owners = holders[job.source.partition]
-        assert [attempt.instance_id for attempt in job.attempts] == owners
-        assert [attempt.status for attempt in job.attempts] == ["interrupted"] * (len(owners) - 1) + ["completed"]
         assert job.error is None
+        statuses = [attempt.status for attempt in job.attempts]
+        assert statuses == ["interrupted"] * (job.attempt - 1) + ["completed"]
+        owners = iter(holders[job.source.partition])
+        ran_at = [attempt.instance_id for attempt in job.attempts]
+        # Each in turn; one that had the partition for a moment only may have started nothing.
+        assert all(instance in owners for instance in ran_at), f"{ran_at} ran, and held it: {holders[job.source.partition]}"
 
 
 async def test_from_one_engine_to_four_and_back_only_jobs_that_move_run_again(settings: Settings) -> None:
@@ -133,6 +141,8 @@ async def test_from_one_engine_to_four_and_back_only_jobs_that_move_run_again(se
     holders = await claims(settings, worker.name)
     assert running.overlaps == []
     assert_only_what_moved_ran_again(done, holders)
+    # Here each had the time to begin.
+    assert [job.attempt for job in done] == [len(holders[job.source.partition]) for job in done if job.source]
     assert any(len(owners) == 1 for owners in holders.values()), "some stay where they are all the time"
     assert max(len(owners) for owners in holders.values()) > 1, "some move"
     assert {len(starts) for name, starts in running.starts.items() if name.startswith("short")} == {1}

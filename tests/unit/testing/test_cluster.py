@@ -213,6 +213,21 @@ async def test_a_commit_of_a_former_generation_counts_for_nothing(log: InMemoryL
 
 
 @in_virtual_time
+async def test_a_member_that_comes_back_commits_nothing_before_it_has_its_part(log: InMemoryLog) -> None:
+    """The generation is still that in which it was taken for dead: what it held then may be another's already."""
+    group, one, other = log.cluster.group(GROUP), Dealt(), Dealt()
+    group.join("one", one)
+    group.join("other", other)
+    group.join("one", one)
+    group.leave("one")
+    group.join("one", one)
+    assert one.generation == group.generation
+    assert not group.commit("one", one.generation, {THINGS: Committed(1)})
+    group.join("other", other)
+    assert group.commit("one", one.generation, {THINGS: Committed(1)})
+
+
+@in_virtual_time
 async def test_a_silent_member_is_taken_for_dead_after_its_session_and_comes_back(log: InMemoryLog) -> None:
     member, other = Member(log, "things", GROUP), Member(InMemoryLog(log.cluster), "things", GROUP)
     async with members(member, other):

@@ -232,7 +232,8 @@ class WorkerEngine:
     async def stop(self, *, grace_seconds: float | None = None) -> bool:
         """Starts nothing more, gives running attempts `grace_seconds`, commits what has ended, and leaves the groups.
 
-        What did not end in time waits for its next attempt, in another engine or after a restart; it has not failed.
+        What did not end in time waits for its next attempt, in another engine or after a restart; it has not failed. For brokers
+        that are away it waits some ten seconds more at most, all steps together.
         Returns False when an attempt runs on all the same, in a thread: then only the end of the process ends it.
         """
         grace = self.settings.engine.grace_seconds if grace_seconds is None else grace_seconds

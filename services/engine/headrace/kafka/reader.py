@@ -115,6 +115,7 @@ class KafkaReader:
 
     async def _check(self, partitions: Collection[TopicPartition]) -> None:
         for topic in {partition.topic for partition in partitions}:
+            self._topics.discard(topic)  # one that is gone must not be named: a broker might make it anew, with its defaults
             count = await self._administration.partition_count(topic)
             self._topics.add(topic)
             for _, number in (partition for partition in partitions if partition.topic == topic):
