@@ -370,6 +370,6 @@ BREAKS = [
     Break("attempts rise", what_waits_at_a_hand_over_is_forgotten, 0),
     Break("only the holder writes", writes_under_the_claim_before, 0),
     Break("cancellation", forgets_cancellations_at_a_take_over, 0, quick=True),
-    Break("cancellation", control_is_not_read_before_jobs_are_taken_in, 0),
+    Break("cancellation", control_is_not_read_before_jobs_are_taken_in, 24),
     Break("cancellation", a_cancellation_is_settled_before_its_job_has_ended, 0, quick=True),
 ]

@@ -45,6 +45,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "WorkerDefinition": {"name": "w", "description": "d", "category": "c"},
     "InstanceRecord": {"instanceId": "i", "workers": ["w"], "host": "h", "processId": 1, "startedAt": AT, "seenAt": AT},
+    "CancelRequest": {
+        **{"tenant": "t", "jobId": "j", "workerName": "w", "requestedAt": AT},
+        "source": {"topic": "t", "partition": 1, "offset": 2},
+    },
+    "PauseRequest": {"workerName": "w", "requestedAt": AT},
     "MemoryEntry": {**CONVERSATION, "role": "user", "content": "x"},
     "MemoryCompaction": {**CONVERSATION, "jobId": "j", "baseVersion": -1, "supersedes": ["e"], "summary": "s"},
 }

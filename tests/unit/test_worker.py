@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace import AbstractWorker, ConfigurationError, JobContext, RetryPolicy, worker
+from headrace import AbstractWorker, ConfigurationError, JobContext, RateLimit, RetryPolicy, worker
 from headrace.job_context import JobServices
 from support.jobs import a_job
 
@@ -18,21 +18,25 @@ class Plain(AbstractWorker[dict[str, Any]]):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("retry", 3), ("retry", RetryPolicy), ("timeout", 0), ("timeout", float("nan")), ("timeout", "5 s")]
+    ("name", "value"),
+    [
+        *[("retry", 3), ("retry", RetryPolicy), ("timeout", 0), ("timeout", float("nan")), ("timeout", "5 s")],
+        *[("rate_limit", 10), ("rate_limit", RateLimit), ("rate_limit", (10, 1))],
+    ],
 )
-def test_a_policy_or_timeout_that_is_none_is_refused_when_the_worker_is_registered(name: str, value: Any) -> None:
+def test_a_policy_timeout_or_limit_that_is_none_is_refused_when_the_worker_is_registered(name: str, value: Any) -> None:
     wrong = type("Wrong", (Plain,), {name: value})
     with pytest.raises(ConfigurationError, match=rf"Wrong\.{name} is "):
         wrong().definition()
 
 
-def test_a_decorated_function_has_a_policy_and_a_timeout_too() -> None:
+def test_a_decorated_function_has_a_policy_a_timeout_and_a_limit_too() -> None:
     policy = RetryPolicy(max_attempts=2)
 
-    @worker(retry=policy, timeout=3)
+    @worker(retry=policy, timeout=3, rate_limit=RateLimit(5, 60))
     def count(args: dict[str, Any], ctx: JobContext) -> None: ...
 
-    assert (count.retry, count.timeout) == (policy, 3)
+    assert (count.retry, count.timeout, count.rate_limit) == (policy, 3, RateLimit(5, 60))
     assert count.definition().name == "count"
 
 

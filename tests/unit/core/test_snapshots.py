@@ -150,6 +150,39 @@ def test_an_attempt_that_a_former_owner_left_is_interrupted_when_the_job_is_refu
     assert left["attempts"][0]["status"] == "running", "earlier snapshots are not changed"
 
 
+def test_a_job_that_never_started_is_cancelled_without_an_attempt() -> None:
+    cancelled = snapshots.cancelled(snapshots.queued(RECORD, SOURCE), WRITER, at(1))
+    job = Job.model_validate(cancelled)
+    assert (job.status, job.attempt, job.attempts, job.error) == (JobStatus.CANCELLED, 0, [], None)
+    assert (job.epoch, job.sequence, job.instance_id) == (42, 1, "instance-1")
+    assert cancelled["finishedAt"] == at(1)
+
+
+def test_an_attempt_that_is_cancelled_says_so_and_one_that_a_former_owner_left_was_interrupted() -> None:
+    running = snapshots.running(snapshots.queued(RECORD, SOURCE), WRITER, at(1))
+    half = snapshots.progressed(running, {"fraction": 0.5, "at": at(2)}, at(2))
+    cancelled = snapshots.cancelled(half, WRITER, at(3))
+    assert [(each["status"], each["finishedAt"]) for each in cancelled["attempts"]] == [("cancelled", at(3))]
+    assert (cancelled["sequence"], cancelled["progress"]["fraction"]) == (3, 0.5)
+    left = snapshots.cancelled(running, snapshots.Writer("instance-2", 50), at(9))
+    assert [(each["status"], each["instanceId"]) for each in left["attempts"]] == [("interrupted", "instance-1")]
+    assert (left["epoch"], left["attempt"], left["instanceId"]) == (50, 1, "instance-2")
+    assert running["attempts"][0]["status"] == "running", "earlier snapshots are not changed"
+
+
+def test_a_job_that_waits_for_its_retry_and_is_cancelled_is_not_due_any_more() -> None:
+    running = snapshots.running(snapshots.queued(RECORD, SOURCE), WRITER, at(1))
+    cancelled = snapshots.cancelled(snapshots.retried(running, ERROR, at(30), at(2)), WRITER, at(3))
+    assert "runAt" not in cancelled and cancelled["failures"] == 1
+    assert [each["status"] for each in cancelled["attempts"]] == ["failed"]
+
+
+def test_a_job_that_has_ended_is_not_cancelled() -> None:
+    running = snapshots.running(snapshots.queued(RECORD, SOURCE), WRITER, at(1))
+    with pytest.raises(IllegalMove):
+        snapshots.cancelled(snapshots.completed(running, None, at(2)), WRITER, at(3))
+
+
 def test_the_history_keeps_the_last_twenty() -> None:
     snapshot = snapshots.queued(RECORD, SOURCE)
     for _ in range(30):
