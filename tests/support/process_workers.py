@@ -64,6 +64,10 @@ def behave(args: dict[str, Any], ctx: JobContext) -> Any:  # noqa: C901 - a tabl
             return ctx.attempt
         case "give-up":
             raise GiveUp("no use")
+        case "group":
+            raise ExceptionGroup("several", [Unheard(1, 2), ValueError("three")])
+        case "generator-exit":
+            raise GeneratorExit("left")
         case "huge":
             return "x" * 600_000
         case "large":

@@ -113,6 +113,9 @@ async def test_what_is_returned_and_raised_is_as_in_a_thread(bench: Bench) -> No
         assert busy.attempts[0].error is not None and busy.attempts[0].error.type == "support.process_workers.Busy"
         gave_up = await result_of(bench, "give-up")
         assert (gave_up.status, gave_up.failures) == ("failed", 1)
+        for name, kind in (("group", "ExceptionGroup"), ("generator-exit", "GeneratorExit")):
+            strange = await result_of(bench, name)
+            assert strange.error is not None and strange.error.type == kind
         memory = await result_of(bench, "memory")
         assert memory.error is not None and memory.error.type == "MemoryError"
         left = await result_of(bench, "sys-exit")

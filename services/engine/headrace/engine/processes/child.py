@@ -10,14 +10,12 @@ import asyncio
 import contextlib
 import contextvars
 import ctypes
-import logging
 import os
 import queue
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
 from multiprocessing import spawn
 from typing import Any, NoReturn
 
@@ -25,7 +23,7 @@ import orjson
 
 from headrace.engine.outcome import encode_result
 from headrace.engine.processes.failures import tell
-from headrace.engine.processes.frames import HEADER, Kind, frame
+from headrace.engine.processes.frames import ENGINES_SIGNALS, HEADER, Kind, frame
 from headrace.engine.processes.naming import worker_named
 from headrace.engine.processes.reports import LogForwarder, Reports
 from headrace.errors import MemoryStoreError
@@ -36,8 +34,6 @@ from headrace.worker import AbstractWorker
 
 _PR_SET_PDEATHSIG = 1
 _CLOSE_SECONDS = 5.0
-# Ctrl-C, and a SIGTERM to the whole group, are for the engine: it says when its children end.
-ENGINES_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(descriptor: int, parent: int) -> NoReturn:
@@ -146,9 +142,3 @@ def _no_memory(_: Job) -> ConversationMemory:
         "An attempt in a process of its own has no memory of conversations: a worker that uses ctx.memory runs in the event"
         " loop, or in a thread."
     )
-
-
-def levels_of(loggers: Mapping[str, object]) -> dict[str, int]:
-    """The levels that were set of the loggers of a process, by name; "" is the root."""
-    levels = {name: each.level for name, each in loggers.items() if isinstance(each, logging.Logger) and each.level}
-    return {"": logging.getLogger().level, **levels}

@@ -15,10 +15,9 @@ from typing import Any
 
 import orjson
 
-from headrace.engine.processes.child import ENGINES_SIGNALS, levels_of
 from headrace.engine.processes.failures import told_error
-from headrace.engine.processes.frames import HEADER, LARGEST_BYTES, Kind, frame
-from headrace.engine.processes.reports import log_again
+from headrace.engine.processes.frames import ENGINES_SIGNALS, HEADER, LARGEST_BYTES, Kind, frame
+from headrace.engine.processes.reports import levels_of, log_again
 from headrace.errors import WorkerProcessDied
 
 _POLL_SECONDS = 0.05

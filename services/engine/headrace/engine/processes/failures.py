@@ -12,6 +12,8 @@ from headrace.errors import JobFailed, Retry
 
 _MOST_NAMES: Final = 50
 _LONGEST_NAME: Final = 500
+# Raised in a coroutine they would say something of that; and a group cannot be made without what is in it.
+_MEAN_SOMETHING_ELSE: Final = (GeneratorExit, StopIteration, StopAsyncIteration, BaseExceptionGroup)
 
 
 def tell(error: BaseException) -> dict[str, Any]:
@@ -49,4 +51,6 @@ def told_error(told: dict[str, Any]) -> BaseException:
 def _known(name: str) -> type[BaseException] | None:
     module, _, plain = name.rpartition(".")
     found = getattr(builtins if not module else errors if module == errors.__name__ else None, plain, None)
-    return found if isinstance(found, type) and issubclass(found, BaseException) else None
+    if not isinstance(found, type) or not issubclass(found, BaseException) or issubclass(found, _MEAN_SOMETHING_ELSE):
+        return None
+    return found

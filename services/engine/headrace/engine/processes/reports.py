@@ -10,12 +10,14 @@ from typing import Any
 
 import orjson
 
+from headrace.core.snapshots import shorten
 from headrace.engine.processes.frames import Kind
 
 Send = Callable[[Kind, bytes], None]
 
 # It is written down once a second; an attempt that says it in a tight loop must not keep its engine busy.
 _APART_SECONDS = 0.2
+_LONGEST_MESSAGE_BYTES = 64 * 1024
 _OWN_ATTRIBUTES = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -80,8 +82,8 @@ class LogForwarder(logging.Handler):
             told = {
                 **{name: getattr(record, name) for name in ("name", "levelno", "levelname", "created", "pathname", "lineno")},
                 "funcName": record.funcName,
-                "msg": record.getMessage(),
-                "exc_text": formatter.formatException(record.exc_info) if record.exc_info else None,
+                "msg": shorten(record.getMessage(), _LONGEST_MESSAGE_BYTES),
+                "exc_text": shorten(formatter.formatException(record.exc_info)) if record.exc_info else None,
                 "process": record.process,
                 "threadName": record.threadName,
                 **{name: value for name, value in vars(record).items() if name not in _OWN_ATTRIBUTES},
@@ -89,6 +91,12 @@ class LogForwarder(logging.Handler):
             self._send(Kind.LOG, orjson.dumps(told, default=repr, option=orjson.OPT_NON_STR_KEYS))
         except Exception:
             self.handleError(record)
+
+
+def levels_of(loggers: Mapping[str, object]) -> dict[str, int]:
+    """The levels that were set of the loggers of a process, by name; "" is the root."""
+    levels = {name: each.level for name, each in loggers.items() if isinstance(each, logging.Logger) and each.level}
+    return {"": logging.getLogger().level, **levels}
 
 
 def log_again(told: Mapping[str, Any]) -> None:

@@ -33,6 +33,7 @@ _NAMESPACE = "simulation"
 # Kafka keeps the last hour; a run does not take one.
 _COMPACTION_LAG_SECONDS = 60.0
 _LOOK_SECONDS = 5.0
+_MOST_PEACES = 6
 _FOLLOWER_SECONDS = 30.0
 
 
@@ -122,7 +123,9 @@ class _Run:
 
     async def _until_all_ended(self) -> None:
         quiet_since, before = self._loop.now, (-1, -1)
-        while self._loop.now - quiet_since < self.scenario.peace:
+        # Of a job that takes its process with it for ever there is no end.
+        latest = self._loop.now + _MOST_PEACES * self.scenario.peace
+        while self._loop.now - quiet_since < self.scenario.peace and self._loop.now < latest:
             self._catch_up()
             unfinished = len(self._judge.unfinished())
             if not unfinished:
