@@ -60,6 +60,12 @@ async def hold_the_interpreter(args, ctx):
 
 
 @worker(category="test")
+def stay_in_a_thread(args, ctx):
+    note(f"begin {args['name']} {ctx.attempt}")
+    time.sleep(600 if ctx.attempt == 1 else 0)
+
+
+@worker(category="test")
 async def block_the_loop(args, ctx):
     note(f"begin {args['name']} {ctx.attempt}")
     end = time.monotonic() + (args["seconds"] if ctx.attempt == 1 else 0)
@@ -67,7 +73,7 @@ async def block_the_loop(args, ctx):
         time.sleep(0.05)
 """
 
-WORKER_NAMES = ["step", "hold_the_interpreter", "block_the_loop"]
+WORKER_NAMES = ["step", "hold_the_interpreter", "stay_in_a_thread", "block_the_loop"]
 SHORT_LEASE = {"HEADRACE_ENGINE_LEASE_SECONDS": "4"}
 
 
@@ -220,6 +226,23 @@ async def test_the_second_signal_hurries_and_nothing_is_left_behind(settings: Se
             engines.process.send_signal(signal.SIGTERM)
             assert engines.process.wait(20) == 0, "the grace is 30 s"
             assert [pid for pid in everyone if alive(pid)] == []
+
+
+async def test_a_thread_that_ends_with_its_engine_is_given_to_others_and_is_no_death(settings: Settings, workers: Path) -> None:
+    async with Client(settings) as client:
+        with engine_process(settings, workers, "--grace", "0.2", HEADRACE_ENGINE_CONCURENCY="5") as engines:
+            job = await enqueue(client, "stay_in_a_thread", "stubborn")
+            await begun(workers, "stubborn")
+            assert engines.terminate() == 0
+        told = engines.log.read_text()
+        given = [each for each in await releases(settings) if each["workerName"] == "stay_in_a_thread"]
+        assert {each["partition"] for each in given} == set(range(8)), "that of the thread, too"
+        assert {each["reason"] for each in given} == {"stopped"}
+        assert "1 claims released" in told
+        assert told.count("HEADRACE_ENGINE_CONCURENCY is set, and is no setting") == 1
+        with engine_process(settings, workers) as engines:
+            assert (await ended(client, job)).attempt == 2
+            assert engines.terminate() == 0
 
 
 async def test_an_engine_that_dies_is_replaced_again_and_again_and_the_wait_grows(settings: Settings, workers: Path) -> None:

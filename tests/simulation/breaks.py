@@ -345,7 +345,7 @@ BREAKS = [
     Break("H1", h1_the_term_counts_from_the_acknowledgement, 0),
     Break("H1", h1_the_clock_stops_with_the_machine, 0),
     Break("H2", h2_starts_without_a_check, 0),
-    Break("H3", h3_the_supervisor_does_not_kill, 5),
+    Break("H3", h3_the_supervisor_does_not_kill, 15),
     Break("H4", h4_the_group_is_not_probed, 0),
     Break("H5", h5_a_lapsed_lease_is_revived, 0),
     Break("H6", h6_failed_sends_count, 0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -46,6 +47,8 @@ def root(
     ] = False,
 ) -> None:
     """Background jobs for AI agents, on Kafka or Redpanda."""
+    if "--supervised" in sys.argv:
+        return  # the command that became its supervisor has said so
     for name, nearest in unknown_variables().items():
         advice = f"did you mean {nearest}?" if nearest else "`headrace settings` lists those that are."
         typer.echo(f"Warning: {name} is set, and is no setting: {advice}", err=True)

@@ -37,9 +37,10 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # The folder of this file, which Python puts first, holds modules that are to be found by their whole names alone.
-    sys.path.pop(0)
+    # Modules in the folder of this file, which Python puts first, are to be found by their whole names alone.
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [folder for folder in sys.path if not folder or Path(folder).resolve() != here]
     headrace = types.ModuleType("headrace")
-    headrace.__path__ = [str(Path(__file__).resolve().parent.parent)]
+    headrace.__path__ = [str(here.parent)]
     sys.modules["headrace"] = headrace
     sys.exit(main())
