@@ -15,6 +15,7 @@ from headrace.core.lease import Moment
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp, parse_timestamp
 from headrace.engine.attempts import Attempts
+from headrace.engine.endings import Endings
 from headrace.engine.execution import Execution
 from headrace.engine.failure import after_failure, why
 from headrace.engine.journal import Journal
@@ -38,13 +39,14 @@ class Dispatcher:
     """Runs the jobs of one worker, from all its partitions.
 
     A job's life here: `waiting` in a lane -> `starting` (its `running` snapshot is under way) -> `running` -> `ending` (its last
-    snapshot is under way) -> gone; or `interrupted` (its `queued` snapshot is under way) -> `resting` until its next attempt is
-    due -> `waiting`. Only an acknowledgement moves a job on.
+    snapshot is under way) -> gone, or `telling` first if it may be asked for again; or `interrupted` (its `queued` snapshot is
+    under way) -> `resting` until its next attempt is due -> `waiting`. Only an acknowledgement moves a job on.
 
     Args:
         claim_lost: called when nothing more may be written about a partition.
         clock: by which jobs wait for their next attempt.
         chance: any number from 0 up to, not including, 1, anew with each call.
+        ended_keys: by whom and where it is written which jobs have ended that may be asked for again.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Dispatcher:
         claim_lost: Callable[[OwnedPartition, Exception], None],
         clock: Callable[[], Moment],
         chance: Callable[[], float],
+        ended_keys: tuple[LogWriter, str],
     ) -> None:
         self._worker = worker
         self._services = services
@@ -75,6 +78,7 @@ class Dispatcher:
         self._none_runs = asyncio.Event()
         self._clock = (0, "")
         self.progressed = asyncio.Event()
+        self.endings = Endings(*ended_keys, services.now, claim_lost, self.progressed)
         self.statistics = Statistics()
 
     @property
@@ -185,7 +189,9 @@ class Dispatcher:
         await self._wait_for_attempts(_CANCEL_SECONDS)
         with contextlib.suppress(TimeoutError):
             # The brokers may be away: then what was written last is void, and the next owner runs those jobs again.
-            await asyncio.wait_for(self._journal.settled(), _SETTLE_SECONDS)
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                await self._journal.settled()
+                await self.endings.settled()
         return not self._running
 
     async def _wait_for_attempts(self, seconds: float) -> None:
@@ -319,11 +325,14 @@ class Dispatcher:
         self._journal.note(work, State(snapshots.progressed(work.state.fields, progress, self._now())))
 
     def _ended(self, work: Work) -> None:
-        work.partition.let_go(work.offset)
+        if work.digest is None:
+            work.partition.let_go(work.offset)
         self.statistics.ended += 1
         if work.lane is not None:
             self._lanes.leave_lane(work)
             self._schedule()
+        if work.digest is not None:
+            self.endings.write(work)
 
     def _now(self) -> str:
         """The time as it is written; made anew once a millisecond."""
