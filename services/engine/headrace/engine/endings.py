@@ -10,6 +10,7 @@ from functools import partial
 from headrace.codec import decode_object, encode
 from headrace.core.duplicates import UNKNOWN, End, Verdict
 from headrace.core.records import source_header
+from headrace.core.snapshots import CONTINUED
 from headrace.core.timestamps import from_milliseconds, parse_timestamp
 from headrace.engine.admission import NotAdmitted
 from headrace.engine.partition import OwnedPartition, Phase, Work
@@ -87,7 +88,10 @@ class Endings:
         """The end of a job is acknowledged, and the lease was looked at just now (rule H2): writes the entry."""
         work.lane = None
         work.phase = Phase.TELLING
-        end = End(work.offset, parse_timestamp(work.state.fields["updatedAt"]), work.digest or UNKNOWN)
+        fields = work.state.fields
+        # What a checkpoint has of it until the entry is there: neither its result, nor its error.
+        work.acknowledged = State({name: fields[name] for name in CONTINUED if name in fields})
+        end = End(work.offset, parse_timestamp(fields["updatedAt"]), work.digest or UNKNOWN)
         work.partition.ids.end(work.key.decode(), end)
         self._send(work, end)
 
@@ -105,7 +109,6 @@ class Endings:
         size = len(record.value or b"")
         header = source_header(owned.recovery.worker, record.partition, record.offset)
         work = Work(owned, record.offset, None, State(dict(known.fields or {})), raw, size, known.job_id, source_header=header)
-        work.acknowledged = work.state
         args = raw.get("args")
         work.digest = digest_of(args) if isinstance(args, dict) else UNKNOWN
         owned.hold(work)

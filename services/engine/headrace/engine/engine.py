@@ -17,6 +17,7 @@ from headrace.client import Client
 from headrace.core.identifiers import fresh_id
 from headrace.core.lease import Moment
 from headrace.core.retry import RetryPolicy
+from headrace.engine.children import enqueue_child
 from headrace.engine.ended_keys import EndedKeys
 from headrace.engine.group import Environment, WorkerGroup
 from headrace.engine.partition import Statistics
@@ -178,7 +179,13 @@ class WorkerEngine:
         slots = worker.concurrency or self.settings.engine.concurrency
         executor = ThreadPoolExecutor(slots, thread_name_prefix=f"headrace-{worker.name}")
         self._executors.append(executor)
-        services = JobServices(now=self._now, memory=self._memory_for, executor=executor)
+        services = JobServices(
+            now=self._now,
+            memory=self._memory_for,
+            executor=executor,
+            enqueue=functools.partial(enqueue_child, self._client),
+            loop=asyncio.get_running_loop(),
+        )
         return Environment(
             self._log,
             self.topics,
