@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from random import Random
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, Field
 from headrace.client import Client
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError, EnqueueTimeout
+from headrace.idempotency import Accepted
 from headrace.job_context import JobContext
 from headrace.ports import NewRecord, TopicPartition
 from headrace.settings import Settings
@@ -27,10 +29,11 @@ _LONGEST_ENDING = 0.04
 
 
 class WorkArguments(BaseModel):
-    """How long a job takes, in seconds, and whether it fails then."""
+    """How long a job takes, in seconds, whether it fails then, and how many jobs it enqueues before, all alike."""
 
     seconds: float = Field(ge=0)
     fails: bool = False
+    children: int = 0
 
 
 class SimulatedWorker(AbstractWorker[WorkArguments]):
@@ -57,6 +60,9 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
         left = args.seconds
         tick = max(0.05, min(1.0, left / 8))
         try:
+            for _ in range(args.children):
+                child = await ctx.enqueue(self, WorkArguments(seconds=0.1))
+                self._chronicle.accepted(child.id)
             while left > 0:
                 await asyncio.sleep(min(tick, left))
                 left -= tick
@@ -101,10 +107,15 @@ class Workload:
             await asyncio.sleep(self._random.expovariate(1 / (4 * pace)) if self._random.random() < 0.25 else 0)
             if self._random.random() < 0.03:
                 self._put_what_is_no_job()
+                continue
+            args, key = self._draw()
+            if self._random.random() < 0.2:
+                work = self._enqueue_again(args, key, f"request-{self._random.getrandbits(64):016x}")
             else:
-                task = asyncio.create_task(self._enqueue(*self._draw()))
-                waiting.add(task)
-                task.add_done_callback(waiting.discard)
+                work = self._enqueue(args, key)
+            task = asyncio.create_task(work)
+            waiting.add(task)
+            task.add_done_callback(waiting.discard)
         while waiting:
             await asyncio.wait(set(waiting))
 
@@ -119,6 +130,18 @@ class Workload:
             return  # its sender knows that it may be accepted or is not; if it is in the log, it has to end
         self._chronicle.accepted(job.id)
 
+    async def _enqueue_again(self, args: WorkArguments, key: str | None, request: str) -> None:
+        """Enqueues a job with an idempotency key, and later asks for it again: at once, while it runs, and long after its end."""
+        for _ in range(self._random.randint(2, 4)):
+            # As a client that knows of no call before: only the holder of the partition can tell.
+            self._client._accepted = Accepted(0.0)
+            with contextlib.suppress(EnqueueTimeout, BrokerError):
+                job = await self._client.enqueue(self._worker, args, ordering_key=key, idempotency_key=request)
+                self._chronicle.accepted(job.id)
+            await asyncio.sleep(self._random.choice((0.0, 1.0, 30.0, 200.0)) * self._random.random())
+            if self._random.random() < 0.05:
+                args = args.model_copy(update={"seconds": args.seconds + 1})
+
     def _draw(self) -> tuple[WorkArguments, str | None]:
         random = self._random
         drawn = random.random()
@@ -129,7 +152,8 @@ class Workload:
         else:
             seconds = random.choice((0.0, 0.01, 0.1))
         key = f"key-{random.randrange(self._scenario.keys)}" if random.random() < 0.35 else None
-        return WorkArguments(seconds=round(seconds, 3), fails=random.random() < 0.1), key
+        children = random.choice((1, 3)) if random.random() < 0.05 else 0
+        return WorkArguments(seconds=round(seconds, 3), fails=random.random() < 0.1, children=children), key
 
     def _put_what_is_no_job(self) -> None:
         """As another program might: bytes that are nothing, or a job whose arguments are wrong."""
