@@ -91,7 +91,7 @@ async def test_a_job_that_was_taken_back_is_not_accepted_later(
 
 
 async def test_a_call_that_is_repeated_with_its_key_makes_one_job(
-    fragile_broker: LocalBroker, fragile_settings: Settings
+    fragile_broker: LocalBroker, fragile_settings: Settings, log: KafkaLog
 ) -> None:
     done: list[int] = []
 

@@ -136,7 +136,7 @@ async def test_after_a_timeout_the_call_is_repeated_with_the_same_key(desk: Desk
     assert lost.value.may_be_accepted
     again = await client.enqueue("digest", {"to": "ann"}, idempotency_key="k")
     assert again.id == lost.value.job_id
-    assert desk.ids()[1:] == [again.id, again.id]
+    assert desk.ids().count(again.id) == 2
 
 
 @pytest.mark.parametrize("key", ["", "k" * 201])

@@ -106,13 +106,11 @@ class PartitionRecovery(Generic[SnapshotT]):
         return self.checkpoint.ranges if self.checkpoint else ()
 
     def finished(self) -> dict[int, bytes]:
-        """The other jobs at or above the watermark that have ended and have fresh ids: these, by offset."""
-        return {
-            offset: known.job_id for offset, known in self.jobs.items() if known.status in TERMINAL and known.snapshot is None
-        }
+        """The other jobs at or above the watermark that have ended: their ids, by offset."""
+        return {offset: known.job_id for offset, known in self.jobs.items() if known.status in TERMINAL}
 
     def untold(self) -> dict[int, Begun[SnapshotT]]:
-        """Those whose ids are not fresh: nothing says yet that `ended-keys` has them (rule K3)."""
+        """Those that ended and whose ids are not fresh: nothing here says that `ended-keys` has them (rule K3)."""
         untold = {offset: begun for offset, begun in self._of_checkpoint() if _has_ended(begun)}
         for offset, known in self.jobs.items():
             if known.status in TERMINAL and known.snapshot is not None:

@@ -170,6 +170,7 @@ class OwnedPartition:
             if self.ids.has_ended(job_id, offset):
                 self.ended_before[offset] = job.job_id
                 continue
+            self.ended_before.pop(offset, None)
             self.ids.end(job_id, End(offset, parse_timestamp(fields["updatedAt"]), UNKNOWN))
             self.untold[offset] = Begun(job.job_id, None, {name: fields[name] for name in CONTINUED if name in fields})
 

@@ -28,7 +28,9 @@ from headrace.core.records import (
 )
 from headrace.core.snapshots import CONTINUED
 from headrace.core.status import TERMINAL
+from headrace.core.timestamps import parse_timestamp
 from headrace.engine.partition import OwnedPartition
+from headrace.engine.states import State
 from headrace.errors import RecordUndecodable
 from headrace.leases import take_lease
 from headrace.models import CheckpointRecord, ClaimRecord
@@ -332,8 +334,10 @@ def _end_in(snapshot: bytes | None, key: bytes) -> bytes | None:
         return None
     try:
         fields = decode_object(snapshot)
-    except RecordUndecodable:
-        return None
+        parse_timestamp(fields["updatedAt"])
+        State(fields)
+    except (RecordUndecodable, AttributeError, KeyError, TypeError, ValueError):
+        return None  # damaged: its headers say that the job has ended, and nothing says when
     return orjson.dumps({name: fields[name] for name in CONTINUED if name in fields})
 
 
