@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import orjson
@@ -15,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import RequestTimedOutError
 
-from headrace import Client, EnqueueTimeout
+from headrace import Client, EnqueueTimeout, JobContext, WorkerEngine, worker
 from headrace.broker import LocalBroker, start_local_broker
 from headrace.errors import AppendTimeout, BrokerError
 from headrace.kafka import KafkaLog
@@ -87,6 +88,35 @@ async def test_a_job_that_was_taken_back_is_not_accepted_later(
     queue = TopicPartition(known.source.topic, known.source.partition)
     accepted = (await read_topic(log, queue.topic, 3))[queue]
     assert [orjson.loads(record.value or b"")["id"] for record in accepted] == [known.id, under_way.value.job_id, last.id]
+
+
+async def test_a_call_that_is_repeated_with_its_key_makes_one_job(
+    fragile_broker: LocalBroker, fragile_settings: Settings, log: KafkaLog
+) -> None:
+    done: list[int] = []
+
+    @worker(name="count")
+    async def count(args: dict[str, int], ctx: JobContext) -> None:
+        done.append(args["n"])
+
+    engine = WorkerEngine(fragile_settings)
+    engine.register_worker(count)
+    async with engine, Client(fragile_settings) as client:
+        one_partition = partial(client.enqueue, count, ordering_key="c")
+        await one_partition({"n": 0}, timeout=PATIENCE_SECONDS)
+        lost_by = pytest.raises(EnqueueTimeout, match="repeat the call only with the same idempotency_key")
+        with frozen(fragile_broker), lost_by as lost:
+            await one_partition({"n": 1}, idempotency_key="k", timeout=0.5)
+        assert lost.value.may_be_accepted
+        again = await one_partition({"n": 1}, idempotency_key="k", timeout=PATIENCE_SECONDS)
+        last = await one_partition({"n": 2}, timeout=PATIENCE_SECONDS)
+        assert again.id == lost.value.job_id
+        assert last.source is not None
+        assert last.source.offset == 3, "both calls are in the log"
+        await eventually(lambda: 2 in done, "the last job")
+    committed = await log.committed_offsets(engine.topics.group("count"))
+    assert committed[TopicPartition(last.source.topic, last.source.partition)] == 4
+    assert done == [0, 1, 2]
 
 
 async def test_what_a_caller_no_longer_waits_for_is_taken_back(

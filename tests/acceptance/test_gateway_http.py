@@ -20,7 +20,7 @@ from headrace.broker import Broker
 from headrace_gateway import Caller, ToolAnnotations, ToolDefinition, ToolServices, built_in_tools
 from support.gateway import data_of, publish_workers, refusal_code, running_gateway, settings_for
 
-STATUSES = {200, 400, 404, 413, 503}
+STATUSES = {200, 400, 404, 409, 413, 503}
 
 
 class NoArguments(ClosedModel):

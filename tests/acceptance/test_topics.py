@@ -80,7 +80,8 @@ def run_together(servers: str, namespace: str) -> None:
 
 def headrace_topics(namespace: str) -> list[Topic]:
     topics = Topics(namespace)
-    return [topics.jobs("digest"), topics.job_state, topics.workers, topics.control, topics.memory, topics.dead_letters]
+    compacted = [topics.job_state, topics.workers, topics.control, topics.memory]
+    return [topics.jobs("digest"), *compacted, topics.dead_letters, topics.ended_keys(3_600)]
 
 
 async def test_four_processes_start_at_once_on_an_empty_broker_that_creates_topics_by_itself(empty_broker: Broker) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from headrace.core.topics import Topics
 from headrace.errors import TopicMisconfigured, TopicMissing
 from headrace.ports import Log, NewRecord, TopicPartition
 from support.log import plain_topic, started
@@ -44,6 +45,14 @@ async def test_a_setting_that_guards_nothing_may_differ(log: Log, namespace: str
     await log.create_topics([topic])
     await log.create_topics([replace(topic, configuration={**topic.configuration, "segment.ms": "700000"})])
     assert await log.partition_count(topic.name) == 1
+
+
+async def test_a_topic_may_keep_its_records_for_longer_and_not_for_less(log: Log, namespace: str) -> None:
+    topic = Topics(namespace).ended_keys(60)
+    await log.create_topics([topic])
+    await log.create_topics([Topics(namespace).ended_keys(30)])
+    with pytest.raises(TopicMisconfigured, match=r"(?s)retention\.ms=120000.*retention\.ms=240000"):
+        await log.create_topics([Topics(namespace).ended_keys(120)])
 
 
 async def test_a_topic_that_does_not_exist_is_not_made_by_asking(log: Log, namespace: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from headrace.codec import decode_object
 from headrace.core import lease, recovery, snapshots
 from headrace.core.checkpoint import Pointer
+from headrace.core.duplicates import DerivedIds, Verdict
 from headrace.core.lanes import Lanes
 from headrace.core.lease import HeldLease, LeaseWatch, Moment
 from headrace.core.ownership import PartitionLedger
@@ -19,10 +20,12 @@ from headrace.core.recovery import PartitionRecovery
 from headrace.core.snapshots import Writer
 from headrace.core.status import TERMINAL, JobStatus
 from headrace.core.watermark import Watermark
-from headrace.engine import admission, checkpoints, commits, holdings, takeover
+from headrace.engine import admission, checkpoints, commits, group, holdings, takeover
 from headrace.engine.cancelling import Cancelling
 from headrace.engine.control import EngineControl
 from headrace.engine.dispatcher import Dispatcher
+from headrace.engine.ended_keys import EndedKeys
+from headrace.engine.endings import Endings
 from headrace.engine.holdings import Holdings
 from headrace.engine.journal import Journal
 from headrace.engine.partition import OwnedPartition, Phase
@@ -334,6 +337,39 @@ def r2_a_superseded_claim_is_released(patch: Patch) -> None:
     patch.setattr(PartitionLedger, "release", release)
 
 
+def e1_derived_ids_are_taken_for_fresh(patch: Patch) -> None:
+    patch.setattr(group, "is_fresh", lambda _: True)
+
+
+def e2_what_has_ended_is_done_again(patch: Patch) -> None:
+    patch.setattr(DerivedIds, "judge", lambda *_: Verdict.NEW)
+
+
+def e2_a_new_owner_does_not_read_what_has_ended(patch: Patch) -> None:
+
+    async def learn(*_: Any) -> None:
+        return None
+
+    patch.setattr(EndedKeys, "learn", learn)
+
+
+def k3_passes_before_the_entry(patch: Patch) -> None:
+    original = Endings.write
+
+    def write(self: Endings, work: Any) -> None:
+        original(self, work)
+        work.partition.let_go(work.offset)
+
+    patch.setattr(Endings, "write", write)
+
+
+def k3_a_new_owner_takes_the_entry_for_written(patch: Patch) -> None:
+    def sort_out(self: OwnedPartition, ended: Any) -> None:
+        self.ended_before.update((offset, job.job_id) for offset, job in ended.items())
+
+    patch.setattr(OwnedPartition, "_sort_out", sort_out)
+
+
 BREAKS = [
     Break("C1", c1_does_not_wait, 0),
     Break("C2", c2_every_claim_is_valid, 0),
@@ -363,6 +399,11 @@ BREAKS = [
     Break("X1", x1_a_lapse_counts, 0),
     Break("X1", x1_nothing_is_isolated, 0),
     Break("X1", x1_checkpoints_forget_deaths, 0),
+    Break("E1", e1_derived_ids_are_taken_for_fresh, 0, quick=True),
+    Break("E2", e2_what_has_ended_is_done_again, 0, quick=True),
+    Break("E2", e2_a_new_owner_does_not_read_what_has_ended, 0),
+    Break("K3", k3_passes_before_the_entry, 0, quick=True),
+    Break("K3", k3_a_new_owner_takes_the_entry_for_written, 0),
     Break("`running` comes first", starts_before_it_is_written, 0),
     Break("order by key", forgets_the_order_of_keys, 0),
     Break("order by key", the_next_of_a_key_does_not_wait_for_the_end, 0),

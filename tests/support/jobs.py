@@ -77,6 +77,7 @@ class InMemoryJobs:
         *,
         tenant: str = "default",
         ordering_key: str | None = None,
+        idempotency_key: str | None = None,
         timeout: float = 10.0,
     ) -> Job:
         if self.failure is not None:
@@ -85,7 +86,7 @@ class InMemoryJobs:
         await self.schemas.check(definition, [args])
         context = ctx or CallContext()
         asked = {"worker": worker, "args": args, "ctx": context.to_wire(), "tenant": tenant, "timeout": timeout}
-        self.enqueued.append(asked | {"ordering_key": ordering_key})
+        self.enqueued.append(asked | {"ordering_key": ordering_key, "idempotency_key": idempotency_key})
         return a_job(f"job-{len(self.enqueued)}", worker_name=worker, args=args, ctx=context, tenant=tenant)
 
     async def worker_definitions(self, *, fresh_within: float | None = None) -> dict[str, WorkerDefinition]:

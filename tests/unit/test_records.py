@@ -33,6 +33,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "ranges": [[4, 6]],
         "begun": [{"id": "j", "offset": 7, "state": {"status": "running"}}],
     },
+    "EndedKeyRecord": {"id": "j", "workerName": "w", "partition": 1, "offset": 7, "endedAt": AT, "argumentsDigest": "00ff"},
     "DeadLetterHeaders": {
         "headrace-reason": "undecodable",
         "headrace-message": "m",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from headrace.arguments import PublishedSchemas
 from headrace.core.topics import Topics
-from headrace.errors import AppendTimeout, BrokerUnreachable, EnqueueTimeout, WorkerUnknown
+from headrace.errors import AppendTimeout, ArgumentsInvalid, BrokerUnreachable, EnqueueTimeout, WorkerUnknown
 from headrace.models import Job, WorkerDefinition
 from headrace.ports import Acknowledged, AppendFailed, Log, LogWriter
 from headrace.settings import Settings
@@ -18,6 +18,10 @@ from headrace.views.workers import WorkerDirectory
 from headrace.worker import AbstractWorker
 
 _DEFINITION_SECONDS = 60.0
+
+
+Identify = Callable[[str, Mapping[str, Any], str | None], str]
+"""Makes the id of a job from its worker's name, its arguments as they go over the wire, and its ordering key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +83,15 @@ class Acceptance:
         *,
         ordering_key: str | None,
         timeout: float,
-        job_id: str | None = None,
+        identify: Identify | None = None,
+        find: Callable[[Job], Awaitable[Job | None]] | None = None,
     ) -> list[Job]:
         """Accepts jobs of one worker. Raises as `Client.enqueue_many`.
 
         Args:
             shared: the fields of the record that all of them have in common: `tenant`, `ctx`, and others of the wire.
-            job_id: of the one job that there is; fresh ids when left out.
+            identify: makes the id of the one job that there is; ids are fresh when left out.
+            find: looks whether there is this job already, as far as that is known: then nothing is written.
         """
         started = _loop_time()
         reference = worker() if isinstance(worker, type) else worker
@@ -104,18 +110,22 @@ class Acceptance:
             ) from None
         topic = self._topics.jobs_name(definition.name)
         model = None if made is None else made.arguments_model
-        prepared = [
-            prepare(
-                definition,
-                each,
-                dict(shared),
-                ordering_key or ordering_key_of(definition, each, model),
-                (topic, count),
-                job_id=job_id,
-                made=(self._source.now(), self._source.randomness(10)),
+        prepared = []
+        for each in plain:
+            key = ordering_key or ordering_key_of(definition, each, model)
+            prepared.append(
+                prepare(
+                    definition,
+                    each,
+                    dict(shared),
+                    key,
+                    (topic, count),
+                    job_id=None if identify is None else _identified(identify, definition.name, each, key),
+                    made=(self._source.now(), self._source.randomness(10)),
+                )
             )
-            for each in plain
-        ]
+        if find is not None and (known := await find(prepared[0].job)) is not None:
+            return [known]
         offsets = await self._append(prepared, timeout, left=max(0.0, timeout - (_loop_time() - started)))
         return [each.accepted(offset) for each, offset in zip(prepared, offsets, strict=True)]
 
@@ -165,6 +175,13 @@ class Acceptance:
             waited = timeout if late else timeout - left + _loop_time() - started
             raise EnqueueTimeout(each.job.id, may_be_accepted=may_be_accepted, seconds=waited) from outcome.reason
         return [outcome.offset for outcome in outcomes if isinstance(outcome, Acknowledged)]
+
+
+def _identified(identify: Identify, worker: str, args: Mapping[str, Any], ordering_key: str | None) -> str:
+    try:
+        return identify(worker, args, ordering_key)
+    except TypeError as error:
+        raise ArgumentsInvalid(f"Arguments and context must be JSON: {error}.") from None
 
 
 def _loop_time() -> float:

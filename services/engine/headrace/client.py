@@ -21,6 +21,7 @@ from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
 from headrace.dead_letters import DeadLetter, DeadLetterFilter, Redrive, read_dead_letter, read_dead_letters, redrive
 from headrace.errors import ArgumentsInvalid, BrokerUnreachable, JobUnknown
+from headrace.idempotency import Accepted, check_same, id_of_key
 from headrace.kafka.log import KafkaLog
 from headrace.models import DEFAULT_TENANT, CallContext, Job, WorkerDefinition, WorkerSummary
 from headrace.ports import Log
@@ -80,6 +81,7 @@ class Client:
         servers = self.settings.bootstrap_servers or ""
         self._view = JobViewOnDemand(partial(JobView, self._log, self.topics, self._directory, path), servers, wanted=view)
         self._control = Control(self._writer, self.topics.control.name, now)
+        self._accepted = Accepted(self.settings.engine.idempotency_window_seconds)
         self._acceptance = Acceptance(self._log, self._writer, self._directory, self.settings, IdSource(now, randomness))
 
     async def __aenter__(self) -> Self:
@@ -125,6 +127,7 @@ class Client:
         *,
         tenant: str = DEFAULT_TENANT,
         ordering_key: str | None = None,
+        idempotency_key: str | None = None,
         retry: RetryPolicy | None = None,
         attempt_timeout: float | None = None,
         timeout: float = ENQUEUE_SECONDS,
@@ -136,6 +139,9 @@ class Client:
             args: a JSON object, or the worker's own model.
             ctx: where the request comes from.
             ordering_key: jobs of one worker with equal keys run one after another; the worker's `order_by` decides when left out.
+            idempotency_key: tells this request from others of the tenant, for the same worker and with the same ordering key.
+                Whoever asks again with the same key gets the same job: it is done once, until an hour after its end
+                (`HEADRACE_ENGINE_IDEMPOTENCY_WINDOW_SECONDS`), and for as long as this client's view knows it, if that is open.
             retry: how often the job is attempted; the worker's own policy holds when left out.
             attempt_timeout: seconds that each attempt may take; the worker's own `timeout` holds when left out.
             timeout: seconds that all of it may take, most of all the wait for the acknowledgement.
@@ -144,21 +150,27 @@ class Client:
             WorkerUnknown: no such worker is defined; nothing was written.
             ArgumentsInvalid: the arguments do not fit the worker's model or, where the worker is given by name, the schema that
                 it published; or the ordering key is empty. Nothing was written.
+            IdempotencyConflict: the key belongs to a job with other arguments, as far as this client knows; nothing was written.
+                What only the engine can know goes to dead-letters.
             PayloadTooLarge: arguments and context are over 512 KB; nothing was written.
             EnqueueTimeout: no acknowledgement came in time. What was not on its way by then was taken back; it says whether
                 the job may be accepted all the same.
         """
-        jobs = await self.enqueue_many(
-            worker,
-            [args],
-            ctx,
-            tenant=tenant,
-            ordering_key=ordering_key,
-            retry=retry,
-            attempt_timeout=attempt_timeout,
-            timeout=timeout,
-        )
-        return jobs[0]
+        shared = self._shared(tenant, ctx, ordering_key, retry, attempt_timeout)
+        if idempotency_key is None:
+            [job] = await self._acceptance.accept(worker, [args], shared, ordering_key=ordering_key, timeout=timeout)
+        else:
+            shared["idempotencyKey"] = idempotency_key
+
+            def identify(worker_name: str, _: Mapping[str, Any], key: str | None) -> str:
+                return id_of_key(tenant, worker_name, key, idempotency_key)
+
+            [job] = await self._acceptance.accept(
+                worker, [args], shared, ordering_key=ordering_key, timeout=timeout, identify=identify, find=self._find
+            )
+            self._accepted.add(job, self._now())
+        await self._view.show([job])
+        return job
 
     async def enqueue_many(
         self,
@@ -176,9 +188,7 @@ class Client:
 
         Raises as `enqueue`. After an `EnqueueTimeout` some of the jobs may have been accepted.
         """
-        if ordering_key == "":
-            raise ArgumentsInvalid("The ordering key is empty: name one, or leave it out, and the worker's order_by decides.")
-        shared = {"tenant": tenant, "ctx": plain_context(ctx), **retry_fields(retry, attempt_timeout)}
+        shared = self._shared(tenant, ctx, ordering_key, retry, attempt_timeout)
         jobs = await self._acceptance.accept(worker, args, shared, ordering_key=ordering_key, timeout=timeout)
         await self._view.show(jobs)
         return jobs
@@ -357,6 +367,27 @@ class Client:
         with contextlib.suppress(TimeoutError):
             await self._directory.catch_up(_HEARD_SECONDS)
 
+    @staticmethod
+    def _shared(
+        tenant: str,
+        ctx: CallContext | Mapping[str, Any] | None,
+        ordering_key: str | None,
+        retry: RetryPolicy | None,
+        attempt_timeout: float | None,
+    ) -> dict[str, Any]:
+        """The fields that all jobs of a call have in common."""
+        if ordering_key == "":
+            raise ArgumentsInvalid("The ordering key is empty: name one, or leave it out, and the worker's order_by decides.")
+        return {"tenant": tenant, "ctx": plain_context(ctx), **retry_fields(retry, attempt_timeout)}
+
+    async def _find(self, asked: Job) -> Job | None:
+        """The job that was accepted for the same request, as it stands if the view is open, as far as it is known here."""
+        accepted = self._accepted.find(asked, self._now())
+        known = await self._view.find(asked.id, asked.tenant)
+        if known is not None:
+            check_same(asked, known)
+        return known or accepted
+
     async def _submitter(self) -> _Submitter:
         """For new jobs in place of old ones, by a view that knows of every job that there is now."""
         return _Submitter(self, await self._view.open_up_to_now())
@@ -378,7 +409,7 @@ class _Submitter:
     async def submit(self, again: Resubmission, *, timeout: float) -> Job:
         shared = {"tenant": again.tenant, "ctx": again.ctx, **({"retryOf": again.retry_of} if again.retry_of else {})}
         [job] = await self.client._acceptance.accept(
-            again.worker_name, [again.args], shared, ordering_key=again.ordering_key, timeout=timeout, job_id=again.job_id
+            again.worker_name, [again.args], shared, ordering_key=again.ordering_key, timeout=timeout, identify=again.identify
         )
         await self.client._view.show([job])
         return job

@@ -17,6 +17,7 @@
     │   ├── WorkerUnknown               no such worker is defined
     │   ├── ArgumentsInvalid            the arguments do not fit the worker's model
     │   ├── PayloadTooLarge             arguments and context are over the limit
+    │   ├── IdempotencyConflict         its idempotency key belongs to a job with other arguments
     │   ├── JobNotRetriable             the job has not failed, or its arguments are gone
     │   ├── JobNotCancellable           the job has ended
     │   └── DeadLetterUnusable          no job can be made of a dead letter
@@ -138,6 +139,12 @@ class PayloadTooLarge(JobRefused):
     """Arguments and context together are over the limit of 512 KB."""
 
     code = "payload_too_large"
+
+
+class IdempotencyConflict(JobRefused):
+    """The idempotency key belongs to a job that was asked for with other arguments; the message names it."""
+
+    code = "idempotency_conflict"
 
 
 class JobNotRetriable(JobRefused):

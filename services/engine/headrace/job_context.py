@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
+from pydantic import BaseModel
+
+from headrace.core.retry import RetryPolicy
 from headrace.core.timestamps import from_milliseconds
-from headrace.errors import JobCancelled, MemoryStoreError
-from headrace.models import Job
+from headrace.errors import JobCancelled, JobRefused, MemoryStoreError
+from headrace.idempotency import ChildIds
+from headrace.models import CallContext, Job
 from headrace.ports import ConversationMemory
 
 UNSET: Final[Any] = object()
@@ -31,6 +36,29 @@ class JobSource(Protocol):
     def as_job(self) -> Job: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildRequest:
+    """A job that a running job enqueues.
+
+    Attributes:
+        ids: makes its id, and counts those that are equal.
+        attempt: the number of the attempt that asks.
+        worker, args, ctx, ordering_key, retry, attempt_timeout, timeout: as `Client.enqueue` takes them; the context is the
+            parent's where none is given.
+    """
+
+    parent: Job
+    ids: ChildIds
+    attempt: int
+    worker: Any
+    args: Mapping[str, Any] | BaseModel
+    ctx: CallContext | Mapping[str, Any] | None = None
+    ordering_key: str | None = None
+    retry: RetryPolicy | None = None
+    attempt_timeout: float | None = None
+    timeout: float = 10.0
+
+
 @dataclass(frozen=True, slots=True)
 class JobServices:
     """What an engine, or a replay, puts behind a `JobContext`.
@@ -43,6 +71,8 @@ class JobServices:
             and a text. It is called from any thread. None where nobody writes it down.
         cancelled: whether the attempt of who has the job in hand is to end. It is called from any thread. None where nobody can
             cancel it.
+        enqueue: accepts a job that a running job enqueues, in the event loop; None where nobody can.
+        loop: that event loop.
     """
 
     now: Callable[[], int] = _wall_clock
@@ -50,6 +80,8 @@ class JobServices:
     executor: Executor | None = None
     report: Callable[[Any, int, float, str | None], None] | None = None
     cancelled: Callable[[Any], bool] | None = None
+    enqueue: Callable[[ChildRequest], Coroutine[Any, Any, Job]] | None = None
+    loop: asyncio.AbstractEventLoop | None = None
 
 
 class JobContext:
@@ -61,7 +93,7 @@ class JobContext:
             from a process that was frozen and thawed hands it on, and lets the other side refuse a lower one.
     """
 
-    __slots__ = ("_arguments", "_job", "_memory", "_services", "_source", "attempt", "fencing_token")
+    __slots__ = ("_arguments", "_children", "_job", "_memory", "_services", "_source", "attempt", "fencing_token")
 
     def __init__(
         self,
@@ -78,6 +110,7 @@ class JobContext:
         self._services = services or JobServices()
         self._memory: ConversationMemory | None = None
         self._arguments: Any = UNSET
+        self._children: ChildIds | None = None
 
     @property
     def job(self) -> Job:
@@ -107,6 +140,63 @@ class JobContext:
             raise ValueError(f"progress({fraction!r}): give the share of the work that is done, from 0 to 1.")
         if self._services.report is not None:
             self._services.report(self._source, self.attempt, fraction, text)
+
+    async def enqueue(
+        self,
+        worker: Any,
+        args: Mapping[str, Any] | BaseModel,
+        ctx: CallContext | Mapping[str, Any] | None = None,
+        *,
+        ordering_key: str | None = None,
+        retry: RetryPolicy | None = None,
+        attempt_timeout: float | None = None,
+        timeout: float = 10.0,
+    ) -> Job:
+        """Enqueues another job, for the same tenant; `parent_id` of it names this one.
+
+        However many attempts this job takes, it exists once: its id follows from this job, the worker, the ordering key, the
+        arguments, and how many equal ones the attempt has enqueued before. Arguments that differ from attempt to attempt, as by
+        a time in them, are other jobs.
+
+        Args:
+            worker: the worker, its class, or its name.
+            ctx: where the request comes from; this job's context when left out.
+            ordering_key, retry, attempt_timeout, timeout: as `Client.enqueue` takes them.
+
+        Raises:
+            JobRefused: the job runs where nobody can enqueue.
+            Others as `Client.enqueue`. After an EnqueueTimeout the call can be repeated, by this attempt or the next.
+        """
+        options = {"ordering_key": ordering_key, "retry": retry, "attempt_timeout": attempt_timeout, "timeout": timeout}
+        request = self._child_request(worker=worker, args=args, ctx=ctx, **options)
+        return await _enqueue_of(self._services)(request)
+
+    def enqueue_from_thread(
+        self,
+        worker: Any,
+        args: Mapping[str, Any] | BaseModel,
+        ctx: CallContext | Mapping[str, Any] | None = None,
+        *,
+        ordering_key: str | None = None,
+        retry: RetryPolicy | None = None,
+        attempt_timeout: float | None = None,
+        timeout: float = 10.0,
+    ) -> Job:
+        """What `enqueue` does, for plain functions: it blocks its thread until the job is accepted.
+
+        Raises as `enqueue`, and RuntimeError in the thread of the event loop, which it would block for ever.
+        """
+        options = {"ordering_key": ordering_key, "retry": retry, "attempt_timeout": attempt_timeout, "timeout": timeout}
+        request = self._child_request(worker=worker, args=args, ctx=ctx, **options)
+        enqueue, loop = _enqueue_of(self._services), self._services.loop
+        if loop is None or _runs_here(loop):
+            raise RuntimeError("enqueue_from_thread() is for plain functions, in threads: await enqueue() in a coroutine.")
+        return asyncio.run_coroutine_threadsafe(enqueue(request), loop).result()
+
+    def _child_request(self, **asked: Any) -> ChildRequest:
+        if self._children is None:
+            self._children = ChildIds(self.job.id)
+        return ChildRequest(parent=self.job, ids=self._children, attempt=self.attempt, **asked)
 
     @property
     def cancelled(self) -> bool:
@@ -144,3 +234,16 @@ class JobContext:
         """A logger whose records carry the job's id, worker and attempt."""
         extra = {"job_id": self.job.id, "worker": self.job.worker_name, "attempt": self.attempt}
         return logging.LoggerAdapter(_JOB_LOGGER, extra)
+
+
+def _enqueue_of(services: JobServices) -> Callable[[ChildRequest], Coroutine[Any, Any, Job]]:
+    if services.enqueue is None:
+        raise JobRefused("This job runs without an engine, so it can enqueue nothing: give process_job a context.")
+    return services.enqueue
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False

@@ -154,6 +154,20 @@ class CheckpointRecord(WireModel):
     begun: list[BegunJob] = Field(description="The jobs that were begun and have not ended.")
 
 
+class EndedKeyRecord(WireModel):
+    """A record of `ended-keys` with the job's id as its key: a job has ended whose id was not fresh, and may come again."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    id: JobId
+    worker_name: WorkerName
+    partition: int
+    offset: int = Field(description="Where its record stands in the queue. Records of this id at other offsets are duplicates.")
+    ended_at: Timestamp
+    arguments_digest: str | None = Field(
+        None, max_length=64, description="Tells other arguments from the same ones; none where they could not be read."
+    )
+
+
 NumberText = Annotated[
     int, PlainSerializer(str, return_type=str), WithJsonSchema({"type": "string", "pattern": "^[0-9]+$"}, mode="validation")
 ]
@@ -168,7 +182,7 @@ class DeadLetterHeaders(WireModel):
     model_config = ConfigDict(alias_generator=lambda name: f"headrace-{name.replace('_', '-')}")
 
     schema_version: NumberText = SCHEMA_VERSION
-    reason: Literal["undecodable", "worker_unknown", "arguments_invalid", "poison"]
+    reason: Literal["undecodable", "worker_unknown", "arguments_invalid", "poison", "idempotency_conflict"]
     message: str
     error_type: str | None = Field(None, description="The class of what was raised.")
     attempt: NumberText = Field(0, description="Number of the newest attempt; 0 when none was made.")
@@ -300,6 +314,7 @@ RECORDS: Final[tuple[type[WireModel], ...]] = (
     RenewalRecord,
     ReleaseRecord,
     CheckpointRecord,
+    EndedKeyRecord,
     DeadLetterHeaders,
     WorkerDefinition,
     InstanceRecord,

@@ -36,6 +36,10 @@ class Resubmission:
     ordering_key: str | None = None
     retry_of: str | None = None
 
+    def identify(self, *_: object) -> str:
+        """Its id, whatever else it has."""
+        return self.job_id
+
 
 class Submitter(Protocol):
     """What can accept a `Resubmission`."""

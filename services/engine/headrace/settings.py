@@ -138,6 +138,13 @@ class EngineSettings(SettingsGroup):
     lease_by_log_time: bool = Field(
         True, description="Whether a lease is over, too, when it is old by the brokers' clocks, which may differ by 10 s."
     )
+    idempotency_window_seconds: float = Field(
+        3600.0,
+        ge=1,
+        le=7 * 86_400,
+        description="How long after its end a job with an idempotency key, or a job's child, is not done again."
+        " Clients and engines must have the same.",
+    )
     session_timeout_seconds: float = Field(45.0, ge=6, description="Silence after which the group takes an engine for dead.")
     heartbeat_interval_seconds: float = Field(1.0, gt=0, description="How often an engine tells its group that it lives.")
     presence_interval_seconds: float = Field(5.0, gt=0, description="How often an engine says in `workers` how it is doing.")

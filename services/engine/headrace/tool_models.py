@@ -33,6 +33,9 @@ class SchedulerArguments(ClosedModel):
     title: Annotated[str, StringConstraints(max_length=500)] | None = Field(None, description="A title for the summary.")
     content: str | None = Field(None, description="A text to compact in place of the conversation's memory.")
     args: dict[str, Any] | None = Field(None, description="Arguments of kinds other than `memory_compaction`.")
+    idempotency_key: Identity | None = Field(
+        None, description="A text of your own for this request: a call that is repeated with it gets the same job."
+    )
 
 
 class SchedulerReceipt(WireModel):

@@ -7,8 +7,18 @@ from typing import Any
 
 import pytest
 
-from headrace import CallContext, EnqueueTimeout, PayloadTooLarge, ToolCall, ToolRefusal, ToolSuccess, WorkerDefinition
+from headrace import (
+    CallContext,
+    EnqueueTimeout,
+    IdempotencyConflict,
+    PayloadTooLarge,
+    ToolCall,
+    ToolRefusal,
+    ToolSuccess,
+    WorkerDefinition,
+)
 from headrace_gateway import ToolServices, built_in_tools
+from headrace_gateway.http.answers import STATUSES
 from support.jobs import DIGEST_WORKER, InMemoryJobs
 
 AT_HOME = CallContext(user_id="ann", conversation_id="c1", source="assistant")
@@ -61,6 +71,20 @@ async def test_the_tenant_is_the_callers() -> None:
     jobs = InMemoryJobs()
     await call(jobs, {"kind": "memory_compaction"}, tenant="acme")
     assert jobs.enqueued[0]["tenant"] == "acme"
+
+
+async def test_a_request_has_the_key_that_its_caller_gives_it() -> None:
+    jobs = InMemoryJobs()
+    await call(jobs, {"kind": "digest", "args": {"to": ["x"]}, "idempotencyKey": "turn-7"})
+    await call(jobs, {"kind": "digest", "args": {"to": ["x"]}})
+    assert [asked["idempotency_key"] for asked in jobs.enqueued] == ["turn-7", None]
+
+
+async def test_a_key_of_another_request_is_a_conflict() -> None:
+    jobs = InMemoryJobs(failure=IdempotencyConflict("The idempotency key 'turn-7' belongs to job j: give another key."))
+    code, message = await refusal(jobs, {"kind": "digest", "args": {"to": ["y"]}, "idempotencyKey": "turn-7"})
+    assert (code, message) == ("idempotency_conflict", str(jobs.failure))
+    assert STATUSES[code] == 409
 
 
 @pytest.mark.parametrize(

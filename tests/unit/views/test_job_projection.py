@@ -98,6 +98,22 @@ def test_a_job_goes_through_its_life(table: Table, engines: Engines) -> None:
     assert (done.status, done.result, done.attempt) == ("completed", {"sent": 1}, 1)
 
 
+def test_a_job_that_is_done_again_is_shown_as_it_stands_now(table: Table, engines: Engines) -> None:
+    """Its idempotency window was over. A record that repeats it within the window changes nothing."""
+    table.take(engines.enqueue("j"))
+    epoch = engines.claim("one", -1)
+    table.take(engines.run("j", epoch), engines.complete("j", {"sent": 1}))
+    old = engines.snapshots.pop("j")
+    table.take(engines.enqueue("j"))
+    assert table.statuses() == {"j": "completed"}
+    table.take(engines.run("j", epoch))
+    assert table.statuses() == {"j": "running"}
+    table.take(engines.fail("j"))
+    assert table.statuses() == {"j": "failed"}
+    table.take(engines.write(old, keep=False))
+    assert table.statuses() == {"j": "failed"}, "what is repeated of its first life is older"
+
+
 @pytest.mark.parametrize("count", [49, 50, 51, 120])
 def test_a_batch_of_many_jobs_becomes_the_rows_that_each_would_become_alone(table: Table, engines: Engines, count: int) -> None:
     records = [engines.enqueue(f"j{number}", number % 8, args={"number": number}) for number in range(count)]

@@ -35,7 +35,10 @@ _SHOWN_CHARACTERS = 4_000
 WorkerOption = Annotated[str | None, typer.Option("--worker", help="Only those from the queue of this worker.")]
 ReasonOption = Annotated[
     str | None,
-    typer.Option("--reason", help="Only those with this reason: undecodable, worker_unknown, arguments_invalid, poison."),
+    typer.Option(
+        "--reason",
+        help="Only those with this reason: undecodable, worker_unknown, arguments_invalid, poison, idempotency_conflict.",
+    ),
 ]
 JobOption = Annotated[str | None, typer.Option("--job", help="Only those of the job of this id.")]
 SinceOption = Annotated[

@@ -21,6 +21,11 @@ def fresh_id(milliseconds: int, randomness: bytes) -> str:
     return str(uuid.UUID(int=value))
 
 
+def is_fresh(job_id: str) -> bool:
+    """Whether an id is one that `fresh_id` makes; any other may come again, and its job be asked for again by it."""
+    return len(job_id) == 36 and job_id[14] == "7"
+
+
 def derived_id(*parts: str) -> str:
     """A UUIDv5 (RFC 9562, section 5.5) that is the same for the same parts, wherever and whenever it is made.
 

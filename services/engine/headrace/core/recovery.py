@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from headrace.core.checkpoint import Checkpoint, Pointer
+from headrace.core.identifiers import is_fresh
 from headrace.core.ownership import PartitionLedger, Version, supersedes
 from headrace.core.records import SnapshotHeaders
 from headrace.core.status import TERMINAL, JobStatus
@@ -17,7 +18,8 @@ SnapshotT = TypeVar("SnapshotT")
 
 @dataclass(frozen=True, slots=True)
 class Known(Generic[SnapshotT]):
-    """The newest valid snapshot of a job: its version, its status, and the snapshot itself where the job has not ended.
+    """The newest valid snapshot of a job: its version, its status, and the snapshot itself where it is needed still: where the
+    job has not ended, or has an id that is not fresh.
 
     Attributes:
         job_id: the job's id. An offset alone would take a new job for an old one where the queue was deleted and made anew.
@@ -102,7 +104,7 @@ class PartitionRecovery(Generic[SnapshotT]):
         known = self.jobs.get(offset)
         if known is not None and not supersedes(headers.version, known.version, known.status):
             return False
-        kept = None if headers.status in TERMINAL else snapshot
+        kept = None if headers.status in TERMINAL and is_fresh(job_id.decode(errors="replace")) else snapshot
         self.jobs[offset] = Known(headers.version, headers.status, kept, job_id)
         return True
 
@@ -114,6 +116,14 @@ class PartitionRecovery(Generic[SnapshotT]):
         """The other jobs at or above the watermark that have ended: their ids, by offset."""
         return {offset: known.job_id for offset, known in self.jobs.items() if known.status in TERMINAL}
 
+    def untold(self) -> dict[int, Begun[SnapshotT]]:
+        """Those that ended and whose ids are not fresh: nothing here says that `ended-keys` has them (rule K3)."""
+        untold = {offset: begun for offset, begun in self._of_checkpoint() if _has_ended(begun)}
+        for offset, known in self.jobs.items():
+            if known.status in TERMINAL and known.snapshot is not None:
+                untold[offset] = Begun(known.job_id, known.snapshot, None)
+        return untold
+
     def begun(self) -> dict[int, Begun[SnapshotT]]:
         """The jobs that were begun and have not ended, by offset: their next attempt has a higher number.
 
@@ -121,14 +131,7 @@ class PartitionRecovery(Generic[SnapshotT]):
         running, and a release of its epoch says so. A checkpoint says the same of those epochs alone that are older than its own:
         whoever wrote it knew of those deaths, and counted them in.
         """
-        begun: dict[int, Begun[SnapshotT]] = {}
-        checkpoint = self.checkpoint
-        if checkpoint is not None:
-            for offset, (job_id, fields) in checkpoint.begun.items():
-                if offset >= self.watermark and offset not in self.jobs:
-                    epoch = fields.get("epoch")
-                    died = epoch == checkpoint.epoch and self._died(checkpoint.epoch, fields.get("status"))
-                    begun[offset] = Begun(job_id.encode(), None, fields, died)
+        begun = {offset: begun for offset, begun in self._of_checkpoint() if not _has_ended(begun)}
         for offset, known in self.jobs.items():
             if known.status not in TERMINAL:
                 begun[offset] = Begun(known.job_id, known.snapshot, None, self._died(known.version.epoch, known.status))
@@ -136,6 +139,17 @@ class PartitionRecovery(Generic[SnapshotT]):
 
     def _died(self, epoch: int, status: str | None) -> bool:
         return status == JobStatus.RUNNING and epoch in self.died
+
+    def _of_checkpoint(self) -> Iterator[tuple[int, Begun[SnapshotT]]]:
+        """What the checkpoint has of single jobs, by offset, where nothing newer was read."""
+        checkpoint = self.checkpoint
+        if checkpoint is None:
+            return
+        for offset, (job_id, fields) in checkpoint.begun.items():
+            if offset >= self.watermark and offset not in self.jobs:
+                epoch = fields.get("epoch")
+                died = epoch == checkpoint.epoch and self._died(checkpoint.epoch, fields.get("status"))
+                yield offset, Begun(job_id.encode(), None, fields, died)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +160,13 @@ class Begun(Generic[SnapshotT]):
         died: whether the process died in which it ran, after what is said here of it.
     """
 
+    """A job that a former owner has begun, and may have ended: its last snapshot, or what the checkpoint has of it."""
+
     job_id: bytes
     snapshot: SnapshotT | None
     fields: Mapping[str, Any] | None
     died: bool = False
+
+
+def _has_ended(job: Begun[Any]) -> bool:
+    return job.fields is not None and job.fields.get("status") in TERMINAL

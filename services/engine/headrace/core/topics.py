@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,12 +28,25 @@ class Topic:
         partitions: given once; keys and ids would move if it changed.
         configuration: topic settings, as Kafka spells them, all values text.
         guarded: names of settings that must be as given also in a topic that exists already, else data would be lost.
+        at_least: those of `guarded` that may be larger, too.
     """
 
     name: str
     partitions: int
     configuration: Mapping[str, str] = field(default_factory=dict)
     guarded: frozenset[str] = _GUARDED
+    at_least: frozenset[str] = frozenset()
+
+    def allows(self, name: str, value: str | None) -> bool:
+        """Whether a guarded setting may have this value, which a broker tells. Lists have no order."""
+        wanted = self.configuration[name]
+        if name in self.at_least and value is not None:
+            return value == "-1" or (wanted != "-1" and int(value) >= int(wanted))
+        return _as_set(value) == _as_set(wanted)
+
+
+def _as_set(value: str | None) -> frozenset[str]:
+    return frozenset(part.strip() for part in (value or "").split(","))
 
 
 _COMPACT = {
@@ -116,6 +130,23 @@ class Topics:
                 "retention.bytes": "-1",
                 **_LARGEST_RECORD,
             },
+        )
+
+    def ended_keys(self, window_seconds: float) -> Topic:
+        """The ids of jobs that ended and whose id was not fresh, for twice the window in which such a job is done once."""
+        window = math.ceil(window_seconds * 1000)
+        return Topic(
+            name=f"{self.namespace}.ended-keys",
+            partitions=JOB_STATE_PARTITIONS,
+            configuration={
+                "cleanup.policy": "delete",
+                "retention.ms": str(2 * window),
+                "retention.bytes": "-1",
+                # What is over can go only when its segment is full or old, and all that is kept is read at a take-over.
+                "segment.ms": str(min(max(window, _HOUR // 60), _HOUR)),
+                "segment.bytes": str(16 * 1024 * 1024),
+            },
+            at_least=frozenset({"retention.ms"}),
         )
 
     def group(self, worker: str) -> str:

@@ -30,7 +30,8 @@ class DeadLetter:
         written_at: when it was written.
         key, value: the original bytes.
         headers: the original ones, as far as they were kept.
-        reason: `undecodable`, `worker_unknown`, `arguments_invalid`, `poison`, or another that a newer engine gives.
+        reason: `undecodable`, `worker_unknown`, `arguments_invalid`, `poison`, `idempotency_conflict`, or another that a newer
+            engine gives.
         message: the reason in words.
         error_type: the class of the error.
         attempt: number of the newest attempt; 0 when none was made.

@@ -30,7 +30,7 @@ _MESSAGE_LIMIT_BYTES = 4 * 1024
 # A snapshot repeats what the record has, and a result comes on top: both together must fit into the topic.
 _RECORD_LIMIT_BYTES = 1024 * 1024
 
-Reason = Literal["undecodable", "worker_unknown", "arguments_invalid", "poison"]
+Reason = Literal["undecodable", "worker_unknown", "arguments_invalid", "poison", "idempotency_conflict"]
 
 
 class NotAdmitted(Exception):
@@ -39,6 +39,7 @@ class NotAdmitted(Exception):
     Attributes:
         work: what is to be written as failed; None where the record has no readable job id.
         error_type: the class of the error that says so, as it is written down.
+        fails: whether the job is to be written as failed; not so where its id is another job's.
     """
 
     def __init__(self, reason: Reason, message: str, work: Work | None, kind: type[BaseException] = RecordUndecodable) -> None:
@@ -47,6 +48,7 @@ class NotAdmitted(Exception):
         self.message = snapshots.shorten(message, _MESSAGE_LIMIT_BYTES)
         super().__init__(self.message)
         self.work = work
+        self.fails = work is not None and reason != "idempotency_conflict"
         self.error_type = qualified_name(kind)
 
 

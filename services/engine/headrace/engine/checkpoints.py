@@ -43,9 +43,12 @@ def make_checkpoint(partition: OwnedPartition, covers: int) -> NewRecord | None:
 
 
 def _begun(partition: OwnedPartition) -> list[BegunJob]:
-    """The jobs that were begun, by this instance or before it, as the last acknowledgement has them."""
+    """The jobs that were begun, by this instance or before it, as the last acknowledgement has them.
+
+    Also those that have ended, until `ended-keys` has what it must have of them.
+    """
     begun = []
-    for offset, known in partition.begun.items():
+    for offset, known in (*partition.begun.items(), *partition.untold.items()):
         fields = known.fields if known.fields is not None else _continued(known.snapshot)
         if fields is not None:
             state = crashed(fields) if known.died else dict(fields)

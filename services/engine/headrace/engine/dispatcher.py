@@ -18,6 +18,7 @@ from headrace.engine.attempts import Attempts
 from headrace.engine.cancelling import Cancelling
 from headrace.engine.closing import Closing
 from headrace.engine.control import WorkerControl
+from headrace.engine.endings import Endings
 from headrace.engine.execution import Execution
 from headrace.engine.failure import after_failure, why
 from headrace.engine.journal import Journal
@@ -43,8 +44,8 @@ class Dispatcher:
     """Runs the jobs of one worker, from all its partitions.
 
     A job's life here: `waiting` in a lane -> `starting` (its `running` snapshot is under way) -> `running` -> `ending` (its last
-    snapshot is under way) -> gone; or `interrupted` (its `queued` snapshot is under way) -> `resting` until its next attempt is
-    due -> `waiting`. Only an acknowledgement moves a job on.
+    snapshot is under way) -> gone, or `telling` first if it may be asked for again; or `interrupted` (its `queued` snapshot is
+    under way) -> `resting` until its next attempt is due -> `waiting`. Only an acknowledgement moves a job on.
 
     Args:
         claim_lost: called when nothing more may be written about a partition.
@@ -53,6 +54,7 @@ class Dispatcher:
         control: what was asked of the worker.
         give_up: called with a job that took too many processes with it, which is to be made a dead letter, and then refused.
         means: what executing attempts needs.
+        ended_keys: by whom and where it is written which jobs have ended that may be asked for again.
 
     Attributes:
         cancelling: ends the jobs that somebody has cancelled.
@@ -71,6 +73,7 @@ class Dispatcher:
         control: WorkerControl,
         give_up: Callable[[Work], None],
         means: Means,
+        ended_keys: tuple[LogWriter, str],
     ) -> None:
         self._worker = worker
         self._services = services
@@ -96,6 +99,7 @@ class Dispatcher:
         self._none_runs = asyncio.Event()
         self._clock = (0, "")
         self.progressed = asyncio.Event()
+        self.endings = Endings(*ended_keys, services.now, claim_lost, self.progressed)
         self.statistics = Statistics()
 
     @property
@@ -221,7 +225,9 @@ class Dispatcher:
         await self._wait_for_attempts(_CANCEL_SECONDS)
         with contextlib.suppress(TimeoutError):
             # The brokers may be away: then what was written last is void, and the next owner runs those jobs again.
-            await asyncio.wait_for(self._journal.settled(), closing.at_most(_SETTLE_SECONDS))
+            async with asyncio.timeout(closing.at_most(_SETTLE_SECONDS)):
+                await self._journal.settled()
+                await self.endings.settled()
         return not self._running
 
     async def _wait_for_attempts(self, seconds: float) -> None:
@@ -397,13 +403,16 @@ class Dispatcher:
         self._journal.note(work, State(snapshots.progressed(work.state.fields, progress, self._now())))
 
     def _ended(self, work: Work) -> None:
-        work.partition.let_go(work.offset)
+        if work.digest is None:
+            work.partition.let_go(work.offset)
         self.statistics.ended += 1
         if self.cancelling.standing:
             self.cancelling.ended(work)
         if work.lane is not None:
             self._lanes.leave_lane(work)
             self._schedule()
+        if work.digest is not None:
+            self.endings.write(work)
 
     def _now(self) -> str:
         """The time as it is written; made anew once a millisecond."""

@@ -17,7 +17,9 @@ from headrace.client import Client
 from headrace.core.identifiers import fresh_id
 from headrace.core.lease import Moment
 from headrace.core.retry import RetryPolicy
+from headrace.engine.children import enqueue_child
 from headrace.engine.control import EngineControl
+from headrace.engine.ended_keys import EndedKeys
 from headrace.engine.group import Environment, WorkerGroup
 from headrace.engine.guardian import Guardian, NoGuardian
 from headrace.engine.health import WorkerHealth
@@ -101,6 +103,8 @@ class WorkerEngine:
         view_path = self.settings.data_directory / "views" / self.settings.namespace / "memory.sqlite"
         # It connects when a job first uses it.
         self._memory = TopicMemoryStore(self._log, self.topics, StoreOptions(view_path=view_path))
+        window = self.settings.engine.idempotency_window_seconds
+        self._ended_keys = EndedKeys(self._log, self.topics.ended_keys(window).name, now, window)
         self._workers: dict[str, AbstractWorker[Any]] = {}
         self._groups: list[WorkerGroup] = []
         self._executors: list[ThreadPoolExecutor] = []
@@ -180,10 +184,12 @@ class WorkerEngine:
                 topics.job_state,
                 topics.dead_letters,
                 topics.memory,
+                topics.ended_keys(settings.idempotency_window_seconds),
                 *(topics.jobs(name, settings.partitions) for name in self._workers),
             ]
         )
         await self._writer.start()
+        await self._ended_keys.start()
         await self._client.start()
         definitions = [worker.definition() for worker in self._workers.values()]
         self._presence = Presence(
@@ -207,7 +213,13 @@ class WorkerEngine:
         self._processes.append(processes)
         settings = self.settings.engine
         means = Means(processes, settings.stuck_seconds, self._crashed, settings.max_crashes)
-        services = JobServices(now=self._now, memory=self._memory_for, executor=executor)
+        services = JobServices(
+            now=self._now,
+            memory=self._memory_for,
+            executor=executor,
+            enqueue=functools.partial(enqueue_child, self._client),
+            loop=asyncio.get_running_loop(),
+        )
         return Environment(
             self._log,
             self.topics,
@@ -221,6 +233,7 @@ class WorkerEngine:
             self._control,
             means,
             self._guardian,
+            self._ended_keys,
         )
 
     def _chance(self) -> float:
@@ -254,7 +267,7 @@ class WorkerEngine:
             await self._presence.withdraw()
         for executor in self._executors:
             executor.shutdown(wait=False, cancel_futures=True)
-        await asyncio.gather(self._memory.stop(), self._client.stop())
+        await asyncio.gather(self._memory.stop(), self._ended_keys.stop(), self._client.stop())
         await self._writer.stop(timeout=0.0 if in_vain else _WRITER_STOP_SECONDS)
         if self._owns_log:
             await self._log.close()
@@ -338,6 +351,7 @@ class WorkerEngine:
         args: Arguments,
         ctx: CallContext | Mapping[str, Any] | None = None,
         *,
+        idempotency_key: str | None = None,
         retry: RetryPolicy | None = None,
         attempt_timeout: float | None = None,
     ) -> Job:
@@ -348,7 +362,9 @@ class WorkerEngine:
         if not self._started:
             raise ConfigurationError("The engine has not started: start it, or enqueue with a Client, which needs no engine.")
         worker = self._workers.get(worker_name, worker_name)
-        return await self._client.enqueue(worker, args, ctx, retry=retry, attempt_timeout=attempt_timeout)
+        return await self._client.enqueue(
+            worker, args, ctx, idempotency_key=idempotency_key, retry=retry, attempt_timeout=attempt_timeout
+        )
 
     list_workers = _by_client(Client.list_workers)
     list_jobs = _by_client(Client.list_jobs)

@@ -12,6 +12,8 @@ from typing import Any
 
 from headrace.core.checkpoint import parse_pointer
 from headrace.core.control import Cancellation
+from headrace.core.duplicates import DerivedIds
+from headrace.core.identifiers import is_fresh
 from headrace.core.lease import LeaseTiming, Moment
 from headrace.core.partitions import state_partition
 from headrace.core.recovery import PartitionRecovery
@@ -22,6 +24,8 @@ from headrace.engine.commits import Commits
 from headrace.engine.control import EngineControl
 from headrace.engine.dead_letters import DeadLetters
 from headrace.engine.dispatcher import Dispatcher
+from headrace.engine.ended_keys import EndedKeys
+from headrace.engine.endings import Duplicate
 from headrace.engine.guardian import Guardian
 from headrace.engine.health import AppendWatch, WorkerHealth
 from headrace.engine.holdings import Holdings, Surroundings
@@ -64,6 +68,7 @@ class Environment:
     control: EngineControl
     means: Means
     guardian: Guardian
+    ended_keys: EndedKeys
 
 
 class WorkerGroup:
@@ -86,6 +91,7 @@ class WorkerGroup:
             environment.control.of(worker.name),
             self._give_up,
             environment.means,
+            (environment.writer, topics.ended_keys(settings.idempotency_window_seconds).name),
         )
         self._dead_letters = DeadLetters(environment.writer, topics.dead_letters.name, environment.instance_id)
         self._consumer = environment.log.group_consumer(
@@ -114,6 +120,7 @@ class WorkerGroup:
             environment.clock,
             LeaseTiming(settings.lease_seconds),
             settings.lease_by_log_time,
+            environment.ended_keys.learn,
         )
         surroundings = Surroundings(self._fresh, self._available, self._unavailable, environment.crashed, environment.guardian)
         return Holdings(claimant, self.dispatcher, surroundings)
@@ -206,23 +213,22 @@ class WorkerGroup:
     # --- jobs -----------------------------------------------------------------------------------------------------------
 
     def _take(self, partition: OwnedPartition, record: Record) -> None:
+        if partition.untold and self.dispatcher.endings.write_again(partition, record):
+            return
+        refusal: NotAdmitted | None = None
+        work: Work | None
         try:
             work = admit(record, partition, self.worker)
-        except NotAdmitted as refusal:
-            _logger.warning(
-                "the record at %s/%d/%d goes to dead-letters: %s",
-                record.topic,
-                record.partition,
-                record.offset,
-                refusal.message,
-            )
-            # It holds the watermark until it is where it belongs.
-            work = refusal.work or Work(partition, record.offset, None, partition.unbegun, size=len(record.value or b""))
-            work.phase = Phase.REFUSED
-            partition.hold(work)
-            done = partial(self._dead_letter_written, partition, record.offset, refusal)
-            self._dead_letters.submit(record, self.worker.name, refusal, done)
-        else:
+        except NotAdmitted as refused:
+            refusal, work = refused, refused.work
+        if work is not None and not is_fresh(work.record["id"]):
+            try:
+                refusal = self.dispatcher.endings.judge(work, record, refusal)
+            except Duplicate:
+                return
+        if refusal is not None:
+            self._put_aside(partition, record, refusal)
+        elif work is not None:
             self.dispatcher.admit(work)
 
     def _give_up(self, work: Work) -> None:
@@ -233,12 +239,22 @@ class WorkerGroup:
             done = partial(self._dead_letter_written, work.partition, work.offset, refusal)
             self._dead_letters.submit(work.original, self.worker.name, refusal, done)
 
+    def _put_aside(self, partition: OwnedPartition, record: Record, refusal: NotAdmitted) -> None:
+        place = record.topic, record.partition, record.offset
+        _logger.warning("the record at %s/%d/%d goes to dead-letters: %s", *place, refusal.message)
+        # It holds the watermark until it is where it belongs.
+        work = refusal.work or Work(partition, record.offset, None, partition.unbegun, size=len(record.value or b""))
+        work.phase = Phase.REFUSED
+        partition.hold(work)
+        done = partial(self._dead_letter_written, partition, record.offset, refusal)
+        self._dead_letters.submit(record, self.worker.name, refusal, done)
+
     def _dead_letter_written(self, partition: OwnedPartition, offset: int, refusal: NotAdmitted, outcome: Outcome) -> None:
         if not partition.live or offset not in partition.works:
             return
         if not isinstance(outcome, Acknowledged):
             self._claim_lost(partition, outcome.reason)
-        elif refusal.work is not None:
+        elif refusal.work is not None and refusal.fails:
             self.dispatcher.refuse(refusal.work, {"type": refusal.reason, "message": refusal.message})
         else:
             partition.let_go(offset)
@@ -313,5 +329,6 @@ class WorkerGroup:
             watermark, pointer = max(known.offset, starts[source]), parse_pointer(known.metadata)
             recovery: PartitionRecovery[bytes] = PartitionRecovery(name, source.partition, watermark, pointer)
             number = state_partition(name, source.partition, count)
-            made.append(OwnedPartition(source, number, recovery, recovery.begins_at, clock=self._environment.clock))
+            ids = DerivedIds(round(self._environment.settings.idempotency_window_seconds * 1000))
+            made.append(OwnedPartition(source, number, recovery, recovery.begins_at, clock=self._environment.clock, ids=ids))
         return made

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
 from headrace.codec import decode_object
 from headrace.core.checkpoint import Pointer
+from headrace.core.duplicates import UNKNOWN, DerivedIds, End
 from headrace.core.lease import HeldLease, LeaseTiming, Moment
 from headrace.core.records import SOURCE_HEADER, source_prefix
 from headrace.core.recovery import Begun, PartitionRecovery
-from headrace.core.snapshots import Snapshot, Writer, accepted, unbegun
+from headrace.core.snapshots import CONTINUED, Snapshot, Writer, accepted, unbegun
+from headrace.core.timestamps import parse_timestamp
 from headrace.core.watermark import Watermark
 from headrace.engine.states import State
 from headrace.errors import RecordUndecodable
 from headrace.models import Job
 from headrace.ports import Header, Record, TopicPartition
+
+_WINDOW_MILLISECONDS = 3_600_000
 
 
 class Phase(Enum):
@@ -31,12 +35,14 @@ class Phase(Enum):
     INTERRUPTED = auto()
     RESTING = auto()
     REFUSED = auto()
+    TELLING = auto()
 
 
-LEFT_AS_THEY_ARE = frozenset({Phase.WAITING, Phase.RESTING, Phase.REFUSED})
+LEFT_AS_THEY_ARE = frozenset({Phase.WAITING, Phase.RESTING, Phase.REFUSED, Phase.TELLING})
 """Of such jobs nothing runs and no snapshot is under way: they are left to the next owner as they are.
 
-One that is refused waits for its dead letter, which the next owner writes again.
+One that is refused waits for its dead letter, and one that has ended for its entry in `ended-keys`; the next owner writes
+them again.
 """
 
 
@@ -76,6 +82,9 @@ class OwnedPartition:
         held_back: how many of the jobs in hand wait for a time that is to come, or behind one that does.
         ended_before: ids of jobs that a former owner ended, by offset; each is passed over when its record comes.
         begun: jobs that a former owner began and did not end, by offset.
+        untold: jobs that a former owner ended and of which `ended-keys` has nothing, by offset: that is written when they come.
+        ids: which jobs have ids that are not fresh, and may come again.
+        ended_keys_read: where in `ended-keys` the reading of these ended.
         committed: the watermark as it was last committed.
         committed_pointer: what that commit said of the newest checkpoint.
         live: False once the partition, or its claim, is lost: nothing more may be written about it.
@@ -101,6 +110,9 @@ class OwnedPartition:
     held_back: int = 0
     ended_before: dict[int, bytes] = field(default_factory=dict)
     begun: dict[int, Begun[bytes]] = field(default_factory=dict)
+    untold: dict[int, Begun[bytes]] = field(default_factory=dict)
+    ids: DerivedIds = field(default_factory=lambda: DerivedIds(_WINDOW_MILLISECONDS))
+    ended_keys_read: int = 0
     committed: int = -1
     committed_pointer: str = ""
     live: bool = False
@@ -148,10 +160,28 @@ class OwnedPartition:
             self._ended_until = last + 1
         self.ended_before = recovery.finished()
         self.begun = recovery.begun()
+        self._sort_out(recovery.untold())
         recovery.jobs.clear()
         self.next_offset = self.watermark.position
         self.committed = recovery.watermark
         self.live = True
+
+    def _sort_out(self, ended: Mapping[int, Begun[bytes]]) -> None:
+        """Jobs that may come again have ended: those of which `ended-keys` has nothing must not be forgotten."""
+        for offset, job in ended.items():
+            fields = job.fields if job.fields is not None else decode_object(job.snapshot)
+            job_id = job.job_id.decode(errors="replace")
+            if self.ids.has_ended(job_id, offset):
+                self.ended_before[offset] = job.job_id
+                continue
+            self.ended_before.pop(offset, None)
+            self.ids.end(job_id, End(offset, parse_timestamp(fields["updatedAt"]), UNKNOWN))
+            self.untold[offset] = Begun(job.job_id, None, {name: fields[name] for name in CONTINUED if name in fields})
+
+    @property
+    def source_prefix(self) -> bytes:
+        """What the source headers of its jobs begin with; the offset follows."""
+        return self._source_prefix
 
     def is_held(self) -> bool:
         """Whether attempts may start and go on under its lease, and acknowledgements count."""
@@ -249,6 +279,7 @@ class Work:
         state: how the job stands, as it was last written or is about to be.
         record: the job record as it was read.
         key: the key of its snapshots, which is its id.
+        digest: of its arguments, if its id is not fresh; None for the others, of which nothing is remembered.
         acknowledged: how the job stands by the last acknowledgement; None before its first attempt.
         arguments: as the worker's model made them.
         task: the attempt, while it runs.
@@ -277,6 +308,7 @@ class Work:
     cancelled: bool = False
     acknowledged: State | None = None
     original: Record | None = None
+    digest: str | None = None
 
     def as_job(self) -> Job:
         """The job as its worker sees it: as it was accepted, with what former attempts left."""

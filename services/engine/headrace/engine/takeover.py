@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
-from headrace.codec import decode, encode
+import orjson
+
+from headrace.codec import decode, decode_object, encode
 from headrace.core.checkpoint import Checkpoint
+from headrace.core.identifiers import is_fresh
 from headrace.core.lease import HeldLease, LeaseTiming, LeaseWatch, Moment
 from headrace.core.records import (
     CHECKPOINT_PREFIX,
@@ -23,7 +26,11 @@ from headrace.core.records import (
     parse_lease_key,
     parse_snapshot_headers,
 )
+from headrace.core.snapshots import CONTINUED
+from headrace.core.status import TERMINAL
+from headrace.core.timestamps import parse_timestamp
 from headrace.engine.partition import OwnedPartition
+from headrace.engine.states import State
 from headrace.errors import RecordUndecodable
 from headrace.leases import take_lease
 from headrace.models import CheckpointRecord, ClaimRecord
@@ -46,6 +53,7 @@ class Claimant:
         topic: name of `job-state`.
         clock: the clocks by which a lease is held.
         by_log_time: whether a lease is over, too, when the brokers' own times say so.
+        learn: reads what else a new owner must know of partitions, as it stands in the log at the time of the call.
     """
 
     reader: LogReader
@@ -55,6 +63,7 @@ class Claimant:
     clock: Callable[[], Moment]
     timing: LeaseTiming
     by_log_time: bool
+    learn: Callable[[Sequence[OwnedPartition]], Awaitable[None]] | None = None
 
 
 @dataclass(slots=True)
@@ -106,6 +115,7 @@ class Takeover:
         self._winding_up = False
         self._rewound = False
         self._by_state: dict[TopicPartition, list[_Candidate]] = {}
+        self._valid: list[tuple[OwnedPartition, HeldLease]] = []
 
     def wind_up(self) -> None:
         """Claims nothing more. What is claimed already is still read back, so that it can be used, or released."""
@@ -120,7 +130,7 @@ class Takeover:
         states = dict.fromkeys(TopicPartition(topic, partition.state_partition) for partition in partitions)
         asked_at = _now()
         # Asked before the reading begins: later the answer would wait behind a fetch that waits for records.
-        ends = await reader.end_offsets(states)
+        ends, _ = await asyncio.gather(reader.end_offsets(states), self._learn(partitions))
         for partition in partitions:
             state = TopicPartition(topic, partition.state_partition)
             prefix = f"{partition.recovery.worker}/{partition.source.partition}/".encode()
@@ -186,6 +196,21 @@ class Takeover:
                     candidates.remove(candidate)
             if not candidates:
                 del self._by_state[state]
+        if self._valid:
+            await self._take_over()
+
+    async def _take_over(self) -> None:
+        """The claims are valid, and nobody else writes any more about these partitions."""
+        valid, self._valid = self._valid, []
+        await self._learn([partition for partition, _ in valid])
+        for partition, lease in valid:
+            partition.take_over(self._claimant.instance_id, lease)
+            self._watches.pop(partition.source, None)
+            self._ready(partition)
+
+    async def _learn(self, partitions: Sequence[OwnedPartition]) -> None:
+        if self._claimant.learn is not None:
+            await self._claimant.learn(partitions)
 
     def _step(self, candidate: _Candidate, position: int) -> bool:
         """Moves one partition on as far as what was read allows; tells whether it is settled."""
@@ -202,9 +227,7 @@ class Takeover:
                 return False
             lease = HeldLease(self._claimant.timing, candidate.sent)
             if ledger.epoch == candidate.claimed_at and lease.is_held(self._claimant.clock()):
-                candidate.partition.take_over(self._claimant.instance_id, lease)
-                self._watches.pop(candidate.partition.source, None)
-                self._ready(candidate.partition)
+                self._valid.append((candidate.partition, lease))
                 return True
             # Void, since another came first; or read back too late, so that it has lapsed.
             candidate.claimed_at = None
@@ -301,8 +324,22 @@ def _fold(record: Record, candidate: _Candidate) -> None:
     for name, value in record.headers:
         if name == SOURCE_HEADER:
             if value.startswith(candidate.source_prefix) and (headers := parse_snapshot_headers(record.headers)):
-                recovery.snapshot(headers, key, record.value)
+                ended = headers.status in TERMINAL and record.value is not None
+                recovery.snapshot(headers, key, _end_in(record.value, key) if ended else record.value)
             return
+
+
+def _end_in(snapshot: bytes | None, key: bytes) -> bytes | None:
+    """What is needed still of the last snapshot of a job: of one with a fresh id nothing, and never its arguments or result."""
+    if is_fresh(key.decode(errors="replace")):
+        return None
+    try:
+        fields = decode_object(snapshot)
+        parse_timestamp(fields["updatedAt"])
+        State(fields)
+    except (RecordUndecodable, AttributeError, KeyError, TypeError, ValueError):
+        return None  # damaged: its headers say that the job has ended, and nothing says when
+    return orjson.dumps({name: fields[name] for name in CONTINUED if name in fields})
 
 
 def _take_checkpoint(record: Record, candidate: _Candidate) -> None:

@@ -163,7 +163,7 @@ class Administration:
         for name in sorted(topic.guarded & topic.configuration.keys()):
             if name not in actual:
                 logger.warning("the broker knows no setting %s, which the topic %s relies on", name, topic.name)
-            elif _normal(actual[name]) != _normal(topic.configuration[name]):
+            elif not topic.allows(name, actual[name]):
                 wrong[name] = actual[name]
         if not wrong:
             return
@@ -243,8 +243,3 @@ def _partitions_by_topic(topics: Iterable[Mapping[str, Any]]) -> dict[str, dict[
         for topic in topics
         if not topic["error_code"]
     }
-
-
-def _normal(value: str) -> frozenset[str]:
-    """A setting for comparing: lists have no order, and numbers come as text."""
-    return frozenset(part.strip() for part in value.split(","))

@@ -119,13 +119,8 @@ class StoredTopic:
     def verify(self, topic: Topic) -> None:
         """Raises TopicMisconfigured where a guarded setting is not as it is wanted."""
         wanted = {name: topic.configuration[name] for name in sorted(topic.guarded & topic.configuration.keys())}
-        wrong = {name: right for name, right in wanted.items() if _normal(self.configuration.get(name)) != _normal(right)}
+        wrong = {name: right for name, right in wanted.items() if not topic.allows(name, self.configuration.get(name))}
         if wrong:
             found = ", ".join(f"{name}={self.configuration.get(name)}" for name in wrong)
             right = ", ".join(f"{name}={value}" for name, value in wrong.items())
             raise TopicMisconfigured(f"The topic {topic.name} exists with {found}: data could be lost. It must have {right}.")
-
-
-def _normal(value: str | None) -> frozenset[str]:
-    """A setting for comparing: lists have no order."""
-    return frozenset(part.strip() for part in (value or "").split(","))

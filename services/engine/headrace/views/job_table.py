@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Final, NamedTuple
 
 from headrace.core.ownership import Version, supersedes
+from headrace.core.status import TERMINAL
 from headrace.views.job_rows import STATUSES, JobKey, JobRow, partition_key
 
 Fact = tuple[JobKey, JobRow | None]
@@ -71,7 +72,7 @@ class _Change:
             # Of two records with one id the first in the log is the job, as it is for the engine.
             if now.version.epoch < 0 and _first(row.source_offset, now.source_offset):
                 self.row = row
-        elif supersedes(row.version, now.version, STATUSES[now.status]):
+        elif supersedes(row.version, now.version, STATUSES[now.status]) or _does_it_again(row, now):
             self.row = row
 
     def _remove(self) -> None:
@@ -81,6 +82,13 @@ class _Change:
 
 def _first(offset: int | None, other: int | None) -> bool:
     return offset is not None and (other is None or offset < other)
+
+
+def _does_it_again(row: JobRow, before: JobRow | _Head) -> bool:
+    """Whether a job that has ended is done again for a later record, which came when its idempotency window was over."""
+    if STATUSES[before.status] not in TERMINAL or row.source_offset is None or before.source_offset is None:
+        return False
+    return row.source_offset > before.source_offset and row.epoch >= before.version.epoch
 
 
 def write_facts(connection: sqlite3.Connection, facts: Collection[Fact]) -> None:

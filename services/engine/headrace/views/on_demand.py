@@ -90,6 +90,10 @@ class JobViewOnDemand:
             except Exception:  # the jobs are accepted, whatever becomes of a table on this machine
                 _logger.warning("accepted jobs are not in the view yet; it will read them from the log", exc_info=True)
 
+    async def find(self, job_id: str, tenant: str) -> Job | None:
+        """A job, if the view is open and knows it."""
+        return None if self._view is None else await self._view.get_job(job_id, tenant=tenant)
+
     def readiness(self) -> Readiness:
         """Whether the view has caught up, and how far it is."""
         if self._view is None:

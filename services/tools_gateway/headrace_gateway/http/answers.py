@@ -13,6 +13,7 @@ from headrace import ToolRefusal, ToolSuccess
 STATUSES: Final = {
     "tool_unknown": HTTPStatus.NOT_FOUND,
     "job_unknown": HTTPStatus.NOT_FOUND,
+    "idempotency_conflict": HTTPStatus.CONFLICT,
     "body_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "payload_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "broker_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,

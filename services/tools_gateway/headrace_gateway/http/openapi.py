@@ -25,6 +25,7 @@ _HEADER_TEXTS = {
 }
 _REFUSALS = {
     "400": "The body, the context or the arguments are wrong; the message says what to mend.",
+    "409": "The idempotency key belongs to a job with other arguments; the message names it.",
     "413": "The body, or the job that it asks for, is too large.",
     "503": "The queue cannot be reached, did not acknowledge in time, or the gateway failed; the message says what to do.",
 }

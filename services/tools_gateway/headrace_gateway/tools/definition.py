@@ -29,6 +29,7 @@ class Jobs(Protocol):
         *,
         tenant: str = ...,
         ordering_key: str | None = ...,
+        idempotency_key: str | None = ...,
         timeout: float = ...,
     ) -> Job: ...
 

@@ -38,7 +38,14 @@ def scheduler_tool() -> ToolDefinition[SchedulerArguments]:
         definition = await _worker_for(arguments.kind, services)
         context = effective_context(arguments, caller.context)
         args = _job_arguments(arguments, context)
-        job = await services.jobs.enqueue(definition.name, args, context, tenant=caller.tenant, timeout=services.enqueue_timeout)
+        job = await services.jobs.enqueue(
+            definition.name,
+            args,
+            context,
+            tenant=caller.tenant,
+            idempotency_key=arguments.idempotency_key,
+            timeout=services.enqueue_timeout,
+        )
         return SchedulerReceipt(job_id=job.id, worker_name=job.worker_name)
 
     return ToolDefinition(

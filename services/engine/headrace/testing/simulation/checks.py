@@ -6,10 +6,12 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
 from headrace.codec import decode
+from headrace.core.identifiers import is_fresh
 from headrace.core.records import parse_snapshot_headers
 from headrace.core.snapshots import ISOLATED_FROM
 from headrace.core.status import JobStatus
@@ -59,9 +61,20 @@ class _Process:
 
 @dataclass(slots=True)
 class _Job:
+    """A record of the queue.
+
+    Attributes:
+        repeats: where the record stands that asked for the same job before.
+        args: what the job is asked to do.
+        parent_id: who enqueued it.
+    """
+
     place: JobPlace
     job_id: str | None
     key: str | None
+    repeats: JobPlace | None = None
+    args: Any = None
+    parent_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -78,6 +91,7 @@ class Judge:
     topics: Topics
     worker: str
     reader: StateReader = field(init=False)
+    _ended_keys_topic: str = field(init=False)
     violations: list[Violation] = field(default_factory=list)
     after_thaw: int = 0
     attempts: int = 0
@@ -86,8 +100,8 @@ class Judge:
     _by_id: dict[str, JobPlace] = field(default_factory=dict)
     _by_key: dict[tuple[int, str], list[int]] = field(default_factory=lambda: defaultdict(list))
     _offsets: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
-    _without_id: dict[bytes, JobPlace] = field(default_factory=dict)
     _dead_letters: set[JobPlace] = field(default_factory=set)
+    _ended_keys: set[tuple[str, JobPlace]] = field(default_factory=set)
     _begun: set[tuple[JobPlace, tuple[int, int]]] = field(default_factory=set)
     _live: dict[str, list[_Attempt]] = field(default_factory=lambda: defaultdict(list))
     _processes: dict[str, _Process] = field(default_factory=lambda: defaultdict(_Process))
@@ -97,6 +111,7 @@ class Judge:
 
     def __post_init__(self) -> None:
         self.reader = StateReader(self.worker)
+        self._ended_keys_topic = self.topics.ended_keys(1).name
 
     def take(self, events: Iterable[Event]) -> None:
         """Takes in what happened next."""
@@ -128,8 +143,21 @@ class Judge:
         for place in self.unfinished():
             state = self.reader.jobs.get(place)
             self._violated(at, "an accepted job ends", f"{self._name(place)} is {state.status if state else 'queued'}")
+        self._conclude_duplicates(at)
         for job_id in sorted(self.accepted - self._by_id.keys()):
             self._violated(at, "one write accepts a job", f"the record of {job_id} is not in the queue")
+
+    def _conclude_duplicates(self, at: float) -> None:
+        children: dict[str, set[str]] = defaultdict(set)
+        for place, job in self._jobs.items():
+            if job.parent_id is not None and job.job_id is not None:
+                children[job.parent_id].add(job.job_id)
+            if job.repeats is not None and job.args != self._jobs[job.repeats].args and place not in self._dead_letters:
+                self._violated(at, "other arguments are not lost", f"{self._name(place)} is not among the dead letters")
+        for parent_id, ids in sorted(children.items()):
+            asked_for = self._jobs[self._by_id[parent_id]].args["children"]
+            if len(ids) > asked_for:
+                self._violated(at, "a child exists once", f"{parent_id} has {len(ids)} children, and asked for {asked_for}")
 
     # --- the log --------------------------------------------------------------------------------------------------------
 
@@ -137,10 +165,13 @@ class Judge:
         if record.topic == self.topics.jobs_name(self.worker):
             self._enqueued(record)
         elif record.topic == self.topics.dead_letters.name:
-            if (place := self._without_id.get(record.value or b"")) is not None:
-                self._dead_letters.add(place)
+            headers = dict(record.headers)
+            self._dead_letters.add((int(headers["headrace-partition"]), int(headers["headrace-offset"])))
         elif record.topic == self.topics.control.name:
             self._asked(at, record)
+        elif record.topic == self._ended_keys_topic:
+            entry = orjson.loads(record.value or b"")
+            self._ended_keys.add((entry["id"], (entry["partition"], entry["offset"])))
         elif record.topic == self.topics.job_state.name:
             deaths = dict(self._deaths_before(record))
             reading = self.reader.read(record)
@@ -165,13 +196,13 @@ class Judge:
         self._offsets[record.partition].append(record.offset)
         try:
             raw = orjson.loads(record.value or b"")
-            job = _Job(place, raw["id"], raw.get("orderingKey"))
+            first = self._by_id.get(raw["id"])
+            job = _Job(place, raw["id"], raw.get("orderingKey"), first, raw["args"], raw.get("parentId"))
         except (orjson.JSONDecodeError, KeyError):
             job = _Job(place, None, None)
-            self._without_id[record.value or b""] = place
         self._jobs[place] = job
         if job.job_id is not None:
-            self._by_id[job.job_id] = place
+            self._by_id.setdefault(job.job_id, place)
         if job.key is not None:
             self._by_key[record.partition, job.key].append(record.offset)
 
@@ -179,6 +210,8 @@ class Judge:
         version, before = reading.version, reading.before
         assert version is not None
         name = self._name(place)
+        if self._is_duplicate(place):
+            self._violated(at, "the same request is the same job", f"{name} repeats a job, and was written as {reading.status}")
         if version.epoch not in self.reader.epochs.get(place[0], ()):
             self._violated(
                 at, "only the holder writes of a job", f"{name} was written under {version.epoch}, which is no valid claim"
@@ -231,11 +264,23 @@ class Judge:
         for each in offsets[bisect_left(offsets, self._watermarks[number]) : bisect_left(offsets, offset)]:
             if not self._has_ended((number, each)):
                 self._violated(at, "the watermark passes no unfinished job", f"{self._name((number, each))} is below {offset}")
+            elif not self._is_told((number, each)):
+                self._violated(at, "what has ended is remembered", f"{self._name((number, each))} is not in ended-keys")
         self._watermarks[number] = max(self._watermarks[number], offset)
 
     def _has_ended(self, place: JobPlace) -> bool:
+        if self._is_duplicate(place):
+            return True  # it is no job of its own
         state: JobState | None = self.reader.jobs.get(place)
         return place in self._dead_letters if self._jobs[place].job_id is None else state is not None and state.has_ended
+
+    def _is_duplicate(self, place: JobPlace) -> bool:
+        return place in self._jobs and self._jobs[place].repeats is not None
+
+    def _is_told(self, place: JobPlace) -> bool:
+        """Whether `ended-keys` has a job that has ended, or need not have it."""
+        job = self._jobs[place]
+        return job.job_id is None or is_fresh(job.job_id) or job.repeats is not None or (job.job_id, place) in self._ended_keys
 
     # --- what workers did -------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from headrace.client import Client
 from headrace.core.topics import Topics
 from headrace.engine.partition import Work
 from headrace.errors import BrokerError, EnqueueTimeout, WorkerProcessDied
+from headrace.idempotency import Accepted
 from headrace.job_context import JobContext
 from headrace.models import Job
 from headrace.ports import NewRecord, TopicPartition
@@ -33,11 +34,13 @@ _LONGEST_ENDING = 0.04
 
 
 class WorkArguments(BaseModel):
-    """How long a job takes, in seconds, and whether it fails then, or takes its process with it."""
+    """How long a job takes, in seconds, whether it fails then or takes its process with it, and how many jobs it enqueues before,
+    all alike."""
 
     seconds: float = Field(ge=0)
     fails: bool = False
     kills: bool = False
+    children: int = 0
 
 
 class SimulatedWorker(AbstractWorker[WorkArguments]):
@@ -79,6 +82,9 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
         left = args.seconds
         tick = max(0.05, min(1.0, left / 8))
         try:
+            for _ in range(args.children):
+                child = await ctx.enqueue(self, WorkArguments(seconds=0.1))
+                self._chronicle.accepted(child.id)
             while left > 0:
                 await asyncio.sleep(min(tick, left))
                 left -= tick
@@ -165,10 +171,15 @@ class Workload:
             await asyncio.sleep(self._random.expovariate(1 / (4 * pace)) if self._random.random() < 0.25 else 0)
             if self._random.random() < 0.03:
                 self._put_what_is_no_job()
+                continue
+            args, key = self._draw()
+            if self._random.random() < 0.2:
+                work = self._enqueue_again(args, key, f"request-{self._random.getrandbits(64):016x}")
             else:
-                task = asyncio.create_task(self._enqueue(*self._draw()))
-                waiting.add(task)
-                task.add_done_callback(waiting.discard)
+                work = self._enqueue(args, key)
+            task = asyncio.create_task(work)
+            waiting.add(task)
+            task.add_done_callback(waiting.discard)
         while waiting:
             await asyncio.wait(set(waiting))
 
@@ -203,6 +214,18 @@ class Workload:
         with suppress(BrokerError):  # the request may be in the log, or come into it
             await self._client._control.cancel(job, timeout=10)
 
+    async def _enqueue_again(self, args: WorkArguments, key: str | None, request: str) -> None:
+        """Enqueues a job with an idempotency key, and later asks for it again: at once, while it runs, and long after its end."""
+        for _ in range(self._random.randint(2, 4)):
+            # As a client that knows of no call before: only the holder of the partition can tell.
+            self._client._accepted = Accepted(0.0)
+            with suppress(EnqueueTimeout, BrokerError):
+                job = await self._client.enqueue(self._worker, args, ordering_key=key, idempotency_key=request)
+                self._chronicle.accepted(job.id)
+            await asyncio.sleep(self._random.choice((0.0, 1.0, 30.0, 200.0)) * self._random.random())
+            if self._random.random() < 0.05:
+                args = args.model_copy(update={"seconds": args.seconds + 1})
+
     def _draw(self) -> tuple[WorkArguments, str | None]:
         random = self._random
         drawn = random.random()
@@ -214,7 +237,8 @@ class Workload:
             seconds = random.choice((0.0, 0.01, 0.1))
         key = f"key-{random.randrange(self._scenario.keys)}" if random.random() < 0.35 else None
         kills = self._poison.random() < self._scenario.poison
-        return WorkArguments(seconds=round(seconds, 3), fails=random.random() < 0.1, kills=kills), key
+        children = random.choice((1, 3)) if random.random() < 0.05 else 0
+        return WorkArguments(seconds=round(seconds, 3), fails=random.random() < 0.1, kills=kills, children=children), key
 
     def _put_what_is_no_job(self) -> None:
         """As another program might: bytes that are nothing, or a job whose arguments are wrong."""
