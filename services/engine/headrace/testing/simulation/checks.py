@@ -131,8 +131,8 @@ class Judge:
 
     @property
     def jobs(self) -> int:
-        """How many records there are in the queue."""
-        return len(self._jobs)
+        """How many records there are in the queue, those apart that repeat another."""
+        return sum(job.repeats is None for job in self._jobs.values())
 
     def unfinished(self) -> list[JobPlace]:
         """The records of the queue that have not ended."""
