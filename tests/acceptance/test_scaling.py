@@ -108,10 +108,10 @@ def assert_only_what_moved_ran_again(jobs: Sequence[Job], holders: dict[int, lis
         assert job.error is None
         statuses = [attempt.status for attempt in job.attempts]
         assert statuses == ["interrupted"] * (job.attempt - 1) + ["completed"]
-        owners = iter(holders[job.source.partition])
+        in_turn = iter(holders[job.source.partition])
         ran_at = [attempt.instance_id for attempt in job.attempts]
         # Each in turn; one that had the partition for a moment only may have started nothing.
-        assert all(instance in owners for instance in ran_at), f"{ran_at} ran, and held it: {holders[job.source.partition]}"
+        assert all(instance in in_turn for instance in ran_at), f"{ran_at} ran, and held it: {holders[job.source.partition]}"
 
 
 async def test_from_one_engine_to_four_and_back_only_jobs_that_move_run_again(settings: Settings) -> None:
