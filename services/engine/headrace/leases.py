@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from headrace.codec import decode_object, validate
 from headrace.core.ownership import PartitionLedger
-from headrace.models import ClaimRecord, ReleaseRecord, RenewalRecord
+from headrace.models import ClaimRecord, LeaseRepeat, ReleaseRecord, RenewalRecord
 from headrace.ports import Record
 
 
 def take_lease(ledger: PartitionLedger, record: Record) -> bool:
-    """Takes in a claim, a renewal or a release of the ledger's partition; tells whether it is valid. A tombstone is nothing.
+    """Takes in a claim, a renewal, a release or a repeat of the ledger's partition; tells whether it is valid. A tombstone is nothing.
 
     Raises:
         RecordUndecodable: it is damaged.
@@ -30,6 +30,16 @@ def take_lease(ledger: PartitionLedger, record: Record) -> bool:
             )
         case "release":
             release = validate(ReleaseRecord, raw)
-            return ledger.release(release.epoch, release.instance_id)
+            return ledger.release(record.offset, release.epoch, release.instance_id)
+        case "repeat":
+            repeat = validate(LeaseRepeat, raw)
+            return ledger.repeat(
+                repeat.epoch,
+                repeat.last_lease,
+                repeat.instance_id,
+                at=repeat.held_at,
+                term_seconds=repeat.term_seconds,
+                released=repeat.released,
+            )
         case _:
             return False  # of a later version

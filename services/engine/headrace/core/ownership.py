@@ -38,7 +38,8 @@ class PartitionLedger:
 
     Attributes:
         epoch: offset of the newest valid claim; -1 before the first.
-        last_lease: offset of the newest valid claim or renewal; what a new claim names as its `previous`.
+        last_lease: offset of the newest valid claim, renewal or release; what a new claim names as its `previous`. Releases
+            count, since compaction may leave nothing else of a lease: so who reads what it left compares with the same offset.
         holder: the instance that wrote the newest valid claim.
         previous: what that claim named as the lease record before it; the claim itself, once its holder has written under it.
         held_at: time of the newest valid claim or renewal, in milliseconds, as the broker wrote it down.
@@ -57,8 +58,8 @@ class PartitionLedger:
     def claim(self, offset: int, previous: int, instance_id: str, *, at: int = 0, term_seconds: float = 0.0) -> bool:
         """Takes in a claim, and tells whether it is valid.
 
-        It is void if a valid lease record stands between `previous` and itself: its writer did not know of it (rule C2, a
-        compare-and-set on the log). A void claim fences nobody.
+        It is void if a valid lease record, be it a release, stands between `previous` and itself: its writer did not know of it
+        (rule C2, a compare-and-set on the log). A void claim fences nobody.
         """
         if self.last_lease > previous:
             return False
@@ -81,12 +82,28 @@ class PartitionLedger:
         self.released = False
         return True
 
-    def release(self, epoch: int, instance_id: str) -> bool:
+    def release(self, offset: int, epoch: int, instance_id: str) -> bool:
         """Takes in a release, and tells whether it is valid: it is void once the epoch was superseded."""
         if self.is_void(epoch):
             return False
-        self.epoch, self.holder, self.released = epoch, instance_id, True
+        self.epoch, self.last_lease = epoch, offset
+        self.holder, self.released = instance_id, True
         self.previous = epoch
+        return True
+
+    def repeat(
+        self, epoch: int, last_lease: int, instance_id: str, *, at: int = 0, term_seconds: float = 0.0, released: bool = False
+    ) -> bool:
+        """Takes in what the janitor repeats of a lease; tells whether it was news.
+
+        It is none for who has read all that the janitor had: a repeat neither prolongs a lease nor voids a claim.
+        """
+        if self.is_void(epoch) or (epoch == self.epoch and last_lease <= self.last_lease and self.holder is not None):
+            return False
+        self.epoch, self.last_lease = epoch, max(last_lease, self.last_lease if epoch == self.epoch else NO_OFFSET)
+        self.previous = epoch
+        self.holder, self.held_at, self.term_seconds = instance_id, at, term_seconds
+        self.released = released
         return True
 
     def is_void(self, epoch: int) -> bool:

@@ -71,7 +71,7 @@ def compare(full: StateReader, history: Sequence[StoredRecord]) -> Comparison:
             continue
         if number in revived:
             known[f"partitions: {VOID_CLAIM_REVIVED}"] += 1
-        elif not kept & {full.leases.get(number), full.releases.get(number)}:
+        elif full.leases.get(number) not in kept:
             known[f"partitions: {VOID_LEASE_ON_TOP}"] += 1
         else:
             unknown.append(f"partition {number} is held under {ledger.epoch}, and {found_epoch} when compacted")

@@ -63,9 +63,8 @@ class StateReader:
         epochs: the offsets of all claims that were valid when they were met, by partition of the queue.
         jobs: how each job stands.
         void_claims: where lease records stand that were void when they were met.
-        leases: where the last claim or renewal stands that counted, by partition of the queue.
+        leases: where the last claim, renewal or release stands that counted, by partition of the queue.
         checkpoints: where the last checkpoint stands that counted.
-        releases: where the last release stands that counted.
         void: how many records of each kind counted for nothing.
     """
 
@@ -76,7 +75,6 @@ class StateReader:
     void_claims: set[tuple[int, int]] = field(default_factory=set)
     leases: dict[int, tuple[int, int]] = field(default_factory=dict)
     checkpoints: dict[int, tuple[int, int]] = field(default_factory=dict)
-    releases: dict[int, tuple[int, int]] = field(default_factory=dict)
     void: Counter[str] = field(default_factory=Counter)
 
     def read(self, record: Record) -> Reading:
@@ -128,8 +126,6 @@ class StateReader:
             self.epochs.setdefault(partition, set()).add(ledger.epoch)
         if ledger.last_lease != last:
             self.leases[partition] = record.partition, record.offset
-        elif valid:
-            self.releases[partition] = record.partition, record.offset
-        elif record.value is not None:
+        elif not valid and record.value is not None:
             self.void["lease"] += 1
             self.void_claims.add((record.partition, record.offset))

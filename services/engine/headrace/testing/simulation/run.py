@@ -227,7 +227,7 @@ class _Run:
         newest_timestamp = self._broker_time() - int(_COMPACTION_LAG_SECONDS * 1000)
         reader = self._judge.reader
         counting = {state.record_at for state in reader.jobs.values()}
-        counting |= {*reader.leases.values(), *reader.releases.values(), *reader.checkpoints.values()}
+        counting |= {*reader.leases.values(), *reader.checkpoints.values()}
         for state in self._cluster.ends():
             if state.topic != self._topics.job_state.name:
                 continue
