@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import quote
 
 from headrace.core.ownership import Version
@@ -17,6 +17,8 @@ INSTANCE_PREFIX = b"instance/"
 SOURCE_HEADER = "headrace-source"
 VERSION_HEADER = "headrace-version"
 STATUS_HEADER = "headrace-status"
+REPEAT_HEADER = "headrace-repeat"
+REMOVAL_HEADER = "headrace-removal"
 
 
 class LeaseKey(NamedTuple):
@@ -45,6 +47,11 @@ def checkpoint_key(worker: str, partition: int, instance_id: str) -> bytes:
     return f"checkpoint/{worker}/{partition}/{instance_id}".encode()
 
 
+def parse_checkpoint_key(key: bytes) -> LeaseKey | None:
+    """Whose checkpoint it is by its key, or None for any other key."""
+    return parse_lease_key(key.replace(CHECKPOINT_PREFIX, LEASE_PREFIX, 1)) if key.startswith(CHECKPOINT_PREFIX) else None
+
+
 def checkpoint_prefix(worker: str, partition: int) -> bytes:
     """What the keys of all checkpoints of one job partition begin with."""
     return f"checkpoint/{worker}/{partition}/".encode()
@@ -69,13 +76,18 @@ def conversation_key(tenant: str, user_id: str, conversation_id: str) -> str:
 
 
 class SnapshotHeaders(NamedTuple):
-    """What the headers of a snapshot tell: which job record it is about, its version and the job's status."""
+    """What the headers of a snapshot tell: which job record it is about, its version and the job's status.
+
+    Attributes:
+        repeated: whether the janitor wrote it, once more: it is never void, and as old as the one that it repeats.
+    """
 
     worker: str
     partition: int
     offset: int
     version: Version
     status: str
+    repeated: bool = False
 
 
 def source_prefix(worker: str, partition: int) -> bytes:
@@ -91,6 +103,11 @@ def version_header(version: Version) -> tuple[str, bytes]:
     return VERSION_HEADER, b"%d/%d/%d" % version
 
 
+def repeat_header() -> tuple[str, bytes]:
+    """The mark of a snapshot that the janitor writes again."""
+    return REPEAT_HEADER, b"1"
+
+
 def status_header(status: str) -> tuple[str, bytes]:
     return STATUS_HEADER, status.encode()
 
@@ -100,10 +117,41 @@ def parse_snapshot_headers(headers: Iterable[tuple[str, bytes]]) -> SnapshotHead
     found = dict(headers)
     try:
         partition, _, offset = found[SOURCE_HEADER].rpartition(b"/")
-        status = found[STATUS_HEADER].decode()
-        return SnapshotHeaders(*_parse_partition(partition), int(offset), _parse_version(found[VERSION_HEADER]), status)
+        status, version = found[STATUS_HEADER].decode(), _parse_version(found[VERSION_HEADER])
+        return SnapshotHeaders(*_parse_partition(partition), int(offset), version, status, REPEAT_HEADER in found)
     except (KeyError, ValueError, AttributeError):  # AttributeError: a header without a value
         return None
+
+
+RemovalReason = Literal["void", "ended"]
+
+
+class Removal(NamedTuple):
+    """What the header of a tombstone tells that the janitor wrote.
+
+    Attributes:
+        reason: `void` where nothing of the job counted, `ended` where its record in the queue is deleted.
+        version: of the newest snapshot that it removes; one with a higher version is not meant.
+    """
+
+    reason: RemovalReason
+    version: Version
+
+
+def removal_header(removal: Removal) -> tuple[str, bytes]:
+    return REMOVAL_HEADER, b"%b/%d/%d/%d" % (removal.reason.encode(), *removal.version)
+
+
+def parse_removal(headers: Iterable[tuple[str, bytes]]) -> Removal | None:
+    """What the header of a tombstone tells, or None if it has none, or a damaged one."""
+    for name, value in headers:
+        if name == REMOVAL_HEADER:
+            reason, _, version = (value or b"").partition(b"/")
+            try:
+                return Removal("void" if reason == b"void" else "ended", _parse_version(version))
+            except ValueError:
+                return None
+    return None
 
 
 # The same few come again and again: a reader of millions of snapshots does not take them apart each time.

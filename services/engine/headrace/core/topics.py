@@ -113,6 +113,11 @@ class Topics:
             },
         )
 
+    @property
+    def janitors(self) -> str:
+        """The consumer group of the engines' janitors. No worker's group has such a name: theirs have no point in them."""
+        return f"{self.namespace}.job-state.janitor"
+
     def group(self, worker: str) -> str:
         """The consumer group of a worker's engines."""
         return f"{self.namespace}.{worker}"

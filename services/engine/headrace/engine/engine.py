@@ -18,6 +18,7 @@ from headrace.core.identifiers import fresh_id
 from headrace.core.lease import Moment
 from headrace.core.retry import RetryPolicy
 from headrace.engine.group import Environment, WorkerGroup
+from headrace.engine.janitor import Janitor
 from headrace.engine.partition import Statistics
 from headrace.engine.presence import Presence
 from headrace.errors import ConfigurationError, HeadraceError, LeaseLost
@@ -94,6 +95,7 @@ class WorkerEngine:
         self._executors: list[ThreadPoolExecutor] = []
         self._presence: Presence | None = None
         self._presence_task: asyncio.Task[None] | None = None
+        self._janitor = Janitor(self._log, self.topics, self.settings.engine, now)
         self._started = False
         self._workers_closed = False
         self._hurried = asyncio.Event()
@@ -168,6 +170,8 @@ class WorkerEngine:
         self._groups = [WorkerGroup(worker, self._environment(worker)) for worker in self._workers.values()]
         await asyncio.gather(*(group.start() for group in self._groups))
         self._presence_task = asyncio.create_task(self._presence.keep_up())
+        if settings.janitor:
+            self._janitor.start()
 
     def _environment(self, worker: AbstractWorker[Any]) -> Environment:
         slots = worker.concurrency or self.settings.engine.concurrency
@@ -202,7 +206,7 @@ class WorkerEngine:
         if isinstance(self._crash, LeaseLost):
             grace = 0.0  # another engine may run its jobs already
         drained = await self._drain(grace)
-        await asyncio.gather(*(group.stop() for group in self._groups))
+        await asyncio.gather(self._janitor.stop(), *(group.stop() for group in self._groups))
         self._groups = []
         await self._close_workers()
         if self._presence_task is not None:

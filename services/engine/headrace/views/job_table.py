@@ -10,8 +10,9 @@ from typing import Final, NamedTuple
 from headrace.core.ownership import Version, supersedes
 from headrace.views.job_rows import STATUSES, JobKey, JobRow, partition_key
 
-Fact = tuple[JobKey, JobRow | None]
-"""What a record tells of a job: a valid snapshot; that it was accepted, as a row of version `ACCEPTED`; or None: a tombstone."""
+Fact = tuple[JobKey, JobRow | Version | None]
+"""What a record tells of a job: a valid snapshot; that it was accepted, as a row of version `ACCEPTED`; or a tombstone: the
+version up to which it removes what there is, or None for whatever there is."""
 
 _LOOKED_UP_AT_ONCE: Final = 500
 _INSERT: Final = f"INSERT INTO jobs ({', '.join(JobRow._fields)}) VALUES ({', '.join('?' * len(JobRow._fields))})"
@@ -56,12 +57,12 @@ class _Change:
         self.arguments: bytes | None = None
         self.removed: int | None = None
 
-    def take(self, row: JobRow | None) -> None:
+    def take(self, row: JobRow | Version | None) -> None:
         """Takes in one fact. The order of facts from different topics does not matter."""
         now = self.row or self.before
-        if row is None:
-            # A record that was void when it came may be removed while its job still waits: that row stays.
-            if now is not None and now.version.epoch >= 0:
+        if not isinstance(row, JobRow):
+            # A record that was void when it came may be removed while its job still waits, or begins: that row stays.
+            if now is not None and now.version.epoch >= 0 and (row is None or now.version <= row):
                 self._remove()
             return
         self.arguments = row.arguments or self.arguments
