@@ -9,7 +9,9 @@ from headrace.ports import Record
 
 
 def take_lease(ledger: PartitionLedger, record: Record) -> bool:
-    """Takes in a claim, a renewal, a release or a repeat of the ledger's partition; tells whether it is valid. A tombstone is nothing.
+    """Takes in a claim, a renewal, a release or a repeat of the ledger's partition; tells whether it is valid.
+
+    A tombstone is nothing.
 
     Raises:
         RecordUndecodable: it is damaged.
@@ -33,13 +35,15 @@ def take_lease(ledger: PartitionLedger, record: Record) -> bool:
             return ledger.release(record.offset, release.epoch, release.instance_id)
         case "repeat":
             repeat = validate(LeaseRepeat, raw)
-            return ledger.repeat(
-                repeat.epoch,
-                repeat.last_lease,
-                repeat.instance_id,
-                at=repeat.held_at,
+            truth = PartitionLedger(
+                epoch=repeat.epoch,
+                last_lease=repeat.last_lease,
+                holder=repeat.instance_id,
+                previous=repeat.previous,
+                held_at=repeat.held_at,
                 term_seconds=repeat.term_seconds,
                 released=repeat.released,
             )
+            return ledger.repeat(truth, repeat.as_of)
         case _:
             return False  # of a later version

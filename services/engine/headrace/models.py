@@ -134,7 +134,7 @@ class ReleaseRecord(WireModel):
 class LeaseRepeat(WireModel):
     """A record of `job-state` with the key of its claim: what counts of a lease, written again by the janitor.
 
-    It follows where a record that is void stands over the one that counts. Who knows that one learns nothing by it.
+    It follows where a record that is void stands over the one that counts, or before it. Who has read all learns nothing by it.
     """
 
     schema_version: SchemaVersion = SCHEMA_VERSION
@@ -144,6 +144,8 @@ class LeaseRepeat(WireModel):
     instance_id: str
     epoch: int = Field(description="Offset of the newest valid claim.")
     last_lease: int = Field(description="Offset of the last valid lease record, which the next claim has to name.")
+    previous: int = Field(description="What the claim named, or its own offset once its holder has written under it.")
+    as_of: int = Field(description="Offset up to which the janitor had read: whoever knows of a later lease record knows better.")
     held_at: int = Field(description="When the lease was claimed or renewed last: the log's time, in milliseconds.")
     term_seconds: float = Field(ge=0, description="How long it held from then.")
     released: bool = Field(description="Whether it was released.")

@@ -137,7 +137,7 @@ class EngineSettings(SettingsGroup):
     job_retention_seconds: float = Field(
         7 * 24 * 3600.0,
         gt=0,
-        description="How long the record of a job is kept that has ended, and what is known of the job then.",
+        description="How long jobs that have ended are kept, from their acceptance.",
     )
     session_timeout_seconds: float = Field(45.0, ge=6, description="Silence after which the group takes an engine for dead.")
     heartbeat_interval_seconds: float = Field(1.0, gt=0, description="How often an engine tells its group that it lives.")

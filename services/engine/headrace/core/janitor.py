@@ -16,6 +16,8 @@ from headrace.core.records import Removal, SnapshotHeaders, lease_key
 
 RecordT = TypeVar("RecordT")
 
+NOTHING = Version(NO_OFFSET, -1, -1)
+
 JobPartition = tuple[str, int]
 """A worker's name and the number of a partition of its queue."""
 
@@ -24,7 +26,7 @@ class Top(NamedTuple):
     """The last record of a key of leases or checkpoints.
 
     Attributes:
-        speaks_for: of a lease: the offset of the valid lease record that it is or repeats; of a checkpoint: its epoch. -1 if void.
+        speaks_for: of a lease the offset of the valid lease record that it is or repeats, of a checkpoint its epoch; -1 if void.
         met_at: when it was read, in seconds.
     """
 
@@ -40,10 +42,16 @@ class LeaseRepeated(NamedTuple):
 
 
 class KeyRemoved(NamedTuple):
-    """The key is to have a tombstone; with the removal that its header tells, where it is a job's."""
+    """The key is to have a tombstone.
+
+    Attributes:
+        removal: what its header tells, where the key is a job's.
+        of: worker, partition and offset of the job's record.
+    """
 
     key: bytes
     removal: Removal | None = None
+    of: tuple[str, int, int] | None = None
 
 
 @dataclass(slots=True)
@@ -157,12 +165,14 @@ class Keeper:
         ledger = held.ledger
         assert ledger.holder is not None
         own = lease_key(*partition, ledger.holder)
-        top = held.leases.get(own)
-        if top is None or (top.speaks_for != ledger.last_lease and top.met_at <= before):
-            yield LeaseRepeated(partition, ledger)
-        others = [(top, key) for key, top in held.leases.items() if key != own and top.met_at <= before]
-        for _, key in sorted(others):
+        others = sorted((top, key) for key, top in held.leases.items() if key != own and top.met_at <= before)
+        for _, key in others:
             yield KeyRemoved(key)
+        top = held.leases.get(own)
+        # A void claim may make the winner seem void to who reads the log without what stood before both.
+        misled = any(other.speaks_for == NO_OFFSET for other, _ in others)
+        if top is None or misled or (top.speaks_for != ledger.last_lease and top.met_at <= before):
+            yield LeaseRepeated(partition, ledger)
 
     def suspects(self, before: float, most: int) -> list[bytes]:
         """Keys of jobs over whose winner something else may stand, by what was read before a time; at most so many."""
@@ -195,13 +205,23 @@ class _Found(Generic[RecordT]):
     """What was found of one key.
 
     Attributes:
-        top: the version of its last record; None if that is a tombstone.
+        top: the headers of its last record; None if that is a tombstone.
+        void: the highest version of those that are void.
         stands: whether the last record is the winner, or a repeat of it.
     """
 
-    top: Version | None = None
+    top: SnapshotHeaders | None = None
+    void: Version = NOTHING
     stands: bool = False
     winner: tuple[SnapshotHeaders, RecordT] | None = None
+
+
+class Winner(NamedTuple, Generic[RecordT]):
+    """A snapshot that is to be written again: as it was read, its version, and what it outdoes."""
+
+    record: RecordT
+    version: Version
+    outdone: Version
 
 
 class Inquiry(Generic[RecordT]):
@@ -232,15 +252,15 @@ class Inquiry(Generic[RecordT]):
     def snapshot(self, key: bytes, headers: SnapshotHeaders, record: RecordT) -> None:
         """A snapshot with one of the keys was read."""
         found = self._found[key]
-        found.top, winner = headers.version, found.winner
+        found.top, winner = headers, found.winner
         if not headers.repeated and self.ledger((headers.worker, headers.partition)).is_void(headers.version.epoch):
-            found.stands = False
+            found.stands, found.void = False, max(found.void, headers.version)
             return
         # Of two jobs with one id the later has the key; a repeat is never of another job than the one that won.
         same = winner is not None and winner[0][:3] == headers[:3]
-        if winner is None or (not same and not headers.repeated):
-            found.winner, found.stands = (headers, record), True
-        elif same and supersedes(headers.version, winner[0].version, winner[0].status):
+        if winner is None or (
+            supersedes(headers.version, winner[0].version, winner[0].status, headers.outdone) if same else not headers.repeated
+        ):
             found.winner, found.stands = (headers, record), True
         else:
             found.stands = same and headers.version == winner[0].version
@@ -252,14 +272,14 @@ class Inquiry(Generic[RecordT]):
         if removal is not None and removal.reason == "ended" and (winner := found.winner) is not None:
             found.winner = None if winner[0].version <= removal.version else winner
 
-    def repeats(self, starts: Mapping[JobPartition, int]) -> dict[bytes, tuple[SnapshotHeaders, RecordT]]:
+    def repeats(self, starts: Mapping[JobPartition, int]) -> dict[bytes, Winner[RecordT]]:
         """The winners that are to be written again (J1).
 
         Args:
             starts: where the queue's partitions begin: of what stood before, the snapshots are removed, and not repeated.
         """
         return {
-            key: found.winner
+            key: Winner(found.winner[1], found.winner[0].version, max(found.void, found.winner[0].version))
             for key, found in self._found.items()
             if found.winner is not None and not found.stands and not is_gone(found.winner[0], starts)
         }
@@ -268,12 +288,12 @@ class Inquiry(Generic[RecordT]):
         """The keys that are to have tombstones: nothing of them counts, or their job's record is deleted (J2)."""
         removed = []
         for key, found in self._found.items():
-            if found.top is None:
+            if (top := found.top) is None:
                 continue
             if found.winner is None:
-                removed.append(KeyRemoved(key, Removal("void", found.top)))
+                removed.append(KeyRemoved(key, Removal("void", top.version), top[:3]))
             elif is_gone(found.winner[0], starts):
-                removed.append(KeyRemoved(key, Removal("ended", max(found.top, found.winner[0].version))))
+                removed.append(KeyRemoved(key, Removal("ended", max(top.version, found.winner[0].version)), top[:3]))
         return removed
 
 

@@ -91,19 +91,19 @@ class PartitionLedger:
         self.previous = epoch
         return True
 
-    def repeat(
-        self, epoch: int, last_lease: int, instance_id: str, *, at: int = 0, term_seconds: float = 0.0, released: bool = False
-    ) -> bool:
-        """Takes in what the janitor repeats of a lease; tells whether it was news.
+    def repeat(self, truth: PartitionLedger, as_of: int) -> bool:
+        """Takes in what the janitor says of a lease; tells whether it was news.
 
-        It is none for who has read all that the janitor had: a repeat neither prolongs a lease nor voids a claim.
+        It is none for who has read all that the janitor had: a repeat neither prolongs a lease nor voids a claim. For who reads
+        what compaction left it holds against everything older, such as a void claim of which nothing else tells that it is void.
+
+        Args:
+            as_of: the offset up to which the janitor had read.
         """
-        if self.is_void(epoch) or (epoch == self.epoch and last_lease <= self.last_lease and self.holder is not None):
+        if self.last_lease >= as_of or self == truth:
             return False
-        self.epoch, self.last_lease = epoch, max(last_lease, self.last_lease if epoch == self.epoch else NO_OFFSET)
-        self.previous = epoch
-        self.holder, self.held_at, self.term_seconds = instance_id, at, term_seconds
-        self.released = released
+        for name in self.__slots__:
+            setattr(self, name, getattr(truth, name))
         return True
 
     def is_void(self, epoch: int) -> bool:
@@ -119,11 +119,17 @@ class PartitionLedger:
         return epoch < self.epoch
 
 
-def supersedes(new: Version, old: Version, old_status: JobStatus | str) -> bool:
+def supersedes(new: Version, old: Version, old_status: JobStatus | str, outdone: Version | None = None) -> bool:
     """Whether a valid snapshot takes the place of the one known so far (rule F2).
 
     The highest version wins, and within an epoch nothing follows a terminal status.
+
+    Args:
+        outdone: of a repeat: up to this version, what is higher than it is void. Only who reads what compaction left can have
+            taken that for valid.
     """
+    if outdone is not None and new < old <= outdone:
+        return True
     if new.epoch == old.epoch and old_status in TERMINAL:
         return False
     return new >= old

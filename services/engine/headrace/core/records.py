@@ -79,7 +79,8 @@ class SnapshotHeaders(NamedTuple):
     """What the headers of a snapshot tell: which job record it is about, its version and the job's status.
 
     Attributes:
-        repeated: whether the janitor wrote it, once more: it is never void, and as old as the one that it repeats.
+        outdone: where the janitor wrote it, once more, the highest version that is void of what stood above the one that it
+            repeats. A repeat is never void, and is as old as what it repeats.
     """
 
     worker: str
@@ -87,7 +88,12 @@ class SnapshotHeaders(NamedTuple):
     offset: int
     version: Version
     status: str
-    repeated: bool = False
+    outdone: Version | None = None
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the janitor wrote it."""
+        return self.outdone is not None
 
 
 def source_prefix(worker: str, partition: int) -> bytes:
@@ -103,9 +109,9 @@ def version_header(version: Version) -> tuple[str, bytes]:
     return VERSION_HEADER, b"%d/%d/%d" % version
 
 
-def repeat_header() -> tuple[str, bytes]:
-    """The mark of a snapshot that the janitor writes again."""
-    return REPEAT_HEADER, b"1"
+def repeat_header(outdone: Version) -> tuple[str, bytes]:
+    """The mark of a snapshot that the janitor writes again; see `SnapshotHeaders.outdone`."""
+    return REPEAT_HEADER, b"%d/%d/%d" % outdone
 
 
 def status_header(status: str) -> tuple[str, bytes]:
@@ -118,7 +124,8 @@ def parse_snapshot_headers(headers: Iterable[tuple[str, bytes]]) -> SnapshotHead
     try:
         partition, _, offset = found[SOURCE_HEADER].rpartition(b"/")
         status, version = found[STATUS_HEADER].decode(), _parse_version(found[VERSION_HEADER])
-        return SnapshotHeaders(*_parse_partition(partition), int(offset), version, status, REPEAT_HEADER in found)
+        outdone = _parse_version(found[REPEAT_HEADER]) if REPEAT_HEADER in found else None
+        return SnapshotHeaders(*_parse_partition(partition), int(offset), version, status, outdone)
     except (KeyError, ValueError, AttributeError):  # AttributeError: a header without a value
         return None
 

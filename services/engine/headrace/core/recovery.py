@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from headrace.core.checkpoint import Checkpoint, Pointer
 from headrace.core.ownership import PartitionLedger, Version, supersedes
-from headrace.core.records import SnapshotHeaders
+from headrace.core.records import Removal, SnapshotHeaders
 from headrace.core.status import TERMINAL
 from headrace.core.watermark import Watermark
 
@@ -104,11 +104,17 @@ class PartitionRecovery(Generic[SnapshotT]):
         if self._knows_better(offset, headers.version) if headers.repeated else self.ledger.is_void(headers.version.epoch):
             return False
         known = self.jobs.get(offset)
-        if known is not None and not supersedes(headers.version, known.version, known.status):
+        if known is not None and not supersedes(headers.version, known.version, known.status, headers.outdone):
             return False
         kept = None if headers.status in TERMINAL else snapshot
         self.jobs[offset] = Known(headers.version, headers.status, kept, job_id)
         return True
+
+    def remove(self, offset: int, removal: Removal) -> None:
+        """Takes in a tombstone of a job: what stood there counted for nothing, also if that is told by nothing else any more."""
+        known = self.jobs.get(offset)
+        if removal.reason == "void" and known is not None and known.version <= removal.version:
+            del self.jobs[offset]
 
     def finished_ranges(self) -> Sequence[tuple[int, int]]:
         """What has ended by the checkpoint, above its watermark, as (first, last)."""

@@ -3,8 +3,8 @@
 A consumer group deals out the partitions of `job-state` among the engines; nothing else is read by it. That two janitors have one
 partition for a while does no harm: what they write says nothing new, and both come to the same.
 
-It may be late by as much as compaction is, which is an hour, and must take nothing from the jobs: it reads so many records a second
-and no more, has connections of its own, and whatever fails in it is logged and tried again.
+It may be late by as much as compaction is, which is an hour, and must take nothing from the jobs: it reads so many records a
+second and no more, has connections of its own, and whatever fails in it is logged and tried again.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.core.janitor import Inquiry, JobPartition, Keeper
 from headrace.core.ownership import Version
 from headrace.core.topics import Topics
 from headrace.engine.retention import delete_ended, removals_of
-from headrace.engine.tidying import inquire_into, read_into, record_of, repeats_of
+from headrace.engine.tidying import inquire_into, read_into, record_of, removal_of, repeats_of
 from headrace.errors import BrokerError, HeadraceError
 from headrace.ports import (
     AppendFailed,
@@ -162,7 +162,7 @@ class Janitor:
                 return_exceptions=True,
             )
 
-    # --- its part of the whole ------------------------------------------------------------------------------------------------
+    # --- its part of the whole ------------------------------------------------------------------------------------------
 
     async def _poll(self, consumer: GroupConsumer) -> None:
         """Stays in the group, which gives out no records: all partitions are paused."""
@@ -185,7 +185,7 @@ class Janitor:
         self._parts = {name: self._parts.get(name) or _Part(name) for name in sorted(self._assigned)}
         await tools.reader.assign({part.name: part.position for part in self._parts.values()})
 
-    # --- reading ----------------------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------------------
 
     async def _work(self, tools: _Tools) -> None:
         loop = asyncio.get_running_loop()
@@ -215,7 +215,7 @@ class Janitor:
     async def _keep_pace(self, count: int) -> None:
         await asyncio.sleep(count / self._settings.janitor_records_per_second)
 
-    async def _each(self, tools: _Tools, name: TopicPartition) -> AsyncIterator[Sequence[Record]]:
+    async def _each(self, tools: _Tools, name: TopicPartition) -> AsyncGenerator[Sequence[Record], None]:
         """What stands in a partition now, from its start to its end, in pieces."""
         [end] = (await tools.looker.end_offsets([name])).values()
         await tools.looker.assign({name: 0})
@@ -228,7 +228,7 @@ class Janitor:
             with contextlib.suppress(HeadraceError):
                 await tools.looker.assign({})
 
-    # --- what is to be done -------------------------------------------------------------------------------------------------------
+    # --- what is to be done ---------------------------------------------------------------------------------------------
 
     async def _round(self, tools: _Tools) -> None:
         before = asyncio.get_running_loop().time() - self._times.settled
@@ -237,7 +237,7 @@ class Janitor:
             if part.name not in self._assigned:
                 continue
             if part.position >= part.read_back:
-                await self._write(tools, part, [record_of(due) for due in part.keeper.due(before)])
+                await self._write(tools, part, [record_of(due, part.position) for due in part.keeper.due(before)])
                 part.read_back = max(part.read_back, ends[part.name])
             if suspects := part.keeper.suspects(before, _INQUIRED_AT_ONCE):
                 await self._look_into(tools, part, suspects)
@@ -258,13 +258,14 @@ class Janitor:
     async def _look_into(self, tools: _Tools, part: _Part, suspects: Collection[bytes]) -> None:
         """Finds the winners of these keys, and writes them again, or removes the keys."""
         inquiry: Inquiry[Record] = Inquiry(suspects)
-        async for records in self._each(tools, part.name):
-            inquire_into(inquiry, records)
+        async with contextlib.aclosing(self._each(tools, part.name)) as pieces:
+            async for records in pieces:
+                inquire_into(inquiry, records)
         starts = await self._starts(tools, inquiry.job_partitions)
         winners, removals = inquiry.repeats(starts), inquiry.removals(starts)
-        written: dict[bytes, Version] = {key: headers.version for key, (headers, _) in winners.items()}
+        written: dict[bytes, Version] = {key: winner.version for key, winner in winners.items()}
         written |= {each.key: each.removal.version for each in removals if each.removal is not None}
-        await self._write(tools, part, [*repeats_of(winners), *(record_of(each) for each in removals)])
+        await self._write(tools, part, [*repeats_of(winners), *map(removal_of, removals)])
         part.keeper.settle(suspects, written)
 
     async def _starts(self, tools: _Tools, partitions: Collection[JobPartition]) -> Mapping[JobPartition, int]:
@@ -283,12 +284,13 @@ class Janitor:
                 await self._remove_gone(tools, part, starts, older_than)
 
     async def _remove_gone(self, tools: _Tools, part: _Part, starts: Mapping[JobPartition, int], older_than: int) -> None:
-        """Removes the snapshots of deleted jobs. They stand at the beginning, since nothing is written of a job that has ended."""
-        async for records in self._each(tools, part.name):
-            removals = {each.key: each for each in removals_of(records, starts) if each.key not in part.removed}
-            await self._write(tools, part, [record_of(each) for each in removals.values()])
-            if len(part.removed) > _REMEMBERED:
-                part.removed.clear()
-            part.removed.update(dict.fromkeys(removals))
-            if records and records[-1].timestamp > older_than:
-                break
+        """Removes snapshots of deleted jobs. They stand at the beginning: nothing is written of a job that has ended."""
+        async with contextlib.aclosing(self._each(tools, part.name)) as pieces:
+            async for records in pieces:
+                removals = {each.key: each for each in removals_of(records, starts) if each.key not in part.removed}
+                await self._write(tools, part, [removal_of(each) for each in removals.values()])
+                if len(part.removed) > _REMEMBERED:
+                    part.removed.clear()
+                part.removed.update(dict.fromkeys(removals))
+                if records[-1].timestamp > older_than:
+                    break

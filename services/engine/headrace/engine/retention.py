@@ -18,8 +18,9 @@ _logger = logging.getLogger(__name__)
 async def delete_ended(
     log: Log, reader: LogReader, topics: Topics, partitions: Collection[JobPartition], older_than: int
 ) -> dict[JobPartition, int]:
-    """Deletes the job records that are both below the watermark and older than a time, in milliseconds; returns where queues begin.
+    """Deletes the job records that are both below the watermark and older than a time; returns where the queues begin then.
 
+    Times are in milliseconds since the Unix epoch.
     The watermark is what the group has committed, and so is below every job that has not ended (K3). A worker whose queue does
     not exist is left out.
 
@@ -70,5 +71,5 @@ def removals_of(records: Iterable[Record], starts: Mapping[JobPartition, int]) -
             continue
         headers = parse_snapshot_headers(record.headers)
         if headers is not None and is_gone(headers, starts):
-            removed.append(KeyRemoved(key, Removal("ended", headers.version)))
+            removed.append(KeyRemoved(key, Removal("ended", headers.version), headers[:3]))
     return removed

@@ -21,6 +21,7 @@ from headrace.core.records import (
     checkpoint_prefix,
     lease_key,
     parse_lease_key,
+    parse_removal,
     parse_snapshot_headers,
 )
 from headrace.engine.partition import OwnedPartition
@@ -359,8 +360,12 @@ def _fold(record: Record, candidate: _Candidate) -> None:
         return
     for name, value in record.headers:
         if name == SOURCE_HEADER:
-            if value.startswith(candidate.source_prefix) and (headers := parse_snapshot_headers(record.headers)):
+            if not value.startswith(candidate.source_prefix):
+                return
+            if (headers := parse_snapshot_headers(record.headers)) is not None:
                 recovery.snapshot(headers, key, record.value)
+            elif (removal := parse_removal(record.headers)) is not None:
+                recovery.remove(int(value.rpartition(b"/")[2]), removal)
             return
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from headrace.codec import decode_object, encode
-from headrace.core.janitor import Inquiry, JobPartition, Keeper, KeyRemoved, LeaseRepeated
+from headrace.core.janitor import Inquiry, JobPartition, Keeper, KeyRemoved, LeaseRepeated, Winner
 from headrace.core.ownership import NO_OFFSET, PartitionLedger
 from headrace.core.records import (
     CHECKPOINT_PREFIX,
     LEASE_PREFIX,
-    SnapshotHeaders,
+    REPEAT_HEADER,
     lease_key,
     parse_checkpoint_key,
     parse_lease_key,
@@ -18,6 +18,7 @@ from headrace.core.records import (
     parse_snapshot_headers,
     removal_header,
     repeat_header,
+    source_header,
 )
 from headrace.errors import RecordUndecodable
 from headrace.leases import take_lease
@@ -95,10 +96,21 @@ def _epoch_of(checkpoint: Record) -> int | None:
     return epoch if isinstance(epoch, int) else NO_OFFSET
 
 
-def record_of(due: LeaseRepeated | KeyRemoved) -> NewRecord:
-    """The record by which it is done."""
+def removal_of(due: KeyRemoved) -> NewRecord:
+    """The tombstone; that of a job says what it removes."""
+    if due.of is None or due.removal is None:
+        return NewRecord(due.key, None)
+    return NewRecord(due.key, None, (source_header(*due.of), removal_header(due.removal)))
+
+
+def record_of(due: LeaseRepeated | KeyRemoved, as_of: int) -> NewRecord:
+    """The record by which it is done.
+
+    Args:
+        as_of: the offset up to which was read what this goes by.
+    """
     if isinstance(due, KeyRemoved):
-        return NewRecord(due.key, None, () if due.removal is None else (removal_header(due.removal),))
+        return removal_of(due)
     (worker, number), ledger = due.partition, due.ledger
     assert ledger.holder is not None
     repeat = LeaseRepeat(
@@ -107,6 +119,8 @@ def record_of(due: LeaseRepeated | KeyRemoved) -> NewRecord:
         instance_id=ledger.holder,
         epoch=ledger.epoch,
         last_lease=ledger.last_lease,
+        previous=ledger.previous,
+        as_of=as_of,
         held_at=ledger.held_at,
         term_seconds=ledger.term_seconds,
         released=ledger.released,
@@ -114,10 +128,10 @@ def record_of(due: LeaseRepeated | KeyRemoved) -> NewRecord:
     return NewRecord(lease_key(worker, number, ledger.holder), encode(repeat))
 
 
-def repeats_of(winners: Mapping[bytes, tuple[SnapshotHeaders, Record]]) -> Sequence[NewRecord]:
+def repeats_of(winners: Mapping[bytes, Winner[Record]]) -> Sequence[NewRecord]:
     """The records by which snapshots are written again, marked, with the version that they had."""
-    mark = repeat_header()
-    return [
-        NewRecord(key, winner.value, (*(each for each in winner.headers if each[0] != mark[0]), mark))
-        for key, (_, winner) in winners.items()
-    ]
+    repeats = []
+    for key, (record, _, outdone) in winners.items():
+        headers = [each for each in record.headers if each[0] != REPEAT_HEADER]
+        repeats.append(NewRecord(key, record.value, [*headers, repeat_header(outdone)]))
+    return repeats

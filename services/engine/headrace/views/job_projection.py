@@ -23,7 +23,7 @@ from headrace.ports import Record
 from headrace.views.database import Position, Positions, load_positions, store_positions
 from headrace.views.follower import Batch, LogReplaced, Undecodable
 from headrace.views.job_rows import STATUS_NUMBERS, JobRow, Origin, job_key, row_of
-from headrace.views.job_table import Fact, write_facts
+from headrace.views.job_table import Fact, Repeated, write_facts
 
 _QUEUED = STATUS_NUMBERS[JobStatus.QUEUED]
 _NO_SNAPSHOT = (LEASE_PREFIX, CHECKPOINT_PREFIX)
@@ -125,7 +125,7 @@ class JobProjection:
             raise RecordUndecodable("its key is not the id of its job")
         origin = Origin(headers.worker, headers.partition, headers.offset)
         row = row_of(raw, headers.version, STATUS_NUMBERS[headers.status], origin, record.value)
-        return row.id, row
+        return row.id, row if headers.outdone is None else Repeated(row, headers.outdone)
 
     # --- job topics ---
 

@@ -10,9 +10,17 @@ from typing import Final, NamedTuple
 from headrace.core.ownership import Version, supersedes
 from headrace.views.job_rows import STATUSES, JobKey, JobRow, partition_key
 
-Fact = tuple[JobKey, JobRow | Version | None]
-"""What a record tells of a job: a valid snapshot; that it was accepted, as a row of version `ACCEPTED`; or a tombstone: the
-version up to which it removes what there is, or None for whatever there is."""
+
+class Repeated(NamedTuple):
+    """A snapshot that the janitor wrote again; see `SnapshotHeaders.outdone`."""
+
+    row: JobRow
+    outdone: Version
+
+
+Fact = tuple[JobKey, JobRow | Repeated | Version | None]
+"""What a record tells of a job: a valid snapshot, or a repeat of one; that it was accepted, as a row of version `ACCEPTED`; or a
+tombstone: the version up to which it removes what there is, or None for whatever there is."""
 
 _LOOKED_UP_AT_ONCE: Final = 500
 _INSERT: Final = f"INSERT INTO jobs ({', '.join(JobRow._fields)}) VALUES ({', '.join('?' * len(JobRow._fields))})"
@@ -57,9 +65,11 @@ class _Change:
         self.arguments: bytes | None = None
         self.removed: int | None = None
 
-    def take(self, row: JobRow | Version | None) -> None:
+    def take(self, row: JobRow | Repeated | Version | None) -> None:
         """Takes in one fact. The order of facts from different topics does not matter."""
-        now = self.row or self.before
+        now, outdone = self.row or self.before, None
+        if isinstance(row, Repeated):
+            row, outdone = row
         if not isinstance(row, JobRow):
             # A record that was void when it came may be removed while its job still waits, or begins: that row stays.
             if now is not None and now.version.epoch >= 0 and (row is None or now.version <= row):
@@ -72,7 +82,7 @@ class _Change:
             # Of two records with one id the first in the log is the job, as it is for the engine.
             if now.version.epoch < 0 and _first(row.source_offset, now.source_offset):
                 self.row = row
-        elif supersedes(row.version, now.version, STATUSES[now.status]):
+        elif supersedes(row.version, now.version, STATUSES[now.status], outdone):
             self.row = row
 
     def _remove(self) -> None:

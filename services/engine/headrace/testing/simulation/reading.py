@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from headrace.codec import decode_object
 from headrace.core.ownership import PartitionLedger, Version, supersedes
-from headrace.core.records import CHECKPOINT_PREFIX, parse_lease_key, parse_snapshot_headers
+from headrace.core.records import CHECKPOINT_PREFIX, parse_lease_key, parse_removal, parse_snapshot_headers
 from headrace.core.status import TERMINAL
 from headrace.errors import RecordUndecodable
 from headrace.leases import take_lease
@@ -44,6 +44,7 @@ class Reading:
         void: whether it counts for nothing.
         state: how the job stands now, if the record counts and changed that.
         before: how it stood before.
+        repeated: whether a janitor wrote it.
     """
 
     place: JobPlace | None = None
@@ -52,6 +53,7 @@ class Reading:
     status: str = ""
     state: JobState | None = None
     before: JobState | None = None
+    repeated: bool = False
 
 
 @dataclass(slots=True)
@@ -87,19 +89,28 @@ class StateReader:
         if (record.key or b"").startswith(CHECKPOINT_PREFIX):
             self._checkpoint(record)
             return Reading()
+        if record.value is None:
+            self._tombstone(record)
         headers = parse_snapshot_headers(record.headers)
         if headers is None or headers.worker != self.worker or record.value is None:
             return Reading()
         place = headers.partition, headers.offset
         before = self.jobs.get(place)
-        if self._ledger(headers.partition).is_void(headers.version.epoch):
+        if not headers.repeated and self._ledger(headers.partition).is_void(headers.version.epoch):
             self.void["snapshot"] += 1
             return Reading(place, True, headers.version, headers.status, None, before)
-        if before is not None and not supersedes(headers.version, before.version, before.status):
-            return Reading(place, False, headers.version, headers.status, None, before)
+        if before is not None and not supersedes(headers.version, before.version, before.status, headers.outdone):
+            return Reading(place, False, headers.version, headers.status, None, before, headers.repeated)
         state = JobState(headers.version, headers.status, record.key or b"", (record.partition, record.offset))
         self.jobs[place] = state
-        return Reading(place, False, headers.version, headers.status, state, before)
+        return Reading(place, False, headers.version, headers.status, state, before, headers.repeated)
+
+    def _tombstone(self, record: Record) -> None:
+        removal = parse_removal(record.headers)
+        if removal is not None and removal.reason == "void":
+            self.jobs = {
+                place: state for place, state in self.jobs.items() if state.key != record.key or state.version > removal.version
+            }
 
     def _ledger(self, partition: int) -> PartitionLedger:
         return self.ledgers.setdefault(partition, PartitionLedger())
