@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headrace.core.records import checkpoint_key, lease_key, parse_removal, parse_snapshot_headers
+from headrace.engine import janitor
 from headrace.errors import BrokerError
 from headrace.ports import TopicPartition
 from headrace.testing import InMemoryLog, StoredRecord
@@ -14,14 +16,16 @@ from support.leases import Instance, engine, lease_bench, seconds_until
 from support.memory_engines import STATE, TOPICS, Bench, GatedWorker, passing
 from support.virtual_time import in_virtual_time
 
-DAY = 24 * 3600.0
+RETENTION = 600.0
 SOON = 150.0
 QUEUE = TOPICS.jobs_name(GatedWorker.name)
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return lease_bench(tmp_path, janitor=True)
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Its engines look for what ended long ago every minute, since a virtual day of theirs takes minutes."""
+    monkeypatch.setattr(janitor, "TIMES", replace(janitor.TIMES, retention=60.0))
+    return lease_bench(tmp_path, janitor=True, job_retention_seconds=RETENTION)
 
 
 def last_of(bench: Bench, key: str | bytes) -> StoredRecord:
@@ -113,14 +117,14 @@ def _of_checkpoints(bench: Bench, instance_id: str) -> list[StoredRecord]:
 async def test_old_ended_jobs_vanish_and_unfinished_ones_stay(bench: Bench) -> None:
     worker = GatedWorker()
     worker.close_gate("unfinished")
-    async with engine(bench, worker):
+    async with bench.engine(worker):
         ended, unfinished = [bench.enqueue("a"), bench.enqueue("b")], bench.enqueue("unfinished")
         behind = bench.enqueue("c")
         await seconds_until(lambda: bench.has_completed(*ended, behind), "the ends")
-        await passing(6.9 * DAY)
+        await passing(RETENTION - 60)
         assert len(bench.cluster.records(TopicPartition(QUEUE, 0))) == 4
         fresh = bench.enqueue("fresh")
-        await passing(0.2 * DAY)
+        await passing(SOON)
         assert [record.offset for record in bench.cluster.records(TopicPartition(QUEUE, 0))] == [2, 3, 4]
         assert [last_of(bench, job).value for job in ended] == [None, None]
         assert all(last_of(bench, job).value is not None for job in (unfinished, behind, fresh))
@@ -141,11 +145,11 @@ async def test_job_records_go_before_their_snapshots(bench: Bench) -> None:
                 if record.value is None and parse_removal(record.headers) is not None
             )
 
-    async with engine(bench, GatedWorker()):
+    async with bench.engine(GatedWorker()):
         job = bench.enqueue("a")
         await seconds_until(lambda: bench.has_completed(job), "its end")
         bench.cluster.written = look
-        await passing(7.2 * DAY)
+        await passing(RETENTION + SOON)
         assert seen and set(seen) == {1}
 
 
