@@ -11,6 +11,7 @@ import pytest
 from headrace.codec import decode_object
 from headrace.core import lease, recovery
 from headrace.core.checkpoint import Pointer
+from headrace.core.janitor import Inquiry, Keeper
 from headrace.core.lanes import Lanes
 from headrace.core.lease import HeldLease, LeaseWatch, Moment
 from headrace.core.ownership import PartitionLedger
@@ -18,7 +19,7 @@ from headrace.core.recovery import PartitionRecovery
 from headrace.core.snapshots import Writer
 from headrace.core.status import TERMINAL
 from headrace.core.watermark import Watermark
-from headrace.engine import admission, checkpoints, commits, holdings, takeover
+from headrace.engine import admission, checkpoints, commits, holdings, janitor, takeover
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.holdings import Holdings
 from headrace.engine.journal import Journal
@@ -26,7 +27,7 @@ from headrace.engine.partition import OwnedPartition, Phase
 from headrace.engine.takeover import Takeover
 from headrace.errors import LeaseLost
 from headrace.leases import take_lease
-from headrace.ports import Acknowledged
+from headrace.ports import Acknowledged, TopicPartition
 from headrace.testing.simulation.process import SimulatedProcess
 
 Patch = pytest.MonkeyPatch
@@ -270,6 +271,25 @@ def writes_under_the_claim_before(patch: Patch) -> None:
     patch.setattr(OwnedPartition, "take_over", take_over)
 
 
+def j1_nothing_is_repeated(patch: Patch) -> None:
+    patch.setattr(Inquiry, "repeats", lambda *_: {})
+
+
+def j2_what_is_void_stays(patch: Patch) -> None:
+    patch.setattr(Inquiry, "removals", lambda *_: [])
+    patch.setattr(Keeper, "due", lambda *_: [])
+
+
+def j3_deletes_what_is_old_whether_or_not_it_has_ended(patch: Patch) -> None:
+    async def delete(_log: Any, reader: Any, topics: Any, partitions: Any, older_than: int) -> Any:
+        queue = {each: TopicPartition(topics.jobs_name(each[0]), each[1]) for each in partitions}
+        since = await reader.offsets_since(list(queue.values()), older_than)
+        await _log.delete_records(since)
+        return {each: since[name] for each, name in queue.items()}
+
+    patch.setattr(janitor, "delete_ended", delete)
+
+
 BREAKS = [
     Break("C1", c1_does_not_wait, 0),
     Break("C2", c2_every_claim_is_valid, 0),
@@ -292,6 +312,9 @@ BREAKS = [
     Break("K2", k2_forgets_what_has_ended, 0),
     Break("K3", k3_commits_what_is_highest, 0),
     Break("K3", k3_commits_before_the_acknowledgement, 0),
+    Break("J1", j1_nothing_is_repeated, 0),
+    Break("J2", j2_what_is_void_stays, 0),
+    Break("J3", j3_deletes_what_is_old_whether_or_not_it_has_ended, 0),
     Break("`running` comes first", starts_before_it_is_written, 0),
     Break("order by key", forgets_the_order_of_keys, 0),
     Break("order by key", the_next_of_a_key_does_not_wait_for_the_end, 0),

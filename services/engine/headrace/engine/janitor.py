@@ -46,6 +46,8 @@ _STOP_SECONDS = 2.0
 # Winners are held in memory until they are written: those of so many jobs at a time.
 _INQUIRED_AT_ONCE = 2_000
 _REMEMBERED = 500_000
+# Half of what compaction leaves it.
+_LATE_SECONDS = 1_800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class _Part:
     Attributes:
         position: where the reading is.
         read_back: where it has to be before anything more is decided: past what was written, and what was there before.
+        read_until: the log's time of the last record that was read, in milliseconds.
         removed: keys that have tombstones by now, and may be met again until compaction comes.
     """
 
@@ -82,6 +85,7 @@ class _Part:
     keeper: Keeper = field(default_factory=Keeper)
     position: int = 0
     read_back: int = 0
+    read_until: int = 0
     removed: dict[bytes, None] = field(default_factory=dict)
 
 
@@ -205,6 +209,7 @@ class Janitor:
             if (part := self._parts.get(name)) is not None:
                 read_into(part.keeper, records, now)
                 count += len(records)
+                part.read_until = records[-1].timestamp
         for name, position in (await tools.reader.positions()).items():
             if (part := self._parts.get(name)) is not None:
                 part.position = position
@@ -239,6 +244,8 @@ class Janitor:
             if part.position >= part.read_back:
                 await self._write(tools, part, [record_of(due, part.position) for due in part.keeper.due(before)])
                 part.read_back = max(part.read_back, ends[part.name])
+            if part.position < ends[part.name] and self._now() - part.read_until > _LATE_SECONDS * 1000:
+                _logger.warning("the janitor is late: %d records of %s/%d wait", ends[part.name] - part.position, *part.name)
             if suspects := part.keeper.suspects(before, _INQUIRED_AT_ONCE):
                 await self._look_into(tools, part, suspects)
         if asyncio.get_running_loop().time() >= self._retention_at:

@@ -133,7 +133,9 @@ class Judge:
                 self._dead_letters.add(place)
         elif record.topic == self.topics.job_state.name:
             reading = self.reader.read(record)
-            if reading.place is not None and not reading.void:
+            if reading.place is not None and reading.repeated:
+                self._repeated(at, reading.place, reading)
+            elif reading.place is not None and not reading.void:
                 self._stated(at, reading.place, reading)
 
     def _enqueued(self, record: StoredRecord) -> None:
@@ -167,6 +169,12 @@ class Judge:
         if before is not None and version.attempt <= before.version.attempt:
             self._violated(at, "the number of an attempt rises", f"{name} began attempt {version.attempt} twice")
         self._check_order(at, place, "was begun in the log")
+
+    def _repeated(self, at: float, place: JobPlace, reading: Reading) -> None:
+        before = reading.before
+        if reading.state is not None and (before is None or before.version != reading.version):
+            detail = f"{self._name(place)} was {before.status if before else 'queued'}, and {reading.status} by a repeat"
+            self._violated(at, "the janitor writes nothing new", detail)
 
     def _check_order(self, at: float, place: JobPlace, what: str) -> None:
         job = self._jobs.get(place)
