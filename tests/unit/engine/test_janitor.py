@@ -135,7 +135,7 @@ async def test_old_ended_jobs_vanish_and_unfinished_ones_stay(bench: Bench) -> N
 
 @in_virtual_time
 async def test_job_records_go_before_their_snapshots(bench: Bench) -> None:
-    seen = []
+    seen: list[int] = []
 
     def look(target: TopicPartition, records: object) -> None:
         if target == bench.state():

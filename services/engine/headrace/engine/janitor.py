@@ -38,7 +38,7 @@ from headrace.settings import EngineSettings
 _logger = logging.getLogger(__name__)
 
 _CHUNK = 1_000
-_FETCH_SECONDS = 0.5
+_FETCH_SECONDS = 0.1
 _POLL_SECONDS = 20.0
 _APPEND_SECONDS = 30.0
 _RETRY_SECONDS = 10.0
@@ -58,12 +58,14 @@ class JanitorTimes:
         start: after the engine: one that runs for moments only need not begin.
         round: from one look at what is to be done to the next.
         settled: a record is left alone for so long: most often its key's owner writes another over it.
+        idle: between two readings, when all there was has been read.
         retention: from one look at what ended long ago to the next.
     """
 
     start: float = 15.0
     round: float = 10.0
     settled: float = 60.0
+    idle: float = 0.5
     retention: float = 3_600.0
 
 
@@ -171,10 +173,9 @@ class Janitor:
     async def _poll(self, consumer: GroupConsumer) -> None:
         """Stays in the group, which gives out no records: all partitions are paused."""
         while True:
-            try:
-                await consumer.fetch(timeout=_POLL_SECONDS, maximum=1)
-            except HeadraceError:
-                await asyncio.sleep(_RETRY_SECONDS)
+            with contextlib.suppress(HeadraceError):
+                await consumer.fetch(timeout=0.0, maximum=1)
+            await asyncio.sleep(_POLL_SECONDS)
 
     def _take_on(self, partitions: Collection[TopicPartition]) -> None:
         self._assigned = frozenset(partitions)
@@ -214,7 +215,7 @@ class Janitor:
             if (part := self._parts.get(name)) is not None:
                 part.position = position
         # What comes in drops is gathered; of what comes in masses there is a measure.
-        await asyncio.sleep(_FETCH_SECONDS if count < _CHUNK else 0)
+        await asyncio.sleep(self._times.idle if count < _CHUNK else 0)
         await self._keep_pace(count)
 
     async def _keep_pace(self, count: int) -> None:

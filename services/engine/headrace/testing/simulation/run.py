@@ -33,7 +33,7 @@ from headrace.views import follower
 _NAMESPACE = "simulation"
 # Kafka keeps the last hour; a run does not take one. So the janitors have less time, too, and what has ended goes sooner.
 _COMPACTION_LAG_SECONDS = 300.0
-_JANITOR_TIMES = JanitorTimes(start=5.0, round=10.0, settled=20.0, retention=60.0)
+_JANITOR_TIMES = JanitorTimes(start=5.0, round=10.0, settled=20.0, idle=3.0, retention=60.0)
 _JOB_RETENTION_SECONDS = 300.0
 _TIDYING_SECONDS = 150.0
 _LOOK_SECONDS = 5.0
