@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from headrace.core.records import parse_lease_key
 from headrace.testing.simulation.reading import StateReader
 from headrace.testing.storage import StoredRecord
 
@@ -12,6 +13,16 @@ def compact(records: Iterable[StoredRecord]) -> list[StoredRecord]:
     """The newest record of each key, in their order, as Kafka would leave them in the end."""
     newest = {(record.partition, record.key): record for record in records}
     return sorted(newest.values(), key=lambda record: (record.partition, record.offset))
+
+
+def superseded(full: StateReader, left: Iterable[StoredRecord]) -> Sequence[str]:
+    """The leases that are left of whoever holds nothing; `left` has one record of each key."""
+    keys = [key for record in left if record.value is not None and (key := parse_lease_key(record.key or b"")) is not None]
+    return [
+        f"a lease of {key.instance_id} for partition {key.partition} is left"
+        for key in keys
+        if key.worker == full.worker and full.ledgers[key.partition].holder != key.instance_id
+    ]
 
 
 def compare(full: StateReader, left: Iterable[StoredRecord], starts: Mapping[int, int]) -> Sequence[str]:
@@ -24,7 +35,10 @@ def compare(full: StateReader, left: Iterable[StoredRecord], starts: Mapping[int
     short = StateReader(full.worker)
     for record in left:
         short.read(record)
-    found = []
+    found = [
+        f"nothing counts of the job at {place[0]}/{place[1]}, and it is {short.jobs[place].status} when compacted"
+        for place in sorted(short.jobs.keys() - full.jobs.keys())
+    ]
     for place, state in full.jobs.items():
         other = short.jobs.get(place)
         if place[1] < starts.get(place[0], 0) or (other and (other.version, other.status) == (state.version, state.status)):

@@ -22,7 +22,7 @@ from headrace.settings import Settings, load_settings
 from headrace.testing.cluster import InMemoryCluster
 from headrace.testing.simulation.checks import Judge, Violation
 from headrace.testing.simulation.chronicle import Chronicle, Written
-from headrace.testing.simulation.compacted import compact, compare
+from headrace.testing.simulation.compacted import compact, compare, superseded
 from headrace.testing.simulation.faults import Nemesis
 from headrace.testing.simulation.loop import SimulationLoop
 from headrace.testing.simulation.process import WALL_CLOCK_START, SimulatedProcess
@@ -33,9 +33,9 @@ from headrace.views import follower
 _NAMESPACE = "simulation"
 # Kafka keeps the last hour; a run does not take one. So the janitors have less time, too, and what has ended goes sooner.
 _COMPACTION_LAG_SECONDS = 300.0
-_JANITOR_TIMES = JanitorTimes(start=5.0, round=10.0, settled=20.0, idle=3.0, retention=60.0)
-_JOB_RETENTION_SECONDS = 300.0
-_TIDYING_SECONDS = 150.0
+_JANITOR_TIMES = JanitorTimes(start=5.0, round=10.0, settled=20.0, idle=3.0, retention=20.0)
+_JOB_RETENTION_SECONDS = 30.0
+_TIDYING_SECONDS = 240.0
 _LOOK_SECONDS = 5.0
 _FOLLOWER_SECONDS = 30.0
 
@@ -142,6 +142,7 @@ class _Run:
         starts = {partition.partition: self._cluster.partition(partition).start for partition in self._queue()}
         disagreements = [
             *compare(judge.reader, compact(history), starts),
+            *superseded(judge.reader, compact(history)),
             *compare(judge.reader, self._cluster.topic_records(state), starts),
         ]
         violations = [
