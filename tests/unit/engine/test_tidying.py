@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.core.janitor import Inquiry, Keeper
+from headrace.core.janitor import Inquiry, Keeper, KeyRemoved, LeaseRepeated
 from headrace.core.ownership import NO_OFFSET, Version
 from headrace.core.records import (
     lease_key,
@@ -324,4 +324,6 @@ def test_what_came_a_moment_ago_is_left_alone() -> None:
     history.claim("two", NO_OFFSET)
     read_into(keeper, history.log.records, now=100.0)
     assert list(keeper.due(99.0)) == []
-    assert len(list(keeper.due(100.0))) == 1
+    removed, repeated = keeper.due(100.0)
+    assert removed == KeyRemoved(lease_key(WORKER, 0, "two"))
+    assert isinstance(repeated, LeaseRepeated), "who reads the log without what made the other void is told"
