@@ -13,6 +13,7 @@ from headrace.codec import decode_object
 from headrace.core import lease, recovery, snapshots
 from headrace.core.checkpoint import Pointer
 from headrace.core.duplicates import DerivedIds, Verdict
+from headrace.core.janitor import Inquiry, Keeper
 from headrace.core.lanes import Lanes
 from headrace.core.lease import HeldLease, LeaseWatch, Moment
 from headrace.core.ownership import PartitionLedger
@@ -20,7 +21,7 @@ from headrace.core.recovery import PartitionRecovery
 from headrace.core.snapshots import Writer
 from headrace.core.status import TERMINAL, JobStatus
 from headrace.core.watermark import Watermark
-from headrace.engine import admission, checkpoints, commits, group, holdings, takeover
+from headrace.engine import admission, checkpoints, commits, group, holdings, janitor, takeover
 from headrace.engine.cancelling import Cancelling
 from headrace.engine.control import EngineControl
 from headrace.engine.dispatcher import Dispatcher
@@ -32,7 +33,7 @@ from headrace.engine.partition import OwnedPartition, Phase
 from headrace.engine.takeover import Takeover
 from headrace.errors import LeaseLost
 from headrace.leases import take_lease
-from headrace.ports import Acknowledged
+from headrace.ports import Acknowledged, TopicPartition
 from headrace.testing.simulation.process import SimulatedProcess
 from headrace.testing.simulation.supervision import SimulatedSupervisor
 
@@ -329,8 +330,8 @@ def r2_released_while_children_live(patch: Patch) -> None:
 def r2_a_superseded_claim_is_released(patch: Patch) -> None:
     original = PartitionLedger.release
 
-    def release(self: PartitionLedger, epoch: int, instance_id: str) -> bool:
-        valid = original(self, epoch, instance_id)
+    def release(self: PartitionLedger, *args: Any, **options: Any) -> bool:
+        valid = original(self, *args, **options)
         self.released = True
         return valid
 
@@ -370,6 +371,25 @@ def k3_a_new_owner_takes_the_entry_for_written(patch: Patch) -> None:
     patch.setattr(OwnedPartition, "_sort_out", sort_out)
 
 
+def j1_nothing_is_repeated(patch: Patch) -> None:
+    patch.setattr(Inquiry, "repeats", lambda *_: {})
+
+
+def j2_what_is_void_stays(patch: Patch) -> None:
+    patch.setattr(Inquiry, "removals", lambda *_: [])
+    patch.setattr(Keeper, "due", lambda *_: [])
+
+
+def j3_deletes_what_is_old_whether_or_not_it_has_ended(patch: Patch) -> None:
+    async def delete(_log: Any, reader: Any, topics: Any, partitions: Any, older_than: int) -> Any:
+        queue = {each: TopicPartition(topics.jobs_name(each[0]), each[1]) for each in partitions}
+        since = await reader.offsets_since(list(queue.values()), older_than)
+        await _log.delete_records(since)
+        return {each: since[name] for each, name in queue.items()}
+
+    patch.setattr(janitor, "delete_ended", delete)
+
+
 BREAKS = [
     Break("C1", c1_does_not_wait, 0),
     Break("C2", c2_every_claim_is_valid, 0),
@@ -404,6 +424,9 @@ BREAKS = [
     Break("E2", e2_a_new_owner_does_not_read_what_has_ended, 0),
     Break("K3", k3_passes_before_the_entry, 0, quick=True),
     Break("K3", k3_a_new_owner_takes_the_entry_for_written, 0),
+    Break("J1", j1_nothing_is_repeated, 4),
+    Break("J2", j2_what_is_void_stays, 2),
+    Break("J3", j3_deletes_what_is_old_whether_or_not_it_has_ended, 2),
     Break("`running` comes first", starts_before_it_is_written, 0),
     Break("order by key", forgets_the_order_of_keys, 0),
     Break("order by key", the_next_of_a_key_does_not_wait_for_the_end, 0),

@@ -151,7 +151,7 @@ class Instance:
     def claim(self, previous: int | None = None) -> int:
         """Writes a claim that names the last lease record there is, if no other is given; its offset."""
         if previous is None:
-            written = [record.offset for record in lease_records(self._bench, self._partition) if record.kind != "release"]
+            written = [record.offset for record in lease_records(self._bench, self._partition)]
             previous = written[-1] if written else NO_OFFSET
         self.epoch = self._last_lease = self._write("claim", previous=previous, termSeconds=TERM)
         return self.epoch

@@ -88,7 +88,7 @@ class Bench:
     def __init__(self, folder: Path, **engine: Any) -> None:
         self.cluster = InMemoryCluster(now=wall_clock)
         self.settings: Settings = load_settings(namespace=TOPICS.namespace, data_directory=folder)
-        given = {"partitions": 1, "grace_seconds": 0.0, "lease_seconds": 7_200.0, **engine}
+        given = {"janitor": False, "partitions": 1, "grace_seconds": 0.0, "lease_seconds": 7_200.0, **engine}
         self.settings = self.settings.model_copy(update={"engine": self.settings.engine.model_copy(update=given)})
         self._numbers = itertools.count(1)
 

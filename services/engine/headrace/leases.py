@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from headrace.codec import decode_object, validate
 from headrace.core.ownership import PartitionLedger
-from headrace.models import ClaimRecord, ReleaseRecord, RenewalRecord
+from headrace.models import ClaimRecord, LeaseRepeat, ReleaseRecord, RenewalRecord
 from headrace.ports import Record
 
 
 def take_lease(ledger: PartitionLedger, record: Record) -> bool:
-    """Takes in a claim, a renewal or a release of the ledger's partition; tells whether it is valid. A tombstone is nothing.
+    """Takes in a claim, a renewal, a release or a repeat of the ledger's partition; tells whether it is valid.
+
+    A tombstone is nothing.
 
     Raises:
         RecordUndecodable: it is damaged.
@@ -30,6 +32,20 @@ def take_lease(ledger: PartitionLedger, record: Record) -> bool:
             )
         case "release":
             release = validate(ReleaseRecord, raw)
-            return ledger.release(release.epoch, release.instance_id, died=release.reason == "died")
+            died = release.reason == "died"
+            return ledger.release(record.offset, release.epoch, release.instance_id, died=died)
+        case "repeat":
+            repeat = validate(LeaseRepeat, raw)
+            truth = PartitionLedger(
+                epoch=repeat.epoch,
+                last_lease=repeat.last_lease,
+                holder=repeat.instance_id,
+                previous=repeat.previous,
+                held_at=repeat.held_at,
+                term_seconds=repeat.term_seconds,
+                released=repeat.released,
+                died=repeat.died,
+            )
+            return ledger.repeat(truth, repeat.as_of)
         case _:
             return False  # of a later version

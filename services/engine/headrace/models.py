@@ -103,7 +103,7 @@ class ClaimRecord(WireModel):
     worker_name: WorkerName
     partition: int
     instance_id: str
-    previous: int = Field(description="Offset of the last lease record of the partition that the writer saw; -1 for none.")
+    previous: int = Field(description="Offset of the last valid lease record of the partition that the writer saw; -1 for none.")
     term_seconds: float = Field(25.0, gt=0, description="How long the lease holds, from before this was sent.")
 
 
@@ -130,6 +130,27 @@ class ReleaseRecord(WireModel):
     instance_id: str
     epoch: int = Field(description="Offset of the claim that ends.")
     reason: Literal["handed-over", "stopped", "died"]
+
+
+class LeaseRepeat(WireModel):
+    """A record of `job-state` with the key of its claim: what counts of a lease, written again by the janitor.
+
+    It follows where a record that is void stands over the one that counts, or before it. Who has read all learns nothing by it.
+    """
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    kind: Literal["repeat"] = "repeat"
+    worker_name: WorkerName
+    partition: int
+    instance_id: str
+    epoch: int = Field(description="Offset of the newest valid claim.")
+    last_lease: int = Field(description="Offset of the last valid lease record, which the next claim has to name.")
+    previous: int = Field(description="What the claim named, or its own offset once its holder has written under it.")
+    as_of: int = Field(description="Offset up to which the janitor had read: whoever knows of a later lease record knows better.")
+    held_at: int = Field(description="When the lease was claimed or renewed last: the log's time, in milliseconds.")
+    term_seconds: float = Field(ge=0, description="How long it held from then.")
+    released: bool = Field(description="Whether it was released.")
+    died: bool = Field(False, description="Whether that was said because the process of its holder had died.")
 
 
 class BegunJob(WireModel):
@@ -313,6 +334,7 @@ RECORDS: Final[tuple[type[WireModel], ...]] = (
     ClaimRecord,
     RenewalRecord,
     ReleaseRecord,
+    LeaseRepeat,
     CheckpointRecord,
     EndedKeyRecord,
     DeadLetterHeaders,

@@ -145,6 +145,15 @@ class EngineSettings(SettingsGroup):
         description="How long after its end a job with an idempotency key, or a job's child, is not done again."
         " Clients and engines must have the same.",
     )
+    janitor: bool = Field(True, description="Whether the engine takes its part in keeping `job-state` fit for compaction.")
+    janitor_records_per_second: int = Field(
+        20_000, ge=100, description="How many records of `job-state` the janitor of an engine reads at most."
+    )
+    job_retention_seconds: float = Field(
+        7 * 24 * 3600.0,
+        gt=0,
+        description="How long jobs that have ended are kept, from their acceptance.",
+    )
     session_timeout_seconds: float = Field(45.0, ge=6, description="Silence after which the group takes an engine for dead.")
     heartbeat_interval_seconds: float = Field(1.0, gt=0, description="How often an engine tells its group that it lives.")
     presence_interval_seconds: float = Field(5.0, gt=0, description="How often an engine says in `workers` how it is doing.")

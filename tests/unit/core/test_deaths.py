@@ -59,7 +59,7 @@ class World:
             elif kind == "renewal":
                 valid = recovery.ledger.renewal(offset, carried, "i")
             elif kind == "release":
-                valid = recovery.ledger.release(carried[0], "i", died=carried[1])
+                valid = recovery.ledger.release(offset, carried[0], "i", died=carried[1])
             else:
                 valid = False
                 if kind == "checkpoint":

@@ -91,7 +91,7 @@ def test_what_is_not_renewed_ends_once_and_for_good(steps: list[float]) -> None:
 def test_what_nobody_holds_may_be_claimed_at_once() -> None:
     assert LeaseWatch().is_over(PartitionLedger(), 0.0, None)
     released = held_by()
-    assert released.release(7, "other")
+    assert released.release(8, 7, "other")
     assert LeaseWatch().is_over(released, 0.0, None)
 
 

@@ -49,14 +49,13 @@ class Reference:
             return False
         if record.kind == "release":
             self.released.add(record.about)
-        else:
-            self.leases.append(record)
+        self.leases.append(record)
         return True
 
 
 def takes(ledger: PartitionLedger, record: Written) -> bool:
     if record.kind == "release":
-        return ledger.release(record.about, record.instance)
+        return ledger.release(record.offset, record.about, record.instance)
     take = ledger.claim if record.kind == "claim" else ledger.renewal
     return take(record.offset, record.about, record.instance, at=record.offset * 1000, term_seconds=25.0)
 
@@ -81,7 +80,7 @@ def histories(draw: st.DrawFn) -> list[Written]:
             previous = seen[-1] if draw(st.integers(0, 2)) else draw(st.sampled_from(seen))
             record = Written("claim", offset, draw(st.sampled_from(INSTANCES)), previous)
         written.append(record)
-        if reference.takes(record) and record.kind != "release":
+        if reference.takes(record):
             seen.append(offset)
             if record.kind == "claim":
                 won.append(record)
@@ -99,7 +98,7 @@ def test_a_reader_takes_what_the_protocol_calls_valid_and_nothing_else(history: 
             assert ledger == before, "what is void changes nothing"
         assert (ledger.epoch, ledger.last_lease) == (reference.epoch, reference.last_lease)
         assert ledger.released == (ledger.epoch in reference.released)
-        assert ledger.held_at == max(reference.last_lease, 0) * 1000
+        assert ledger.held_at == max((lease.offset for lease in reference.leases if lease.kind != "release"), default=0) * 1000
         assert ledger.holder == (reference.claims[-1].instance if reference.claims else None)
 
 
@@ -131,18 +130,20 @@ def test_where_compaction_took_claims_away_the_renewals_speak_for_them(history: 
     for late in valid:
         epoch = late.offset if late.kind == "claim" else late.about
         assert replace(rest).is_void(epoch) == whole.is_void(epoch), "the last words of a predecessor"
+    assert rest.last_lease == whole.last_lease, "so that the same claims are valid from here on"
     if not whole.released:
-        assert (rest.last_lease, rest.held_at, rest.term_seconds) == (whole.last_lease, whole.held_at, whole.term_seconds)
+        assert (rest.held_at, rest.term_seconds) == (whole.held_at, whole.term_seconds)
 
 
 def test_a_lease_that_was_released_is_not_renewed() -> None:
     ledger = PartitionLedger()
     assert ledger.claim(3, NO_OFFSET, "one")
-    assert ledger.release(3, "one")
+    assert ledger.release(4, 3, "one")
     assert not ledger.renewal(5, 3, "one")
-    assert (ledger.released, ledger.last_lease) == (True, 3)
-    assert ledger.claim(6, 3, "two")
-    assert not ledger.release(3, "one"), "the last words of a predecessor"
+    assert (ledger.released, ledger.last_lease) == (True, 4)
+    assert not ledger.claim(6, 3, "late"), "its writer did not know of the release"
+    assert ledger.claim(7, 4, "two")
+    assert not ledger.release(8, 3, "one"), "the last words of a predecessor"
     assert (ledger.holder, ledger.released) == ("two", False)
 
 
@@ -162,12 +163,12 @@ def test_who_is_known_by_a_renewal_alone_is_not_unseated_by_a_predecessor() -> N
     assert ledger.renewal(20, 9, "holder")
     assert ledger.is_void(5)
     assert not ledger.renewal(25, 5, "frozen")
-    assert not ledger.release(5, "frozen")
+    assert not ledger.release(25, 5, "frozen")
     assert (ledger.epoch, ledger.holder, ledger.last_lease) == (9, "holder", 20)
 
 
 def test_who_is_known_by_a_release_alone_is_not_unseated_by_a_predecessor() -> None:
     ledger = PartitionLedger()
-    assert ledger.release(9, "holder")
+    assert ledger.release(20, 9, "holder")
     assert ledger.is_void(5)
     assert (ledger.epoch, ledger.released) == (9, True)

@@ -106,9 +106,10 @@ def test_a_void_claim_is_void_after_compaction_when_the_holder_renewed() -> None
 
 def test_a_void_claim_is_void_after_compaction_when_the_holder_released() -> None:
     ledger = after_compaction()
-    assert ledger.release(EPOCH, "holder")
+    assert ledger.release(900, EPOCH, "holder")
     assert (ledger.epoch, ledger.holder, ledger.released) == (EPOCH, "holder", True)
-    assert ledger.claim(901, EPOCH, "next")
+    assert not ledger.claim(901, EPOCH, "next"), "it did not know of the release"
+    assert ledger.claim(902, 900, "next")
 
 
 def test_a_void_claim_is_void_after_compaction_for_who_meets_a_snapshot_first() -> None:
@@ -135,7 +136,7 @@ def test_a_valid_claim_still_fences_its_predecessor() -> None:
         ledger = after_compaction()
         assert ledger.is_void(epoch)
         assert not ledger.renewal(900, epoch, "frozen")
-        assert not ledger.release(epoch, "frozen")
+        assert not ledger.release(901, epoch, "frozen")
         assert (ledger.epoch, ledger.holder, ledger.last_lease, ledger.released) == (12, "late", 12, False)
 
 

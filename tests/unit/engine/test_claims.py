@@ -141,8 +141,8 @@ async def test_a_claim_is_void_when_another_came_first_and_its_writer_waits_for_
         state = bench.state_of(job)
         assert state is not None
         assert (state["status"], state["epoch"]) == ("completed", epoch), "a void claim fences nobody"
-        *_, last = lease_records(bench, of="other")
         other.release()
+        *_, last = lease_records(bench, of="other")
         second = bench.enqueue("b")
         await seconds_until(lambda: bench.has_completed(second), "the end of the next")
         *_, claim = (record for record in lease_records(bench, of=late.instance_id) if record.kind == "claim")

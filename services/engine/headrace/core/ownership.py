@@ -38,7 +38,8 @@ class PartitionLedger:
 
     Attributes:
         epoch: offset of the newest valid claim; -1 before the first.
-        last_lease: offset of the newest valid claim or renewal; what a new claim names as its `previous`.
+        last_lease: offset of the newest valid claim, renewal or release; what a new claim names as its `previous`. Releases
+            count, since compaction may leave nothing else of a lease: so who reads what it left compares with the same offset.
         holder: the instance that wrote the newest valid claim.
         previous: what that claim named as the lease record before it; the claim itself, once its holder has written under it.
         held_at: time of the newest valid claim or renewal, in milliseconds, as the broker wrote it down.
@@ -59,8 +60,8 @@ class PartitionLedger:
     def claim(self, offset: int, previous: int, instance_id: str, *, at: int = 0, term_seconds: float = 0.0) -> bool:
         """Takes in a claim, and tells whether it is valid.
 
-        It is void if a valid lease record stands between `previous` and itself: its writer did not know of it (rule C2, a
-        compare-and-set on the log). A void claim fences nobody.
+        It is void if a valid lease record, be it a release, stands between `previous` and itself: its writer did not know of it
+        (rule C2, a compare-and-set on the log). A void claim fences nobody.
         """
         if self.last_lease > previous:
             return False
@@ -83,13 +84,29 @@ class PartitionLedger:
         self.released = self.died = False
         return True
 
-    def release(self, epoch: int, instance_id: str, *, died: bool = False) -> bool:
+    def release(self, offset: int, epoch: int, instance_id: str, *, died: bool = False) -> bool:
         """Takes in a release, and tells whether it is valid: it is void once the epoch was superseded."""
         if self.is_void(epoch):
             return False
         self.died = died or (self.died and epoch == self.epoch)
-        self.epoch, self.holder, self.released = epoch, instance_id, True
+        self.epoch, self.last_lease = epoch, offset
+        self.holder, self.released = instance_id, True
         self.previous = epoch
+        return True
+
+    def repeat(self, truth: PartitionLedger, as_of: int) -> bool:
+        """Takes in what the janitor says of a lease; tells whether it was news.
+
+        It is none for who has read all that the janitor had: a repeat neither prolongs a lease nor voids a claim. For who reads
+        what compaction left it holds against everything older, such as a void claim of which nothing else tells that it is void.
+
+        Args:
+            as_of: the offset up to which the janitor had read.
+        """
+        if self.last_lease >= as_of or self == truth:
+            return False
+        for name in self.__slots__:
+            setattr(self, name, getattr(truth, name))
         return True
 
     def is_void(self, epoch: int) -> bool:
@@ -105,11 +122,17 @@ class PartitionLedger:
         return epoch < self.epoch
 
 
-def supersedes(new: Version, old: Version, old_status: JobStatus | str) -> bool:
+def supersedes(new: Version, old: Version, old_status: JobStatus | str, outdone: Version | None = None) -> bool:
     """Whether a valid snapshot takes the place of the one known so far (rule F2).
 
     The highest version wins, and within an epoch nothing follows a terminal status.
+
+    Args:
+        outdone: of a repeat: up to this version, what is higher than it is void. Only who reads what compaction left can have
+            taken that for valid.
     """
+    if outdone is not None and new < old <= outdone:
+        return True
     if new.epoch == old.epoch and old_status in TERMINAL:
         return False
     return new >= old

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import quote
 
 from headrace.core.ownership import Version
@@ -19,6 +19,8 @@ PAUSE_PREFIX = b"worker/"
 SOURCE_HEADER = "headrace-source"
 VERSION_HEADER = "headrace-version"
 STATUS_HEADER = "headrace-status"
+REPEAT_HEADER = "headrace-repeat"
+REMOVAL_HEADER = "headrace-removal"
 
 
 class LeaseKey(NamedTuple):
@@ -45,6 +47,11 @@ def parse_lease_key(key: bytes) -> LeaseKey | None:
 def checkpoint_key(worker: str, partition: int, instance_id: str) -> bytes:
     """Key of the checkpoints of one instance for one job partition."""
     return f"checkpoint/{worker}/{partition}/{instance_id}".encode()
+
+
+def parse_checkpoint_key(key: bytes) -> LeaseKey | None:
+    """Whose checkpoint it is by its key, or None for any other key."""
+    return parse_lease_key(key.replace(CHECKPOINT_PREFIX, LEASE_PREFIX, 1)) if key.startswith(CHECKPOINT_PREFIX) else None
 
 
 def checkpoint_prefix(worker: str, partition: int) -> bytes:
@@ -80,13 +87,24 @@ def conversation_key(tenant: str, user_id: str, conversation_id: str) -> str:
 
 
 class SnapshotHeaders(NamedTuple):
-    """What the headers of a snapshot tell: which job record it is about, its version and the job's status."""
+    """What the headers of a snapshot tell: which job record it is about, its version and the job's status.
+
+    Attributes:
+        outdone: where the janitor wrote it, once more, the highest version that is void of what stood above the one that it
+            repeats. A repeat is never void, and is as old as what it repeats.
+    """
 
     worker: str
     partition: int
     offset: int
     version: Version
     status: str
+    outdone: Version | None = None
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the janitor wrote it."""
+        return self.outdone is not None
 
 
 def source_prefix(worker: str, partition: int) -> bytes:
@@ -102,6 +120,11 @@ def version_header(version: Version) -> tuple[str, bytes]:
     return VERSION_HEADER, b"%d/%d/%d" % version
 
 
+def repeat_header(outdone: Version) -> tuple[str, bytes]:
+    """The mark of a snapshot that the janitor writes again; see `SnapshotHeaders.outdone`."""
+    return REPEAT_HEADER, b"%d/%d/%d" % outdone
+
+
 def status_header(status: str) -> tuple[str, bytes]:
     return STATUS_HEADER, status.encode()
 
@@ -111,10 +134,42 @@ def parse_snapshot_headers(headers: Iterable[tuple[str, bytes]]) -> SnapshotHead
     found = dict(headers)
     try:
         partition, _, offset = found[SOURCE_HEADER].rpartition(b"/")
-        status = found[STATUS_HEADER].decode()
-        return SnapshotHeaders(*_parse_partition(partition), int(offset), _parse_version(found[VERSION_HEADER]), status)
+        status, version = found[STATUS_HEADER].decode(), _parse_version(found[VERSION_HEADER])
+        outdone = _parse_version(found[REPEAT_HEADER]) if REPEAT_HEADER in found else None
+        return SnapshotHeaders(*_parse_partition(partition), int(offset), version, status, outdone)
     except (KeyError, ValueError, AttributeError):  # AttributeError: a header without a value
         return None
+
+
+RemovalReason = Literal["void", "ended"]
+
+
+class Removal(NamedTuple):
+    """What the header of a tombstone tells that the janitor wrote.
+
+    Attributes:
+        reason: `void` where nothing of the job counted, `ended` where its record in the queue is deleted.
+        version: of the newest snapshot that it removes; one with a higher version is not meant.
+    """
+
+    reason: RemovalReason
+    version: Version
+
+
+def removal_header(removal: Removal) -> tuple[str, bytes]:
+    return REMOVAL_HEADER, b"%b/%d/%d/%d" % (removal.reason.encode(), *removal.version)
+
+
+def parse_removal(headers: Iterable[tuple[str, bytes]]) -> Removal | None:
+    """What the header of a tombstone tells, or None if it has none, or a damaged one."""
+    for name, value in headers:
+        if name == REMOVAL_HEADER:
+            reason, _, version = (value or b"").partition(b"/")
+            try:
+                return Removal("void" if reason == b"void" else "ended", _parse_version(version))
+            except ValueError:
+                return None
+    return None
 
 
 # The same few come again and again: a reader of millions of snapshots does not take them apart each time.

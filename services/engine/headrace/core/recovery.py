@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from headrace.core.checkpoint import Checkpoint, Pointer
 from headrace.core.identifiers import is_fresh
 from headrace.core.ownership import PartitionLedger, Version, supersedes
-from headrace.core.records import SnapshotHeaders
+from headrace.core.records import Removal, SnapshotHeaders
 from headrace.core.status import TERMINAL, JobStatus
 from headrace.core.watermark import Watermark
 
@@ -88,7 +88,11 @@ class PartitionRecovery(Generic[SnapshotT]):
         self.checkpoint = checkpoint
         self.watermark = max(self.watermark, checkpoint.watermark)
         self._ended = checkpoint.finished()
-        self.jobs = {offset: known for offset, known in self.jobs.items() if not self._ended.is_finished(offset)}
+        self.jobs = {
+            offset: known
+            for offset, known in self.jobs.items()
+            if not self._ended.is_finished(offset) and not self._knows_better(offset, known.version)
+        }
         return True
 
     def lease_taken(self) -> None:
@@ -96,17 +100,30 @@ class PartitionRecovery(Generic[SnapshotT]):
         if self.ledger.died:
             self.died.add(self.ledger.epoch)
 
+    def _knows_better(self, offset: int, version: Version) -> bool:
+        """Whether the checkpoint has a newer state of a job: a repeat may come long after what it repeats was outdone."""
+        begun = self.checkpoint.begun.get(offset) if self.checkpoint else None
+        return begun is not None and Version(*(begun[1].get(name, -1) for name in Version._fields)) > version
+
     def snapshot(self, headers: SnapshotHeaders, job_id: bytes, snapshot: SnapshotT | None) -> bool:
-        """Takes in a snapshot of a job of this partition; tells whether it counts (rules F1 and F2)."""
+        """Takes in a snapshot of a job of this partition; tells whether it counts (rules F1, F2 and J1)."""
         offset = headers.offset
-        if offset < self.watermark or self.ledger.is_void(headers.version.epoch) or self._ended.is_finished(offset):
+        if offset < self.watermark or self._ended.is_finished(offset):
+            return False
+        if self._knows_better(offset, headers.version) if headers.repeated else self.ledger.is_void(headers.version.epoch):
             return False
         known = self.jobs.get(offset)
-        if known is not None and not supersedes(headers.version, known.version, known.status):
+        if known is not None and not supersedes(headers.version, known.version, known.status, headers.outdone):
             return False
         kept = None if headers.status in TERMINAL and is_fresh(job_id.decode(errors="replace")) else snapshot
         self.jobs[offset] = Known(headers.version, headers.status, kept, job_id)
         return True
+
+    def remove(self, offset: int, removal: Removal) -> None:
+        """Takes in a tombstone of a job: what stood there counted for nothing, also if that is told by nothing else any more."""
+        known = self.jobs.get(offset)
+        if removal.reason == "void" and known is not None and known.version <= removal.version:
+            del self.jobs[offset]
 
     def finished_ranges(self) -> Sequence[tuple[int, int]]:
         """What has ended by the checkpoint, above its watermark, as (first, last)."""

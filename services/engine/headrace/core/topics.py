@@ -149,6 +149,11 @@ class Topics:
             at_least=frozenset({"retention.ms"}),
         )
 
+    @property
+    def janitors(self) -> str:
+        """The consumer group of the engines' janitors. No worker's group has such a name: theirs have no point in them."""
+        return f"{self.namespace}.job-state.janitor"
+
     def group(self, worker: str) -> str:
         """The consumer group of a worker's engines."""
         return f"{self.namespace}.{worker}"

@@ -23,6 +23,7 @@ from headrace.engine.ended_keys import EndedKeys
 from headrace.engine.group import Environment, WorkerGroup
 from headrace.engine.guardian import Guardian, NoGuardian
 from headrace.engine.health import WorkerHealth
+from headrace.engine.janitor import Janitor
 from headrace.engine.means import AttemptProcesses, Means, slots_of
 from headrace.engine.oversight import Oversight
 from headrace.engine.partition import Statistics
@@ -114,6 +115,7 @@ class WorkerEngine:
         self._oversight = Oversight(self.settings.engine, self._health) if self._owns_log else None
         self._presence: Presence | None = None
         self._presence_task: asyncio.Task[None] | None = None
+        self._janitor = Janitor(self._log, self.topics, self.settings.engine, now)
         self._started = False
         self._workers_closed = False
         self._hurried = asyncio.Event()
@@ -199,6 +201,8 @@ class WorkerEngine:
         self._groups = [WorkerGroup(worker, self._environment(worker)) for worker in self._workers.values()]
         await asyncio.gather(*(group.start() for group in self._groups))
         self._presence_task = asyncio.create_task(self._presence.keep_up())
+        if settings.janitor:
+            self._janitor.start()
         if self._oversight is not None:
             self._oversight.start()
 
@@ -253,7 +257,7 @@ class WorkerEngine:
         if isinstance(self._crash, LeaseLost):
             grace = 0.0  # another engine may run its jobs already
         drained = await self._drain(grace)
-        await asyncio.gather(*(group.stop() for group in self._groups))
+        await asyncio.gather(self._janitor.stop(), *(group.stop() for group in self._groups))
         in_vain = any(group.closing.is_over for group in self._groups)
         self._groups = []
         await asyncio.gather(*(processes.close() for processes in self._processes))

@@ -81,6 +81,7 @@ class Holdings:
         self._stopped = False
         self._losses: dict[TopicPartition, tuple[float, int]] = {}
         self._renewing: set[OwnedPartition] = set()
+        self._releasing: set[asyncio.Task[None]] = set()
 
     @property
     def held(self) -> Mapping[TopicPartition, OwnedPartition]:
@@ -111,6 +112,8 @@ class Holdings:
         await asyncio.gather(*(self._release(partition, "stopped", seconds) for partition in idle))
         for partition in self._held.values():
             partition.live = False
+        if self._releasing:
+            await asyncio.wait(self._releasing)  # each ends within its own time
         self._held.clear()
         self.ready.clear()
 
@@ -220,10 +223,15 @@ class Holdings:
         record = ReleaseRecord(
             worker_name=name[0], partition=name[1], instance_id=name[2], epoch=partition.writer.epoch, reason=reason
         )
+        # By a task of its own: whoever waits for it may be cancelled, and a release that is taken back is written by nobody.
+        task = asyncio.create_task(self._write_release(partition, NewRecord(lease_key(*name), encode(record)), seconds))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+        await asyncio.shield(task)
+
+    async def _write_release(self, partition: OwnedPartition, record: NewRecord, seconds: float) -> None:
         try:
-            await self._claimant.writer.append(
-                self._state_of(partition), NewRecord(lease_key(*name), encode(record)), timeout=seconds
-            )
+            await self._claimant.writer.append(self._state_of(partition), record, timeout=seconds)
         except (HeadraceError, TimeoutError) as error:
             # Whoever comes next waits for the term, and no longer.
             _logger.warning("releasing %s/%d failed: %s", *partition.source, error)
@@ -258,7 +266,9 @@ class Holdings:
     async def _claim(self, sources: Collection[TopicPartition]) -> None:
         for partition in [self._held[source] for source in sources if source in self._held]:
             self.claim_lost(partition, LeaseLost("its lease was not renewed in time"))
-        fresh = await self._surroundings.fresh([source for source in sources if source not in self._held])
+        made = await self._surroundings.fresh([source for source in sources if source not in self._held])
+        # A rebalance may have begun meanwhile, and found nothing that it could wind up.
+        fresh = [partition for partition in made if partition.source in self._wanted]
         if not fresh or asyncio.current_task() is not self._takeover:
             return
         self._current = Takeover(self._claimant, self._is_ready, self._watches)

@@ -24,6 +24,7 @@ from headrace.core.records import (
     checkpoint_prefix,
     lease_key,
     parse_lease_key,
+    parse_removal,
     parse_snapshot_headers,
 )
 from headrace.core.snapshots import CONTINUED
@@ -31,9 +32,9 @@ from headrace.core.status import TERMINAL
 from headrace.core.timestamps import parse_timestamp
 from headrace.engine.partition import OwnedPartition
 from headrace.engine.states import State
-from headrace.errors import RecordUndecodable
+from headrace.errors import HeadraceError, RecordUndecodable
 from headrace.leases import take_lease
-from headrace.models import CheckpointRecord, ClaimRecord
+from headrace.models import CheckpointRecord, ClaimRecord, ReleaseRecord
 from headrace.ports import Acknowledged, LogReader, LogWriter, NewRecord, Record, TopicPartition
 
 _logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ _APPEND_SECONDS = 30.0
 _MOST_RECORDS = 2_000
 # As a rule a lease is released within a moment; what was not by then is looked at more closely, and now and then.
 _LOOK_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class _Candidate:
         log_time: the log's time when `target` was written, if this instance wrote there.
         look_at: when the log's end is asked for again.
         looks: how often the lease was found to hold.
+        resumed_at: nothing is done before this, by the loop's clock.
+        owed: the fate of a claim is unknown, or nobody is left to use it: where it landed, it has to be released.
     """
 
     partition: OwnedPartition
@@ -93,6 +97,8 @@ class _Candidate:
     log_time: int | None = None
     look_at: float | None = None
     looks: int = 0
+    resumed_at: float = 0.0
+    owed: bool = False
 
 
 class Takeover:
@@ -124,6 +130,9 @@ class Takeover:
     async def run(self, partitions: Sequence[OwnedPartition]) -> None:
         """Takes the partitions over, each as soon as it can be had; returns when all are, or when it was wound up.
 
+        Raises what the reader raises as long as nothing is claimed. Once something may be, it goes on until that is read back: a
+        claim that landed and that nobody knows of would keep the partition from everybody for its term.
+
         Cancelled, it may leave claims behind of which nobody knows here: others have to wait for their term.
         """
         topic, reader = self._claimant.topic, self._claimant.reader
@@ -142,15 +151,33 @@ class Takeover:
         try:
             await self._advance(await reader.positions())
             while self._by_state:
-                self._apply(await reader.fetch(timeout=_FETCH_SECONDS, maximum=_MOST_RECORDS))
-                await self._look_again()
-                await self._advance(await reader.positions())
-                if self._rewound:
-                    self._rewound = False
-                    await reader.assign(self._positions())
+                try:
+                    await self._read_on()
+                except (HeadraceError, TimeoutError) as error:
+                    if not self._drop_unclaimed():
+                        raise
+                    _logger.warning("claims cannot be read back, and that is tried again: %s", error)
+                    await asyncio.sleep(_RETRY_SECONDS)
             await reader.assign({})  # nobody is to wait behind its fetches
         finally:
             await self._give_up()
+
+    async def _read_on(self) -> None:
+        reader = self._claimant.reader
+        if self._rewound:
+            await reader.assign(self._positions())
+            self._rewound = False
+        self._apply(await reader.fetch(timeout=_FETCH_SECONDS, maximum=_MOST_RECORDS))
+        await self._look_again()
+        await self._advance(await reader.positions())
+
+    def _drop_unclaimed(self) -> bool:
+        """Leaves those that nothing was claimed of to the next take-over; tells whether others are left."""
+        for state, candidates in list(self._by_state.items()):
+            candidates[:] = [each for each in candidates if each.append or each.claimed_at is not None or each.owed]
+            if not candidates:
+                del self._by_state[state]
+        return bool(self._by_state)
 
     def _positions(self) -> dict[TopicPartition, int]:
         return {
@@ -215,12 +242,15 @@ class Takeover:
     def _step(self, candidate: _Candidate, position: int) -> bool:
         """Moves one partition on as far as what was read allows; tells whether it is settled."""
         self._note_append(candidate)
-        if self._winding_up and candidate.append is None and candidate.claimed_at is None:
+        if self._winding_up and candidate.append is None and candidate.claimed_at is None and not candidate.owed:
             return True
         ledger = candidate.partition.recovery.ledger
-        waits = candidate.look_at is not None and not ledger.released
-        if candidate.append is not None or position < candidate.target or waits:
+        waits = candidate.look_at is not None and (candidate.owed or not ledger.released)
+        if candidate.append is not None or position < candidate.target or waits or _now() < candidate.resumed_at:
             return False
+        if candidate.owed and self._winding_up:
+            return self._settle(candidate)
+        candidate.owed = False
         if candidate.claimed_at is not None and candidate.sent is not None:
             if not candidate.partition.recovery.is_complete:
                 self._read_all(candidate)
@@ -232,13 +262,31 @@ class Takeover:
             # Void, since another came first; or read back too late, so that it has lapsed.
             candidate.claimed_at = None
             if self._winding_up:
-                return True
+                return self._settle(candidate)
         # What this instance itself held before ended in it: nobody starts there what has not been stopped.
         own = ledger.holder == self._claimant.instance_id
         if own or candidate.watch.is_over(ledger, candidate.asked_at, candidate.log_time):
             self._claim(candidate, ledger.last_lease)
         else:
             self._wait(candidate)
+        return False
+
+    def _settle(self, candidate: _Candidate) -> bool:
+        """Releases a claim that landed all the same, of which nothing was done; tells whether that is done with."""
+        ledger = candidate.partition.recovery.ledger
+        candidate.owed = ledger.holder == self._claimant.instance_id and not ledger.released
+        if not candidate.owed:
+            return True
+        partition = candidate.partition
+        release = ReleaseRecord(
+            worker_name=partition.recovery.worker,
+            partition=partition.source.partition,
+            instance_id=self._claimant.instance_id,
+            epoch=ledger.epoch,
+            reason="stopped",
+        )
+        candidate.claiming = False
+        candidate.append = asyncio.create_task(self._append(partition, encode(release)))
         return False
 
     def _read_all(self, candidate: _Candidate) -> None:
@@ -251,13 +299,26 @@ class Takeover:
     def _note_append(self, candidate: _Candidate) -> None:
         if candidate.append is None or not candidate.append.done():
             return
-        written = candidate.append.result()
-        candidate.append = None
+        append, candidate.append = candidate.append, None
+        try:
+            written = append.result()
+        except (HeadraceError, TimeoutError) as error:
+            self._note_failure(candidate, error)
+            return
         candidate.target = written.offset + 1
         if candidate.claiming:
             candidate.claimed_at = written.offset
         else:
             candidate.log_time = written.timestamp
+
+    def _note_failure(self, candidate: _Candidate, error: Exception) -> None:
+        """What was appended for this partition may have landed or not; of the others it says nothing."""
+        source = candidate.partition.source
+        _logger.warning("a claim of %s/%d failed, and is tried again: %s", *source, error)
+        candidate.owed = candidate.claiming
+        candidate.resumed_at = _now() + _RETRY_SECONDS
+        # Only what was read up to an end that was asked for afterwards tells whether it landed.
+        candidate.look_at = candidate.resumed_at
 
     def _wait(self, candidate: _Candidate) -> None:
         """The lease holds still (rule C1): it is looked at again in a moment.
@@ -323,9 +384,13 @@ def _fold(record: Record, candidate: _Candidate) -> None:
         return
     for name, value in record.headers:
         if name == SOURCE_HEADER:
-            if value.startswith(candidate.source_prefix) and (headers := parse_snapshot_headers(record.headers)):
+            if not value.startswith(candidate.source_prefix):
+                return
+            if (headers := parse_snapshot_headers(record.headers)) is not None:
                 ended = headers.status in TERMINAL and record.value is not None
                 recovery.snapshot(headers, key, _end_in(record.value, key) if ended else record.value)
+            elif (removal := parse_removal(record.headers)) is not None:
+                recovery.remove(int(value.rpartition(b"/")[2]), removal)
             return
 
 

@@ -12,10 +12,11 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, NodeNotReadyError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.offset import OffsetRequest
+from aiokafka.structs import TopicPartition as ClientTopicPartition
 
 from headrace.core.topics import Topic
 from headrace.errors import BrokerError, BrokerUnreachable, ConfigurationError, TopicMisconfigured, TopicMissing
@@ -104,6 +105,21 @@ class Administration:
             if loop.time() > deadline:
                 raise BrokerError(f"Still listed {self._cluster.connect_timeout:g} s after deletion: {', '.join(sorted(left))}.")
             await asyncio.sleep(_RETRY_SECONDS)
+
+    async def delete_records(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Deletes what stands below an offset of each partition; see `Log.delete_records`.
+
+        Raises:
+            BrokerError: a partition ends before its offset, or the brokers do not let this client delete.
+            TopicMissing: there is no such topic.
+        """
+        for topic in {partition.topic for partition in offsets}:
+            await self.partition_count(topic)
+        before = {
+            ClientTopicPartition(*partition): RecordsToDelete(before_offset=offset) for partition, offset in offsets.items()
+        }
+        if before:
+            await self._call(lambda client: client.delete_records(before))
 
     async def committed_offsets(self, group: str) -> dict[TopicPartition, int]:
         offsets = await self._call(lambda client: client.list_consumer_group_offsets(group))

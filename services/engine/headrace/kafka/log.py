@@ -42,6 +42,15 @@ class KafkaLog:
         """Deletes topics with all their records; those that do not exist are passed over."""
         await self._administration.delete_topics(names)
 
+    async def delete_records(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Deletes what stands below an offset of each partition; see `Log.delete_records`.
+
+        Raises:
+            BrokerError: a partition ends before its offset, or the brokers do not let this client delete.
+            TopicMissing: there is no such topic.
+        """
+        await self._administration.delete_records(offsets)
+
     async def topic_names(self) -> set[str]:
         """Every topic of the cluster, whoever made it."""
         return await self._administration.topic_names()

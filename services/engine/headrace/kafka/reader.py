@@ -104,6 +104,16 @@ class KafkaReader:
         await self._check(partitions)
         return _ours(await self._bounded(self._running().end_offsets(_theirs(partitions))))
 
+    async def offsets_since(self, partitions: Collection[TopicPartition], timestamp: int) -> Mapping[TopicPartition, int]:
+        """The first offset not older than a time; see `LogReader.offsets_since`. Raises `TopicMissing`."""
+        ends = await self.end_offsets(partitions)
+        asked = self._running().offsets_for_times(dict.fromkeys(_theirs(partitions), timestamp))
+        found = await self._bounded(asked)
+        return {
+            partition: ends[partition] if (entry := found.get(ClientTopicPartition(*partition))) is None else entry.offset
+            for partition in partitions
+        }
+
     def _running(self) -> Any:
         if self._consumer is None:
             raise BrokerError("The reader does not run.")

@@ -156,6 +156,13 @@ class LogReader(Protocol):
     async def start_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]: ...
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]: ...
 
+    async def offsets_since(self, partitions: Collection[TopicPartition], timestamp: int) -> Mapping[TopicPartition, int]:
+        """The offset of the first record of each partition that is not older than `timestamp`, its end where there is none.
+
+        Args:
+            timestamp: in milliseconds since the Unix epoch.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class GroupListener:
@@ -237,6 +244,14 @@ class Log(Protocol):
 
     async def delete_topics(self, names: Collection[str]) -> None:
         """Deletes topics with all their records, and returns when they are gone; those that do not exist are passed over."""
+
+    async def delete_records(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Deletes what stands below an offset of each partition, for good; the offset becomes the log's start.
+
+        Raises:
+            BrokerError: a partition ends before its offset, or the brokers do not let this client delete.
+            TopicMissing: there is no such topic.
+        """
 
     async def topic_names(self) -> set[str]: ...
 

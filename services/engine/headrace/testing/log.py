@@ -103,6 +103,16 @@ class InMemoryLog(Faults):
         """Deletes topics with all their records; those that do not exist are passed over."""
         await self._link.request(partial(self.cluster.delete_topics, names))
 
+    async def delete_records(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Deletes what stands below an offset of each partition; see `Log.delete_records`. Raises BrokerError, TopicMissing."""
+        await self._link.request(partial(self._delete_records, offsets))
+
+    def _delete_records(self, offsets: Mapping[TopicPartition, int]) -> None:
+        for partition, offset in offsets.items():
+            if offset > (end := self.cluster.partition(partition).end):
+                raise BrokerError(f"{partition.topic}/{partition.partition} ends at {end}, before {offset}.")
+            self.cluster.delete_records(partition, offset)
+
     async def topic_names(self) -> set[str]:
         """Every topic of the cluster, whoever made it."""
         return await self._link.request(self.cluster.topic_names)

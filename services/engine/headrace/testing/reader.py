@@ -127,6 +127,17 @@ class InMemoryReader:
         ranges = await self._ranges(partitions)
         return {partition: end for partition, (_, end) in ranges.items()}
 
+    async def offsets_since(self, partitions: Collection[TopicPartition], timestamp: int) -> Mapping[TopicPartition, int]:
+        """The first offset not older than a time; see `LogReader.offsets_since`. Raises TopicMissing."""
+        self._check_running()
+
+        def look() -> dict[TopicPartition, int]:
+            self._check(partitions)
+            stored = map(self._cluster.partition, partitions)
+            return {partition.name: partition.since(timestamp) for partition in stored}
+
+        return await self._link.request(look)
+
     async def _ranges(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
         self._check_running()
 

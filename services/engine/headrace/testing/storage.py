@@ -69,6 +69,10 @@ class StoredPartition:
         found = self.records[first:last]
         return found, self.end if last >= len(self.records) else found[-1].offset + 1 if found else offset
 
+    def since(self, timestamp: int) -> int:
+        """The offset of the first record that is not older than a time, or the end."""
+        return next((record.offset for record in self.records if record.timestamp >= timestamp), self.end)
+
     def within(self, offset: int) -> int:
         """The offset itself, or the log's start where that offset is not in the log."""
         return offset if self.start <= offset <= self.end else self.start

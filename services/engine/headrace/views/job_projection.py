@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from headrace.codec import decode_object, plain_validator
 from headrace.core.ownership import ACCEPTED, PartitionLedger
-from headrace.core.records import CHECKPOINT_PREFIX, LEASE_PREFIX, parse_lease_key, parse_snapshot_headers
+from headrace.core.records import CHECKPOINT_PREFIX, LEASE_PREFIX, parse_lease_key, parse_removal, parse_snapshot_headers
 from headrace.core.snapshots import queued
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
@@ -23,7 +23,7 @@ from headrace.ports import Record
 from headrace.views.database import Position, Positions, load_positions, store_positions
 from headrace.views.follower import Batch, LogReplaced, Undecodable
 from headrace.views.job_rows import STATUS_NUMBERS, JobRow, Origin, job_key, row_of
-from headrace.views.job_table import Fact, write_facts
+from headrace.views.job_table import Fact, Repeated, write_facts
 
 _QUEUED = STATUS_NUMBERS[JobStatus.QUEUED]
 _NO_SNAPSHOT = (LEASE_PREFIX, CHECKPOINT_PREFIX)
@@ -108,12 +108,13 @@ class JobProjection:
             raise RecordUndecodable("it has no key")
         job_id = key.decode()
         if record.value is None:
-            return job_key(job_id), None
+            removal = parse_removal(record.headers)
+            return job_key(job_id), None if removal is None else removal.version
         headers = parse_snapshot_headers(record.headers)
         if headers is None:
             raise RecordUndecodable("the headers of a snapshot are missing or damaged")
         ledger = self._ledgers.get((headers.worker, headers.partition))
-        if ledger is not None:
+        if ledger is not None and not headers.repeated:
             known = ledger.epoch
             if ledger.is_void(headers.version.epoch):
                 return None
@@ -124,7 +125,7 @@ class JobProjection:
             raise RecordUndecodable("its key is not the id of its job")
         origin = Origin(headers.worker, headers.partition, headers.offset)
         row = row_of(raw, headers.version, STATUS_NUMBERS[headers.status], origin, record.value)
-        return row.id, row
+        return row.id, row if headers.outdone is None else Repeated(row, headers.outdone)
 
     # --- job topics ---
 

@@ -33,7 +33,7 @@ STATUS_NUMBERS: Final[Mapping[str, int]] = {status: number for number, status in
 # engine has written yet.
 SCHEMA: Final = Schema(
     name="jobs",
-    version=3,
+    version=4,
     # Tombstones stay in the log for a day: a view that slept for longer may have missed some.
     oldest_seconds=20 * 3600.0,
     statements=(

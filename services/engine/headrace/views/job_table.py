@@ -11,8 +11,17 @@ from headrace.core.ownership import Version, supersedes
 from headrace.core.status import TERMINAL
 from headrace.views.job_rows import STATUSES, JobKey, JobRow, partition_key
 
-Fact = tuple[JobKey, JobRow | None]
-"""What a record tells of a job: a valid snapshot; that it was accepted, as a row of version `ACCEPTED`; or None: a tombstone."""
+
+class Repeated(NamedTuple):
+    """A snapshot that the janitor wrote again; see `SnapshotHeaders.outdone`."""
+
+    row: JobRow
+    outdone: Version
+
+
+Fact = tuple[JobKey, JobRow | Repeated | Version | None]
+"""What a record tells of a job: a valid snapshot, or a repeat of one; that it was accepted, as a row of version `ACCEPTED`; or a
+tombstone: the version up to which it removes what there is, or None for whatever there is."""
 
 _LOOKED_UP_AT_ONCE: Final = 500
 _INSERT: Final = f"INSERT INTO jobs ({', '.join(JobRow._fields)}) VALUES ({', '.join('?' * len(JobRow._fields))})"
@@ -57,12 +66,14 @@ class _Change:
         self.arguments: bytes | None = None
         self.removed: int | None = None
 
-    def take(self, row: JobRow | None) -> None:
+    def take(self, row: JobRow | Repeated | Version | None) -> None:
         """Takes in one fact. The order of facts from different topics does not matter."""
-        now = self.row or self.before
-        if row is None:
-            # A record that was void when it came may be removed while its job still waits: that row stays.
-            if now is not None and now.version.epoch >= 0:
+        now, outdone = self.row or self.before, None
+        if isinstance(row, Repeated):
+            row, outdone = row
+        if not isinstance(row, JobRow):
+            # A record that was void when it came may be removed while its job still waits, or begins: that row stays.
+            if now is not None and now.version.epoch >= 0 and (row is None or now.version <= row):
                 self._remove()
             return
         self.arguments = row.arguments or self.arguments
@@ -72,7 +83,7 @@ class _Change:
             # Of two records with one id the first in the log is the job, as it is for the engine.
             if now.version.epoch < 0 and _first(row.source_offset, now.source_offset):
                 self.row = row
-        elif supersedes(row.version, now.version, STATUSES[now.status]) or _does_it_again(row, now):
+        elif supersedes(row.version, now.version, STATUSES[now.status], outdone) or _does_it_again(row, now):
             self.row = row
 
     def _remove(self) -> None:

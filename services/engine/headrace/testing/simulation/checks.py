@@ -175,7 +175,9 @@ class Judge:
         elif record.topic == self.topics.job_state.name:
             deaths = dict(self._deaths_before(record))
             reading = self.reader.read(record)
-            if reading.place is not None and not reading.void:
+            if reading.place is not None and reading.repeated:
+                self._repeated(at, reading.place, reading)
+            elif reading.place is not None and not reading.void:
                 self._stated(at, reading.place, reading)
                 self._check_deaths(at, reading.place, reading, deaths.get(reading.place, 0))
 
@@ -247,6 +249,12 @@ class Judge:
         if reading.state is not None and reading.status == JobStatus.RUNNING and reading.state.crashes != deaths:
             detail = f"{self._name(place)} tells of {reading.state.crashes} deaths, and there were {deaths}"
             self._violated(at, "each death is counted once", detail)
+
+    def _repeated(self, at: float, place: JobPlace, reading: Reading) -> None:
+        before = reading.before
+        if reading.state is not None and (before is None or before.version != reading.version):
+            detail = f"{self._name(place)} was {before.status if before else 'queued'}, and {reading.status} by a repeat"
+            self._violated(at, "the janitor writes nothing new", detail)
 
     def _check_order(self, at: float, place: JobPlace, what: str) -> None:
         job = self._jobs.get(place)

@@ -1,31 +1,12 @@
-"""Two readers of one log: one saw every record, the other what compaction leaves. Where do they disagree, and why?"""
+"""Two readers of one log: one saw every record, the other what compaction leaves. They have to agree."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
-from headrace.testing.simulation.reading import JobPlace, StateReader
+from headrace.core.records import parse_lease_key
+from headrace.testing.simulation.reading import StateReader
 from headrace.testing.storage import StoredRecord
-
-VOID_RECORD_ON_TOP = "a void record stands over the one that counts"
-VOID_LEASE_ON_TOP = "a void record stands over the lease that counts"
-VOID_CLAIM_REVIVED = "a void claim seems valid, since what made it void is gone"
-"""All last until somebody repeats what counts, and removes what does not. Nobody does yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What two readers make of one log.
-
-    Attributes:
-        known: how many jobs stand otherwise for the reader of the compacted log, by a reason that is known.
-        unknown: the same where there is no such reason, in words.
-    """
-
-    known: Counter[str]
-    unknown: Sequence[str]
 
 
 def compact(records: Iterable[StoredRecord]) -> list[StoredRecord]:
@@ -34,53 +15,37 @@ def compact(records: Iterable[StoredRecord]) -> list[StoredRecord]:
     return sorted(newest.values(), key=lambda record: (record.partition, record.offset))
 
 
-def compare(full: StateReader, history: Sequence[StoredRecord]) -> Comparison:
-    """Compares the reader of everything with one that reads what compaction leaves of it.
+def superseded(full: StateReader, left: Iterable[StoredRecord]) -> Sequence[str]:
+    """The leases that are left of whoever holds nothing; `left` has one record of each key."""
+    keys = [key for record in left if record.value is not None and (key := parse_lease_key(record.key or b"")) is not None]
+    return [
+        f"a lease of {key.instance_id} for partition {key.partition} is left"
+        for key in keys
+        if key.worker == full.worker and full.ledgers[key.partition].holder != key.instance_id
+    ]
+
+
+def compare(full: StateReader, left: Iterable[StoredRecord], starts: Mapping[int, int]) -> Sequence[str]:
+    """Compares the reader of everything with one that reads what compaction left; in words, where they disagree.
 
     Args:
-        full: has read all of `history`.
+        full: has read everything.
+        starts: where the partitions of the queue begin: what is known of jobs before that may be gone.
     """
-    left = compact(history)
     short = StateReader(full.worker)
     for record in left:
         short.read(record)
-    last = _newest_by_job(full.worker, left)
-    revived = {
-        number
-        for number, epochs in short.epochs.items()
-        # A renewal speaks for its claim where that is gone, and so has an epoch that is in the full log, too.
-        if epochs - full.epochs.get(number, set())
-    }
-    known: Counter[str] = Counter()
-    unknown = []
+    found = [
+        f"nothing counts of the job at {place[0]}/{place[1]}, and it is {short.jobs[place].status} when compacted"
+        for place in sorted(short.jobs.keys() - full.jobs.keys())
+    ]
     for place, state in full.jobs.items():
-        found = short.jobs.get(place)
-        if found is not None and (found.version, found.status) == (state.version, state.status):
+        other = short.jobs.get(place)
+        if place[1] < starts.get(place[0], 0) or (other and (other.version, other.status) == (state.version, state.status)):
             continue
-        if last.get(place) != state.record_at:
-            known[VOID_RECORD_ON_TOP] += 1
-        elif place[0] in revived:
-            known[VOID_CLAIM_REVIVED] += 1
-        else:
-            unknown.append(
-                f"job at {place[0]}/{place[1]} is {state.status}, and {found.status if found else 'unknown'} when compacted"
-            )
-    kept = {(record.partition, record.offset) for record in left}
+        found.append(f"job at {place[0]}/{place[1]} is {state.status}, and {other.status if other else 'unknown'} when compacted")
     for number, ledger in sorted(full.ledgers.items()):
-        if ledger.epoch == (found_epoch := short.ledgers[number].epoch):
-            continue
-        if number in revived:
-            known[f"partitions: {VOID_CLAIM_REVIVED}"] += 1
-        elif not kept & {full.leases.get(number), full.releases.get(number)}:
-            known[f"partitions: {VOID_LEASE_ON_TOP}"] += 1
-        else:
-            unknown.append(f"partition {number} is held under {ledger.epoch}, and {found_epoch} when compacted")
-    return Comparison(known, unknown)
-
-
-def _newest_by_job(worker: str, left: Iterable[StoredRecord]) -> Mapping[JobPlace, tuple[int, int]]:
-    """Where the last snapshot of each job stands, void or not."""
-    reader = StateReader(worker)
-    return {
-        reading.place: (record.partition, record.offset) for record in left if (reading := reader.read(record)).place is not None
-    }
+        other_ledger = short.ledgers.get(number)
+        if other_ledger is None or (ledger.epoch, ledger.last_lease) != (other_ledger.epoch, other_ledger.last_lease):
+            found.append(f"partition {number} is held by {ledger}, and {other_ledger} when compacted")
+    return found

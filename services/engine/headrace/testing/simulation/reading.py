@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from headrace.codec import decode_object
 from headrace.core.ownership import PartitionLedger, Version, supersedes
-from headrace.core.records import CHECKPOINT_PREFIX, parse_lease_key, parse_snapshot_headers
+from headrace.core.records import CHECKPOINT_PREFIX, parse_lease_key, parse_removal, parse_snapshot_headers
 from headrace.core.status import TERMINAL, JobStatus
 from headrace.errors import RecordUndecodable
 from headrace.leases import take_lease
@@ -46,6 +46,7 @@ class Reading:
         void: whether it counts for nothing.
         state: how the job stands now, if the record counts and changed that.
         before: how it stood before.
+        repeated: whether a janitor wrote it.
     """
 
     place: JobPlace | None = None
@@ -54,6 +55,7 @@ class Reading:
     status: str = ""
     state: JobState | None = None
     before: JobState | None = None
+    repeated: bool = False
 
 
 @dataclass(slots=True)
@@ -65,9 +67,8 @@ class StateReader:
         epochs: the offsets of all claims that were valid when they were met, by partition of the queue.
         jobs: how each job stands.
         void_claims: where lease records stand that were void when they were met.
-        leases: where the last claim or renewal stands that counted, by partition of the queue.
+        leases: where the last claim, renewal or release stands that counted, by partition of the queue.
         checkpoints: where the last checkpoint stands that counted.
-        releases: where the last release stands that counted.
         deaths: the epochs whose holders died, by their supervisors' word, by partition of the queue.
         void: how many records of each kind counted for nothing.
     """
@@ -79,7 +80,6 @@ class StateReader:
     void_claims: set[tuple[int, int]] = field(default_factory=set)
     leases: dict[int, tuple[int, int]] = field(default_factory=dict)
     checkpoints: dict[int, tuple[int, int]] = field(default_factory=dict)
-    releases: dict[int, tuple[int, int]] = field(default_factory=dict)
     deaths: dict[int, set[int]] = field(default_factory=dict)
     void: Counter[str] = field(default_factory=Counter)
 
@@ -101,20 +101,29 @@ class StateReader:
         if (record.key or b"").startswith(CHECKPOINT_PREFIX):
             self._checkpoint(record)
             return Reading()
+        if record.value is None:
+            self._tombstone(record)
         headers = parse_snapshot_headers(record.headers)
         if headers is None or headers.worker != self.worker or record.value is None:
             return Reading()
         place = headers.partition, headers.offset
         before = self.jobs.get(place)
-        if self._ledger(headers.partition).is_void(headers.version.epoch):
+        if not headers.repeated and self._ledger(headers.partition).is_void(headers.version.epoch):
             self.void["snapshot"] += 1
             return Reading(place, True, headers.version, headers.status, None, before)
-        if before is not None and not supersedes(headers.version, before.version, before.status):
-            return Reading(place, False, headers.version, headers.status, None, before)
+        if before is not None and not supersedes(headers.version, before.version, before.status, headers.outdone):
+            return Reading(place, False, headers.version, headers.status, None, before, headers.repeated)
         crashes = decode_object(record.value).get("crashes", 0)
         state = JobState(headers.version, headers.status, record.key or b"", (record.partition, record.offset), crashes)
         self.jobs[place] = state
-        return Reading(place, False, headers.version, headers.status, state, before)
+        return Reading(place, False, headers.version, headers.status, state, before, headers.repeated)
+
+    def _tombstone(self, record: Record) -> None:
+        removal = parse_removal(record.headers)
+        if removal is not None and removal.reason == "void":
+            self.jobs = {
+                place: state for place, state in self.jobs.items() if state.key != record.key or state.version > removal.version
+            }
 
     def newest_epoch(self, partition: int) -> int:
         """The newest valid claim of a partition of the queue; -1 before the first."""
@@ -147,8 +156,6 @@ class StateReader:
             self.epochs.setdefault(partition, set()).add(ledger.epoch)
         if ledger.last_lease != last:
             self.leases[partition] = record.partition, record.offset
-        elif valid:
-            self.releases[partition] = record.partition, record.offset
-        elif record.value is not None:
+        elif not valid and record.value is not None:
             self.void["lease"] += 1
             self.void_claims.add((record.partition, record.offset))

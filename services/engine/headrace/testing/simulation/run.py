@@ -14,13 +14,16 @@ from random import Random
 from typing import Any
 
 from headrace.core.topics import Topics
+from headrace.engine import janitor
 from headrace.engine.engine import WorkerEngine
+from headrace.engine.janitor import JanitorTimes
 from headrace.errors import HeadraceError, LeaseLost
+from headrace.ports import TopicPartition
 from headrace.settings import Settings, load_settings
 from headrace.testing.cluster import InMemoryCluster
 from headrace.testing.simulation.checks import Judge, Violation
 from headrace.testing.simulation.chronicle import Chronicle, Written
-from headrace.testing.simulation.compacted import compare
+from headrace.testing.simulation.compacted import compact, compare, superseded
 from headrace.testing.simulation.faults import Nemesis
 from headrace.testing.simulation.loop import SimulationLoop
 from headrace.testing.simulation.process import WALL_CLOCK_START, SimulatedProcess
@@ -30,8 +33,11 @@ from headrace.testing.simulation.workload import WORKER, SimulatedProcesses, Wor
 from headrace.views import follower
 
 _NAMESPACE = "simulation"
-# Kafka keeps the last hour; a run does not take one.
-_COMPACTION_LAG_SECONDS = 60.0
+# Kafka keeps the last hour; a run does not take one. So the janitors have less time, too, and what has ended goes sooner.
+_COMPACTION_LAG_SECONDS = 300.0
+_JANITOR_TIMES = JanitorTimes(start=5.0, round=10.0, settled=20.0, idle=3.0, retention=20.0)
+_JOB_RETENTION_SECONDS = 30.0
+_TIDYING_SECONDS = 240.0
 _LOOK_SECONDS = 5.0
 _MOST_PEACES = 6
 _FOLLOWER_SECONDS = 30.0
@@ -48,7 +54,6 @@ class Report:
         after_thaw: steps of superseded attempts that thawed processes did before they could look at their leases.
         void: how many records counted for nothing, by kind.
         faults: how often each was.
-        disagreements: jobs that stand otherwise for a reader of the compacted log, by the known reason.
         digest: the same for two runs in which the same happened.
         violations: the promises that were broken.
     """
@@ -60,7 +65,6 @@ class Report:
     after_thaw: int
     void: Counter[str]
     faults: Counter[FaultKind]
-    disagreements: Counter[str]
     digest: str
     violations: Sequence[Violation] = field(default_factory=list)
 
@@ -118,7 +122,7 @@ class _Run:
             self._failures.append(f"the client failed: {error!r}")
         await self._until_all_ended()
         # Commits follow, and so does what was still under way.
-        await asyncio.sleep(2 * self.scenario.lease)
+        await asyncio.sleep(max(2 * self.scenario.lease, _TIDYING_SECONDS))
         keeping.cancel()
 
     async def _until_all_ended(self) -> None:
@@ -141,11 +145,16 @@ class _Run:
         judge.conclude(now)
         state = self._topics.job_state.name
         history = [event.record for event in self._chronicle.events if isinstance(event, Written) and event.record.topic == state]
-        comparison = compare(judge.reader, history)
+        starts = {partition.partition: self._cluster.partition(partition).start for partition in self._queue()}
+        disagreements = [
+            *compare(judge.reader, compact(history), starts),
+            *superseded(judge.reader, compact(history)),
+            *compare(judge.reader, self._cluster.topic_records(state), starts),
+        ]
         violations = [
             *judge.violations,
             *(Violation(now, "nothing fails by itself", failure) for failure in self._failures),
-            *(Violation(now, "readers of the compacted log agree", each) for each in comparison.unknown),
+            *(Violation(now, "readers of the compacted log agree", each) for each in disagreements),
         ]
         return Report(
             scenario=self.scenario,
@@ -155,10 +164,12 @@ class _Run:
             after_thaw=judge.after_thaw,
             void=judge.reader.void,
             faults=self._nemesis.counts,
-            disagreements=comparison.known,
             digest=self._chronicle.digest(self._topics.workers.name),
             violations=violations,
         )
+
+    def _queue(self) -> list[TopicPartition]:
+        return [partition for partition in self._cluster.ends() if partition.topic == self._topics.jobs_name(WORKER)]
 
     def _catch_up(self) -> None:
         events = self._chronicle.events
@@ -256,24 +267,16 @@ class _Run:
         return longest * self._random.random() if self._random.random() < 0.005 else drawn
 
     def compact(self) -> None:
-        """What Kafka leaves after a while, and what a janitor would see to: of everything the record stays that counts."""
-        self._catch_up()
-        newest_timestamp = self._broker_time() - int(_COMPACTION_LAG_SECONDS * 1000)
-        reader = self._judge.reader
-        counting = {state.record_at for state in reader.jobs.values()}
-        counting |= {*reader.leases.values(), *reader.releases.values(), *reader.checkpoints.values()}
-        for state in self._cluster.ends():
-            if state.topic != self._topics.job_state.name:
-                continue
-            old = [record for record in self._cluster.records(state) if record.timestamp <= newest_timestamp]
-            newest = {record.key: record.offset for record in old}
-            gone = [
-                record.offset
-                for record in old
-                if (state.partition, record.offset) in reader.void_claims
-                or (newest[record.key] != record.offset and (state.partition, record.offset) not in counting)
-            ]
-            self._cluster.remove_records(state, gone)
+        """Leaves the last record of each key, of all but the newest; which those are, no clock of a broker says here."""
+        newest = self._loop.now - _COMPACTION_LAG_SECONDS
+        ends: dict[TopicPartition, int] = {}
+        for event in self._chronicle.events:
+            if isinstance(event, Written) and event.at <= newest and event.record.topic == self._topics.job_state.name:
+                ends[TopicPartition(event.record.topic, event.record.partition)] = event.record.offset + 1
+        for state, end in ends.items():
+            old = [record for record in self._cluster.records(state) if record.offset < end]
+            last = {record.key: record.offset for record in old}
+            self._cluster.remove_records(state, [record.offset for record in old if last[record.key] != record.offset])
 
 
 def _settings(scenario: Scenario) -> Settings:
@@ -288,6 +291,7 @@ def _settings(scenario: Scenario) -> Settings:
         "lease_by_log_time": scenario.by_log_time,
         # Longer than a run, clocks that jump an hour ahead included: whatever is asked for again is the same job.
         "idempotency_window_seconds": 4 * 3_600.0,
+        "job_retention_seconds": _JOB_RETENTION_SECONDS,
     }
     return settings.model_copy(update={"engine": settings.engine.model_copy(update=engine)})
 
@@ -296,14 +300,16 @@ def _settings(scenario: Scenario) -> Settings:
 def _quietly() -> Iterator[None]:
     """Engines among so many faults would tell of little else; and half the time would go into looking for new workers."""
     logger = logging.getLogger("headrace")
-    level, seconds = logger.level, follower.FETCH_SECONDS
+    level, seconds, times = logger.level, follower.FETCH_SECONDS, janitor.TIMES
     logger.setLevel(logging.CRITICAL + 1)
     setattr(follower, "FETCH_SECONDS", _FOLLOWER_SECONDS)  # noqa: B010 - a constant everywhere else
+    setattr(janitor, "TIMES", _JANITOR_TIMES)  # noqa: B010
     try:
         yield
     finally:
         logger.setLevel(level)
         setattr(follower, "FETCH_SECONDS", seconds)  # noqa: B010
+        setattr(janitor, "TIMES", times)  # noqa: B010
 
 
 def _clear(loop: SimulationLoop, processes: Sequence[SimulatedProcess]) -> None:

@@ -1,0 +1,58 @@
+"""What ended long ago vanishes from a real cluster, and nothing else does (rule J3 of the ownership protocol)."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from headrace import AbstractWorker, Client, JobContext, Settings
+from headrace.core.topics import Topics
+from headrace.engine import janitor
+from support.engines import ended, engine_with, eventually, read_all, with_engine
+
+
+class Gated(AbstractWorker[dict[str, Any]]):
+    """Its jobs wait if they are told to."""
+
+    name = "gated"
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+
+    async def run(self, args: dict[str, Any], ctx: JobContext) -> None:
+        if args.get("waits"):
+            await self.gate.wait()
+
+
+async def test_old_ended_jobs_vanish_and_unfinished_ones_stay(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(janitor, "TIMES", replace(janitor.TIMES, start=0.0, round=0.5, settled=0.5, retention=0.5))
+    settings, worker = with_engine(settings, partitions=1, job_retention_seconds=1.0), Gated()
+    queue = Topics(settings.namespace).jobs_name(Gated.name)
+
+    async def begins_at() -> int | None:
+        records = await read_all(settings, queue)
+        return records[0].offset if records else None
+
+    async with engine_with(settings, worker) as engine, Client(settings) as client:
+        jobs = [await engine.enqueue(worker.name, {"waits": waits}) for waits in (False, True, False)]
+        for job in (jobs[0], jobs[2]):
+            await ended(client, job)
+
+        async def vanished() -> bool:
+            return await client.get_job(jobs[0].id) is None
+
+        await eventually(vanished)
+        assert await begins_at() == 1, "its record is gone before its snapshots are"
+        unfinished, behind = [await client.get_job(job.id) for job in jobs[1:]]
+        assert unfinished is not None and unfinished.status == "running"
+        assert behind is not None and behind.status == "completed"
+        worker.gate.set()
+
+        async def all_vanished() -> bool:
+            return [await client.get_job(job.id) for job in jobs] == [None, None, None]
+
+        await eventually(all_vanished)
+        assert await begins_at() is None
