@@ -51,8 +51,10 @@ async def step(args: dict[str, Any], ctx: Any) -> int:
 
 @worker(category="test", name="until")
 async def until(args: dict[str, Any], ctx: Any) -> int:
-    while not await asyncio.to_thread(Path(args["file"]).exists):
-        await asyncio.sleep(0.02)
+    async def there() -> bool:
+        return await asyncio.to_thread(Path(args["file"]).exists)
+
+    await eventually(there, within=300)
     return int(ctx.attempt)
 
 

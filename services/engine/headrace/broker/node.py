@@ -188,6 +188,8 @@ class LocalNode:
             (directory / TEMPORARY_DIRECTORY).mkdir(exist_ok=True)
             (directory / LOGGING_FILE).write_text(render_properties(logging_properties(self.log_file)))
             _ports_file(directory).write_text(json.dumps(self._ports.numbers))
+            if self._process is not None:
+                self._process.kill()  # it has ended; its watchdog's pipe is closed by this
             self._log.begin()
             self._ports.before_start()
             self._process = WatchedProcess(
