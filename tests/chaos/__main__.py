@@ -76,7 +76,7 @@ async def _until_told(options: Options, console: Console) -> Outcome:
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, task.cancel)
-    return await run(options, lambda line: console.print(line))
+    return await run(options, console.print)
 
 
 def _minutes(text: str) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from chaos.ledger import Ledger, SignalName, Signalled, now
+from chaos.ledger import Ledger, Signalled, SignalName, now
 from chaos.workload import WORKERS
 
 POLL_SECONDS = 0.05

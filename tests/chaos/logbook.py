@@ -63,8 +63,8 @@ class LogBook:
                 self._open.discard(place)
         if not reading.void and reading.before is not None and reading.before.has_ended and reading.status not in TERMINAL:
             self.begun_again.append(
-                f"{worker} {reading.place}: {reading.before.status} under {reading.before.version}, and then {reading.status} under "
-                f"{reading.version}"
+                f"{worker} {reading.place}: {reading.before.status} under {reading.before.version}, "
+                f"and then {reading.status} under {reading.version}"
             )
 
     def unfinished(self) -> int:

@@ -127,11 +127,13 @@ class _Run:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _loaded(self, faults: Faults) -> None:
-        deadline = time.monotonic() + self.options.minutes * 60 + LOADER_SECONDS
-        while self.loader.poll() is None and time.monotonic() < deadline:
-            await asyncio.sleep(POLL_SECONDS)
-        if self.loader.poll() != 0:
-            faults.remarks.append(f"the loader did not end in order ({self.loader.poll()})")
+        try:
+            code = await asyncio.to_thread(self.loader.wait, self.options.minutes * 60 + LOADER_SECONDS)
+        except subprocess.TimeoutExpired:
+            faults.remarks.append("the loader did not come to its end in time")
+        else:
+            if code:
+                faults.remarks.append(f"the loader failed with {code}")
 
     async def _peace(self, faults: Faults) -> Follower:
         """Waits until every job has ended, or for three minutes, then ends the engines in order."""

@@ -155,7 +155,7 @@ def judge(entries: Iterable[Entry], log: LogFacts, minimums: Minimums) -> Verdic
         unconfirmed=len(ids - evidence.accepted),
         duplicates=len(log.queued) - len(ids),
         ended=len(ended),
-        statuses=Counter(log.outcomes[job].status for job in ended),
+        statuses=dict(Counter(log.outcomes[job].status for job in ended)),
         long_jobs=long_jobs,
         lost=lost,
         repeated=_repeated(evidence, log),
@@ -246,8 +246,8 @@ def _overlaps(evidence: _Evidence) -> tuple[list[str], int]:
             if len(late) > len(thawing):
                 count, seconds = len(late) - len(thawing), (older.last - newer.begun) / SECOND
                 found.append(
-                    f"{job}: attempt {older.number} {older.token} in process {older.pid} ticked {count} times, up to {seconds:.3f} s, "
-                    f"after attempt {newer.number} {newer.token} had begun in process {newer.pid}"
+                    f"{job}: attempt {older.number} {older.token} in process {older.pid} ticked {count} times, up to "
+                    f"{seconds:.3f} s, after attempt {newer.number} {newer.token} had begun in process {newer.pid}"
                 )
     return found, after_thaw
 
