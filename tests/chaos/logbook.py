@@ -61,7 +61,10 @@ class LogBook:
             self._snapshots[place] = record.value
             if reading.state.has_ended:
                 self._open.discard(place)
-        if not reading.void and reading.before is not None and reading.before.has_ended and reading.status not in TERMINAL:
+        if reading.void or reading.version is None or reading.before is None or reading.status in TERMINAL:
+            return
+        # An older snapshot may be repeated at any time, and says nothing new.
+        if reading.before.has_ended and reading.version > reading.before.version:
             self.begun_again.append(
                 f"{worker} {reading.place}: {reading.before.status} under {reading.before.version}, "
                 f"and then {reading.status} under {reading.version}"
