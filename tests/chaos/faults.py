@@ -16,6 +16,7 @@ LEAST_UNITS = 2
 MOST_UNITS = 4
 TARGET_SECONDS = 25.0
 POLL_SECONDS = 0.1
+MIND_SECONDS = 0.5
 ORPHAN_SECONDS = 40.0
 
 
@@ -35,6 +36,7 @@ class Faults:
     Attributes:
         say: takes a line for people about what is done.
         remarks: what was seen on the way and ought not to be: engines that outlive their supervisor, or do not end.
+        vanished: engines, with their units, that ended and were sent no signal by this run. Poison jobs do that.
     """
 
     fleet: Fleet
@@ -43,6 +45,7 @@ class Faults:
     chance: random.Random
     say: Callable[[str], None]
     remarks: list[str] = field(default_factory=list)
+    vanished: list[tuple[str, int]] = field(default_factory=list)
     _rolling: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def carry_out(self, steps: Iterable[Step]) -> None:
@@ -194,13 +197,14 @@ class Faults:
             return Done(f"{len(units)} units", began, now())
 
     async def mind(self) -> None:
-        """Notes what ends that nobody has ended, and starts another, until it is cancelled."""
+        """Notes what ends that nobody has ended, and starts another where no supervisor does, until it is cancelled."""
         while True:
             for unit in list(self.fleet.units):
                 if unit.running:
-                    unit.engines()
+                    for pid in self.fleet.vanished(unit):
+                        self.vanished.append((unit.name, pid))
                 elif not unit.expected_to_end:
-                    self.say(f"{unit.name} ended by itself, with {unit.process.returncode}")
+                    self.remarks.append(f"{unit.name} ended by itself, with {unit.process.returncode}")
                     self.fleet.forget(unit)
                     self.fleet.start()
-            await asyncio.sleep(1)
+            await asyncio.sleep(MIND_SECONDS)

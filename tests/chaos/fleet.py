@@ -52,6 +52,7 @@ class Unit:
     Attributes:
         busy: whether a fault is under way here.
         expected_to_end: whether its end was asked for, or caused, by this run.
+        seen: every process that was an engine of it; known: those that were when it was last looked at.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Unit:
     busy: bool = False
     expected_to_end: bool = False
     seen: set[int] = field(default_factory=set)
+    known: set[int] = field(default_factory=set)
 
     @property
     def pid(self) -> int:
@@ -101,6 +103,7 @@ class Fleet:
         self._folder = folder
         self._ledger = ledger
         self._names = itertools.count(1)
+        self._signalled: set[int] = set()
 
     def start(self) -> Unit:
         name = f"engine-{next(self._names)}"
@@ -118,11 +121,20 @@ class Fleet:
         """Sends a signal, and notes it; whether there was such a process."""
         # Noted first: what the process does between the signal and the note would seem to have no reason.
         self._ledger.note(Signalled(now(), pid, name))
+        self._signalled.add(pid)
         try:
             os.kill(pid, signal.Signals[name])
         except ProcessLookupError:
             return False
         return True
+
+    def vanished(self, unit: Unit) -> list[int]:
+        """The engines of a unit that have ended since the last call, without a signal of this run."""
+        now_there = set(unit.engines())
+        gone = unit.known - now_there
+        unit.known = now_there
+        # An engine that was frozen is killed by its supervisor when its lease is over.
+        return [pid for pid in gone - {unit.pid} - self._signalled if not unit.expected_to_end]
 
     def kill_supervisor(self, unit: Unit) -> None:
         """Kills the unit's own process, with which its engines have to end."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from chaos.brokers import Brokers
 from chaos.faults import Faults
 from chaos.fleet import Fleet, spawn
-from chaos.ledger import Ledger, read_ledger
+from chaos.ledger import Ledger, Poisoned, read_ledger
 from chaos.logbook import Follower
 from chaos.plan import plan
 from chaos.verdict import Minimums, Verdict, judge
@@ -109,7 +109,14 @@ class _Run:
         finally:
             minding.cancel()
             await asyncio.gather(minding, return_exceptions=True)
-        verdict = judge(read_ledger(self.path), facts.book.facts(), Minimums.of(self.options.minutes))
+        entries = list(read_ledger(self.path))
+        poisoned = {entry.pid for entry in entries if isinstance(entry, Poisoned)}
+        faults.remarks += [
+            f"the engine {pid} of {name} ended, and nobody had done anything to it; --keep keeps what it printed"
+            for name, pid in faults.vanished
+            if pid not in poisoned
+        ]
+        verdict = judge(entries, facts.book.facts(), Minimums.of(self.options.minutes))
         return Outcome(verdict, faults.remarks)
 
     def _say_when(self) -> Callable[[str], None]:
