@@ -11,7 +11,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --all-extras --group dev --unive
   --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-all test-docker coverage simulate check lint types imports sizes generated format schemas \
+.PHONY: help setup demo dev test test-all test-docker coverage simulate chaos check lint types imports sizes generated format schemas \
   lock upgrade wheel clean
 
 help:  ## list the targets
@@ -50,6 +50,12 @@ SEEDS ?= 200
 
 simulate: setup  ## engines in a simulation where everything goes wrong: make simulate SEEDS=1000
 	$(BIN)/headrace simulate --seeds $(SEEDS)
+
+MINUTES ?= 5
+SEED ?=
+
+chaos: setup  ## engines and brokers as processes that are killed, frozen and restarted: make chaos MINUTES=5
+	PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 coverage: setup  ## what `make test` runs, with the branches that it takes; the report is in htmlcov/
 	$(PYTEST) -m "not long" --cov --cov-report=term-missing:skip-covered --cov-report=html

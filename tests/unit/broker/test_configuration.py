@@ -36,6 +36,7 @@ def test_a_node_alone_keeps_one_copy() -> None:
     assert properties["listeners"] == "PLAINTEXT://127.0.0.1:9000,CONTROLLER://127.0.0.1:9001"
     assert properties["advertised.listeners"] == "PLAINTEXT://127.0.0.1:9000"
     assert properties["offsets.topic.replication.factor"] == "1"
+    assert properties["min.insync.replicas"] == "1"
     assert properties["auto.create.topics.enable"] == "true"
 
 
@@ -44,6 +45,7 @@ def test_a_node_among_three_keeps_three_copies_and_knows_the_others() -> None:
     assert properties["node.id"] == "2"
     assert properties["controller.quorum.voters"] == "1@127.0.0.1:9101,2@127.0.0.1:9102,3@127.0.0.1:9103"
     assert properties["transaction.state.log.replication.factor"] == "3"
+    assert properties["min.insync.replicas"] == "2"
 
 
 def test_topics_need_not_come_by_themselves() -> None:

@@ -26,6 +26,7 @@ JAVA_FLAGS = (
     "--enable-native-access=ALL-UNNAMED",
     "-Djava.awt.headless=true",
 )
+MOST_NODES = 5
 SECURE_PROTOCOLS = ("SASL_PLAINTEXT", "SASL_SSL", "SSL")
 
 
@@ -64,7 +65,9 @@ class LocalBrokerOptions:
     """How a broker on this machine is to be.
 
     Attributes:
-        port: the plain listener's; 0 takes the one of the last start when it is still free, else any free one.
+        nodes: how many there are, from 1 to 5; None takes as many as the data belong to, one where there are none. With three
+            each partition has three copies, and any one node may be away.
+        port: the first node's plain listener's; 0 takes the one of the last start when it is still free, else any free one.
         automatic_topic_creation: whether a topic that a client names comes into being, as by Kafka's default.
         security: listeners with SASL or TLS beside the plain one.
         ahead_of_time_cache: whether to use the cache that makes later starts quick, and to make it, in the background,
@@ -75,6 +78,7 @@ class LocalBrokerOptions:
         properties: further settings of Kafka's, over ours.
     """
 
+    nodes: int | None = None
     port: int = 0
     automatic_topic_creation: bool = True
     security: SecurityOptions | None = None
@@ -83,6 +87,10 @@ class LocalBrokerOptions:
     heap_megabytes: int = 256
     start_timeout_seconds: float = 60.0
     properties: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.nodes is not None and not 1 <= self.nodes <= MOST_NODES:
+            raise ConfigurationError(f"A cluster on this machine has 1 to {MOST_NODES} nodes, and not {self.nodes}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +127,8 @@ def node_properties(node: NodeConfiguration) -> dict[str, str]:
     if "," in str(node.log_directory):
         raise ConfigurationError(f"Kafka's data directory must have no comma in its name: {node.log_directory}")
     replicas = str(min(3, len(node.voters)))
+    # An acknowledged record is on two nodes, so that any one may go; where there are fewer than three, none may wait for another.
+    in_sync = "2" if len(node.voters) >= 3 else "1"
     properties = {
         "process.roles": "broker,controller",
         "node.id": str(node.node_id),
@@ -135,15 +145,16 @@ def node_properties(node: NodeConfiguration) -> dict[str, str]:
         "log.dirs": str(node.log_directory),
         "auto.create.topics.enable": "true" if node.options.automatic_topic_creation else "false",
         "default.replication.factor": replicas,
+        "min.insync.replicas": in_sync,
         # Few partitions for Kafka's own topics: each costs files and time at every start.
         "offsets.topic.num.partitions": "4",
         "offsets.topic.replication.factor": replicas,
         "transaction.state.log.num.partitions": "2",
         "transaction.state.log.replication.factor": replicas,
-        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.min.isr": in_sync,
         "share.coordinator.state.topic.num.partitions": "2",
         "share.coordinator.state.topic.replication.factor": replicas,
-        "share.coordinator.state.topic.min.isr": "1",
+        "share.coordinator.state.topic.min.isr": in_sync,
         "group.initial.rebalance.delay.ms": "0",
         # A broker that was killed can register again once its old session is over: 9 s by default.
         "broker.session.timeout.ms": "2000",

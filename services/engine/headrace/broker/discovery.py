@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from headrace.broker.readiness import describe_cluster
@@ -27,6 +27,8 @@ class BrokerNote:
         cluster_id: what its cluster calls itself; another broker at the same address has another.
         pid: the process that started it, and with which it ends.
         data_directory: where its data lie; None for a container.
+        control: host:port at which the process that started it takes what is asked of its nodes (`control.py`).
+        control_token: what must be shown there.
     """
 
     kind: str
@@ -34,6 +36,8 @@ class BrokerNote:
     cluster_id: str
     pid: int
     data_directory: str | None = None
+    control: str | None = None
+    control_token: str | None = field(default=None, repr=False)
 
 
 def note_path(settings: Settings) -> Path:

@@ -6,13 +6,16 @@ import contextlib
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from headrace.broker.aot import AheadOfTimeCache
 from headrace.broker.base import BrokerKind, OwnedBroker
+from headrace.broker.cluster import LocalCluster
 from headrace.broker.configuration import INTERNAL_LISTENER, LocalBrokerOptions
 from headrace.broker.installation import default_cache_directory, provide_installation
 from headrace.broker.jars import KAFKA_VERSION
+from headrace.broker.lock import held_lock
 from headrace.broker.node import JavaSettings, LocalNode, NodeIdentity
 from headrace.broker.storage import new_id
 from headrace.broker.training import BackgroundTraining, wait_for_cache
@@ -20,24 +23,30 @@ from headrace.errors import LocalBrokerError
 
 
 class LocalBroker(OwnedBroker):
-    """A cluster of one node that runs as a child of this process and never outlives it.
+    """A cluster of one node or several that runs as children of this process and never outlives it.
 
     Attributes:
-        node: the Kafka process; it can be killed, stopped and started by itself.
+        cluster: its nodes; each can be killed, stopped and started by itself.
         data_directory: where everything of it lies.
     """
 
     kind: BrokerKind = "local"
 
-    def __init__(self, node: LocalNode, data_directory: Path, *, ephemeral: bool) -> None:
+    def __init__(self, cluster: LocalCluster, data_directory: Path, *, ephemeral: bool) -> None:
         super().__init__()
-        self.node = node
+        self.cluster = cluster
         self.data_directory = data_directory
         self._ephemeral = ephemeral
+        self._held = contextlib.ExitStack()
+
+    @property
+    def node(self) -> LocalNode:
+        """The first node, or the only one: it can be killed, stopped and started by itself."""
+        return self.cluster.nodes[0]
 
     @property
     def bootstrap_servers(self) -> str:
-        return self.node.address()
+        return self.cluster.bootstrap_servers
 
     @property
     def cluster_id(self) -> str:
@@ -47,10 +56,11 @@ class LocalBroker(OwnedBroker):
     @property
     def description(self) -> str:
         kept = "thrown away at the end" if self._ephemeral else f"kept in {self.data_directory}"
-        return f"local: Apache Kafka {KAFKA_VERSION} on this machine at {self.bootstrap_servers}, its data {kept}"
+        several = f", {len(self.cluster.nodes)} nodes" if len(self.cluster.nodes) > 1 else ""
+        return f"local: Apache Kafka {KAFKA_VERSION} on this machine{several} at {self.bootstrap_servers}, its data {kept}"
 
     def address(self, listener: str = INTERNAL_LISTENER) -> str:
-        """host:port of a listener: PLAINTEXT, or a protocol of the security options.
+        """host:port of a listener of the first node: PLAINTEXT, or a protocol of the security options.
 
         Raises:
             LocalBrokerError: there is no such listener.
@@ -59,12 +69,20 @@ class LocalBroker(OwnedBroker):
 
     @property
     def running(self) -> bool:
-        return self.node.running
+        return self.cluster.running
+
+    def start(self) -> None:
+        """Start every node, and wait until they serve. Raises as `start_local_broker`."""
+        if len(self.cluster.nodes) > 1:
+            # A node's own lock is free while that node is down, and its cluster is in use all the same.
+            self._held.enter_context(held_lock(self.data_directory))
+        self.cluster.start()
 
     def _end(self) -> None:
-        self.node.close()
-        if self._ephemeral:
-            shutil.rmtree(self.data_directory, ignore_errors=True)
+        with self._held:
+            self.cluster.close(in_order=not self._ephemeral or len(self.cluster.nodes) == 1)
+            if self._ephemeral:
+                shutil.rmtree(self.data_directory, ignore_errors=True)
 
 
 def start_local_broker(
@@ -95,23 +113,29 @@ def start_local_broker(
         directory = (data_directory or Path(tempfile.mkdtemp(prefix="headrace-broker-"))).expanduser().absolute()
         directory.mkdir(parents=True, exist_ok=True)
         cluster_id = _cluster_id(directory)
+        count = _node_count(directory, chosen.nodes)
     except OSError as error:
         raise LocalBrokerError(f"The broker's data directory cannot be used: {error}") from error
-    node = LocalNode(
-        NodeIdentity(
-            node_id=1,
-            cluster_id=cluster_id,
-            directory=directory / "node-1",
-            removed_with_owner=directory if ephemeral else None,
-        ),
-        installation,
-        chosen,
-        JavaSettings(cache=cache),
-    )
-    broker = LocalBroker(node, directory, ephemeral=ephemeral)
+    nodes = [
+        LocalNode(
+            NodeIdentity(
+                node_id=number,
+                cluster_id=cluster_id,
+                directory=directory / f"node-{number}",
+                removed_with_owner=directory if ephemeral else None,
+            ),
+            installation,
+            # Nobody but the first can have the port that was asked for.
+            chosen if number == 1 else replace(chosen, port=0),
+            JavaSettings(cache=cache),
+        )
+        for number in range(1, count + 1)
+    ]
+    cluster = LocalCluster(nodes, start_timeout_seconds=chosen.start_timeout_seconds)
+    broker = LocalBroker(cluster, directory, ephemeral=ephemeral)
     with contextlib.ExitStack() as undo:
         undo.callback(broker.stop)
-        node.start()
+        broker.start()
         undo.pop_all()
     if cache is not None and not cache.is_usable():
         broker.before_stop(BackgroundTraining(cache, installation).cancel)
@@ -130,17 +154,42 @@ def fetch_local_broker(cache_directory: Path | None = None) -> Path:
     return cache_root
 
 
+def _node_count(directory: Path, wanted: int | None) -> int:
+    """How many nodes the data belong to, noted at the first start; what is wanted, or one, where there are no data.
+
+    Raises:
+        LocalBrokerError: the data belong to a cluster of another size.
+    """
+    path = directory / "nodes"
+    if not path.exists():
+        # Before clusters had several nodes, no count was noted.
+        count = 1 if (directory / "node-1").exists() else wanted or 1
+        _write_first(path, str(count))
+    count = int(path.read_text(encoding="ascii"))
+    if wanted is not None and wanted != count:
+        raise LocalBrokerError(
+            f"{directory} has the data of a cluster of {count} node(s), and {wanted} were asked for. Leave out --nodes, choose "
+            "another --data-directory, or delete this one: its jobs go with it."
+        )
+    return count
+
+
 def _cluster_id(directory: Path) -> str:
     """The id that the data belong to; made at the first start, by whoever comes first."""
     path = directory / "cluster-id"
     if not path.exists():
-        descriptor, draft = tempfile.mkstemp(prefix=".cluster-id-", dir=directory, text=True)
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(new_id() + "\n")
-            # A link, unlike a rename, fails when another process was first.
-            with contextlib.suppress(FileExistsError):
-                os.link(draft, path)
-        finally:
-            Path(draft).unlink()
+        _write_first(path, new_id())
     return path.read_text(encoding="ascii").strip()
+
+
+def _write_first(path: Path, line: str) -> None:
+    """Writes a file of one line, unless another process was first."""
+    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent, text=True)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(line + "\n")
+        # A link, unlike a rename, fails when another process was first.
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        Path(draft).unlink()

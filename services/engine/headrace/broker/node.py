@@ -131,6 +131,11 @@ class LocalNode:
             raise LocalBrokerError(f"The local broker was started without a listener for {listener}.")
         return f"{'localhost' if listener in SECURE_PROTOCOLS else HOST}:{self._ports.numbers[listener]}"
 
+    @property
+    def cache_may_be_at_fault(self) -> bool:
+        """Whether it ended as it would with a damaged ahead-of-time cache: that makes Java crash, not complain."""
+        return not self.running and self._used_cache and not self._port_was_taken()
+
     def reserve_ports(self) -> None:
         """Take a port for each listener, those of the last start if they are free.
 
@@ -183,6 +188,8 @@ class LocalNode:
             (directory / TEMPORARY_DIRECTORY).mkdir(exist_ok=True)
             (directory / LOGGING_FILE).write_text(render_properties(logging_properties(self.log_file)))
             _ports_file(directory).write_text(json.dumps(self._ports.numbers))
+            if self._process is not None:
+                self._process.kill()  # it has ended; its watchdog's pipe is closed by this
             self._log.begin()
             self._ports.before_start()
             self._process = WatchedProcess(

@@ -11,8 +11,9 @@ from typing import Literal
 
 from headrace.broker.base import Broker, ForeignBroker, OwnedBroker
 from headrace.broker.configuration import LocalBrokerOptions
+from headrace.broker.control import NodeControl
 from headrace.broker.discovery import BrokerNote, publish, retract, running_broker
-from headrace.broker.local import start_local_broker
+from headrace.broker.local import LocalBroker, start_local_broker
 from headrace.errors import ConfigurationError, LocalBrokerInUse
 from headrace.settings import Settings
 
@@ -74,6 +75,7 @@ def _shared(settings: Settings, wanted: BrokerRequest) -> Broker:
     while True:
         note = running_broker(settings)
         if note is not None and note.data_directory == str(directory):
+            _check_nodes(note, wanted.options.nodes)
             return _running(note)
         try:
             started = start_local_broker(directory, wanted.options, cache_directory=settings.cache_directory)
@@ -84,6 +86,15 @@ def _shared(settings: Settings, wanted: BrokerRequest) -> Broker:
             time.sleep(POLL_SECONDS)
             continue
         return _published(settings, wanted, started, directory)
+
+
+def _check_nodes(note: BrokerNote, wanted: int | None) -> None:
+    count = len(note.bootstrap_servers.split(","))
+    if wanted is not None and wanted != count:
+        raise ConfigurationError(
+            f"The broker that runs for this folder has {count} node(s), and {wanted} were asked for. "
+            "Leave out --nodes to use it, or choose another --data-directory."
+        )
 
 
 def _running(note: BrokerNote) -> ForeignBroker:
@@ -112,12 +123,17 @@ def _published(settings: Settings, wanted: BrokerRequest, broker: OwnedBroker, d
         undo.callback(broker.stop)
         # A broker that runs for this folder stays the one that others find.
         if wanted.published and running_broker(settings) is None:
+            control = NodeControl(broker.cluster) if isinstance(broker, LocalBroker) else None
+            if control is not None:
+                broker.before_stop(control.close)
             note = BrokerNote(
                 kind=broker.kind,
                 bootstrap_servers=broker.bootstrap_servers,
                 cluster_id=broker.cluster_id,
                 pid=os.getpid(),
                 data_directory=str(data_directory) if data_directory else None,
+                control=control.address if control else None,
+                control_token=control.token if control else None,
             )
             publish(settings, note)
             broker.published = True

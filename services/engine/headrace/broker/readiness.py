@@ -14,13 +14,18 @@ ANSWER_SECONDS = 5.0
 
 
 def describe_cluster(bootstrap_servers: str, *, timeout_seconds: float) -> ClusterDescription | None:
-    """Ask the first of some brokers for its cluster; None when nothing answers in Kafka's protocol, without security."""
-    host, _, port = bootstrap_servers.split(",")[0].strip().rpartition(":")
-    try:
-        with BrokerConnection(host.strip("[]"), int(port), timeout_seconds=timeout_seconds) as connection:
-            return connection.describe_cluster()
-    except (OSError, WireError, ValueError):
-        return None
+    """Ask some brokers for their cluster, one after another until one answers, each for so long.
+
+    None when none of them answers in Kafka's protocol, without security.
+    """
+    for server in bootstrap_servers.split(","):
+        try:
+            host, _, port = server.strip().rpartition(":")
+            with BrokerConnection(host.strip("[]"), int(port), timeout_seconds=timeout_seconds) as connection:
+                return connection.describe_cluster()
+        except (OSError, WireError, ValueError):
+            continue
+    return None
 
 
 def wait_until_ready(

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 
 _MOST_REPLICAS = 3
+_MIN_IN_SYNC = "min.insync.replicas"
 _RETRY_SECONDS = 0.1
 # Of Kafka's request for offsets.
 _NEWEST, _NO_REPLICA, _READ_UNCOMMITTED = -1, -1, 0
@@ -137,7 +138,7 @@ class Administration:
             # aiokafka would fail on the missing node.
             raise NodeNotReadyError("the cluster has no controller yet")
         response = await client.create_topics(
-            [NewTopic(topic.name, topic.partitions, replicas, topic_configs=dict(topic.configuration)) for topic in missing]
+            [NewTopic(topic.name, topic.partitions, replicas, topic_configs=_configuration(topic, replicas)) for topic in missing]
         )
         for name, code, *message in response.topic_errors:
             error = for_code(code)
@@ -251,6 +252,12 @@ async def _not_serving(leaders: Mapping[TopicPartition, int], client: Any) -> se
         response = await client._client.send(leader, OffsetRequest(_NO_REPLICA, _READ_UNCOMMITTED, list(partitions.items())))
         pending |= {topic for topic, answers in response.topics if any(code for _, code, *_ in answers)}
     return pending
+
+
+def _configuration(topic: Topic, replicas: int) -> dict[str, str]:
+    """The topic's settings; with three copies or more, two have every acknowledged record, and one may be away."""
+    in_sync = {_MIN_IN_SYNC: "2"} if replicas >= _MOST_REPLICAS else {}
+    return {**in_sync, **topic.configuration}
 
 
 def _partitions_by_topic(topics: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, int]]:
