@@ -102,7 +102,7 @@ async def test_an_acknowledgement_means_two_copies(three: LocalBroker, settings_
 
         async def accepted() -> bool:
             try:
-                return (await ended(client, await client.enqueue(step, {"number": 3}, timeout=10))).result == 3
+                return bool((await ended(client, await client.enqueue(step, {"number": 3}, timeout=10))).result == 3)
             except EnqueueTimeout:
                 return False
 

@@ -20,7 +20,8 @@ def ticks(
     job: str, *seconds: float, attempt: int = 1, token: tuple[int, int] = (0, 1), pid: int = 100, ends: bool = True
 ) -> list[Entry]:
     """An attempt that ticks at these times; the first is its begin and, if it ends, the last its end."""
-    kinds: list[TickKind] = ["begin", *["tick"] * (len(seconds) - 1)]
+    tick: TickKind = "tick"
+    kinds: list[TickKind] = ["begin", *(tick for _ in seconds[1:])]
     if ends:
         kinds[-1] = "end"
     return [Tick(int(at * SECOND), kind, job, attempt, token, pid) for at, kind in zip(seconds, kinds, strict=True)]

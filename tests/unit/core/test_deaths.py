@@ -170,3 +170,9 @@ def test_a_death_counts_for_what_ran_under_that_claim_alone() -> None:
     world.die(said=1)
     for pointer in world.pointers:
         assert {job: snapshots.crashes(fields) for job, fields in world.read(pointer).items()} == {0: 1, 1: 0}
+
+
+def test_the_death_of_an_engine_is_not_counted_for_what_ran_in_a_process_of_its_own() -> None:
+    beside = {"status": "running", "crashes": 2, "isolated": True}
+    assert snapshots.crashed(beside) == beside
+    assert snapshots.crashed({**beside, "isolated": False}) == {**beside, "isolated": False, "crashes": 3}

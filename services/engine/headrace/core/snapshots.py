@@ -27,7 +27,7 @@ Snapshot = dict[str, Any]
 _WRITTEN_BY_OWNERS = frozenset(
     {
         *("status", "updatedAt", "epoch", "attempt", "sequence", "attempts", "failures", "source"),
-        *("crashes", "runAt", "startedAt", "finishedAt", "instanceId", "progress", "result", "error"),
+        *("crashes", "isolated", "runAt", "startedAt", "finishedAt", "instanceId", "progress", "result", "error"),
         *("argsOmitted", "ctxOmitted"),  # by a list, of what it leaves out
     }
 )
@@ -47,7 +47,7 @@ _UNTIL_DUE = frozenset({"runAt"})
 
 CONTINUED = (
     *("status", "updatedAt", "startedAt", "epoch", "attempt", "sequence", "attempts", "instanceId"),
-    *("failures", "crashes", "runAt"),
+    *("failures", "crashes", "isolated", "runAt"),
 )
 """What goes on from one owner of a job to the next: those fields of its last snapshot that the next one continues."""
 
@@ -178,7 +178,15 @@ def crashes(snapshot: Mapping[str, Any]) -> int:
 
 
 def crashed(fields: Mapping[str, Any]) -> Snapshot:
-    """The job as it stands when it is known that the process died in which it ran (rule X1)."""
+    """The job as it stands when it is known that the process of its engine died, in which it ran (rule X1).
+
+    Of one that ran in a process of its own it says nothing: the engine counts the deaths of that process itself. Else a job that was
+    isolated for another's sake would be taken for poison when its engine ends once more, by whatever.
+    """
+    return dict(fields) if fields.get("isolated") else _counted(fields)
+
+
+def _counted(fields: Mapping[str, Any]) -> Snapshot:
     return {**fields, "crashes": crashes(fields) + 1}
 
 
@@ -189,7 +197,7 @@ def is_isolated(snapshot: Mapping[str, Any]) -> bool:
 
 def died(before: Snapshot, error: Mapping[str, Any], now: str) -> Snapshot:
     """The process of its own died in which the attempt ran: that is no failure, and counts as the death of any other process."""
-    after = crashed(_ended(before, JobStatus.QUEUED, "interrupted", now, {"error": error}))
+    after = _counted(_ended(before, JobStatus.QUEUED, "interrupted", now, {"error": error}))
     del after["error"]
     return after
 

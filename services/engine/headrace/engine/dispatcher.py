@@ -125,6 +125,8 @@ class Dispatcher:
     def admit(self, work: Work) -> None:
         """Takes in a job; those of one lane in the order of the log."""
         work.partition.hold(work)
+        if work.original is not None:
+            self._execution.isolate(work)
         if self.cancelling.standing and self.cancelling.concerns(work):
             work.lane = None  # it waits for nobody
             self._end_as_cancelled(work)

@@ -9,6 +9,7 @@ from typing import Any
 
 from headrace.engine.means import AttemptProcesses, Means
 from headrace.engine.partition import Work
+from headrace.engine.states import State
 from headrace.engine.timeouts import Timeouts
 from headrace.job_context import JobContext, JobServices
 from headrace.worker import AbstractWorker
@@ -66,6 +67,11 @@ class Execution:
         except BaseException as raised:
             error = raised
         self._over(work, result, error)
+
+    def isolate(self, work: Work) -> None:
+        """Notes down whether a job that is to run in a process of its own does: whose death counts is told by that (rule X1)."""
+        isolated = self._processes is not None and self._processes.can_run()
+        work.state = State({**work.state.fields, "isolated": isolated})
 
     def late_after(self, work: Work) -> float | None:
         """The attempt is over: the seconds that it should have taken at most, if it took more."""

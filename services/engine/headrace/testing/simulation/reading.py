@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from headrace.codec import decode_object
 from headrace.core.ownership import PartitionLedger, Version, supersedes
 from headrace.core.records import CHECKPOINT_PREFIX, parse_lease_key, parse_removal, parse_snapshot_headers
+from headrace.core.snapshots import ISOLATED_FROM
 from headrace.core.status import TERMINAL, JobStatus
 from headrace.errors import RecordUndecodable
 from headrace.leases import take_lease
@@ -89,6 +90,8 @@ class StateReader:
         if state is None:
             return 0
         ran_there = state.status == JobStatus.RUNNING and state.version.epoch in self.deaths.get(place[0], ())
+        if state.crashes >= ISOLATED_FROM:
+            return state.crashes  # it ran in a process of its own, whose deaths its state tells of
         return state.crashes + ran_there
 
     def read(self, record: Record) -> Reading:
