@@ -180,8 +180,8 @@ def crashes(snapshot: Mapping[str, Any]) -> int:
 def crashed(fields: Mapping[str, Any]) -> Snapshot:
     """The job as it stands when it is known that the process of its engine died, in which it ran (rule X1).
 
-    Of one that ran in a process of its own it says nothing: the engine counts the deaths of that process itself. Else a job that was
-    isolated for another's sake would be taken for poison when its engine ends once more, by whatever.
+    Of one that ran in a process of its own it says nothing: the engine counts the deaths of that process itself. Else a job that
+    was isolated for another's sake would be taken for poison when its engine ends once more, by whatever.
     """
     return dict(fields) if fields.get("isolated") else _counted(fields)
 
