@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 from headrace.core.topics import Topics
+from headrace.engine import intake, takeover
 from headrace.engine.engine import WorkerEngine
 from headrace.errors import HeadraceError, LeaseLost
 from headrace.settings import Settings, load_settings
@@ -31,7 +32,8 @@ _NAMESPACE = "simulation"
 # Kafka keeps the last hour; a run does not take one.
 _COMPACTION_LAG_SECONDS = 60.0
 _LOOK_SECONDS = 5.0
-_FOLLOWER_SECONDS = 30.0
+# A fetch ends as soon as there is something, and how long it waits for that is all but half of a run's cost.
+_FETCHES = ((follower, "FETCH_SECONDS", 30.0), (intake, "_POLL_SECONDS", 3.0), (takeover, "_FETCH_SECONDS", 0.5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +251,8 @@ def _settings(scenario: Scenario) -> Settings:
         "concurrency": scenario.concurrency,
         "buffer_per_partition": 8,
         "grace_seconds": 5.0,
-        "presence_interval_seconds": 60.0,
+        "presence_interval_seconds": 300.0,
+        "commit_interval_seconds": 2.0,
         "lease_seconds": scenario.lease,
         "lease_by_log_time": scenario.by_log_time,
     }
@@ -258,16 +261,18 @@ def _settings(scenario: Scenario) -> Settings:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Engines among so many faults would tell of little else; and half the time would go into looking for new workers."""
+    """Engines among so many faults would tell of little else; and half the time would go into looking for what is not there."""
     logger = logging.getLogger("headrace")
-    level, seconds = logger.level, follower.FETCH_SECONDS
+    level, usual = logger.level, [getattr(module, name) for module, name, _ in _FETCHES]
     logger.setLevel(logging.CRITICAL + 1)
-    setattr(follower, "FETCH_SECONDS", _FOLLOWER_SECONDS)  # noqa: B010 - a constant everywhere else
+    for module, name, seconds in _FETCHES:
+        setattr(module, name, seconds)
     try:
         yield
     finally:
         logger.setLevel(level)
-        setattr(follower, "FETCH_SECONDS", seconds)  # noqa: B010
+        for (module, name, _), seconds in zip(_FETCHES, usual, strict=True):
+            setattr(module, name, seconds)
 
 
 def _clear(loop: SimulationLoop, processes: Sequence[SimulatedProcess]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from pydantic import BaseModel, Field
@@ -13,6 +13,7 @@ from headrace.client import Client
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError, EnqueueTimeout
 from headrace.job_context import JobContext
+from headrace.models import WorkerDefinition
 from headrace.ports import NewRecord, TopicPartition
 from headrace.settings import Settings
 from headrace.testing.cluster import InMemoryCluster
@@ -43,12 +44,20 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
 
     name = WORKER
     description = "Works for a while."
+    _definitions: ClassVar[dict[type[SimulatedWorker], WorkerDefinition]] = {}
 
     def __init__(self, process: SimulatedProcess, chronicle: Chronicle, concurrency: int, ending_seconds: float) -> None:
         self.concurrency = concurrency
         self._host = process
         self._chronicle = chronicle
         self._ending_seconds = ending_seconds
+
+    def definition(self) -> WorkerDefinition:
+        """The same for all of its kind, and dear to make: a client asks for it with each job."""
+        known = SimulatedWorker._definitions.get(type(self))
+        if known is None:
+            known = SimulatedWorker._definitions[type(self)] = super().definition()
+        return known
 
     async def run(self, args: WorkArguments, ctx: JobContext) -> Any:
         """Works."""
