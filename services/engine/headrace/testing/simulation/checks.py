@@ -35,12 +35,14 @@ class _Attempt:
 
     Attributes:
         superseded: whether another attempt of its job has begun meanwhile.
+        excused: whether it was told to stop at the first look that its thawed process took at its leases: it ends as it can.
     """
 
     process: str
     job_id: str
     token: tuple[int, int]
     superseded: bool = False
+    excused: bool = False
 
 
 @dataclass(slots=True)
@@ -202,6 +204,8 @@ class Judge:
             return
         if event.step is Step.ENDED:
             live.remove(mine)
+        elif event.step is Step.STOPPED:
+            mine.excused = event.at <= self._processes[event.process].excused_until
         elif mine.superseded:
             if event.at <= self._processes[event.process].excused_until:
                 self.after_thaw += 1
@@ -218,7 +222,9 @@ class Judge:
         if self._has_ended(place):
             self._violated(event.at, "a finished job is never run again", f"{name} started after the job had ended")
         for other in self._live[event.job_id]:
-            if self._is_awake(other.process, event.at):
+            if other.excused:
+                self.after_thaw += 1
+            elif self._is_awake(other.process, event.at):
                 detail = f"{name} started while {other.token} ran in {other.process}"
                 self._violated(event.at, "one attempt runs at a time", detail)
             other.superseded = True

@@ -38,10 +38,11 @@ class Accepted:
 
 
 class Step(Enum):
-    """What a worker does with a job: it begins, works on, and ends, be it because it was stopped."""
+    """What a worker does with a job: it begins, works on, hears that it is to stop, and ends."""
 
     STARTED = "started"
     WORKED = "worked"
+    STOPPED = "stopped"
     ENDED = "ended"
 
 

@@ -74,6 +74,7 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
                 raise RuntimeError("This job fails.")
             return {"attempt": ctx.attempt} if args.seconds > 1 else None
         except asyncio.CancelledError:
+            self._note(Step.STOPPED, job_id, token)
             await asyncio.sleep(self._host.random.uniform(0, self._ending_seconds))
             raise
         finally:
