@@ -12,7 +12,18 @@ import orjson
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
 from headrace.ports import TopicPartition
-from headrace.testing.simulation.chronicle import Accepted, Committed, Event, Execution, Fate, ProcessFate, Step, Written
+from headrace.testing.simulation.chronicle import (
+    Accepted,
+    Committed,
+    Event,
+    Execution,
+    Fate,
+    NotAccepted,
+    ProcessFate,
+    Step,
+    Written,
+)
+from headrace.testing.simulation.outcomes import Outcomes
 from headrace.testing.simulation.reading import JobPlace, JobState, Reading, StateReader
 from headrace.testing.storage import StoredRecord
 
@@ -55,9 +66,12 @@ class _Process:
 
 @dataclass(slots=True)
 class _Job:
+    """Attributes: letter: what has to stand in dead-letters before the watermark passes it; None for what can be a job."""
+
     place: JobPlace
     job_id: str | None
     key: str | None
+    letter: bytes | None
 
 
 @dataclass(slots=True)
@@ -68,22 +82,25 @@ class Judge:
         reader: reads `job-state` in its order.
         after_thaw: steps that a thawed process did of attempts that others had taken over, before it could look at its leases.
         attempts: how many attempts began.
-        accepted: ids whose sender knows that they are accepted.
+        not_accepted: ids whose sender was told for certain that they are not accepted.
+        running: how many attempts each process has begun and not ended.
     """
 
     topics: Topics
     worker: str
+    concurrency: int
+    outcomes: Outcomes
     reader: StateReader = field(init=False)
     violations: list[Violation] = field(default_factory=list)
     after_thaw: int = 0
     attempts: int = 0
-    accepted: set[str] = field(default_factory=set)
+    not_accepted: set[str] = field(default_factory=set)
+    running: Counter[str] = field(default_factory=Counter)
     _jobs: dict[JobPlace, _Job] = field(default_factory=dict)
     _by_id: dict[str, JobPlace] = field(default_factory=dict)
     _by_key: dict[tuple[int, str], list[int]] = field(default_factory=lambda: defaultdict(list))
     _offsets: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
-    _without_id: dict[bytes, JobPlace] = field(default_factory=dict)
-    _dead_letters: set[JobPlace] = field(default_factory=set)
+    _dead_letters: set[bytes] = field(default_factory=set)
     _begun: set[tuple[JobPlace, tuple[int, int]]] = field(default_factory=set)
     _live: dict[str, list[_Attempt]] = field(default_factory=lambda: defaultdict(list))
     _processes: dict[str, _Process] = field(default_factory=lambda: defaultdict(_Process))
@@ -105,8 +122,11 @@ class Judge:
                 case ProcessFate(_, name, fate, excused_until):
                     process = self._processes[name]
                     process.runs, process.excused_until = fate is Fate.THAWED, excused_until
-                case Accepted(_, job_id):
-                    self.accepted.add(job_id)
+                case Accepted(at, job_id):
+                    if job_id not in self._by_id:
+                        self._violated(at, "one write accepts a job", f"{job_id} was accepted, and is not in the queue")
+                case NotAccepted(_, job_id):
+                    self.not_accepted.add(job_id)
 
     @property
     def jobs(self) -> int:
@@ -122,8 +142,8 @@ class Judge:
         for place in self.unfinished():
             state = self.reader.jobs.get(place)
             self._violated(at, "an accepted job ends", f"{self._name(place)} is {state.status if state else 'queued'}")
-        for job_id in sorted(self.accepted - self._by_id.keys()):
-            self._violated(at, "one write accepts a job", f"the record of {job_id} is not in the queue")
+        for job_id in sorted(self.not_accepted & self._by_id.keys()):
+            self._violated(at, "one write accepts a job", f"{job_id} was said not to be accepted, and is in the queue")
 
     # --- the log --------------------------------------------------------------------------------------------------------
 
@@ -131,29 +151,27 @@ class Judge:
         if record.topic == self.topics.jobs_name(self.worker):
             self._enqueued(record)
         elif record.topic == self.topics.dead_letters.name:
-            if (place := self._without_id.get(record.value or b"")) is not None:
-                self._dead_letters.add(place)
+            self._dead_letters.add(record.value or b"")
         elif record.topic == self.topics.job_state.name:
             reading = self.reader.read(record)
             if reading.place is not None and not reading.void:
-                self._stated(at, reading.place, reading)
+                self._stated(at, reading.place, reading, record.value or b"")
 
     def _enqueued(self, record: StoredRecord) -> None:
         place = record.partition, record.offset
         self._offsets[record.partition].append(record.offset)
         try:
             raw = orjson.loads(record.value or b"")
-            job = _Job(place, raw["id"], raw.get("orderingKey"))
+            job = _Job(place, raw["id"], raw.get("orderingKey"), record.value if raw["args"]["seconds"] < 0 else None)
         except (orjson.JSONDecodeError, KeyError):
-            job = _Job(place, None, None)
-            self._without_id[record.value or b""] = place
+            job = _Job(place, None, None, record.value)
         self._jobs[place] = job
         if job.job_id is not None:
             self._by_id[job.job_id] = place
         if job.key is not None:
             self._by_key[record.partition, job.key].append(record.offset)
 
-    def _stated(self, at: float, place: JobPlace, reading: Reading) -> None:
+    def _stated(self, at: float, place: JobPlace, reading: Reading, value: bytes) -> None:
         version, before = reading.version, reading.before
         assert version is not None
         name = self._name(place)
@@ -163,7 +181,11 @@ class Judge:
             )
         if before is not None and before.has_ended:
             self._violated(at, "a finished job is never run again", f"{name} was {before.status}, and then {reading.status}")
-        if reading.state is None or reading.status != JobStatus.RUNNING:
+        if reading.state is None:
+            return
+        for promise, what in self.outcomes.stated(place, reading.status, value):
+            self._violated(at, promise, f"{name}: {what}")
+        if reading.status != JobStatus.RUNNING:
             return
         self._begun.add((place, (version.epoch, version.attempt)))
         if before is not None and version.attempt <= before.version.attempt:
@@ -190,7 +212,10 @@ class Judge:
 
     def _has_ended(self, place: JobPlace) -> bool:
         state: JobState | None = self.reader.jobs.get(place)
-        return place in self._dead_letters if self._jobs[place].job_id is None else state is not None and state.has_ended
+        job = self._jobs[place]
+        if job.letter is not None and job.letter not in self._dead_letters:
+            return False
+        return job.job_id is None or (state is not None and state.has_ended)
 
     # --- what workers did -------------------------------------------------------------------------------------------------
 
@@ -204,6 +229,7 @@ class Judge:
             return
         if event.step is Step.ENDED:
             live.remove(mine)
+            self.running[event.process] -= 1
         elif event.step is Step.STOPPED:
             mine.excused = event.at <= self._processes[event.process].excused_until
         elif mine.superseded:
@@ -229,6 +255,11 @@ class Judge:
                 self._violated(event.at, "one attempt runs at a time", detail)
             other.superseded = True
         self._check_order(event.at, place, "started")
+        for promise, what in self.outcomes.started(event.at, place):
+            self._violated(event.at, promise, f"{name} {what}")
+        self.running[event.process] += 1
+        if self.running[event.process] > self.concurrency:
+            self._violated(event.at, "as many at a time as its worker allows", f"{name} is one too many")
         self._live[event.job_id].append(_Attempt(event.process, event.job_id, event.token))
 
     def _is_awake(self, name: str, at: float) -> bool:

@@ -23,6 +23,7 @@ from headrace.testing.simulation.chronicle import Chronicle, Written
 from headrace.testing.simulation.compacted import compare
 from headrace.testing.simulation.faults import Nemesis
 from headrace.testing.simulation.loop import SimulationLoop
+from headrace.testing.simulation.outcomes import Outcomes
 from headrace.testing.simulation.process import WALL_CLOCK_START, SimulatedProcess
 from headrace.testing.simulation.scenario import FaultKind, Scenario
 from headrace.testing.simulation.workload import WORKER, Workload, simulated_worker
@@ -86,7 +87,8 @@ class _Run:
         self._settings = _settings(scenario)
         self._topics = Topics(_NAMESPACE)
         self._chronicle = Chronicle(lambda: loop.now)
-        self._judge = Judge(self._topics, WORKER)
+        clocks_agree = scenario.faults.isdisjoint({FaultKind.CLOCK_AHEAD, FaultKind.CLOCK_BACK})
+        self._judge = Judge(self._topics, WORKER, scenario.concurrency, Outcomes(clocks_agree))
         self._judged = 0
         self._cluster = InMemoryCluster(now=self._broker_time, latency=self._latency)
         self._cluster.written = self._chronicle.written

@@ -82,6 +82,9 @@ class Scenario:
         """The scenario that a seed draws."""
         random = Random(f"scenario {seed}")
         faults = frozenset(kind for kind in FaultKind if kind is not FaultKind.KILLED_IN_TIME and random.random() < 0.6)
+        if random.random() < 0.5:
+            # Then what one engine wrote down of the time of day can be held against another's.
+            faults -= {FaultKind.CLOCK_AHEAD, FaultKind.CLOCK_BACK}
         return cls(
             seed=seed,
             seconds=random.choice((600.0, 900.0, 1_200.0)),

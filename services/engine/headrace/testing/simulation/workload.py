@@ -10,6 +10,7 @@ import orjson
 from pydantic import BaseModel, Field
 
 from headrace.client import Client
+from headrace.core.retry import RetryPolicy
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError, EnqueueTimeout
 from headrace.job_context import JobContext
@@ -27,11 +28,15 @@ WORKER = "work"
 _LONGEST_ENDING = 0.04
 
 
+# As long as a fault lasts, so that jobs change hands while they wait.
+RETRY = RetryPolicy(max_attempts=3, initial=6.0, factor=4.0, maximum=20.0, jitter=0.2)
+
+
 class WorkArguments(BaseModel):
-    """How long a job takes, in seconds, and whether it fails then."""
+    """How long an attempt takes, in seconds, and how many of them fail then."""
 
     seconds: float = Field(ge=0)
-    fails: bool = False
+    failures: int = 0
 
 
 class SimulatedWorker(AbstractWorker[WorkArguments]):
@@ -44,6 +49,7 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
 
     name = WORKER
     description = "Works for a while."
+    retry = RETRY
     _definitions: ClassVar[dict[type[SimulatedWorker], WorkerDefinition]] = {}
 
     def __init__(self, process: SimulatedProcess, chronicle: Chronicle, concurrency: int, ending_seconds: float) -> None:
@@ -70,8 +76,8 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
                 await asyncio.sleep(min(tick, left))
                 left -= tick
                 self._note(Step.WORKED, job_id, token)
-            if args.fails:
-                raise RuntimeError("This job fails.")
+            if args.failures and sum(each.status == "failed" for each in ctx.job.attempts) < args.failures:
+                raise RuntimeError("This attempt fails.")
             return {"attempt": ctx.attempt} if args.seconds > 1 else None
         except asyncio.CancelledError:
             self._note(Step.STOPPED, job_id, token)
@@ -125,8 +131,12 @@ class Workload:
     async def _enqueue(self, args: WorkArguments, key: str | None) -> None:
         try:
             job = await self._client.enqueue(self._worker, args, ordering_key=key)
-        except (EnqueueTimeout, BrokerError):
-            return  # its sender knows that it may be accepted or is not; if it is in the log, it has to end
+        except EnqueueTimeout as error:
+            if not error.may_be_accepted:
+                self._chronicle.not_accepted(error.job_id)
+            return  # if it is in the log, it has to end
+        except BrokerError:
+            return
         self._chronicle.accepted(job.id)
 
     def _draw(self) -> tuple[WorkArguments, str | None]:
@@ -139,7 +149,8 @@ class Workload:
         else:
             seconds = random.choice((0.0, 0.01, 0.1))
         key = f"key-{random.randrange(self._scenario.keys)}" if random.random() < 0.35 else None
-        return WorkArguments(seconds=round(seconds, 3), fails=random.random() < 0.1), key
+        failures = random.choice((1, 1, 2, 9)) if random.random() < 0.12 else 0
+        return WorkArguments(seconds=round(seconds, 3), failures=failures), key
 
     def _put_what_is_no_job(self) -> None:
         """As another program might: bytes that are nothing, or a job whose arguments are wrong."""
