@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-
-import pytest
 
 from headrace.codec import decode_object
 from headrace.core import lease, recovery
@@ -28,25 +24,8 @@ from headrace.errors import LeaseLost
 from headrace.leases import take_lease
 from headrace.ports import Acknowledged
 from headrace.testing.simulation.process import SimulatedProcess
-
-Patch = pytest.MonkeyPatch
-
-
-@dataclass(frozen=True, slots=True)
-class Break:
-    """An engine without one of its rules.
-
-    Attributes:
-        rule: its id in the protocol, or the promise.
-        apply: takes the rule away.
-        found_by: a seed that finds it; the search begins there.
-        quick: whether nearly every seed finds it.
-    """
-
-    rule: str
-    apply: Callable[[Patch], None]
-    found_by: int
-    quick: bool = False
+from simulation import breaks_of_jobs, breaks_of_leases
+from simulation.broken import Break, Patch
 
 
 def c1_does_not_wait(patch: Patch) -> None:
@@ -298,4 +277,6 @@ BREAKS = [
     Break("attempts rise", attempts_count_from_one_again, 0),
     Break("attempts rise", what_waits_at_a_hand_over_is_forgotten, 0),
     Break("only the holder writes", writes_under_the_claim_before, 0),
+    *breaks_of_leases.BREAKS,
+    *breaks_of_jobs.BREAKS,
 ]

@@ -17,6 +17,8 @@ from typing import Any, cast
 
 from headrace.testing.virtual_time import VirtualTimeLoop
 
+_A_LITTLE = 1e-6
+
 _present: ContextVar[Confined | None] = ContextVar("headrace_simulated_process", default=None)
 
 
@@ -159,7 +161,9 @@ class SimulationLoop(VirtualTimeLoop):
             heapq.heappop(timers)
         if not timers:
             raise RuntimeError("nothing is under way: what is waited for will never happen")
-        due = max(timers[0][0], self._virtual.now)
+        # A timer that was set for now comes later all the same: who waits by another clock may find that it is not time yet,
+        # for a rounding, and wait for what is left.
+        due = max(timers[0][0], self._virtual.now + _A_LITTLE)
         self._virtual.now = due
         while timers and timers[0][0] <= due:
             self._ready.append(heapq.heappop(timers)[2])

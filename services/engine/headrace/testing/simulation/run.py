@@ -34,7 +34,12 @@ _NAMESPACE = "simulation"
 _COMPACTION_LAG_SECONDS = 60.0
 _LOOK_SECONDS = 5.0
 # A fetch ends as soon as there is something, and how long it waits for that is all but half of a run's cost.
-_FETCHES = ((follower, "FETCH_SECONDS", 30.0), (intake, "_POLL_SECONDS", 3.0), (takeover, "_FETCH_SECONDS", 0.5))
+_FETCHES = (
+    (follower, "FETCH_SECONDS", 30.0),
+    (intake, "_POLL_SECONDS", 3.0),
+    (intake, "_POLL_SECONDS_WHILE_FULL", 0.5),
+    (takeover, "_FETCH_SECONDS", 0.5),
+)
 
 
 @dataclass(frozen=True, slots=True)
