@@ -146,9 +146,9 @@ def r1_released_before_the_ends_are_acknowledged(patch: Patch) -> None:
     patch.setattr(
         holdings.OwnedPartition,
         "_note_vacated",
-        lambda self: self.vacated.set()
-        if self.leaving and not any(work.phase is Phase.RUNNING for work in self.works.values())
-        else None,
+        lambda self: (
+            self.vacated.set() if self.leaving and not any(work.phase is Phase.RUNNING for work in self.works.values()) else None
+        ),
     )
 
 

@@ -44,6 +44,9 @@ def simulate_command(
     _table("faults", faults)
     _table("where a reader of the compacted log stands otherwise, as is known", disagreements)
     if broken:
+        typer.echo("\nbroken, and run again by:")
+        for each in broken:
+            typer.echo(f"  headrace simulate --seed {each}")
         raise typer.Exit(1)
 
 
@@ -62,8 +65,6 @@ def _tell(result: Result, *, every: bool) -> None:
     violations = result.report.violations if result.report else ()
     for violation in violations if every else violations[:_SHOWN]:
         typer.echo(f"  {violation}", err=True)
-    if not every:
-        typer.echo(f"  again: headrace simulate --seed {result.seed}", err=True)
 
 
 def _table(title: str, counts: Counter[str]) -> None:

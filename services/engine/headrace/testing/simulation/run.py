@@ -33,6 +33,7 @@ _NAMESPACE = "simulation"
 # Kafka keeps the last hour; a run does not take one.
 _COMPACTION_LAG_SECONDS = 60.0
 _LOOK_SECONDS = 5.0
+_JUDGED_EVERY_SECONDS = 30.0
 # A fetch ends as soon as there is something, and how long it waits for that is all but half of a run's cost.
 _FETCHES = (
     (follower, "FETCH_SECONDS", 30.0),
@@ -70,10 +71,14 @@ class Report:
     violations: Sequence[Violation] = field(default_factory=list)
 
 
-def simulate(scenario: Scenario) -> Report:
-    """Runs a scenario to its end. The same scenario does the same each time."""
+def simulate(scenario: Scenario, *, to_the_end: bool = True) -> Report:
+    """Runs a scenario. The same scenario does the same each time.
+
+    Args:
+        to_the_end: whether it goes on after a promise was broken.
+    """
     loop = SimulationLoop(Random(f"order {scenario.seed}"))
-    run = _Run(scenario, loop)
+    run = _Run(scenario, loop, to_the_end)
     loop.set_exception_handler(run.note_failure)
     with _quietly():
         try:
@@ -84,8 +89,9 @@ def simulate(scenario: Scenario) -> Report:
 
 
 class _Run:
-    def __init__(self, scenario: Scenario, loop: SimulationLoop) -> None:
+    def __init__(self, scenario: Scenario, loop: SimulationLoop, to_the_end: bool) -> None:
         self.scenario = scenario
+        self._to_the_end = to_the_end
         self.everyone: list[SimulatedProcess] = []
         self._loop = loop
         self._random = Random(f"run {scenario.seed}")
@@ -113,9 +119,14 @@ class _Run:
         enqueuing = self._client.begin(workload.run(), "workload")
         keeping = asyncio.create_task(self._keep_engines())
         trouble = asyncio.create_task(self._nemesis.run())
-        await asyncio.sleep(self.scenario.seconds)
+        ends_at = self._loop.now + self.scenario.seconds
+        while (left := ends_at - self._loop.now) > 0 and not self._is_decided():
+            await asyncio.sleep(min(left, _JUDGED_EVERY_SECONDS))
         trouble.cancel()
         await self._nemesis.end()
+        if self._is_decided():
+            keeping.cancel()
+            return
         await asyncio.wait({enqueuing}, timeout=self.scenario.peace)
         if not enqueuing.done():
             self._failures.append("the client was not answered")
@@ -126,12 +137,17 @@ class _Run:
         await asyncio.sleep(2 * self.scenario.lease)
         keeping.cancel()
 
+    def _is_decided(self) -> bool:
+        """Whether nothing that is to come could change what the run tells."""
+        self._catch_up()
+        return not self._to_the_end and bool(self._judge.violations)
+
     async def _until_all_ended(self) -> None:
         quiet_since, before = self._loop.now, (-1, -1)
         while self._loop.now - quiet_since < self.scenario.peace:
-            self._catch_up()
+            decided = self._is_decided()
             unfinished = len(self._judge.unfinished())
-            if not unfinished:
+            if decided or not unfinished:
                 return
             if (unfinished, self._judge.attempts) != before:
                 quiet_since, before = self._loop.now, (unfinished, self._judge.attempts)

@@ -87,7 +87,7 @@ class Scenario:
             faults -= {FaultKind.CLOCK_AHEAD, FaultKind.CLOCK_BACK}
         return cls(
             seed=seed,
-            seconds=random.choice((600.0, 900.0, 1_200.0)),
+            seconds=random.choice((400.0, 600.0, 900.0)),
             engines=random.randint(2, 4),
             partitions=random.randint(1, 4),
             concurrency=random.choice((1, 2, 3, 10)),
@@ -97,7 +97,7 @@ class Scenario:
             latency=(random.choice((0.001, 0.01, 0.05)), random.choice((0.1, 0.5, 3.0))),
             fault_interval=random.choice((6.0, 12.0, 25.0)),
             faults=faults or frozenset({FaultKind.CRASH}),
-            jobs=random.choice((80, 150, 250)),
+            jobs=random.choice((60, 100, 180)),
             keys=random.randint(1, 6),
             long_jobs=random.choice((0.03, 0.1, 0.2)),
         )

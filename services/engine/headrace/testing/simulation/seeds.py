@@ -34,7 +34,7 @@ class Result:
     seconds: float
 
 
-def run_seed(seed: int, hang_seconds: int = HANG_SECONDS) -> Result:
+def run_seed(seed: int, hang_seconds: float = HANG_SECONDS, *, to_the_end: bool = True) -> Result:
     """Runs one seed, in this process. One that takes longer than `hang_seconds` hangs, where the system can tell (SIGALRM)."""
     began = time.monotonic()
     alarm = getattr(signal, "SIGALRM", None)
@@ -43,7 +43,7 @@ def run_seed(seed: int, hang_seconds: int = HANG_SECONDS) -> Result:
         # More than once: a job may take it for an error of its own.
         signal.setitimer(signal.ITIMER_REAL, hang_seconds, 1.0)
     try:
-        report: Report | None = simulate(Scenario.of(seed))
+        report: Report | None = simulate(Scenario.of(seed), to_the_end=to_the_end)
     except _Hangs:
         report = None
     finally:
