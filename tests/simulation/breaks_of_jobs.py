@@ -23,7 +23,7 @@ from simulation.broken import Break, Patch
 def accepted_before_the_acknowledgement(patch: Patch) -> None:
     """`enqueue` returns as soon as the record is handed over."""
 
-    async def append(self: Any, prepared: Any, _: float, *, left: float) -> list[int]:  # noqa: ARG001 - as it is called
+    async def append(self: Any, prepared: Any, _: float, **__: float) -> list[int]:
         for each in prepared:
             self._writer.submit(each.target, [each.record], lambda _: None)
         return [0] * len(prepared)

@@ -76,7 +76,7 @@ def h1_a_lost_claim_goes_on_running(patch: Patch) -> None:
     original = Dispatcher.drop
 
     def drop(self: Any, partition: Any) -> list[Any]:
-        stop, self._stop = self._stop, lambda work: None
+        stop, self._stop = self._stop, lambda _: None
         try:
             original(self, partition)
         finally:

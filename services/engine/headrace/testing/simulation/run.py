@@ -33,7 +33,7 @@ _NAMESPACE = "simulation"
 # Kafka keeps the last hour; a run does not take one.
 _COMPACTION_LAG_SECONDS = 60.0
 _LOOK_SECONDS = 5.0
-_JUDGED_EVERY_SECONDS = 30.0
+_LOOKS = 20
 # A fetch ends as soon as there is something, and how long it waits for that is all but half of a run's cost.
 _FETCHES = (
     (follower, "FETCH_SECONDS", 30.0),
@@ -119,9 +119,9 @@ class _Run:
         enqueuing = self._client.begin(workload.run(), "workload")
         keeping = asyncio.create_task(self._keep_engines())
         trouble = asyncio.create_task(self._nemesis.run())
-        ends_at = self._loop.now + self.scenario.seconds
-        while (left := ends_at - self._loop.now) > 0 and not self._is_decided():
-            await asyncio.sleep(min(left, _JUDGED_EVERY_SECONDS))
+        for _ in range(_LOOKS):
+            if not self._is_decided():
+                await asyncio.sleep(self.scenario.seconds / _LOOKS)
         trouble.cancel()
         await self._nemesis.end()
         if self._is_decided():
