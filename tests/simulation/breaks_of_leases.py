@@ -10,7 +10,7 @@ from headrace.core.recovery import PartitionRecovery
 from headrace.engine import checkpoints, holdings, takeover
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.holdings import Holdings
-from headrace.engine.partition import Phase
+from headrace.engine.partition import OwnedPartition, Phase
 from headrace.engine.takeover import Takeover
 from headrace.leases import take_lease
 from simulation.broken import Break, Patch
@@ -144,7 +144,7 @@ def r1_released_before_the_ends_are_acknowledged(patch: Patch) -> None:
 
     patch.setattr(Holdings, "_release", release)
     patch.setattr(
-        holdings.OwnedPartition,
+        OwnedPartition,
         "_note_vacated",
         lambda self: (
             self.vacated.set() if self.leaving and not any(work.phase is Phase.RUNNING for work in self.works.values()) else None

@@ -151,13 +151,13 @@ class SimulationLoop(VirtualTimeLoop):
             self._draw_order()
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if not handle._cancelled:  # type: ignore[attr-defined]
+            if not handle._cancelled:
                 handle._run()
 
     def _go_to_the_next_timer(self) -> None:
         """Time passes only when nothing is left to do."""
         timers = self._timers
-        while timers and timers[0][2]._cancelled:  # type: ignore[attr-defined]
+        while timers and timers[0][2]._cancelled:
             heapq.heappop(timers)
         if not timers:
             raise RuntimeError("nothing is under way: what is waited for will never happen")

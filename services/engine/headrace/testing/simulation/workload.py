@@ -112,7 +112,10 @@ class Workload:
         await self._client.start()
         waiting: set[asyncio.Task[None]] = set()
         pace = self._scenario.seconds / self._scenario.jobs
+        ends_at = asyncio.get_running_loop().time() + self._scenario.seconds
         for _ in range(self._scenario.jobs):
+            if asyncio.get_running_loop().time() > ends_at:
+                break
             # They come in bursts: most at once with the one before, and then nothing for a while.
             await asyncio.sleep(self._random.expovariate(1 / (4 * pace)) if self._random.random() < 0.25 else 0)
             if self._random.random() < 0.03:
