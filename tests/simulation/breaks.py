@@ -29,7 +29,7 @@ from simulation.broken import Break, Patch
 
 
 def c1_does_not_wait(patch: Patch) -> None:
-    patch.setattr(LeaseWatch, "is_over", lambda *_: True)
+    patch.setattr(LeaseWatch, "is_over", lambda *_, **__: True)
 
 
 def c2_every_claim_is_valid(patch: Patch) -> None:

@@ -51,10 +51,10 @@ def o1_renewals_do_not_count(patch: Patch) -> None:
     """Who waits for a lease waits for its term once, whatever its holder renews meanwhile."""
     original = LeaseWatch.is_over
 
-    def is_over(self: Any, ledger: Any, asked_at: float, log_time: int | None) -> bool:
+    def is_over(self: Any, ledger: Any, *args: Any, **named: Any) -> bool:
         if self._since:
             self._last_lease = ledger.last_lease
-        return original(self, ledger, asked_at, log_time)
+        return original(self, ledger, *args, **named)
 
     patch.setattr(LeaseWatch, "is_over", is_over)
 
@@ -69,6 +69,12 @@ def o1_silence_of_a_stalled_reader(patch: Patch) -> None:
                 candidate.asked_at, candidate.look_at = now, None
 
     patch.setattr(Takeover, "_look_again", look_again)
+
+
+def o1_counts_from_before_it_was_seen(patch: Patch) -> None:
+    """A lease that was claimed meanwhile counts, for who waits, from when that one last asked for the log's end."""
+    original = LeaseWatch.is_over
+    patch.setattr(LeaseWatch, "is_over", lambda self, ledger, asked_at, log_time, **_: original(self, ledger, asked_at, log_time))
 
 
 def h1_a_lost_claim_goes_on_running(patch: Patch) -> None:
@@ -158,6 +164,7 @@ BREAKS = [
     Break("F1", f1_a_late_renewal_counts, 0),
     Break("O1", o1_renewals_do_not_count, 0),
     Break("O1", o1_silence_of_a_stalled_reader, 0),
+    Break("O1", o1_counts_from_before_it_was_seen, 0),
     Break("H1", h1_a_lost_claim_goes_on_running, 0),
     Break("H5", h5_claims_anew_while_the_old_still_ends, 0),
     Break("K1", k1_counts_ends_that_are_under_way, 0),

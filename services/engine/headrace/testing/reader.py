@@ -54,7 +54,8 @@ class Positions:
         deadline = loop.time() + timeout
         await asyncio.sleep(self._link.latency())
         # Cheaper than a timeout of its own for each wait: most fetches find nothing.
-        timer = loop.call_at(deadline, self.wake.set)
+        over = asyncio.Event()
+        timer = loop.call_at(deadline, self._end_wait, over)
         try:
             while True:
                 self.wake.clear()
@@ -63,12 +64,16 @@ class Positions:
                 found = take() if self._link.is_open else {}
                 if found or found is None:
                     return found or {}
-                if loop.time() >= deadline:
+                if over.is_set():
                     return {}
                 with self._cluster.watched((partition.topic for partition in self.at), self.wake):
                     await self.wake.wait()
         finally:
             timer.cancel()
+
+    def _end_wait(self, over: asyncio.Event) -> None:
+        over.set()
+        self.wake.set()
 
 
 class InMemoryReader:

@@ -64,6 +64,8 @@ class Nemesis:
             FaultKind.CRASH: self._kill,
             FaultKind.FREEZE_SHORT: lambda: self._freeze(0.05, 0.95),
             FaultKind.FREEZE_LONG: lambda: self._freeze(1.0, 3.0),
+            FaultKind.FROZEN_SENDING: self._freeze_sending,
+            FaultKind.LATE_THEN_CUT: self._acknowledge_late_and_cut,
             FaultKind.SUSPENDED: lambda: self._freeze(0.3, 3.0, slept=True),
             FaultKind.CLOCK_AHEAD: lambda: self._set_clock(1),
             FaultKind.CLOCK_BACK: lambda: self._set_clock(-1),
@@ -193,9 +195,37 @@ class Nemesis:
             # A loop whose clock slept, too, looks at its leases when the time is up that was left then.
             await process.thaw(order, slept=slept, excused_seconds=0.13 * self._scenario.lease if slept else 0.0)
 
+    async def _freeze_sending(self) -> None:
+        """What an engine wrote last lands while it is frozen, after its lease; of that it hears first when it goes on."""
+        if process := self._engine():
+            lease = self._scenario.lease
+            hold = process.log.hold_appends(self._topics.job_state.name)
+            self._holds.append(hold)
+            await asyncio.sleep(self._random.uniform(0.0, 0.3) * lease)
+            if process.is_free:
+                process.freeze()
+                await asyncio.sleep(self._random.uniform(1.2, 2.5) * lease)
+                hold.release()
+                await asyncio.sleep(self._random.uniform(0.01, 1.0))
+                await process.thaw("messages-first", slept=False, excused_seconds=0.0)
+            hold.release()
+
+    async def _acknowledge_late_and_cut(self) -> None:
+        """A renewal is acknowledged when its term is nearly over, and none comes through after it."""
+        if process := self._engine():
+            lease = self._scenario.lease
+            hold = process.log.hold_acknowledgements(self._topics.job_state.name)
+            self._holds.append(hold)
+            await asyncio.sleep(self._random.uniform(0.4, 0.9) * lease)
+            hold.release()
+            await asyncio.sleep(self._random.uniform(0.01, 0.3))
+            process.log.cut_off()
+            await asyncio.sleep(self._random.uniform(0.5, 2.0) * lease)
+            process.log.reconnect()
+
     async def _set_clock(self, direction: int) -> None:
         if process := self._engine():
-            process.wall_offset += direction * self._random.choice((1, 30, 3_600)) * self._random.random()
+            process.wall_offset += direction * self._random.choice((1, 30, 120)) * self._random.random()
 
     async def _set_broker_clock(self) -> None:
         apart = _BROKERS_APART if self._scenario.by_log_time else 600.0

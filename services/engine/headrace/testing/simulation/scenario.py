@@ -22,6 +22,8 @@ class FaultKind(StrEnum):
     CRASH = "process killed"
     FREEZE_SHORT = "frozen for less than the term"
     FREEZE_LONG = "frozen for longer than the term"
+    FROZEN_SENDING = "frozen with writes under way"
+    LATE_THEN_CUT = "acknowledged late, and then cut off"
     SUSPENDED = "machine suspended"
     CLOCK_AHEAD = "wall clock jumped ahead"
     CLOCK_BACK = "wall clock jumped back"
