@@ -58,21 +58,30 @@ def pool(processes: int) -> ProcessPoolExecutor:
 
 
 def main(wanted: list[str]) -> None:
-    """Looks for the breaks of these names, or for all."""
-    found = dict(known_seeds())
+    """Looks for the breaks of these names, or for all; those that no seed finds are named at the end."""
     processes = int(os.environ.get("PROCESSES", os.cpu_count() or 1))
+    unfound = []
     with pool(processes) as executor:
         looking = {executor.submit(find, each.name): each for each in BREAKS if not wanted or each.name in wanted}
         for future in as_completed(looking):
             broken, result = looking[future], future.result()
-            sys.stdout.write(f"{broken.rule}, {broken.name}: {result.seed}, {result.violation[:160]}\n")
-            sys.stdout.flush()
-            found.pop(broken.name, None)
-            if result.seed is not None:
-                found[broken.name] = result.seed
-    names = [each.name for each in BREAKS]
-    kept = {name: found[name] for name in names if name in found}
+            _say(f"{broken.rule}, {broken.name}: {result.seed}, {result.violation[:160]}")
+            _keep(broken.name, result.seed)
+            if result.seed is None:
+                unfound.append(broken.name)
+    _say(f"{len(looking)} looked for, not found: {', '.join(unfound) or 'none'}")
+
+
+def _keep(name: str, seed: int | None) -> None:
+    """At once, so that nothing is lost where the search is ended."""
+    found = {**known_seeds(), name: seed}
+    kept = {each.name: found[each.name] for each in BREAKS if found.get(each.name) is not None}
     KNOWN.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
