@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from random import Random
 from typing import Protocol
 
+from headrace.core.records import LEASE_PREFIX
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError
-from headrace.ports import TopicPartition
+from headrace.ports import NewRecord, TopicPartition
 from headrace.testing.cluster import InMemoryCluster
 from headrace.testing.faults import Hold
 from headrace.testing.simulation.process import SimulatedProcess
@@ -59,6 +61,7 @@ class Nemesis:
             FaultKind.LANDS_LATE: self._land_late,
             FaultKind.CUT_OFF: self._cut_off,
             FaultKind.EVICTED: self._evict,
+            FaultKind.CLAIM_DISPUTED: self._dispute_claim,
             FaultKind.REQUESTS_REFUSED: self._refuse_requests,
             FaultKind.READS_STALL: self._withhold,
             FaultKind.CRASH: self._kill,
@@ -168,6 +171,20 @@ class Nemesis:
             await asyncio.sleep(self._random.uniform(5, 120))
             process.log.tell_evicted(group)
 
+    async def _dispute_claim(self) -> None:
+        """The next claim of an engine is on its way for long. Its group gives it up meanwhile, so that others claim, too."""
+        if process := self._engine():
+            group, lease = self._topics.group(WORKER), self._scenario.lease
+            hold = process.log.hold_appends(self._topics.job_state.name, matching=_is_claim)
+            self._holds.append(hold)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(hold.caught(), 60)
+            process.log.evict(group)
+            await asyncio.sleep(self._random.choice((0.05, 0.3, 1.1)) * lease * self._random.random())
+            hold.release()
+            await asyncio.sleep(self._random.uniform(0.1, 2.0) * lease)
+            process.log.tell_evicted(group)
+
     async def _refuse_requests(self) -> None:
         if process := self._victim():
             process.log.refuse_requests(BrokerError("The brokers are busy."))
@@ -248,3 +265,7 @@ class Nemesis:
         for process in list(self._fleet.processes[:-1]):
             if process.is_free:
                 self._fleet.stop_one(process, 1.0)
+
+
+def _is_claim(record: NewRecord) -> bool:
+    return record.key.startswith(LEASE_PREFIX) and b'"kind":"claim"' in (record.value or b"")

@@ -17,6 +17,7 @@ class FaultKind(StrEnum):
     LANDS_LATE = "landed long after"
     CUT_OFF = "process cut off"
     EVICTED = "evicted, not told"
+    CLAIM_DISPUTED = "evicted with a claim under way"
     REQUESTS_REFUSED = "requests refused"
     READS_STALL = "reads stall"
     CRASH = "process killed"
@@ -41,6 +42,7 @@ WEIGHTS = {
     FaultKind.FREEZE_LONG: 2.0,
     FaultKind.LANDS_LATE: 2.0,
     FaultKind.CUT_OFF: 1.5,
+    FaultKind.CLAIM_DISPUTED: 1.5,
     FaultKind.COMPACTION: 0.7,
     FaultKind.REQUESTS_REFUSED: 0.5,
     FaultKind.ALL_STOP: 0.3,
