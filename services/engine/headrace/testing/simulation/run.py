@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 from headrace.core.topics import Topics
+from headrace.engine import intake, takeover
 from headrace.engine.engine import WorkerEngine
 from headrace.errors import HeadraceError, LeaseLost
 from headrace.settings import Settings, load_settings
@@ -23,6 +24,7 @@ from headrace.testing.simulation.chronicle import Chronicle, Written
 from headrace.testing.simulation.compacted import compare
 from headrace.testing.simulation.faults import Nemesis
 from headrace.testing.simulation.loop import SimulationLoop
+from headrace.testing.simulation.outcomes import Outcomes
 from headrace.testing.simulation.process import WALL_CLOCK_START, SimulatedProcess
 from headrace.testing.simulation.scenario import FaultKind, Scenario
 from headrace.testing.simulation.supervision import ChildProcesses, SimulatedSupervisor
@@ -34,7 +36,14 @@ _NAMESPACE = "simulation"
 _COMPACTION_LAG_SECONDS = 60.0
 _LOOK_SECONDS = 5.0
 _MOST_PEACES = 6
-_FOLLOWER_SECONDS = 30.0
+_LOOKS = 20
+# A fetch ends as soon as there is something, and how long it waits for that is all but half of a run's cost.
+_FETCHES = (
+    (follower, "FETCH_SECONDS", 30.0),
+    (intake, "_POLL_SECONDS", 3.0),
+    (intake, "_POLL_SECONDS_WHILE_FULL", 0.5),
+    (takeover, "_FETCH_SECONDS", 0.5),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +74,14 @@ class Report:
     violations: Sequence[Violation] = field(default_factory=list)
 
 
-def simulate(scenario: Scenario) -> Report:
-    """Runs a scenario to its end. The same scenario does the same each time."""
+def simulate(scenario: Scenario, *, to_the_end: bool = True) -> Report:
+    """Runs a scenario. The same scenario does the same each time.
+
+    Args:
+        to_the_end: whether it goes on after a promise was broken.
+    """
     loop = SimulationLoop(Random(f"order {scenario.seed}"))
-    run = _Run(scenario, loop)
+    run = _Run(scenario, loop, to_the_end)
     loop.set_exception_handler(run.note_failure)
     with _quietly():
         try:
@@ -79,15 +92,17 @@ def simulate(scenario: Scenario) -> Report:
 
 
 class _Run:
-    def __init__(self, scenario: Scenario, loop: SimulationLoop) -> None:
+    def __init__(self, scenario: Scenario, loop: SimulationLoop, to_the_end: bool) -> None:
         self.scenario = scenario
+        self._to_the_end = to_the_end
         self.everyone: list[SimulatedProcess] = []
         self._loop = loop
         self._random = Random(f"run {scenario.seed}")
         self._settings = _settings(scenario)
         self._topics = Topics(_NAMESPACE)
         self._chronicle = Chronicle(lambda: loop.now)
-        self._judge = Judge(self._topics, WORKER)
+        clocks_agree = scenario.faults.isdisjoint({FaultKind.CLOCK_AHEAD, FaultKind.CLOCK_BACK})
+        self._judge = Judge(self._topics, WORKER, scenario.concurrency, Outcomes(clocks_agree))
         self._judged = 0
         self._cluster = InMemoryCluster(now=self._broker_time, latency=self._latency)
         self._cluster.written = self._chronicle.written
@@ -108,9 +123,14 @@ class _Run:
         enqueuing = self._client.begin(workload.run(), "workload")
         keeping = asyncio.create_task(self._keep_engines())
         trouble = asyncio.create_task(self._nemesis.run())
-        await asyncio.sleep(self.scenario.seconds)
+        for _ in range(_LOOKS):
+            if not self._is_decided():
+                await asyncio.sleep(self.scenario.seconds / _LOOKS)
         trouble.cancel()
         await self._nemesis.end()
+        if self._is_decided():
+            keeping.cancel()
+            return
         await asyncio.wait({enqueuing}, timeout=self.scenario.peace)
         if not enqueuing.done():
             self._failures.append("the client was not answered")
@@ -121,14 +141,19 @@ class _Run:
         await asyncio.sleep(2 * self.scenario.lease)
         keeping.cancel()
 
+    def _is_decided(self) -> bool:
+        """Whether nothing that is to come could change what the run tells."""
+        self._catch_up()
+        return not self._to_the_end and bool(self._judge.violations)
+
     async def _until_all_ended(self) -> None:
         quiet_since, before = self._loop.now, (-1, -1)
         # Of a job that takes its process with it for ever there is no end.
         latest = self._loop.now + _MOST_PEACES * self.scenario.peace
         while self._loop.now - quiet_since < self.scenario.peace and self._loop.now < latest:
-            self._catch_up()
+            decided = self._is_decided()
             unfinished = len(self._judge.unfinished())
-            if not unfinished:
+            if decided or not unfinished:
                 return
             if (unfinished, self._judge.attempts) != before:
                 quiet_since, before = self._loop.now, (unfinished, self._judge.attempts)
@@ -283,7 +308,8 @@ def _settings(scenario: Scenario) -> Settings:
         "concurrency": scenario.concurrency,
         "buffer_per_partition": 8,
         "grace_seconds": 5.0,
-        "presence_interval_seconds": 60.0,
+        "presence_interval_seconds": 300.0,
+        "commit_interval_seconds": 2.0,
         "lease_seconds": scenario.lease,
         "lease_by_log_time": scenario.by_log_time,
         # Longer than a run, clocks that jump an hour ahead included: whatever is asked for again is the same job.
@@ -294,16 +320,18 @@ def _settings(scenario: Scenario) -> Settings:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Engines among so many faults would tell of little else; and half the time would go into looking for new workers."""
+    """Engines among so many faults would tell of little else; and half the time would go into looking for what is not there."""
     logger = logging.getLogger("headrace")
-    level, seconds = logger.level, follower.FETCH_SECONDS
+    level, usual = logger.level, [getattr(module, name) for module, name, _ in _FETCHES]
     logger.setLevel(logging.CRITICAL + 1)
-    setattr(follower, "FETCH_SECONDS", _FOLLOWER_SECONDS)  # noqa: B010 - a constant everywhere else
+    for module, name, seconds in _FETCHES:
+        setattr(module, name, seconds)
     try:
         yield
     finally:
         logger.setLevel(level)
-        setattr(follower, "FETCH_SECONDS", seconds)  # noqa: B010
+        for (module, name, _), seconds in zip(_FETCHES, usual, strict=True):
+            setattr(module, name, seconds)
 
 
 def _clear(loop: SimulationLoop, processes: Sequence[SimulatedProcess]) -> None:
