@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-
-import pytest
 
 from headrace.codec import decode_object
 from headrace.core import lease, recovery, snapshots
@@ -36,29 +32,12 @@ from headrace.leases import take_lease
 from headrace.ports import Acknowledged, TopicPartition
 from headrace.testing.simulation.process import SimulatedProcess
 from headrace.testing.simulation.supervision import SimulatedSupervisor
-
-Patch = pytest.MonkeyPatch
-
-
-@dataclass(frozen=True, slots=True)
-class Break:
-    """An engine without one of its rules.
-
-    Attributes:
-        rule: its id in the protocol, or the promise.
-        apply: takes the rule away.
-        found_by: a seed that finds it; the search begins there.
-        quick: whether nearly every seed finds it.
-    """
-
-    rule: str
-    apply: Callable[[Patch], None]
-    found_by: int
-    quick: bool = False
+from simulation import breaks_of_jobs, breaks_of_leases
+from simulation.broken import Break, Patch
 
 
 def c1_does_not_wait(patch: Patch) -> None:
-    patch.setattr(LeaseWatch, "is_over", lambda *_: True)
+    patch.setattr(LeaseWatch, "is_over", lambda *_, **__: True)
 
 
 def c2_every_claim_is_valid(patch: Patch) -> None:
@@ -419,10 +398,10 @@ BREAKS = [
     Break("X1", x1_a_lapse_counts, 0),
     Break("X1", x1_nothing_is_isolated, 0),
     Break("X1", x1_checkpoints_forget_deaths, 0),
-    Break("E1", e1_derived_ids_are_taken_for_fresh, 0, quick=True),
-    Break("E2", e2_what_has_ended_is_done_again, 0, quick=True),
+    Break("E1", e1_derived_ids_are_taken_for_fresh, 0),
+    Break("E2", e2_what_has_ended_is_done_again, 0),
     Break("E2", e2_a_new_owner_does_not_read_what_has_ended, 0),
-    Break("K3", k3_passes_before_the_entry, 0, quick=True),
+    Break("K3", k3_passes_before_the_entry, 0),
     Break("K3", k3_a_new_owner_takes_the_entry_for_written, 0),
     Break("J1", j1_nothing_is_repeated, 4),
     Break("J2", j2_what_is_void_stays, 2),
@@ -433,7 +412,9 @@ BREAKS = [
     Break("attempts rise", attempts_count_from_one_again, 0),
     Break("attempts rise", what_waits_at_a_hand_over_is_forgotten, 0),
     Break("only the holder writes", writes_under_the_claim_before, 0),
-    Break("cancellation", forgets_cancellations_at_a_take_over, 0, quick=True),
+    Break("cancellation", forgets_cancellations_at_a_take_over, 0),
     Break("cancellation", control_is_not_read_before_jobs_are_taken_in, 24),
-    Break("cancellation", a_cancellation_is_settled_before_its_job_has_ended, 0, quick=True),
+    Break("cancellation", a_cancellation_is_settled_before_its_job_has_ended, 0),
+    *breaks_of_leases.BREAKS,
+    *breaks_of_jobs.BREAKS,
 ]

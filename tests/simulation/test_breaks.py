@@ -2,31 +2,77 @@
 
 from __future__ import annotations
 
-import itertools
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
 
 import pytest
 
-from headrace.testing.simulation import Scenario, simulate
-from simulation.breaks import BREAKS, Break
+from simulation.breaks import BREAKS
+from simulation.search import SEEDS, Found, find, known_seeds, pool
 
-SEEDS = 200
-
-
-def _name(broken: Break) -> str:
-    return f"{broken.rule}-{broken.apply.__name__}"
+_LONGEST_SECONDS = 3_600.0
+_KNOWN = known_seeds()
+_NAMES = [each.name for each in BREAKS]
 
 
-def _finds(broken: Break, patch: pytest.MonkeyPatch) -> int | None:
-    """The first seed that finds it, beginning with the one that did so last; seeds change with the engine."""
-    broken.apply(patch)
-    for seed in itertools.chain([broken.found_by], range(SEEDS)):
-        if simulate(Scenario.of(seed)).violations:
-            return seed
-    return None
+@pytest.fixture(scope="module")
+def executor() -> Iterator[ProcessPoolExecutor]:
+    with pool(os.cpu_count() or 1) as processes:
+        yield processes
+        processes.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize(
-    "broken", [pytest.param(each, marks=[] if each.quick else [pytest.mark.long], id=_name(each)) for each in BREAKS]
-)
-def test_a_break_is_found(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _finds(broken, monkeypatch) is not None
+@pytest.fixture(scope="module")
+def searches(executor: ProcessPoolExecutor) -> Mapping[str, Future[Found]]:
+    """All breaks of which the seed is known, as many at a time as there are processors; each begins with that seed."""
+    return {name: executor.submit(find, name) for name in _NAMES if name in _KNOWN}
+
+
+@pytest.mark.parametrize("name", [name for name in _NAMES if name in _KNOWN])
+def test_a_broken_engine_is_found_out(name: str, searches: Mapping[str, Future[Found]]) -> None:
+    _check(searches[name].result(_LONGEST_SECONDS))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name in _NAMES if name not in _KNOWN])
+def test_a_broken_engine_of_which_no_seed_is_known_is_found_out(name: str, executor: ProcessPoolExecutor) -> None:
+    _check(executor.submit(find, name).result(_LONGEST_SECONDS))
+
+
+def _check(found: Found) -> None:
+    assert found.seed is not None, f"{SEEDS} seeds do not find it"
+    assert found.seed < SEEDS
+
+
+def test_there_are_breaks_enough_and_seeds_of_no_others() -> None:
+    assert len(_NAMES) == len(set(_NAMES)) >= 30
+    assert set(_NAMES) >= _KNOWN.keys()
+
+
+def test_each_rule_of_the_protocol_that_engines_keep_is_broken() -> None:
+    rules = {each.rule for each in BREAKS}
+    assert rules >= {
+        "C1",
+        "C2",
+        "C3",
+        "C4",
+        "F1",
+        "F2",
+        "F3",
+        "H1",
+        "H2",
+        "H4",
+        "H5",
+        "H6",
+        "H3",
+        "O1",
+        "R1",
+        "R2",
+        "E1",
+        "E2",
+        "X1",
+        "K1",
+        "K2",
+        "K3",
+    }

@@ -111,6 +111,13 @@ def test_each_renewal_begins_the_wait_anew() -> None:
     assert watch.is_over(ledger, 559.0, None)
 
 
+def test_a_lease_that_was_claimed_since_the_log_s_end_was_asked_for_counts_from_when_it_was_seen() -> None:
+    watch, ledger = LeaseWatch(), held_by()
+    assert not watch.is_over(ledger, 500.0, None, seen_at=520.0)
+    assert not watch.is_over(ledger, 549.9, None, seen_at=549.9)
+    assert watch.is_over(ledger, 550.0, None, seen_at=550.0)
+
+
 def test_the_log_s_time_ends_a_lease_of_which_the_last_record_is_thirty_five_seconds_old() -> None:
     ledger = held_by(at=100_000)
     assert not LeaseWatch().is_over(ledger, 0.0, 134_999)

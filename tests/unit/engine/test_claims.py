@@ -151,6 +151,20 @@ async def test_a_claim_is_void_when_another_came_first_and_its_writer_waits_for_
 
 
 @in_virtual_time
+async def test_who_hears_late_of_its_claim_waits_for_the_one_that_came_after_it(by_own_clock: Bench) -> None:
+    bench, log, other = by_own_clock, InMemoryLog(by_own_clock.cluster), Instance(by_own_clock, "other")
+    held = log.hold_acknowledgements(STATE, matching=of_kind("claim"))
+    async with engine(bench, GatedWorker(), log) as late:
+        await caught(held)
+        await passing(28)
+        other.claim(previous=bench.cluster.ends()[bench.state()])
+        held.release()
+        await passing(25)
+        assert kinds(bench) == ["claim", "claim"], "the lease of the other is not over"
+        await seconds_until(lambda: len(kinds(bench, of=late.instance_id)) == 2, "a claim when it is")
+
+
+@in_virtual_time
 async def test_a_claim_is_void_when_the_lease_was_renewed_before_it(by_own_clock: Bench) -> None:
     """The renewal was on its way for so long that the lease looked over."""
     bench, worker = by_own_clock, GatedWorker()

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from types import FrameType
 from typing import Annotated
 
 import typer
 
-from headrace.testing.simulation import Report, Scenario, simulate
+from headrace.testing.simulation.seeds import Result, run_seeds
 
-_HANG_SECONDS = 120
 _SHOWN = 5
-
-
-class _Hangs(KeyboardInterrupt):
-    """A run goes on without its time passing."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    seed: int
-    report: Report | None
-    seconds: float
 
 
 def simulate_command(
@@ -45,7 +27,7 @@ def simulate_command(
     jobs = attempts = after_thaw = 0
     virtual = 0.0
     began = time.monotonic()
-    for result in _results(wanted, processes):
+    for result in run_seeds(wanted, processes):
         report = result.report
         typer.echo(_line(result))
         if report is None or report.violations:
@@ -59,39 +41,13 @@ def simulate_command(
     typer.echo(f"{jobs} jobs, {attempts} attempts, {after_thaw} steps after a thaw, {len(broken)} seeds with violations")
     _table("faults", faults)
     if broken:
+        typer.echo("\nbroken, and run again by:")
+        for each in broken:
+            typer.echo(f"  headrace simulate --seed {each}")
         raise typer.Exit(1)
 
 
-def _results(seeds: Iterable[int], processes: int) -> Iterator[_Result]:
-    wanted = list(seeds)
-    if processes == 1 or len(wanted) == 1:
-        yield from map(_run, wanted)
-        return
-    with ProcessPoolExecutor(min(processes, len(wanted)), multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_run, wanted)
-
-
-def _run(seed: int) -> _Result:
-    began = time.monotonic()
-    alarm = getattr(signal, "SIGALRM", None)
-    if alarm is not None:
-        signal.signal(alarm, _give_up)
-        signal.alarm(_HANG_SECONDS)
-    try:
-        report: Report | None = simulate(Scenario.of(seed))
-    except _Hangs:
-        report = None
-    finally:
-        if alarm is not None:
-            signal.alarm(0)
-    return _Result(seed, report, time.monotonic() - began)
-
-
-def _give_up(_signal: int, _frame: FrameType | None) -> None:
-    raise _Hangs
-
-
-def _line(result: _Result) -> str:
+def _line(result: Result) -> str:
     report = result.report
     if report is None:
         return f"seed {result.seed}: hangs"
@@ -102,12 +58,10 @@ def _line(result: _Result) -> str:
     )
 
 
-def _tell(result: _Result, *, every: bool) -> None:
+def _tell(result: Result, *, every: bool) -> None:
     violations = result.report.violations if result.report else ()
     for violation in violations if every else violations[:_SHOWN]:
         typer.echo(f"  {violation}", err=True)
-    if not every:
-        typer.echo(f"  again: headrace simulate --seed {result.seed}", err=True)
 
 
 def _table(title: str, counts: Counter[str]) -> None:

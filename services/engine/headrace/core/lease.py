@@ -87,7 +87,7 @@ class LeaseWatch:
         self._last_lease = NO_OFFSET
         self._since = 0.0
 
-    def is_over(self, ledger: PartitionLedger, asked_at: float, log_time: int | None) -> bool:
+    def is_over(self, ledger: PartitionLedger, asked_at: float, log_time: int | None, *, seen_at: float | None = None) -> bool:
         """Whether the partition may be claimed.
 
         Args:
@@ -95,11 +95,14 @@ class LeaseWatch:
             asked_at: by a clock of the waiter that does not count suspension, in seconds.
             log_time: the time of a record, in milliseconds, that the waiter has written and that the ledger has been read up to,
                 as the broker wrote it down; None when there is none.
+            seen_at: when the ledger was read as far as it is, by the same clock as `asked_at`: it may hold records that were
+                written after that, and a lease counts from when its last record was seen at the earliest. The same time as
+                `asked_at` when left out.
         """
         if ledger.epoch == NO_OFFSET or ledger.released:
             return True
         if ledger.last_lease != self._last_lease:
-            self._last_lease, self._since = ledger.last_lease, asked_at
+            self._last_lease, self._since = ledger.last_lease, asked_at if seen_at is None else seen_at
         if asked_at - self._since >= ledger.term_seconds * _OVER:
             return True
         return log_time is not None and log_time - ledger.held_at >= ledger.term_seconds * _OVER_BY_LOG * 1000

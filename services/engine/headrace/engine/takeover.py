@@ -265,7 +265,7 @@ class Takeover:
                 return self._settle(candidate)
         # What this instance itself held before ended in it: nobody starts there what has not been stopped.
         own = ledger.holder == self._claimant.instance_id
-        if own or candidate.watch.is_over(ledger, candidate.asked_at, candidate.log_time):
+        if own or candidate.watch.is_over(ledger, candidate.asked_at, candidate.log_time, seen_at=_now()):
             self._claim(candidate, ledger.last_lease)
         else:
             self._wait(candidate)

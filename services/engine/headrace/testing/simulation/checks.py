@@ -18,11 +18,20 @@ from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
 from headrace.models import CancelRequest
 from headrace.ports import TopicPartition
-from headrace.testing.simulation.chronicle import Accepted, Committed, Event, Execution, Fate, ProcessFate, Step, Written
+from headrace.testing.simulation.chronicle import (
+    Accepted,
+    Committed,
+    Event,
+    Execution,
+    Fate,
+    NotAccepted,
+    ProcessFate,
+    Step,
+    Written,
+)
+from headrace.testing.simulation.outcomes import MOST_CRASHES, Outcomes
 from headrace.testing.simulation.reading import JobPlace, JobState, Reading, StateReader
 from headrace.testing.storage import StoredRecord
-
-MOST_CRASHES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +52,14 @@ class _Attempt:
 
     Attributes:
         superseded: whether another attempt of its job has begun meanwhile.
+        excused: whether it was told to stop at the first look that its thawed process took at its leases: it ends as it can.
     """
 
     process: str
     job_id: str
     token: tuple[int, int]
     superseded: bool = False
+    excused: bool = False
 
 
 @dataclass(slots=True)
@@ -67,11 +78,13 @@ class _Job:
         repeats: where the record stands that asked for the same job before.
         args: what the job is asked to do.
         parent_id: who enqueued it.
+        needs_letter: whether the record has to stand in dead-letters before the watermark passes it.
     """
 
     place: JobPlace
     job_id: str | None
     key: str | None
+    needs_letter: bool = False
     repeats: JobPlace | None = None
     args: Any = None
     parent_id: str | None = None
@@ -85,17 +98,21 @@ class Judge:
         reader: reads `job-state` in its order.
         after_thaw: steps that a thawed process did of attempts that others had taken over, before it could look at its leases.
         attempts: how many attempts began.
-        accepted: ids whose sender knows that they are accepted.
+        not_accepted: ids whose sender was told for certain that they are not accepted.
+        running: how many attempts each process has begun and not ended.
     """
 
     topics: Topics
     worker: str
+    concurrency: int
+    outcomes: Outcomes
     reader: StateReader = field(init=False)
     _ended_keys_topic: str = field(init=False)
     violations: list[Violation] = field(default_factory=list)
     after_thaw: int = 0
     attempts: int = 0
-    accepted: set[str] = field(default_factory=set)
+    not_accepted: set[str] = field(default_factory=set)
+    running: Counter[str] = field(default_factory=Counter)
     _jobs: dict[JobPlace, _Job] = field(default_factory=dict)
     _by_id: dict[str, JobPlace] = field(default_factory=dict)
     _by_key: dict[tuple[int, str], list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -126,8 +143,11 @@ class Judge:
                 case ProcessFate(_, name, fate, excused_until):
                     process = self._processes[name]
                     process.runs, process.excused_until = fate is Fate.THAWED, excused_until
-                case Accepted(_, job_id):
-                    self.accepted.add(job_id)
+                case Accepted(at, job_id):
+                    if job_id not in self._by_id:
+                        self._violated(at, "one write accepts a job", f"{job_id} was accepted, and is not in the queue")
+                case NotAccepted(_, job_id):
+                    self.not_accepted.add(job_id)
 
     @property
     def jobs(self) -> int:
@@ -136,24 +156,22 @@ class Judge:
 
     def unfinished(self) -> list[JobPlace]:
         """The records of the queue that have not ended."""
-        return [place for place in self._jobs if not self._has_ended(place)]
+        return [place for place in self._jobs if not self._is_settled(place)]
 
     def conclude(self, at: float) -> None:
         """The run is over, and there was time enough for all jobs to end."""
         for place in self.unfinished():
             state = self.reader.jobs.get(place)
             self._violated(at, "an accepted job ends", f"{self._name(place)} is {state.status if state else 'queued'}")
-        self._conclude_duplicates(at)
-        for job_id in sorted(self.accepted - self._by_id.keys()):
-            self._violated(at, "one write accepts a job", f"the record of {job_id} is not in the queue")
+        self._conclude_children(at)
+        for job_id in sorted(self.not_accepted & self._by_id.keys()):
+            self._violated(at, "one write accepts a job", f"{job_id} was said not to be accepted, and is in the queue")
 
-    def _conclude_duplicates(self, at: float) -> None:
+    def _conclude_children(self, at: float) -> None:
         children: dict[str, set[str]] = defaultdict(set)
-        for place, job in self._jobs.items():
+        for job in self._jobs.values():
             if job.parent_id is not None and job.job_id is not None:
                 children[job.parent_id].add(job.job_id)
-            if job.repeats is not None and job.args != self._jobs[job.repeats].args and place not in self._dead_letters:
-                self._violated(at, "other arguments are not lost", f"{self._name(place)} is not among the dead letters")
         for parent_id, ids in sorted(children.items()):
             asked_for = self._jobs[self._by_id[parent_id]].args["children"]
             if len(ids) > asked_for:
@@ -178,7 +196,7 @@ class Judge:
             if reading.place is not None and reading.repeated:
                 self._repeated(at, reading.place, reading)
             elif reading.place is not None and not reading.void:
-                self._stated(at, reading.place, reading)
+                self._stated(at, reading.place, reading, record.value or b"")
                 self._check_deaths(at, reading.place, reading, deaths.get(reading.place, 0))
 
     def _asked(self, at: float, record: StoredRecord) -> None:
@@ -199,16 +217,18 @@ class Judge:
         try:
             raw = orjson.loads(record.value or b"")
             first = self._by_id.get(raw["id"])
-            job = _Job(place, raw["id"], raw.get("orderingKey"), first, raw["args"], raw.get("parentId"))
+            # No other arguments may have the id of a job that there is, and none are less than nothing.
+            wrong = raw["args"]["seconds"] < 0 or (first is not None and raw["args"] != self._jobs[first].args)
+            job = _Job(place, raw["id"], raw.get("orderingKey"), wrong, first, raw["args"], raw.get("parentId"))
         except (orjson.JSONDecodeError, KeyError):
-            job = _Job(place, None, None)
+            job = _Job(place, None, None, needs_letter=True)
         self._jobs[place] = job
         if job.job_id is not None:
             self._by_id.setdefault(job.job_id, place)
         if job.key is not None:
             self._by_key[record.partition, job.key].append(record.offset)
 
-    def _stated(self, at: float, place: JobPlace, reading: Reading) -> None:
+    def _stated(self, at: float, place: JobPlace, reading: Reading, value: bytes) -> None:
         version, before = reading.version, reading.before
         assert version is not None
         name = self._name(place)
@@ -220,14 +240,22 @@ class Judge:
             )
         if before is not None and before.has_ended:
             self._violated(at, "a finished job is never run again", f"{name} was {before.status}, and then {reading.status}")
-        if reading.state is not None:
-            self._check_cancelled(at, place, reading.status, version.epoch)
-        if reading.state is None or reading.status != JobStatus.RUNNING:
+        if reading.state is None:
+            return
+        self._check_cancelled(at, place, reading.status, version.epoch)
+        self._check_outcome(at, place, reading.status, value)
+        if reading.status != JobStatus.RUNNING:
             return
         self._begun.add((place, (version.epoch, version.attempt)))
         if before is not None and version.attempt <= before.version.attempt:
             self._violated(at, "the number of an attempt rises", f"{name} began attempt {version.attempt} twice")
         self._check_order(at, place, "was begun in the log")
+
+    def _check_outcome(self, at: float, place: JobPlace, status: str, value: bytes) -> None:
+        for promise, what in self.outcomes.stated(place, status, value):
+            self._violated(at, promise, f"{self._name(place)}: {what}")
+        if self.reader.jobs[place].crashes >= MOST_CRASHES:
+            self._jobs[place].needs_letter = True
 
     def _check_cancelled(self, at: float, place: JobPlace, status: str, epoch: int) -> None:
         asked = self._cancelled.get(place)
@@ -270,7 +298,7 @@ class Judge:
             return
         number, offsets = partition.partition, self._offsets[partition.partition]
         for each in offsets[bisect_left(offsets, self._watermarks[number]) : bisect_left(offsets, offset)]:
-            if not self._has_ended((number, each)):
+            if not self._is_settled((number, each)):
                 self._violated(at, "the watermark passes no unfinished job", f"{self._name((number, each))} is below {offset}")
             elif not self._is_told((number, each)):
                 self._violated(at, "what has ended is remembered", f"{self._name((number, each))} is not in ended-keys")
@@ -281,6 +309,10 @@ class Judge:
             return True  # it is no job of its own
         state: JobState | None = self.reader.jobs.get(place)
         return place in self._dead_letters if self._jobs[place].job_id is None else state is not None and state.has_ended
+
+    def _is_settled(self, place: JobPlace) -> bool:
+        """Whether nothing is left to do of a record: its job has ended, and what has to be in dead-letters is there."""
+        return self._has_ended(place) and (not self._jobs[place].needs_letter or place in self._dead_letters)
 
     def _is_duplicate(self, place: JobPlace) -> bool:
         return place in self._jobs and self._jobs[place].repeats is not None
@@ -302,6 +334,9 @@ class Judge:
             return
         if event.step is Step.ENDED:
             live.remove(mine)
+            self.running[event.process] -= 1
+        elif event.step is Step.STOPPED:
+            mine.excused = event.at <= self._processes[event.process].excused_until
         elif mine.superseded:
             if event.at <= self._processes[event.process].excused_until:
                 self.after_thaw += 1
@@ -321,11 +356,18 @@ class Judge:
         if self._has_ended(place):
             self._violated(event.at, "a finished job is never run again", f"{name} started after the job had ended")
         for other in self._live[event.job_id]:
-            if self._is_awake(other.process, event.at):
+            if other.excused:
+                self.after_thaw += 1
+            elif self._is_awake(other.process, event.at):
                 detail = f"{name} started while {other.token} ran in {other.process}"
                 self._violated(event.at, "one attempt runs at a time", detail)
             other.superseded = True
         self._check_order(event.at, place, "started")
+        for promise, what in self.outcomes.started(event.at, place):
+            self._violated(event.at, promise, f"{name} {what}")
+        self.running[event.process] += 1
+        if self.running[event.process] > self.concurrency:
+            self._violated(event.at, "as many at a time as its worker allows", f"{name} is one too many")
         self._live[event.job_id].append(_Attempt(event.process, event.job_id, event.token))
 
     def _is_awake(self, name: str, at: float) -> bool:

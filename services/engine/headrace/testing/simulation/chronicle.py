@@ -37,11 +37,20 @@ class Accepted:
     job_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class NotAccepted:
+    """The client was told that its job is not accepted, for certain."""
+
+    at: float
+    job_id: str
+
+
 class Step(Enum):
-    """What a worker does with a job: it begins, works on, and ends, be it because it was stopped."""
+    """What a worker does with a job: it begins, works on, hears that it is to stop, and ends."""
 
     STARTED = "started"
     WORKED = "worked"
+    STOPPED = "stopped"
     ENDED = "ended"
 
 
@@ -84,7 +93,7 @@ class ProcessFate:
     excused_until: float = 0.0
 
 
-Event = Written | Committed | Accepted | Execution | ProcessFate
+Event = Written | Committed | Accepted | NotAccepted | Execution | ProcessFate
 
 
 class Chronicle:
@@ -109,6 +118,10 @@ class Chronicle:
     def accepted(self, job_id: str) -> None:
         """A client was told that its job is accepted."""
         self.events.append(Accepted(self._now(), job_id))
+
+    def not_accepted(self, job_id: str) -> None:
+        """A client was told that its job is not accepted."""
+        self.events.append(NotAccepted(self._now(), job_id))
 
     def step(self, step: Step, process: str, job_id: str, token: tuple[int, int], *, apart: bool = False) -> None:
         """A worker did something."""

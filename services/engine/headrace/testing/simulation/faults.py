@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from random import Random
 from typing import Protocol
 
+from headrace.core.records import LEASE_PREFIX
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError
-from headrace.ports import TopicPartition
+from headrace.ports import NewRecord, TopicPartition
 from headrace.testing.cluster import InMemoryCluster
 from headrace.testing.faults import Hold
 from headrace.testing.simulation.process import SimulatedProcess
@@ -59,11 +61,14 @@ class Nemesis:
             FaultKind.LANDS_LATE: self._land_late,
             FaultKind.CUT_OFF: self._cut_off,
             FaultKind.EVICTED: self._evict,
+            FaultKind.CLAIM_DISPUTED: self._dispute_claim,
             FaultKind.REQUESTS_REFUSED: self._refuse_requests,
             FaultKind.READS_STALL: self._withhold,
             FaultKind.CRASH: self._kill,
             FaultKind.FREEZE_SHORT: lambda: self._freeze(0.05, 0.95),
             FaultKind.FREEZE_LONG: lambda: self._freeze(1.0, 3.0),
+            FaultKind.FROZEN_SENDING: self._freeze_sending,
+            FaultKind.LATE_THEN_CUT: self._acknowledge_late_and_cut,
             FaultKind.SUSPENDED: lambda: self._freeze(0.3, 3.0, slept=True),
             FaultKind.CLOCK_AHEAD: lambda: self._set_clock(1),
             FaultKind.CLOCK_BACK: lambda: self._set_clock(-1),
@@ -167,6 +172,20 @@ class Nemesis:
             await asyncio.sleep(self._random.uniform(5, 120))
             process.log.tell_evicted(group)
 
+    async def _dispute_claim(self) -> None:
+        """The next claim of an engine is on its way for long. Its group gives it up meanwhile, so that others claim, too."""
+        if process := self._engine():
+            group, lease = self._topics.group(WORKER), self._scenario.lease
+            hold = process.log.hold_appends(self._topics.job_state.name, matching=_is_claim)
+            self._holds.append(hold)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(hold.caught(), 60)
+            process.log.evict(group)
+            await asyncio.sleep(self._random.choice((0.05, 0.3, 1.1)) * lease * self._random.random())
+            hold.release()
+            await asyncio.sleep(self._random.uniform(0.1, 2.0) * lease)
+            process.log.tell_evicted(group)
+
     async def _refuse_requests(self) -> None:
         if process := self._victim():
             process.log.refuse_requests(BrokerError("The brokers are busy."))
@@ -201,9 +220,37 @@ class Nemesis:
             process.asleep = False
             await process.thaw(order, slept=slept, excused_seconds=0.13 * self._scenario.lease if slept else 0.0)
 
+    async def _freeze_sending(self) -> None:
+        """What an engine wrote last lands while it is frozen, after its lease; of that it hears first when it goes on."""
+        if process := self._engine():
+            lease = self._scenario.lease
+            hold = process.log.hold_appends(self._topics.job_state.name)
+            self._holds.append(hold)
+            await asyncio.sleep(self._random.uniform(0.0, 0.3) * lease)
+            if process.is_free:
+                process.freeze()
+                await asyncio.sleep(self._random.uniform(1.2, 2.5) * lease)
+                hold.release()
+                await asyncio.sleep(self._random.uniform(0.01, 1.0))
+                await process.thaw("messages-first", slept=False, excused_seconds=0.0)
+            hold.release()
+
+    async def _acknowledge_late_and_cut(self) -> None:
+        """A renewal is acknowledged when its term is nearly over, and none comes through after it."""
+        if process := self._engine():
+            lease = self._scenario.lease
+            hold = process.log.hold_acknowledgements(self._topics.job_state.name)
+            self._holds.append(hold)
+            await asyncio.sleep(self._random.uniform(0.4, 0.9) * lease)
+            hold.release()
+            await asyncio.sleep(self._random.uniform(0.01, 0.3))
+            process.log.cut_off()
+            await asyncio.sleep(self._random.uniform(0.5, 2.0) * lease)
+            process.log.reconnect()
+
     async def _set_clock(self, direction: int) -> None:
         if process := self._engine():
-            process.wall_offset += direction * self._random.choice((1, 30, 3_600)) * self._random.random()
+            process.wall_offset += direction * self._random.choice((1, 30, 120)) * self._random.random()
 
     async def _set_broker_clock(self) -> None:
         apart = _BROKERS_APART if self._scenario.by_log_time else 600.0
@@ -226,3 +273,7 @@ class Nemesis:
         for process in list(self._fleet.processes[:-1]):
             if process.is_free:
                 self._fleet.stop_one(process, 1.0)
+
+
+def _is_claim(record: NewRecord) -> bool:
+    return record.key.startswith(LEASE_PREFIX) and b'"kind":"claim"' in (record.value or b"")

@@ -17,6 +17,8 @@ from typing import Any, cast
 
 from headrace.testing.virtual_time import VirtualTimeLoop
 
+_A_LITTLE = 1e-6
+
 _present: ContextVar[Confined | None] = ContextVar("headrace_simulated_process", default=None)
 
 
@@ -57,6 +59,10 @@ class _Timer(asyncio.TimerHandle):
         self._process: Confined | None = self._context.get(_present)  # type: ignore[attr-defined]
         self._asleep_before = 0.0 if self._process is None else self._process.suspended_seconds
 
+    def cancel(self) -> None:
+        # Nobody counts them: they leave the queue when their time comes.
+        asyncio.Handle.cancel(self)
+
     def _run(self) -> None:
         process = self._process
         if process is None:
@@ -79,12 +85,14 @@ class SimulationLoop(VirtualTimeLoop):
     """
 
     _ready: deque[asyncio.Handle]
-    _scheduled: list[asyncio.TimerHandle]
 
     def __init__(self, random: Random) -> None:
         super().__init__()
         self._random = random
         self._when_idle: dict[Confined, Callable[[], None]] = {}
+        # By their time, and of one time in the order in which they were set.
+        self._timers: list[tuple[float, int, _Timer]] = []
+        self._timers_set = 0
 
     @property
     def now(self) -> float:
@@ -105,10 +113,10 @@ class SimulationLoop(VirtualTimeLoop):
         self.set_timer(timer)
         return timer
 
-    def set_timer(self, timer: asyncio.TimerHandle) -> None:
+    def set_timer(self, timer: _Timer) -> None:
         """Has a timer called at its time."""
-        heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True  # type: ignore[attr-defined]
+        self._timers_set += 1
+        heapq.heappush(self._timers, (timer.when(), self._timers_set, timer))
 
     def _call_soon(self, callback: Callable[..., object], args: Any, context: Any) -> asyncio.Handle:
         handle = _Handle(callback, args, self, context)
@@ -133,11 +141,32 @@ class SimulationLoop(VirtualTimeLoop):
         self._ready.extend(waiting)
 
     def _run_once(self) -> None:
+        """One turn. It is asyncio's own, without what takes time there: sockets, and clocks that somebody else moves."""
         if self._when_idle:
             self._stop_those_that_idle()
-        if len(self._ready) > 1:
+        ready = self._ready
+        if not ready and not self._stopping:  # type: ignore[attr-defined]
+            self._go_to_the_next_timer()
+        if len(ready) > 1:
             self._draw_order()
-        super()._run_once()  # type: ignore[misc]
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
+    def _go_to_the_next_timer(self) -> None:
+        """Time passes only when nothing is left to do."""
+        timers = self._timers
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
+        if not timers:
+            raise RuntimeError("nothing is under way: what is waited for will never happen")
+        # A timer that was set for now comes later all the same: who waits by another clock may find that it is not time yet,
+        # for a rounding, and wait for what is left.
+        due = max(timers[0][0], self._virtual.now + _A_LITTLE)
+        self._virtual.now = due
+        while timers and timers[0][0] <= due:
+            self._ready.append(heapq.heappop(timers)[2])
 
     def _stop_those_that_idle(self) -> None:
         busy = {handle._context.get(_present) for handle in self._ready}  # type: ignore[attr-defined]

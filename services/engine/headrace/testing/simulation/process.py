@@ -51,7 +51,7 @@ class SimulatedProcess(Confined):
         self._stopped_at: float | None = None
         self._remains: set[asyncio.Task[Any]] = set()
         self.log: InMemoryLog = self.context.run(
-            lambda: InMemoryLog(cluster, session_timeout=session_timeout, heartbeat_interval=2.0)
+            lambda: InMemoryLog(cluster, session_timeout=session_timeout, heartbeat_interval=3.0)
         )
 
     # --- what its code sees -------------------------------------------------------------------------------------------

@@ -11,10 +11,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from types import ModuleType
 from typing import Any
 
 from headrace.core.topics import Topics
-from headrace.engine import janitor
+from headrace.engine import intake, janitor, takeover
 from headrace.engine.engine import WorkerEngine
 from headrace.engine.janitor import JanitorTimes
 from headrace.errors import HeadraceError, LeaseLost
@@ -26,6 +27,7 @@ from headrace.testing.simulation.chronicle import Chronicle, Written
 from headrace.testing.simulation.compacted import compact, compare, superseded
 from headrace.testing.simulation.faults import Nemesis
 from headrace.testing.simulation.loop import SimulationLoop
+from headrace.testing.simulation.outcomes import Outcomes
 from headrace.testing.simulation.process import WALL_CLOCK_START, SimulatedProcess
 from headrace.testing.simulation.scenario import FaultKind, Scenario
 from headrace.testing.simulation.supervision import ChildProcesses, SimulatedSupervisor
@@ -40,7 +42,15 @@ _JOB_RETENTION_SECONDS = 30.0
 _TIDYING_SECONDS = 240.0
 _LOOK_SECONDS = 5.0
 _MOST_PEACES = 6
-_FOLLOWER_SECONDS = 30.0
+_LOOKS = 20
+# A fetch ends as soon as there is something, and how long it waits for that is all but half of a run's cost.
+_OTHERWISE: tuple[tuple[ModuleType, str, Any], ...] = (
+    (janitor, "TIMES", _JANITOR_TIMES),
+    (follower, "FETCH_SECONDS", 30.0),
+    (intake, "_POLL_SECONDS", 3.0),
+    (intake, "_POLL_SECONDS_WHILE_FULL", 0.5),
+    (takeover, "_FETCH_SECONDS", 0.5),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +79,14 @@ class Report:
     violations: Sequence[Violation] = field(default_factory=list)
 
 
-def simulate(scenario: Scenario) -> Report:
-    """Runs a scenario to its end. The same scenario does the same each time."""
+def simulate(scenario: Scenario, *, to_the_end: bool = True) -> Report:
+    """Runs a scenario. The same scenario does the same each time.
+
+    Args:
+        to_the_end: whether it goes on after a promise was broken.
+    """
     loop = SimulationLoop(Random(f"order {scenario.seed}"))
-    run = _Run(scenario, loop)
+    run = _Run(scenario, loop, to_the_end)
     loop.set_exception_handler(run.note_failure)
     with _quietly():
         try:
@@ -83,15 +97,17 @@ def simulate(scenario: Scenario) -> Report:
 
 
 class _Run:
-    def __init__(self, scenario: Scenario, loop: SimulationLoop) -> None:
+    def __init__(self, scenario: Scenario, loop: SimulationLoop, to_the_end: bool) -> None:
         self.scenario = scenario
+        self._to_the_end = to_the_end
         self.everyone: list[SimulatedProcess] = []
         self._loop = loop
         self._random = Random(f"run {scenario.seed}")
         self._settings = _settings(scenario)
         self._topics = Topics(_NAMESPACE)
         self._chronicle = Chronicle(lambda: loop.now)
-        self._judge = Judge(self._topics, WORKER)
+        clocks_agree = scenario.faults.isdisjoint({FaultKind.CLOCK_AHEAD, FaultKind.CLOCK_BACK})
+        self._judge = Judge(self._topics, WORKER, scenario.concurrency, Outcomes(clocks_agree))
         self._judged = 0
         self._cluster = InMemoryCluster(now=self._broker_time, latency=self._latency)
         self._cluster.written = self._chronicle.written
@@ -112,9 +128,14 @@ class _Run:
         enqueuing = self._client.begin(workload.run(), "workload")
         keeping = asyncio.create_task(self._keep_engines())
         trouble = asyncio.create_task(self._nemesis.run())
-        await asyncio.sleep(self.scenario.seconds)
+        for _ in range(_LOOKS):
+            if not self._is_decided():
+                await asyncio.sleep(self.scenario.seconds / _LOOKS)
         trouble.cancel()
         await self._nemesis.end()
+        if self._is_decided():
+            keeping.cancel()
+            return
         await asyncio.wait({enqueuing}, timeout=self.scenario.peace)
         if not enqueuing.done():
             self._failures.append("the client was not answered")
@@ -125,14 +146,19 @@ class _Run:
         await asyncio.sleep(max(2 * self.scenario.lease, _TIDYING_SECONDS))
         keeping.cancel()
 
+    def _is_decided(self) -> bool:
+        """Whether nothing that is to come could change what the run tells."""
+        self._catch_up()
+        return not self._to_the_end and bool(self._judge.violations)
+
     async def _until_all_ended(self) -> None:
         quiet_since, before = self._loop.now, (-1, -1)
         # Of a job that takes its process with it for ever there is no end.
         latest = self._loop.now + _MOST_PEACES * self.scenario.peace
         while self._loop.now - quiet_since < self.scenario.peace and self._loop.now < latest:
-            self._catch_up()
+            decided = self._is_decided()
             unfinished = len(self._judge.unfinished())
-            if not unfinished:
+            if decided or not unfinished:
                 return
             if (unfinished, self._judge.attempts) != before:
                 quiet_since, before = self._loop.now, (unfinished, self._judge.attempts)
@@ -286,7 +312,8 @@ def _settings(scenario: Scenario) -> Settings:
         "concurrency": scenario.concurrency,
         "buffer_per_partition": 8,
         "grace_seconds": 5.0,
-        "presence_interval_seconds": 60.0,
+        "presence_interval_seconds": 300.0,
+        "commit_interval_seconds": 2.0,
         "lease_seconds": scenario.lease,
         "lease_by_log_time": scenario.by_log_time,
         # Longer than a run, clocks that jump an hour ahead included: whatever is asked for again is the same job.
@@ -298,18 +325,18 @@ def _settings(scenario: Scenario) -> Settings:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Engines among so many faults would tell of little else; and half the time would go into looking for new workers."""
+    """Engines among so many faults would tell of little else; and half the time would go into looking for what is not there."""
     logger = logging.getLogger("headrace")
-    level, seconds, times = logger.level, follower.FETCH_SECONDS, janitor.TIMES
+    level, usual = logger.level, [getattr(module, name) for module, name, _ in _OTHERWISE]
     logger.setLevel(logging.CRITICAL + 1)
-    setattr(follower, "FETCH_SECONDS", _FOLLOWER_SECONDS)  # noqa: B010 - a constant everywhere else
-    setattr(janitor, "TIMES", _JANITOR_TIMES)  # noqa: B010
+    for module, name, value in _OTHERWISE:
+        setattr(module, name, value)
     try:
         yield
     finally:
         logger.setLevel(level)
-        setattr(follower, "FETCH_SECONDS", seconds)  # noqa: B010
-        setattr(janitor, "TIMES", times)  # noqa: B010
+        for (module, name, _), value in zip(_OTHERWISE, usual, strict=True):
+            setattr(module, name, value)
 
 
 def _clear(loop: SimulationLoop, processes: Sequence[SimulatedProcess]) -> None:

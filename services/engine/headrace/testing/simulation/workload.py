@@ -7,18 +7,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from pydantic import BaseModel, Field
 
 from headrace.client import Client
+from headrace.core.retry import RetryPolicy
 from headrace.core.topics import Topics
 from headrace.engine.partition import Work
 from headrace.errors import BrokerError, EnqueueTimeout, WorkerProcessDied
 from headrace.idempotency import Accepted
 from headrace.job_context import JobContext
-from headrace.models import Job
+from headrace.models import Job, WorkerDefinition
 from headrace.ports import NewRecord, TopicPartition
 from headrace.settings import Settings
 from headrace.testing.cluster import InMemoryCluster
@@ -33,12 +34,16 @@ WORKER = "work"
 _LONGEST_ENDING = 0.04
 
 
+# As long as a fault lasts, so that jobs change hands while they wait.
+RETRY = RetryPolicy(max_attempts=3, initial=6.0, factor=4.0, maximum=20.0, jitter=0.2)
+
+
 class WorkArguments(BaseModel):
-    """How long a job takes, in seconds, whether it fails then or takes its process with it, and how many jobs it enqueues before,
-    all alike."""
+    """How long an attempt takes, in seconds, how many of them fail then, whether each takes its process with it instead, and
+    how many jobs it enqueues before, all alike."""
 
     seconds: float = Field(ge=0)
-    fails: bool = False
+    failures: int = 0
     kills: bool = False
     children: int = 0
 
@@ -54,6 +59,8 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
 
     name = WORKER
     description = "Works for a while."
+    retry = RETRY
+    _definitions: ClassVar[dict[type[SimulatedWorker], WorkerDefinition]] = {}
 
     def __init__(
         self,
@@ -69,6 +76,13 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
         self._ending_seconds = ending_seconds
         self._children = children
 
+    def definition(self) -> WorkerDefinition:
+        """The same for all of its kind, and dear to make: a client asks for it with each job."""
+        known = SimulatedWorker._definitions.get(type(self))
+        if known is None:
+            known = SimulatedWorker._definitions[type(self)] = super().definition()
+        return known
+
     async def run(self, args: WorkArguments, ctx: JobContext) -> Any:
         """Works."""
         return await self.work(args, ctx, apart=False)
@@ -83,24 +97,35 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
         tick = max(0.05, min(1.0, left / 8))
         try:
             for _ in range(args.children):
-                child = await ctx.enqueue(self, WorkArguments(seconds=0.1))
-                self._chronicle.accepted(child.id)
+                await self._enqueue_child(ctx)
             while left > 0:
                 await asyncio.sleep(min(tick, left))
                 left -= tick
                 self._note(Step.WORKED, job_id, token)
             if args.kills:
                 await self._die(apart=apart)
-            if args.fails:
-                raise RuntimeError("This job fails.")
+            if args.failures and sum(each.status == "failed" for each in ctx.job.attempts) < args.failures:
+                raise RuntimeError("This attempt fails.")
             return {"attempt": ctx.attempt} if args.seconds > 1 else None
         except asyncio.CancelledError:
+            self._note(Step.STOPPED, job_id, token)
             await asyncio.sleep(self._host.random.uniform(0, self._ending_seconds))
             raise
         finally:
             self._note(Step.ENDED, job_id, token)
             if self._children is not None:
                 self._children.end((job_id, token))
+
+    async def _enqueue_child(self, ctx: JobContext) -> None:
+        """Until it is accepted: what comes of a job must not depend on the brokers."""
+        while True:
+            try:
+                child = await ctx.enqueue(self, WorkArguments(seconds=0.1))
+            except (EnqueueTimeout, BrokerError):
+                await asyncio.sleep(1)
+            else:
+                self._chronicle.accepted(child.id)
+                return
 
     async def _die(self, *, apart: bool) -> None:
         if apart:
@@ -166,7 +191,10 @@ class Workload:
         await self._start()
         waiting: set[asyncio.Task[None]] = set()
         pace = self._scenario.seconds / self._scenario.jobs
+        ends_at = asyncio.get_running_loop().time() + self._scenario.seconds
         for _ in range(self._scenario.jobs):
+            if asyncio.get_running_loop().time() > ends_at:
+                break
             # They come in bursts: most at once with the one before, and then nothing for a while.
             await asyncio.sleep(self._random.expovariate(1 / (4 * pace)) if self._random.random() < 0.25 else 0)
             if self._random.random() < 0.03:
@@ -199,8 +227,12 @@ class Workload:
     async def _enqueue(self, args: WorkArguments, key: str | None) -> None:
         try:
             job = await self._client.enqueue(self._worker, args, ordering_key=key)
-        except (EnqueueTimeout, BrokerError):
-            return  # its sender knows that it may be accepted or is not; if it is in the log, it has to end
+        except EnqueueTimeout as error:
+            if not error.may_be_accepted:
+                self._chronicle.not_accepted(error.job_id)
+            return  # if it is in the log, it has to end
+        except BrokerError:
+            return
         self._chronicle.accepted(job.id)
         # Most of those that end at once have ended before anybody can cancel them.
         share = self._scenario.cancelled_jobs * (1 if args.seconds < 1 else 3)
@@ -238,7 +270,8 @@ class Workload:
         key = f"key-{random.randrange(self._scenario.keys)}" if random.random() < 0.35 else None
         kills = self._poison.random() < self._scenario.poison
         children = random.choice((1, 3)) if random.random() < 0.05 else 0
-        return WorkArguments(seconds=round(seconds, 3), fails=random.random() < 0.1, kills=kills, children=children), key
+        failures = random.choice((1, 1, 2, 9)) if random.random() < 0.12 else 0
+        return WorkArguments(seconds=round(seconds, 3), failures=failures, kills=kills, children=children), key
 
     def _put_what_is_no_job(self) -> None:
         """As another program might: bytes that are nothing, or a job whose arguments are wrong."""

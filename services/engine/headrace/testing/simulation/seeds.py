@@ -1,0 +1,66 @@
+"""Runs many seeds, side by side in processes: what comes of each depends on the seed alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from types import FrameType
+
+from headrace.testing.simulation.run import Report, simulate
+from headrace.testing.simulation.scenario import Scenario
+
+HANG_SECONDS = 120
+
+
+class _Hangs(KeyboardInterrupt):
+    """A run goes on without its time passing. An event loop lets pass what is no such interrupt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one seed.
+
+    Attributes:
+        report: None where the run hung: it went on for too long.
+        seconds: how long it took.
+    """
+
+    seed: int
+    report: Report | None
+    seconds: float
+
+
+def run_seed(seed: int, hang_seconds: float = HANG_SECONDS, *, to_the_end: bool = True) -> Result:
+    """Runs one seed, in this process. One that takes longer than `hang_seconds` hangs, where the system can tell (SIGALRM)."""
+    began = time.monotonic()
+    alarm = getattr(signal, "SIGALRM", None)
+    if alarm is not None:
+        signal.signal(alarm, _give_up)
+        # More than once: a job may take it for an error of its own.
+        signal.setitimer(signal.ITIMER_REAL, hang_seconds, 1.0)
+    try:
+        report: Report | None = simulate(Scenario.of(seed), to_the_end=to_the_end)
+    except _Hangs:
+        report = None
+    finally:
+        if alarm is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    return Result(seed, report, time.monotonic() - began)
+
+
+def run_seeds(seeds: Iterable[int], processes: int) -> Iterator[Result]:
+    """What came of each seed, in their order, so many at a time."""
+    wanted = list(seeds)
+    if processes == 1 or len(wanted) == 1:
+        yield from map(run_seed, wanted)
+        return
+    with ProcessPoolExecutor(min(processes, len(wanted)), multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(run_seed, wanted)
+
+
+def _give_up(_signal: int, _frame: FrameType | None) -> None:
+    raise _Hangs

@@ -1,0 +1,192 @@
+"""Ways to break what becomes of a job between its acceptance and its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from headrace.acceptance import Acceptance
+from headrace.core import snapshots
+from headrace.core.lanes import Lanes
+from headrace.core.status import TERMINAL
+from headrace.engine.dead_letters import DeadLetters
+from headrace.engine.dispatcher import Dispatcher
+from headrace.engine.group import WorkerGroup
+from headrace.engine.journal import Journal
+from headrace.engine.partition import OwnedPartition
+from headrace.engine.rests import Rests
+from headrace.errors import EnqueueTimeout
+from headrace.ports import Acknowledged
+from simulation.broken import Break, Patch
+
+
+def accepted_before_the_acknowledgement(patch: Patch) -> None:
+    """`enqueue` returns as soon as the record is handed over."""
+
+    async def append(self: Any, prepared: Any, _: float, **__: float) -> list[int]:
+        for each in prepared:
+            self._writer.submit(each.target, [each.record], lambda _: None)
+        return [0] * len(prepared)
+
+    patch.setattr(Acceptance, "_append", append)
+
+
+def what_may_be_accepted_is_denied(patch: Patch) -> None:
+    """`enqueue` says that a job is not accepted though nobody knows."""
+    original = Acceptance._append
+
+    async def append(self: Any, *args: Any, **named: Any) -> list[int]:
+        try:
+            return await original(self, *args, **named)
+        except EnqueueTimeout as error:
+            error.may_be_accepted = False
+            raise
+
+    patch.setattr(Acceptance, "_append", append)
+
+
+def the_watermark_does_not_wait_for_the_dead_letter(patch: Patch) -> None:
+    """What can be no job is passed as soon as its dead letter is handed over."""
+    original = DeadLetters.submit
+
+    def submit(self: Any, record: Any, worker: str, refusal: Any, done: Any) -> None:
+        original(self, record, worker, refusal, lambda _: None)
+        asyncio.get_running_loop().call_soon(done, Acknowledged(0, 0))
+
+    patch.setattr(DeadLetters, "submit", submit)
+
+
+def an_interruption_is_a_failure(patch: Patch) -> None:
+    """An attempt that the engine stopped counts as one that failed."""
+    original = snapshots.interrupted
+
+    def interrupted(before: Any, now: str) -> Any:
+        after = original(before, now)
+        return {**after, "failures": snapshots.failures(before) + 1}
+
+    patch.setattr(snapshots, "interrupted", interrupted)
+
+
+def failures_are_forgotten(patch: Patch) -> None:
+    """How many attempts have failed is not handed on from one owner to the next."""
+    patch.setattr(snapshots, "CONTINUED", tuple(name for name in snapshots.CONTINUED if name != "failures"))
+
+
+def a_retry_waits_for_nothing(patch: Patch) -> None:
+    """The next attempt begins at once, whatever its time is."""
+    original = Rests.add
+    patch.setattr(Rests, "add", lambda self, work, _: original(self, work, 0.0))
+
+
+def a_retry_lets_its_key_go_on(patch: Patch) -> None:
+    """The next of a key begins while the one before waits for its retry."""
+    original = Rests.add
+
+    def add(self: Any, work: Any, seconds: float) -> None:
+        original(self, work, seconds)
+        self._lanes.leave_lane(work)
+
+    patch.setattr(Rests, "add", add)
+
+
+def a_retry_that_changes_hands_lets_its_key_go_on(patch: Patch) -> None:
+    """A job that waits for its retry, and that a new owner takes over, does not hold back its key there."""
+    patch.setattr(Lanes, "reserve", lambda *_: True)
+
+
+def an_end_is_written_twice(patch: Patch) -> None:
+    """A job that has ended is written of once more."""
+    original = Journal.write
+
+    def write(self: Any, work: Any, state: Any) -> None:
+        original(self, work, state)
+        if state.fields["status"] in TERMINAL:
+            again = {**state.fields, "sequence": state.fields["sequence"] + 1}
+            self.note(work, type(state)(again))
+
+    patch.setattr(Journal, "write", write)
+
+
+def more_at_a_time_than_is_allowed(patch: Patch) -> None:
+    """Whatever is ready starts, without a slot."""
+
+    def take(self: Any) -> Any:
+        if not self._ready:
+            return None
+        self.taken += 1
+        return self._ready.popleft()
+
+    patch.setattr(Lanes, "take", take)
+
+
+def reads_on_too_far(patch: Patch) -> None:
+    """After a take-over the first record that is to be read is passed over."""
+
+    def available(self: Any, partition: OwnedPartition) -> None:
+        self._consumer.seek(partition.source, partition.next_offset + 1)
+        self._consumer.resume([partition.source])
+
+    patch.setattr(WorkerGroup, "_available", available)
+
+
+def reads_again_what_is_in_hand(patch: Patch) -> None:
+    """After a rebalance a partition is read from what was committed, also what is in hand."""
+    original = WorkerGroup._available
+
+    def available(self: Any, partition: OwnedPartition) -> None:
+        partition.next_offset = partition.watermark.position
+        original(self, partition)
+
+    patch.setattr(WorkerGroup, "_available", available)
+
+
+def delivers_before_the_take_over(patch: Patch) -> None:
+    """What the group assigns is taken in at once, under no claim."""
+    original = WorkerGroup._assigned
+
+    def assigned(self: Any, sources: Any) -> None:
+        original(self, sources)
+        self._consumer.resume(sources)
+
+    patch.setattr(WorkerGroup, "_assigned", assigned)
+
+
+def an_interrupted_job_is_let_go(patch: Patch) -> None:
+    """The watermark passes a job when any record of its attempt's end is acknowledged, also that of an interruption."""
+    original = Dispatcher._acknowledged
+
+    def acknowledged(self: Any, works: Any) -> None:
+        original(self, works)
+        for work in works:
+            if work.partition.live and work.state.fields["status"] == "queued":
+                work.partition.watermark.finish(work.offset)
+
+    patch.setattr(Dispatcher, "_acknowledged", acknowledged)
+
+
+def an_interruption_ends_the_job(patch: Patch) -> None:
+    """A job whose attempt is interrupted is taken for failed."""
+
+    def interrupted(before: Any, now: str) -> Any:
+        return snapshots.failed(before, {"type": "Interrupted", "message": "interrupted"}, now)
+
+    patch.setattr(snapshots, "interrupted", interrupted)
+
+
+BREAKS = [
+    Break("one write accepts a job", accepted_before_the_acknowledgement, 0),
+    Break("one write accepts a job", what_may_be_accepted_is_denied, 0),
+    Break("bad input costs one record", the_watermark_does_not_wait_for_the_dead_letter, 0),
+    Break("an interruption is no failure", an_interruption_is_a_failure, 0),
+    Break("an interruption is no failure", an_interruption_ends_the_job, 0),
+    Break("failures count on", failures_are_forgotten, 0),
+    Break("a retry waits for its time", a_retry_waits_for_nothing, 0),
+    Break("order by key", a_retry_lets_its_key_go_on, 0),
+    Break("order by key", a_retry_that_changes_hands_lets_its_key_go_on, 0),
+    Break("an end is final", an_end_is_written_twice, 0),
+    Break("concurrency", more_at_a_time_than_is_allowed, 0),
+    Break("an accepted job ends", reads_on_too_far, 0),
+    Break("a job runs once", reads_again_what_is_in_hand, 0),
+    Break("nothing is delivered before recovery", delivers_before_the_take_over, 0),
+    Break("the watermark", an_interrupted_job_is_let_go, 0),
+]

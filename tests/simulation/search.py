@@ -1,0 +1,90 @@
+"""Looks for the seeds that find out broken engines, and keeps them in `found_by.json`.
+
+Seeds do other things whenever the engine or the simulation changes. `cd tests && python -m simulation.search` looks again for the
+breaks that their seeds find out no more, so that the tests do not have to.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from headrace.testing.simulation.seeds import run_seed
+from simulation.breaks import BREAKS
+
+SEEDS = 200
+KNOWN = Path(__file__).with_name("found_by.json")
+# A broken engine may do something again and again without any time passing.
+_HANG_SECONDS = 60
+_PASSES = (4, 25, SEEDS)
+
+
+class Found(NamedTuple):
+    """Which seed finds a break, and by what. The seed is None where none does."""
+
+    seed: int | None
+    violation: str
+
+
+def known_seeds() -> Mapping[str, int]:
+    """The seeds that found each break when they were last looked for, by its name."""
+    known: dict[str, int] = json.loads(KNOWN.read_text(encoding="utf-8"))
+    return known
+
+
+def find(name: str, seeds: int = SEEDS) -> Found:
+    """The seed that finds a break: the one that did so last, or the first of so many. To be called in a process of its own."""
+    [broken] = [each for each in BREAKS if each.name == name]
+    with pytest.MonkeyPatch.context() as patch:
+        broken.apply(patch)
+        for seed in itertools.chain([known_seeds().get(name, broken.found_by)], range(seeds)):
+            report = run_seed(seed, _HANG_SECONDS, to_the_end=False).report
+            if report is not None and report.violations:
+                return Found(seed, str(report.violations[0]))
+    return Found(None, "")
+
+
+def pool(processes: int) -> ProcessPoolExecutor:
+    """Processes that look for breaks: each is broken by one at a time."""
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+
+
+def main(wanted: list[str]) -> None:
+    """Looks for the breaks of these names, or for all: those first that few seeds find. Those that none finds are named last."""
+    processes = int(os.environ.get("PROCESSES", os.cpu_count() or 1))
+    left = [each for each in BREAKS if not wanted or each.name in wanted]
+    with pool(processes) as executor:
+        for seeds in _PASSES:
+            looking = {executor.submit(find, each.name, seeds): each for each in left}
+            for future in as_completed(looking):
+                broken, result = looking[future], future.result()
+                if result.seed is not None:
+                    _say(f"{broken.rule}, {broken.name}: {result.seed}, {result.violation[:160]}")
+                    _keep(broken.name, result.seed)
+                    left.remove(broken)
+    _say(f"not found: {', '.join(each.name for each in left) or 'none'}")
+
+
+def _keep(name: str, seed: int) -> None:
+    """At once, so that nothing is lost where the search is ended."""
+    found = {**known_seeds(), name: seed}
+    kept = {each.name: found[each.name] for each in BREAKS if each.name in found}
+    KNOWN.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
