@@ -12,8 +12,10 @@ from headrace.core.topics import Topics
 from headrace.errors import AppendTimeout, ArgumentsInvalid, BrokerUnreachable, EnqueueTimeout, WorkerUnknown
 from headrace.models import Job, WorkerDefinition
 from headrace.ports import Acknowledged, AppendFailed, Log, LogWriter
+from headrace.resubmission import Resubmission
 from headrace.settings import Settings
 from headrace.submission import Arguments, Prepared, WorkerReference, ordering_key_of, plain_arguments, prepare
+from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory
 from headrace.worker import AbstractWorker
 
@@ -186,3 +188,31 @@ def _identified(identify: Identify, worker: str, args: Mapping[str, Any], orderi
 
 def _loop_time() -> float:
     return asyncio.get_running_loop().time()
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptsAgain:
+    """Accepts jobs in place of old ones: see `headrace.resubmission.Submitter`.
+
+    Attributes:
+        view: knows of every job that there is now.
+        show: tells whoever looks at jobs of those that were accepted.
+    """
+
+    acceptance: Acceptance
+    view: JobView
+    show: Callable[[Sequence[Job]], Awaitable[None]]
+
+    async def find(self, job_id: str, tenant: str) -> Job | None:
+        return await self.view.get_job(job_id, tenant=tenant)
+
+    async def check(self, again: Resubmission) -> None:
+        await self.acceptance.check(again.worker_name, again.args)
+
+    async def submit(self, again: Resubmission, *, timeout: float) -> Job:
+        shared = {"tenant": again.tenant, "ctx": again.ctx, **({"retryOf": again.retry_of} if again.retry_of else {})}
+        [job] = await self.acceptance.accept(
+            again.worker_name, [again.args], shared, ordering_key=again.ordering_key, timeout=timeout, identify=again.identify
+        )
+        await self.show([job])
+        return job

@@ -6,14 +6,13 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from headrace.acceptance import Acceptance, IdSource
+from headrace.acceptance import Acceptance, AcceptsAgain, IdSource
 from headrace.broker.discovery import settings_of_this_folder
 from headrace.control import Control, cancel_job
 from headrace.core.retry import RetryPolicy
@@ -25,10 +24,10 @@ from headrace.idempotency import Accepted, check_same, id_of_key
 from headrace.kafka.log import KafkaLog
 from headrace.models import DEFAULT_TENANT, CallContext, Job, WorkerDefinition, WorkerSummary
 from headrace.ports import Log
-from headrace.resubmission import Resubmission, arguments_of, retry_failed
+from headrace.resubmission import arguments_of, retry_failed
 from headrace.runtime import wall_clock
 from headrace.settings import Settings, load_settings
-from headrace.submission import Arguments, WorkerReference, plain_context, retry_fields
+from headrace.submission import Arguments, WorkerReference, shared_fields
 from headrace.tool_models import JobList
 from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
@@ -156,7 +155,7 @@ class Client:
             EnqueueTimeout: no acknowledgement came in time. What was not on its way by then was taken back; it says whether
                 the job may be accepted all the same.
         """
-        shared = self._shared(tenant, ctx, ordering_key, retry, attempt_timeout)
+        shared = shared_fields(tenant, ctx, ordering_key, retry, attempt_timeout)
         if idempotency_key is None:
             [job] = await self._acceptance.accept(worker, [args], shared, ordering_key=ordering_key, timeout=timeout)
         else:
@@ -188,7 +187,7 @@ class Client:
 
         Raises as `enqueue`. After an `EnqueueTimeout` some of the jobs may have been accepted.
         """
-        shared = self._shared(tenant, ctx, ordering_key, retry, attempt_timeout)
+        shared = shared_fields(tenant, ctx, ordering_key, retry, attempt_timeout)
         jobs = await self._acceptance.accept(worker, args, shared, ordering_key=ordering_key, timeout=timeout)
         await self._view.show(jobs)
         return jobs
@@ -367,19 +366,6 @@ class Client:
         with contextlib.suppress(TimeoutError):
             await self._directory.catch_up(_HEARD_SECONDS)
 
-    @staticmethod
-    def _shared(
-        tenant: str,
-        ctx: CallContext | Mapping[str, Any] | None,
-        ordering_key: str | None,
-        retry: RetryPolicy | None,
-        attempt_timeout: float | None,
-    ) -> dict[str, Any]:
-        """The fields that all jobs of a call have in common."""
-        if ordering_key == "":
-            raise ArgumentsInvalid("The ordering key is empty: name one, or leave it out, and the worker's order_by decides.")
-        return {"tenant": tenant, "ctx": plain_context(ctx), **retry_fields(retry, attempt_timeout)}
-
     async def _find(self, asked: Job) -> Job | None:
         """The job that was accepted for the same request, as it stands if the view is open, as far as it is known here."""
         accepted = self._accepted.find(asked, self._now())
@@ -388,28 +374,6 @@ class Client:
             check_same(asked, known)
         return known or accepted
 
-    async def _submitter(self) -> _Submitter:
+    async def _submitter(self) -> AcceptsAgain:
         """For new jobs in place of old ones, by a view that knows of every job that there is now."""
-        return _Submitter(self, await self._view.open_up_to_now())
-
-
-@dataclass(frozen=True, slots=True)
-class _Submitter:
-    """Accepts jobs in place of old ones: see `headrace.resubmission.Submitter`."""
-
-    client: Client
-    view: JobView
-
-    async def find(self, job_id: str, tenant: str) -> Job | None:
-        return await self.view.get_job(job_id, tenant=tenant)
-
-    async def check(self, again: Resubmission) -> None:
-        await self.client._acceptance.check(again.worker_name, again.args)
-
-    async def submit(self, again: Resubmission, *, timeout: float) -> Job:
-        shared = {"tenant": again.tenant, "ctx": again.ctx, **({"retryOf": again.retry_of} if again.retry_of else {})}
-        [job] = await self.client._acceptance.accept(
-            again.worker_name, [again.args], shared, ordering_key=again.ordering_key, timeout=timeout, identify=again.identify
-        )
-        await self.client._view.show([job])
-        return job
+        return AcceptsAgain(self._acceptance, await self._view.open_up_to_now(), self._view.show)

@@ -174,3 +174,16 @@ def retry_fields(retry: RetryPolicy | None, attempt_timeout: float | None) -> di
     """The fields by which a job has a retry policy and a timeout of its own."""
     fields: dict[str, Any] = {} if retry is None else {"retry": RetryRules.of(retry).to_wire()}
     return fields if attempt_timeout is None else {**fields, "attemptTimeout": attempt_timeout}
+
+
+def shared_fields(
+    tenant: str,
+    ctx: CallContext | Mapping[str, Any] | None,
+    ordering_key: str | None,
+    retry: RetryPolicy | None,
+    attempt_timeout: float | None,
+) -> dict[str, Any]:
+    """The fields that all jobs of a call have in common. Raises ArgumentsInvalid for a context that is none, or an empty key."""
+    if ordering_key == "":
+        raise ArgumentsInvalid("The ordering key is empty: name one, or leave it out, and the worker's order_by decides.")
+    return {"tenant": tenant, "ctx": plain_context(ctx), **retry_fields(retry, attempt_timeout)}

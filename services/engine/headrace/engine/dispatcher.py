@@ -1,4 +1,4 @@
-"""The lanes at work: starts jobs when they may start, runs them, and writes down what came of each."""
+"""The lanes at work: starts jobs when they may start, and runs them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,22 @@ from typing import Any
 from headrace.core import snapshots
 from headrace.core.lanes import Lanes
 from headrace.core.lease import Moment
-from headrace.core.status import JobStatus
-from headrace.core.timestamps import format_timestamp, parse_timestamp
+from headrace.core.timestamps import parse_timestamp
 from headrace.engine.attempts import Attempts
 from headrace.engine.cancelling import Cancelling
 from headrace.engine.closing import Closing
 from headrace.engine.control import WorkerControl
 from headrace.engine.endings import Endings
 from headrace.engine.execution import Execution
-from headrace.engine.failure import after_failure, why
 from headrace.engine.journal import Journal
 from headrace.engine.limiting import Limiting
 from headrace.engine.means import Means
-from headrace.engine.outcome import describe_error, encode_result
+from headrace.engine.outcomes import Outcomes
 from headrace.engine.partition import LEFT_AS_THEY_ARE, OwnedPartition, Phase, Statistics, Work
 from headrace.engine.progress import ProgressReports
 from headrace.engine.rests import Rests
 from headrace.engine.states import State
-from headrace.errors import BrokerUnreachable, JobFailed, LeaseLost, WorkerProcessDied
+from headrace.errors import LeaseLost
 from headrace.job_context import JobServices
 from headrace.ports import LogWriter
 from headrace.worker import AbstractWorker
@@ -37,7 +35,6 @@ from headrace.worker import AbstractWorker
 _SETTLE_SECONDS = 5.0
 _CANCEL_SECONDS = 1.0
 _AGAIN_SECONDS = 1.0
-_MOST_OUTAGES = 60
 
 
 class Dispatcher:
@@ -82,13 +79,12 @@ class Dispatcher:
         self._lanes: Lanes[Work] = Lanes(slots)
         self._claim_lost = claim_lost
         self._rests = Rests(self._lanes, clock, self._start_again)
-        self.cancelling = Cancelling(control, self._withdraw, self._rests, self._stop, self._end_as_cancelled)
+        self._journal = Journal(*journal, self._acknowledged, self._reports.acknowledged, claim_lost)
+        self._outcomes = Outcomes(worker, self._journal, services.now, chance, give_up, means.most_crashes)
+        self._now = self._outcomes.now
+        self.cancelling = Cancelling(control, self._withdraw, self._rests, self._stop, self._outcomes.end_as_cancelled)
         limit = worker.rate_limit
         self.limiting = None if limit is None else Limiting(limit, self._lanes, clock, self._schedule)
-        self._chance = chance
-        self._give_up = give_up
-        self._most_crashes = means.most_crashes
-        self._journal = Journal(*journal, self._acknowledged, self._reports.acknowledged, claim_lost)
         self._scheduled = False
         self._open = True
         self._paused = False
@@ -97,7 +93,6 @@ class Dispatcher:
         self._attempts = Attempts(self._execution.run)
         self._running: set[Work] = set()
         self._none_runs = asyncio.Event()
-        self._clock = (0, "")
         self.progressed = asyncio.Event()
         self.endings = Endings(*ended_keys, services.now, claim_lost, self.progressed)
         self.statistics = Statistics()
@@ -129,11 +124,11 @@ class Dispatcher:
             self._execution.isolate(work)
         if self.cancelling.standing and self.cancelling.concerns(work):
             work.lane = None  # it waits for nobody
-            self._end_as_cancelled(work)
+            self._outcomes.end_as_cancelled(work)
         elif work.acknowledged is not None and (seconds := self._seconds_left(work)) > 0 and self._lanes.reserve(work):
             self._rests.add(work, seconds)
-        elif work.original is not None and self._took_too_many(work) and self._lanes.reserve(work):
-            self._refuse_poison(work)
+        elif work.original is not None and self._outcomes.took_too_many(work) and self._lanes.reserve(work):
+            self._outcomes.refuse_poison(work)
         else:
             self._lanes.add(work)
             if self._rests.lanes and work.lane in self._rests.lanes:
@@ -145,10 +140,8 @@ class Dispatcher:
 
     def refuse(self, work: Work, error: dict[str, Any]) -> None:
         """Writes a job as failed that cannot be started. It waits for nobody; if it has its lane, it keeps that until then."""
-        work.phase = Phase.ENDING
         work.partition.hold(work)
-        refused = snapshots.refused(work.state.fields, work.partition.writer, error, self._now())
-        self._journal.write(work, State(refused))
+        self._outcomes.refuse(work, error)
 
     def pause(self, paused: bool) -> None:
         """Whether the worker is paused: nothing starts, what runs goes on, and jobs are taken in as far as there is room."""
@@ -277,7 +270,7 @@ class Dispatcher:
             elif work.phase is Phase.ENDING:
                 self._ended(work)
             elif work.cancelled:
-                self._end_as_cancelled(work)
+                self._outcomes.end_as_cancelled(work)
             elif self._draining or partition.leaving:
                 self._lanes.leave_lane(work)
                 partition.leave_to_others(work)
@@ -307,7 +300,7 @@ class Dispatcher:
         """The start was acknowledged when nothing was to start any more: the attempt is over before it began."""
         self._lanes.free_slot()
         self._schedule()
-        self._interrupt(work)
+        self._outcomes.interrupt(work)
 
     def _over(self, work: Work, result: Any, error: BaseException | None) -> None:
         late_after = self._execution.late_after(work)
@@ -322,35 +315,7 @@ class Dispatcher:
             return
         if unsaid is not None:
             work.state = State({**work.state.fields, "progress": unsaid})
-        if work.cancelled:
-            self._end_as_cancelled(work)
-        elif error is None and late_after is None:
-            self._complete(work, result)
-        elif late_after is None and (work.stopped or _is_outage(error, work)):
-            # Whatever it raised on its way out, it was the engine that stopped it, or a broker that was away: no failure.
-            self._interrupt(work)
-        else:
-            self._fail(work, why(error, late_after))
-
-    def _complete(self, work: Work, result: Any) -> None:
-        if result is None:
-            state = work.state.complete(self._now())
-        else:
-            try:
-                state = State(snapshots.completed(work.state.fields, encode_result(result), self._now()))
-            except JobFailed as failure:
-                self._fail(work, failure)
-                return
-        work.phase = Phase.ENDING
-        self._journal.write(work, state)
-
-    def _fail(self, work: Work, error: BaseException) -> None:
-        if work.original is not None and isinstance(error, WorkerProcessDied):
-            self._died(work, error)
-            return
-        state = after_failure(work, self._worker, error, self._services.now(), self._chance())
-        work.phase = Phase.ENDING if state.fields["status"] == JobStatus.FAILED else Phase.INTERRUPTED
-        self._journal.write(work, state)
+        self._outcomes.write(work, result, error, late_after)
 
     def _withdraw(self, work: Work) -> bool:
         return (self.limiting is not None and self.limiting.remove(work)) or self._lanes.remove(work)
@@ -360,34 +325,6 @@ class Dispatcher:
         self._rests.forget(partition)
         if self.limiting is not None:
             self.limiting.forget(partition)
-
-    def _end_as_cancelled(self, work: Work) -> None:
-        work.phase = Phase.ENDING
-        self._journal.write(work, State(snapshots.cancelled(work.state.fields, work.partition.writer, self._now())))
-
-    def _died(self, work: Work, error: WorkerProcessDied) -> None:
-        """A job that runs in a process of its own took that with it (rule X1)."""
-        state = State(snapshots.died(work.state.fields, describe_error(error), self._now()))
-        if snapshots.crashes(state.fields) < self._most_crashes:
-            work.phase = Phase.INTERRUPTED
-            self._journal.write(work, state)
-        else:
-            work.state = state
-            self._refuse_poison(work)
-
-    def _took_too_many(self, work: Work) -> bool:
-        return snapshots.crashes(work.state.fields) >= self._most_crashes
-
-    def _refuse_poison(self, work: Work) -> None:
-        work.phase = Phase.REFUSED
-        self._give_up(work)
-
-    def _interrupt(self, work: Work) -> None:
-        if work.cancelled:
-            self._end_as_cancelled(work)
-            return
-        work.phase = Phase.INTERRUPTED
-        self._journal.write(work, State(snapshots.interrupted(work.state.fields, self._now())))
 
     def _start_again(self, work: Work) -> None:
         """A job whose time has come runs again, here and before the others of its key."""
@@ -415,15 +352,3 @@ class Dispatcher:
             self._schedule()
         if work.digest is not None:
             self.endings.write(work)
-
-    def _now(self) -> str:
-        """The time as it is written; made anew once a millisecond."""
-        now = self._services.now()
-        if now != self._clock[0]:
-            self._clock = (now, format_timestamp(now))
-        return self._clock[1]
-
-
-def _is_outage(error: BaseException | None, work: Work) -> bool:
-    """Whether a broker that was away ended the attempt; not again and again: a worker may ask a broker that never comes."""
-    return isinstance(error, BrokerUnreachable) and work.state.fields["attempt"] < _MOST_OUTAGES

@@ -1,0 +1,135 @@
+"""Decides what follows from an attempt, and writes it down: the job's end, another attempt, or that it was interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from headrace.core import snapshots
+from headrace.core.status import JobStatus
+from headrace.core.timestamps import format_timestamp
+from headrace.engine.failure import after_failure, why
+from headrace.engine.journal import Journal
+from headrace.engine.outcome import describe_error, encode_result
+from headrace.engine.partition import Phase, Work
+from headrace.engine.states import State
+from headrace.errors import BrokerUnreachable, JobFailed, WorkerProcessDied
+from headrace.worker import AbstractWorker
+
+_MOST_OUTAGES = 60
+
+
+class Outcomes:
+    """What came of the attempts of one worker.
+
+    Args:
+        journal: in which it is written.
+        clock: the time of day, in milliseconds since the Unix epoch.
+        chance: any number from 0 up to, not including, 1, anew with each call.
+        give_up: called with a job that took too many processes with it, which is to be made a dead letter, and then refused.
+        most_crashes: how many processes may die with one job before it is given up.
+    """
+
+    def __init__(
+        self,
+        worker: AbstractWorker[Any],
+        journal: Journal,
+        clock: Callable[[], int],
+        chance: Callable[[], float],
+        give_up: Callable[[Work], None],
+        most_crashes: int,
+    ) -> None:
+        self._worker = worker
+        self._journal = journal
+        self._clock = clock
+        self._chance = chance
+        self._give_up = give_up
+        self._most_crashes = most_crashes
+        self._read = (0, "")
+
+    def now(self) -> str:
+        """The time as it is written; made anew once a millisecond."""
+        now = self._clock()
+        if now != self._read[0]:
+            self._read = (now, format_timestamp(now))
+        return self._read[1]
+
+    def write(self, work: Work, result: Any, error: BaseException | None, late_after: float | None) -> None:
+        """Writes what came of an attempt of a partition that is still held.
+
+        Args:
+            result: what it returned.
+            error: what it raised; None if it returned.
+            late_after: seconds that it might have taken, if it took more.
+        """
+        if work.cancelled:
+            self.end_as_cancelled(work)
+        elif error is None and late_after is None:
+            self._complete(work, result)
+        elif late_after is None and (work.stopped or _is_outage(error, work)):
+            # Whatever it raised on its way out, it was the engine that stopped it, or a broker that was away: no failure.
+            self.interrupt(work)
+        else:
+            self._fail(work, why(error, late_after))
+
+    def interrupt(self, work: Work) -> None:
+        """The attempt ended for no reason of its own: the job waits for another, unless somebody has cancelled it."""
+        if work.cancelled:
+            self.end_as_cancelled(work)
+            return
+        work.phase = Phase.INTERRUPTED
+        self._journal.write(work, State(snapshots.interrupted(work.state.fields, self.now())))
+
+    def end_as_cancelled(self, work: Work) -> None:
+        """Ends a job of which nothing runs."""
+        work.phase = Phase.ENDING
+        self._journal.write(work, State(snapshots.cancelled(work.state.fields, work.partition.writer, self.now())))
+
+    def refuse(self, work: Work, error: dict[str, Any]) -> None:
+        """Ends a job as failed that cannot be started."""
+        work.phase = Phase.ENDING
+        self._journal.write(work, State(snapshots.refused(work.state.fields, work.partition.writer, error, self.now())))
+
+    def took_too_many(self, work: Work) -> bool:
+        """Whether so many processes died with a job that it is put into no other."""
+        return snapshots.crashes(work.state.fields) >= self._most_crashes
+
+    def refuse_poison(self, work: Work) -> None:
+        """Has a job given up that took too many processes with it."""
+        work.phase = Phase.REFUSED
+        self._give_up(work)
+
+    def _complete(self, work: Work, result: Any) -> None:
+        if result is None:
+            state = work.state.complete(self.now())
+        else:
+            try:
+                state = State(snapshots.completed(work.state.fields, encode_result(result), self.now()))
+            except JobFailed as failure:
+                self._fail(work, failure)
+                return
+        work.phase = Phase.ENDING
+        self._journal.write(work, state)
+
+    def _fail(self, work: Work, error: BaseException) -> None:
+        if work.original is not None and isinstance(error, WorkerProcessDied):
+            self._died(work, error)
+            return
+        state = after_failure(work, self._worker, error, self._clock(), self._chance())
+        work.phase = Phase.ENDING if state.fields["status"] == JobStatus.FAILED else Phase.INTERRUPTED
+        self._journal.write(work, state)
+
+    def _died(self, work: Work, error: WorkerProcessDied) -> None:
+        """A job that runs in a process of its own took that with it (rule X1)."""
+        state = State(snapshots.died(work.state.fields, describe_error(error), self.now()))
+        if snapshots.crashes(state.fields) < self._most_crashes:
+            work.phase = Phase.INTERRUPTED
+            self._journal.write(work, state)
+        else:
+            work.state = state
+            self.refuse_poison(work)
+
+
+def _is_outage(error: BaseException | None, work: Work) -> bool:
+    """Whether a broker that was away ended the attempt; not again and again: a worker may ask a broker that never comes."""
+    return isinstance(error, BrokerUnreachable) and work.state.fields["attempt"] < _MOST_OUTAGES
