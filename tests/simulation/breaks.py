@@ -8,8 +8,6 @@ from typing import Any
 from headrace.codec import decode_object
 from headrace.core import lease, recovery, snapshots
 from headrace.core.checkpoint import Pointer
-from headrace.core.duplicates import DerivedIds, Verdict
-from headrace.core.janitor import Inquiry, Keeper
 from headrace.core.lanes import Lanes
 from headrace.core.lease import HeldLease, LeaseWatch, Moment
 from headrace.core.ownership import PartitionLedger
@@ -17,22 +15,20 @@ from headrace.core.recovery import PartitionRecovery
 from headrace.core.snapshots import Writer
 from headrace.core.status import TERMINAL, JobStatus
 from headrace.core.watermark import Watermark
-from headrace.engine import admission, checkpoints, commits, group, holdings, janitor, takeover
+from headrace.engine import admission, checkpoints, commits, folding, holdings
 from headrace.engine.cancelling import Cancelling
 from headrace.engine.control import EngineControl
 from headrace.engine.dispatcher import Dispatcher
-from headrace.engine.ended_keys import EndedKeys
-from headrace.engine.endings import Endings
 from headrace.engine.holdings import Holdings
 from headrace.engine.journal import Journal
 from headrace.engine.partition import OwnedPartition, Phase
 from headrace.engine.takeover import Takeover
 from headrace.errors import LeaseLost
 from headrace.leases import take_lease
-from headrace.ports import Acknowledged, TopicPartition
+from headrace.ports import Acknowledged
 from headrace.testing.simulation.process import SimulatedProcess
 from headrace.testing.simulation.supervision import SimulatedSupervisor
-from simulation import breaks_of_jobs, breaks_of_leases
+from simulation import breaks_of_jobs, breaks_of_leases, breaks_of_records
 from simulation.broken import Break, Patch
 
 
@@ -48,7 +44,7 @@ def c2_every_claim_is_valid(patch: Patch) -> None:
             return True
         return take_lease(ledger, record)
 
-    patch.setattr(takeover, "take_lease", take)
+    patch.setattr(folding, "take_lease", take)
 
 
 def c3_does_not_read_back(patch: Patch) -> None:
@@ -317,58 +313,6 @@ def r2_a_superseded_claim_is_released(patch: Patch) -> None:
     patch.setattr(PartitionLedger, "release", release)
 
 
-def e1_derived_ids_are_taken_for_fresh(patch: Patch) -> None:
-    patch.setattr(group, "is_fresh", lambda _: True)
-
-
-def e2_what_has_ended_is_done_again(patch: Patch) -> None:
-    patch.setattr(DerivedIds, "judge", lambda *_: Verdict.NEW)
-
-
-def e2_a_new_owner_does_not_read_what_has_ended(patch: Patch) -> None:
-
-    async def learn(*_: Any) -> None:
-        return None
-
-    patch.setattr(EndedKeys, "learn", learn)
-
-
-def k3_passes_before_the_entry(patch: Patch) -> None:
-    original = Endings.write
-
-    def write(self: Endings, work: Any) -> None:
-        original(self, work)
-        work.partition.let_go(work.offset)
-
-    patch.setattr(Endings, "write", write)
-
-
-def k3_a_new_owner_takes_the_entry_for_written(patch: Patch) -> None:
-    def sort_out(self: OwnedPartition, ended: Any) -> None:
-        self.ended_before.update((offset, job.job_id) for offset, job in ended.items())
-
-    patch.setattr(OwnedPartition, "_sort_out", sort_out)
-
-
-def j1_nothing_is_repeated(patch: Patch) -> None:
-    patch.setattr(Inquiry, "repeats", lambda *_: {})
-
-
-def j2_what_is_void_stays(patch: Patch) -> None:
-    patch.setattr(Inquiry, "removals", lambda *_: [])
-    patch.setattr(Keeper, "due", lambda *_: [])
-
-
-def j3_deletes_what_is_old_whether_or_not_it_has_ended(patch: Patch) -> None:
-    async def delete(_log: Any, reader: Any, topics: Any, partitions: Any, older_than: int) -> Any:
-        queue = {each: TopicPartition(topics.jobs_name(each[0]), each[1]) for each in partitions}
-        since = await reader.offsets_since(list(queue.values()), older_than)
-        await _log.delete_records(since)
-        return {each: since[name] for each, name in queue.items()}
-
-    patch.setattr(janitor, "delete_ended", delete)
-
-
 BREAKS = [
     Break("C1", c1_does_not_wait, 0),
     Break("C2", c2_every_claim_is_valid, 0),
@@ -398,14 +342,6 @@ BREAKS = [
     Break("X1", x1_a_lapse_counts, 0),
     Break("X1", x1_nothing_is_isolated, 0),
     Break("X1", x1_checkpoints_forget_deaths, 0),
-    Break("E1", e1_derived_ids_are_taken_for_fresh, 0),
-    Break("E2", e2_what_has_ended_is_done_again, 0),
-    Break("E2", e2_a_new_owner_does_not_read_what_has_ended, 0),
-    Break("K3", k3_passes_before_the_entry, 0),
-    Break("K3", k3_a_new_owner_takes_the_entry_for_written, 0),
-    Break("J1", j1_nothing_is_repeated, 4),
-    Break("J2", j2_what_is_void_stays, 2),
-    Break("J3", j3_deletes_what_is_old_whether_or_not_it_has_ended, 2),
     Break("`running` comes first", starts_before_it_is_written, 0),
     Break("order by key", forgets_the_order_of_keys, 0),
     Break("order by key", the_next_of_a_key_does_not_wait_for_the_end, 0),
@@ -416,5 +352,6 @@ BREAKS = [
     Break("cancellation", control_is_not_read_before_jobs_are_taken_in, 24),
     Break("cancellation", a_cancellation_is_settled_before_its_job_has_ended, 0),
     *breaks_of_leases.BREAKS,
+    *breaks_of_records.BREAKS,
     *breaks_of_jobs.BREAKS,
 ]

@@ -7,7 +7,7 @@ from typing import Any
 from headrace.codec import decode_object
 from headrace.core.lease import LeaseWatch
 from headrace.core.recovery import PartitionRecovery
-from headrace.engine import checkpoints, holdings, takeover
+from headrace.engine import checkpoints, folding, holdings, takeover
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.holdings import Holdings
 from headrace.engine.partition import OwnedPartition, Phase
@@ -32,7 +32,7 @@ def f1_a_late_release_counts(patch: Patch) -> None:
             ledger.released = True
         return valid
 
-    patch.setattr(takeover, "take_lease", take)
+    patch.setattr(folding, "take_lease", take)
 
 
 def f1_a_late_renewal_counts(patch: Patch) -> None:
@@ -44,7 +44,7 @@ def f1_a_late_renewal_counts(patch: Patch) -> None:
             ledger.epoch = ledger.previous = raw["epoch"]
         return take_lease(ledger, record)
 
-    patch.setattr(takeover, "take_lease", take)
+    patch.setattr(folding, "take_lease", take)
 
 
 def o1_renewals_do_not_count(patch: Patch) -> None:

@@ -11,30 +11,15 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
-import orjson
-
-from headrace.codec import decode, decode_object, encode
-from headrace.core.checkpoint import Checkpoint
-from headrace.core.identifiers import is_fresh
+from headrace.codec import encode
 from headrace.core.lease import HeldLease, LeaseTiming, LeaseWatch, Moment
 from headrace.core.records import (
-    CHECKPOINT_PREFIX,
-    LEASE_PREFIX,
-    SOURCE_HEADER,
-    checkpoint_prefix,
     lease_key,
-    parse_lease_key,
-    parse_removal,
-    parse_snapshot_headers,
 )
-from headrace.core.snapshots import CONTINUED
-from headrace.core.status import TERMINAL
-from headrace.core.timestamps import parse_timestamp
+from headrace.engine.folding import fold
 from headrace.engine.partition import OwnedPartition
-from headrace.engine.states import State
-from headrace.errors import HeadraceError, RecordUndecodable
-from headrace.leases import take_lease
-from headrace.models import CheckpointRecord, ClaimRecord, ReleaseRecord
+from headrace.errors import HeadraceError
+from headrace.models import ClaimRecord, ReleaseRecord
 from headrace.ports import Acknowledged, LogReader, LogWriter, NewRecord, Record, TopicPartition
 
 _logger = logging.getLogger(__name__)
@@ -200,7 +185,7 @@ class Takeover:
             for record in records:
                 for candidate in candidates:
                     if record.offset >= candidate.partition.read_position:
-                        _fold(record, candidate)
+                        fold(record, candidate.partition, candidate.source_prefix)
 
     async def _look_again(self) -> None:
         """Asks for the log's end where a lease is waited for: only what was read up to it tells that nobody renewed it."""
@@ -362,56 +347,3 @@ def _read_from_the_start(partition: OwnedPartition) -> None:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _fold(record: Record, candidate: _Candidate) -> None:
-    """Takes one record of `job-state` into what is known of the partition, if it is about it."""
-    recovery = candidate.partition.recovery
-    key = record.key or b""
-    if key.startswith(LEASE_PREFIX):
-        lease = parse_lease_key(key)
-        if lease is None or lease.worker != recovery.worker or lease.partition != recovery.partition:
-            return
-        try:
-            if take_lease(recovery.ledger, record):
-                recovery.lease_taken()
-        except RecordUndecodable as error:
-            _logger.warning("a lease in %s/%d at offset %d was skipped: %s", record.topic, record.partition, record.offset, error)
-        return
-    if key.startswith(CHECKPOINT_PREFIX):
-        if record.value is not None and key.startswith(checkpoint_prefix(recovery.worker, recovery.partition)):
-            _take_checkpoint(record, candidate)
-        return
-    for name, value in record.headers:
-        if name == SOURCE_HEADER:
-            if not value.startswith(candidate.source_prefix):
-                return
-            if (headers := parse_snapshot_headers(record.headers)) is not None:
-                ended = headers.status in TERMINAL and record.value is not None
-                recovery.snapshot(headers, key, _end_in(record.value, key) if ended else record.value)
-            elif (removal := parse_removal(record.headers)) is not None:
-                recovery.remove(int(value.rpartition(b"/")[2]), removal)
-            return
-
-
-def _end_in(snapshot: bytes | None, key: bytes) -> bytes | None:
-    """What is needed still of the last snapshot of a job: of one with a fresh id nothing, and never its arguments or result."""
-    if is_fresh(key.decode(errors="replace")):
-        return None
-    try:
-        fields = decode_object(snapshot)
-        parse_timestamp(fields["updatedAt"])
-        State(fields)
-    except (RecordUndecodable, AttributeError, KeyError, TypeError, ValueError):
-        return None  # damaged: its headers say that the job has ended, and nothing says when
-    return orjson.dumps({name: fields[name] for name in CONTINUED if name in fields})
-
-
-def _take_checkpoint(record: Record, candidate: _Candidate) -> None:
-    try:
-        found = decode(CheckpointRecord, record.value)
-    except RecordUndecodable as error:
-        _logger.warning("a checkpoint at offset %d was skipped: %s", record.offset, error)
-        return
-    begun = {job.offset: (job.id, job.state) for job in found.begun}
-    candidate.partition.recovery.take_checkpoint(Checkpoint(found.epoch, found.covers, found.watermark, found.ranges, begun))
