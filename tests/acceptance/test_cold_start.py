@@ -88,6 +88,7 @@ async def _assert_topics_are_ours(broker: LocalBroker, namespace: str) -> None:
             topics.control,
             topics.memory,
             topics.dead_letters,
+            topics.ended_keys(3_600),
         )
     }
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)

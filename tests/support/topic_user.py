@@ -16,7 +16,8 @@ from headrace.settings import load_settings
 
 async def use_topics(servers: str, namespace: str) -> None:
     names = Topics(namespace)
-    topics = [names.jobs("digest"), names.job_state, names.workers, names.memory, names.dead_letters, names.ended_keys(3_600)]
+    topics = [names.jobs("digest"), names.job_state, names.workers, names.control, names.memory, names.dead_letters]
+    topics.append(names.ended_keys(3_600))
     log = KafkaLog(load_settings(bootstrap_servers=servers, namespace=namespace))
     writer, reader = log.writer(), log.reader()
 
