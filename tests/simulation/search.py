@@ -78,7 +78,9 @@ def _keep(name: str, seed: int) -> None:
     """At once, so that nothing is lost where the search is ended."""
     found = {**known_seeds(), name: seed}
     kept = {each.name: found[each.name] for each in BREAKS if each.name in found}
-    KNOWN.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    fresh = KNOWN.with_suffix(".new")
+    fresh.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    fresh.replace(KNOWN)  # at once, since others read it
 
 
 def _say(line: str) -> None:
