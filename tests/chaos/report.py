@@ -48,6 +48,7 @@ class Report:
             ("ticks after a thaw", verdict.after_thaw),
             ("out of order", len(verdict.out_of_order)),
             ("finished and begun again", len(verdict.finished_again)),
+            ("failed without being poison", len(verdict.failed)),
             ("executed more than once", sum(verdict.repeated.values())),
             *((f"  {reason}", count) for reason, count in verdict.repeated.items()),
             ("longest stall", f"{verdict.longest_stall:.1f} s"),
@@ -63,6 +64,7 @@ class Report:
             ("OVERLAP", verdict.overlaps),
             ("OUT OF ORDER", verdict.out_of_order),
             ("FINISHED AND BEGUN AGAIN", verdict.finished_again),
+            ("FAILED WITHOUT BEING POISON", verdict.failed),
             ("TOO LITTLE HAPPENED", verdict.shortfalls),
             ("remark", self.remarks),
         ):

@@ -109,6 +109,7 @@ class Verdict:
         unconfirmed: jobs in the log whose acknowledgement the sender never got.
         duplicates: records of jobs beyond the first of each.
         repeated: jobs that were executed more than once, by reason.
+        failed: jobs that failed and killed no process: no job of these workers fails by itself.
         after_thaw: ticks of superseded attempts within 500 ms of the end of a freeze.
         longest_stall: seconds in which no job ticked anywhere.
     """
@@ -125,6 +126,7 @@ class Verdict:
     after_thaw: int
     out_of_order: Sequence[str]
     finished_again: Sequence[str]
+    failed: Sequence[str]
     longest_stall: float
     faults: Mapping[str, int]
     long_freezes: int
@@ -133,7 +135,8 @@ class Verdict:
     @property
     def passed(self) -> bool:
         """Whether nothing was broken, and enough happened to say so."""
-        return not (self.lost or self.overlaps or self.out_of_order or self.finished_again or self.shortfalls)
+        broken = (self.lost, self.overlaps, self.out_of_order, self.finished_again, self.failed)
+        return not any(broken) and not self.shortfalls
 
 
 def judge(entries: Iterable[Entry], log: LogFacts, minimums: Minimums) -> Verdict:
@@ -163,6 +166,7 @@ def judge(entries: Iterable[Entry], log: LogFacts, minimums: Minimums) -> Verdic
         after_thaw=after_thaw,
         out_of_order=_out_of_order(evidence, log),
         finished_again=list(log.begun_again),
+        failed=[job for job in sorted(ended - evidence.poison) if log.outcomes[job].status == "failed"],
         longest_stall=evidence.longest_stall(),
         faults={kind: kinds[kind] for kind in KINDS},
         long_freezes=long_freezes,
@@ -184,6 +188,7 @@ class _Evidence:
     signals: dict[int, list[Signalled]] = field(default_factory=lambda: defaultdict(list))
     faults: list[Fault] = field(default_factory=list)
     poisoned: dict[int, int] = field(default_factory=dict)
+    poison: set[str] = field(default_factory=set)
     signs: list[int] = field(default_factory=list)
 
     @classmethod
@@ -209,6 +214,7 @@ class _Evidence:
                     made.faults.append(entry)
                 case Poisoned():
                     made.poisoned[entry.pid] = entry.at
+                    made.poison.add(entry.job)
         made.attempts = {job: sorted(of_job.values(), key=lambda each: each.order) for job, of_job in attempts.items()}
         made.signs.sort()
         return made

@@ -52,6 +52,14 @@ def test_a_run_in_which_all_went_well_passes() -> None:
     assert json.loads(json.dumps(asdict(verdict)))["ended"] == 2
 
 
+def test_a_job_that_failed_for_the_sake_of_another_breaks_a_promise_and_poison_does_not() -> None:
+    failed = Outcome("failed", {1: "interrupted"})
+    entries = [*accepted("a", "b"), *ticks("a", 1, 2, ends=False), Poisoned(2 * SECOND, "a", 100), *ticks("b", 1, 2, ends=False)]
+    verdict = verdict_of(entries, log(queued("a", 0), queued("b", 1), a=failed, b=failed))
+    assert (verdict.failed, verdict.passed) == (["b"], False)
+    assert verdict_of(entries, log(queued("a", 0), queued("b", 1), a=failed, b=COMPLETED)).passed
+
+
 # Lost.
 
 
