@@ -308,8 +308,8 @@ def r2_released_while_children_live(patch: Patch) -> None:
 def r2_a_superseded_claim_is_released(patch: Patch) -> None:
     original = PartitionLedger.release
 
-    def release(self: PartitionLedger, epoch: int, instance_id: str) -> bool:
-        valid = original(self, epoch, instance_id)
+    def release(self: PartitionLedger, epoch: int, instance_id: str, *, died: bool = False) -> bool:
+        valid = original(self, epoch, instance_id, died=died)
         self.released = True
         return valid
 

@@ -66,7 +66,11 @@ def main(wanted: list[str]) -> None:
         for seeds in _PASSES:
             looking = {executor.submit(find, each.name, seeds): each for each in left}
             for future in as_completed(looking):
-                broken, result = looking[future], future.result()
+                broken = looking[future]
+                if (error := future.exception()) is not None:
+                    _say(f"{broken.rule}, {broken.name}: is no engine any more: {error!r}")
+                    continue
+                result = future.result()
                 if result.seed is not None:
                     _say(f"{broken.rule}, {broken.name}: {result.seed}, {result.violation[:160]}")
                     _keep(broken.name, result.seed)
