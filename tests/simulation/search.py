@@ -82,7 +82,10 @@ def _keep(name: str, seed: int) -> None:
     """At once, so that nothing is lost where the search is ended."""
     found = {**known_seeds(), name: seed}
     kept = {each.name: found[each.name] for each in BREAKS if each.name in found}
-    KNOWN.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    # Others read it meanwhile.
+    written = KNOWN.with_suffix(f".{os.getpid()}")
+    written.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    written.replace(KNOWN)
 
 
 def _say(line: str) -> None:
