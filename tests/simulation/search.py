@@ -66,7 +66,11 @@ def main(wanted: list[str]) -> None:
         for seeds in _PASSES:
             looking = {executor.submit(find, each.name, seeds): each for each in left}
             for future in as_completed(looking):
-                broken, result = looking[future], future.result()
+                broken = looking[future]
+                if (error := future.exception()) is not None:
+                    _say(f"{broken.rule}, {broken.name}: is no engine any more: {error!r}")
+                    continue
+                result = future.result()
                 if result.seed is not None:
                     _say(f"{broken.rule}, {broken.name}: {result.seed}, {result.violation[:160]}")
                     _keep(broken.name, result.seed)
@@ -78,9 +82,10 @@ def _keep(name: str, seed: int) -> None:
     """At once, so that nothing is lost where the search is ended."""
     found = {**known_seeds(), name: seed}
     kept = {each.name: found[each.name] for each in BREAKS if each.name in found}
-    fresh = KNOWN.with_suffix(".new")
-    fresh.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-    fresh.replace(KNOWN)  # at once, since others read it
+    # Others read it meanwhile.
+    written = KNOWN.with_suffix(f".{os.getpid()}")
+    written.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    written.replace(KNOWN)
 
 
 def _say(line: str) -> None:

@@ -69,6 +69,7 @@ class Scenario:
         keys: how many ordering keys there are.
         long_jobs: the share of the jobs that take longer than ten seconds.
         cancelled_jobs: the share of those that somebody cancels.
+        failing_jobs: the share of those of which attempts fail.
         poison: the share of those that take their process with them.
         supervised: whether engines have supervisors, and jobs in child processes; else an engine that is gone is just gone.
     """
@@ -89,6 +90,7 @@ class Scenario:
     keys: int = 4
     long_jobs: float = 0.06
     cancelled_jobs: float = 0.1
+    failing_jobs: float = 0.12
     poison: float = 0.0
     supervised: bool = False
 

@@ -270,7 +270,7 @@ class Workload:
         key = f"key-{random.randrange(self._scenario.keys)}" if random.random() < 0.35 else None
         kills = self._poison.random() < self._scenario.poison
         children = random.choice((1, 3)) if random.random() < 0.05 else 0
-        failures = random.choice((1, 1, 2, 9)) if random.random() < 0.12 else 0
+        failures = random.choice((1, 1, 2, 9)) if random.random() < self._scenario.failing_jobs else 0
         return WorkArguments(seconds=round(seconds, 3), failures=failures, kills=kills, children=children), key
 
     def _put_what_is_no_job(self) -> None:
