@@ -28,6 +28,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "ClaimRecord": {"workerName": "w", "partition": 1, "instanceId": "i", "previous": -1},
     "RenewalRecord": {"workerName": "w", "partition": 1, "instanceId": "i", "epoch": 5, "previous": 7, "termSeconds": 25.0},
     "ReleaseRecord": {"workerName": "w", "partition": 1, "instanceId": "i", "epoch": 5, "reason": "stopped"},
+    "LeaseRepeat": {
+        **{"workerName": "w", "partition": 1, "instanceId": "i", "epoch": 5, "lastLease": 9, "previous": 5, "asOf": 12},
+        **{"heldAt": 1_700_000_000_000, "termSeconds": 25.0, "released": True, "died": True},
+    },
     "CheckpointRecord": {
         **{"workerName": "w", "partition": 1, "instanceId": "i", "epoch": 5, "covers": 8, "watermark": 3},
         "ranges": [[4, 6]],
