@@ -17,7 +17,7 @@ from referencing import Registry, Resource
 
 from headrace import Client, ClosedModel, Settings, WireModel
 from headrace.broker import Broker
-from headrace_gateway import Caller, ToolAnnotations, ToolDefinition, ToolServices, built_in_tools
+from headrace_gateway import Caller, ToolAnnotations, ToolDefinition, built_in_tools
 from support.gateway import data_of, publish_workers, refusal_code, running_gateway, settings_for
 
 STATUSES = {200, 400, 404, 409, 413, 503}
@@ -37,15 +37,15 @@ class HugeNumber(WireModel):
     number: int
 
 
-async def fail(arguments: NoArguments, caller: Caller, services: ToolServices) -> Nothing:
+async def fail(arguments: NoArguments, caller: Caller) -> Nothing:
     raise RuntimeError("a secret")
 
 
-async def answer_what_cannot_be_sent(arguments: NoArguments, caller: Caller, services: ToolServices) -> HugeNumber:
+async def answer_what_cannot_be_sent(arguments: NoArguments, caller: Caller) -> HugeNumber:
     return HugeNumber(number=1 << 80)
 
 
-async def answer_nothing(arguments: NoArguments, caller: Caller, services: ToolServices) -> Nothing:
+async def answer_nothing(arguments: NoArguments, caller: Caller) -> Nothing:
     return Nothing()
 
 

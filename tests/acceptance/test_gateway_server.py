@@ -17,7 +17,7 @@ import pytest
 
 from headrace import BrokerError, Client, ClosedModel, ConfigurationError, Settings, WireModel, load_settings
 from headrace.broker import LocalBrokerOptions, start_local_broker
-from headrace_gateway import Caller, GatewayServer, ToolAnnotations, ToolDefinition, ToolServices, built_in_tools, create_app
+from headrace_gateway import Caller, GatewayServer, ToolAnnotations, ToolDefinition, built_in_tools, create_app
 from support.gateway import data_of, publish_workers, refusal_code, running_gateway, with_gateway
 
 MEMORY = {"kind": "memory_compaction", "userId": "ann", "conversationId": "c"}
@@ -43,7 +43,7 @@ class SlowTool:
         self.entered = asyncio.Event()
         self.let_go = asyncio.Event()
 
-    async def handle(self, arguments: NoArguments, caller: Caller, services: ToolServices) -> Done:
+    async def handle(self, arguments: NoArguments, caller: Caller) -> Done:
         self.entered.set()
         await self.let_go.wait()
         return Done()

@@ -8,6 +8,8 @@ from typing import Any
 
 from headrace import CallContext, Job, JobList, WorkerDefinition, WorkerSummary
 from headrace.arguments import PublishedSchemas
+from headrace_gateway import Operations, Principal, Scope
+from headrace_gateway.access import ALL_SCOPES
 
 MEMORY_WORKER = WorkerDefinition(
     name="memory_compaction_worker",
@@ -129,6 +131,18 @@ class InMemoryJobs:
             raise self.failure
         self.cancelled.append({"job_id": job_id, "tenant": tenant, "wait": wait, "timeout": timeout})
         return a_job(job_id, tenant=tenant, status="cancelled")
+
+
+def operations_of(
+    jobs: InMemoryJobs,
+    *,
+    tenant: str = "default",
+    subject: str = "local",
+    scopes: frozenset[Scope] = ALL_SCOPES,
+    timeout: float = 10.0,
+) -> Operations:
+    """What a principal can do with these jobs; everything, unless its scopes are named."""
+    return Operations(jobs, Principal(subject=subject, tenant=tenant, scopes=scopes), timeout=timeout)
 
 
 def a_job(job_id: str, **values: Any) -> Job:

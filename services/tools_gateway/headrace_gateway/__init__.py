@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from headrace_gateway.access import LOCAL, Principal, Scope
+from headrace_gateway.gateway import Gateway
 from headrace_gateway.http.app import create_app
+from headrace_gateway.operations import Operations
 from headrace_gateway.server import GatewayServer, run_gateway
 from headrace_gateway.tools import (
     Caller,
@@ -10,18 +13,21 @@ from headrace_gateway.tools import (
     ToolDefinition,
     ToolRefused,
     ToolRegistry,
-    ToolServices,
     built_in_tools,
 )
 
 __all__ = [
+    "LOCAL",
     "Caller",
+    "Gateway",
     "GatewayServer",
+    "Operations",
+    "Principal",
+    "Scope",
     "ToolAnnotations",
     "ToolDefinition",
     "ToolRefused",
     "ToolRegistry",
-    "ToolServices",
     "built_in_tools",
     "create_app",
     "run_gateway",

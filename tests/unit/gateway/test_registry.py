@@ -21,9 +21,9 @@ from headrace import (
     ToolSuccess,
     WireModel,
 )
-from headrace_gateway import Caller, ToolAnnotations, ToolDefinition, ToolRefused, ToolRegistry, ToolServices, built_in_tools
+from headrace_gateway import Caller, ToolAnnotations, ToolDefinition, ToolRefused, ToolRegistry, built_in_tools
 from headrace_gateway.tools.registry import DEEPEST_ARGUMENTS, is_deeper_than
-from support.jobs import InMemoryJobs
+from support.jobs import InMemoryJobs, operations_of
 
 
 class EchoArguments(ClosedModel):
@@ -40,11 +40,11 @@ class Echo(WireModel):
     tenant: str
 
 
-async def echo(arguments: EchoArguments, caller: Caller, _: ToolServices) -> Echo:
+async def echo(arguments: EchoArguments, caller: Caller) -> Echo:
     return Echo(said=arguments.text, tenant=caller.tenant)
 
 
-def a_tool(handler: Callable[[EchoArguments, Caller, ToolServices], Awaitable[WireModel]] = echo, **changes: Any) -> Any:
+def a_tool(handler: Callable[[EchoArguments, Caller], Awaitable[WireModel]] = echo, **changes: Any) -> Any:
     given: dict[str, Any] = {
         "name": "echo",
         "description": "Says it again.",
@@ -57,7 +57,7 @@ def a_tool(handler: Callable[[EchoArguments, Caller, ToolServices], Awaitable[Wi
 
 
 def a_failing_tool(error: BaseException) -> Any:
-    async def fail(arguments: EchoArguments, caller: Caller, services: ToolServices) -> Echo:
+    async def fail(arguments: EchoArguments, caller: Caller) -> Echo:
         raise error
 
     return a_tool(fail)
@@ -65,7 +65,7 @@ def a_failing_tool(error: BaseException) -> Any:
 
 async def call(tool: Any, arguments: dict[str, Any] | None = None, name: str = "echo") -> ToolSuccess | ToolRefusal:
     made = ToolCall(name=name, arguments={"text": "hello"} if arguments is None else arguments, context=CallContext())
-    return await ToolRegistry([tool]).dispatch(made, ToolServices(jobs=InMemoryJobs()), tenant="acme")
+    return await ToolRegistry([tool]).dispatch(made, operations_of(InMemoryJobs(), tenant="acme"))
 
 
 async def refused(tool: Any, **given: Any) -> tuple[str, str]:
@@ -144,7 +144,7 @@ async def test_a_handlers_own_validation_error_is_not_the_callers_fault() -> Non
     class Strict(BaseModel):
         number: int
 
-    async def fail(arguments: EchoArguments, caller: Caller, services: ToolServices) -> Echo:
+    async def fail(arguments: EchoArguments, caller: Caller) -> Echo:
         Strict.model_validate({"number": "x"})
         raise AssertionError
 

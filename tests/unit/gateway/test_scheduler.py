@@ -17,9 +17,9 @@ from headrace import (
     ToolSuccess,
     WorkerDefinition,
 )
-from headrace_gateway import ToolServices, built_in_tools
+from headrace_gateway import built_in_tools
 from headrace_gateway.http.answers import STATUSES
-from support.jobs import DIGEST_WORKER, InMemoryJobs
+from support.jobs import DIGEST_WORKER, InMemoryJobs, operations_of
 
 AT_HOME = CallContext(user_id="ann", conversation_id="c1", source="assistant")
 
@@ -28,7 +28,7 @@ async def call(
     jobs: InMemoryJobs, arguments: dict[str, Any], context: CallContext = AT_HOME, tenant: str = "default"
 ) -> ToolSuccess | ToolRefusal:
     made = ToolCall(name="scheduler", arguments=arguments, context=context)
-    return await built_in_tools().dispatch(made, ToolServices(jobs=jobs, enqueue_timeout=3.5), tenant=tenant)
+    return await built_in_tools().dispatch(made, operations_of(jobs, tenant=tenant, timeout=3.5))
 
 
 async def refusal(jobs: InMemoryJobs, arguments: dict[str, Any], context: CallContext = AT_HOME) -> tuple[str, str]:

@@ -8,9 +8,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from headrace import ToolCall, ToolSuccess
-from headrace_gateway import ToolDefinition, ToolServices, built_in_tools
+from headrace_gateway import ToolDefinition, built_in_tools
 from headrace_gateway.tools.schema import open_objects
-from support.jobs import InMemoryJobs
+from support.jobs import InMemoryJobs, operations_of
 
 TOOLS = {tool.name: tool for tool in built_in_tools()}
 
@@ -50,7 +50,7 @@ def test_descriptions_say_how_an_agent_behaves(tool: ToolDefinition[Any]) -> Non
     ],
 )
 async def test_answers_fit_their_schema_whose_root_is_closed(tool: str, arguments: dict[str, Any]) -> None:
-    answer = await built_in_tools().dispatch(ToolCall(name=tool, arguments=arguments), ToolServices(jobs=InMemoryJobs()))
+    answer = await built_in_tools().dispatch(ToolCall(name=tool, arguments=arguments), operations_of(InMemoryJobs()))
     assert isinstance(answer, ToolSuccess)
     Draft202012Validator(TOOLS[tool].output_schema).validate(answer.data)
     assert not Draft202012Validator(TOOLS[tool].output_schema).is_valid({**answer.data, "surprise": 1})

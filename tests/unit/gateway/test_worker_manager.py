@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from headrace import CallContext, JobNotCancellable, JobNotRetriable, ToolCall, ToolRefusal, ToolSuccess
-from headrace_gateway import ToolServices, built_in_tools
-from support.jobs import InMemoryJobs
+from headrace_gateway import built_in_tools
+from support.jobs import InMemoryJobs, operations_of
 
 
 async def call(jobs: InMemoryJobs, arguments: dict[str, Any], tenant: str = "default") -> ToolSuccess | ToolRefusal:
     made = ToolCall(name="worker_manager", arguments=arguments, context=CallContext(user_id="ann"))
-    return await built_in_tools().dispatch(made, ToolServices(jobs=jobs), tenant=tenant)
+    return await built_in_tools().dispatch(made, operations_of(jobs, tenant=tenant))
 
 
 async def test_workers_are_listed_also_when_nobody_runs_them() -> None:

@@ -11,6 +11,8 @@ from starlette.responses import Response
 from headrace import ToolRefusal, ToolSuccess
 
 STATUSES: Final = {
+    "unauthenticated": HTTPStatus.UNAUTHORIZED,
+    "forbidden": HTTPStatus.FORBIDDEN,
     "tool_unknown": HTTPStatus.NOT_FOUND,
     "job_unknown": HTTPStatus.NOT_FOUND,
     "idempotency_conflict": HTTPStatus.CONFLICT,

@@ -13,11 +13,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from headrace import Client, Settings, ToolCall, ToolRefusal, ToolSuccess, load_settings
+from headrace_gateway.gateway import Gateway
 from headrace_gateway.http.answers import JsonResponse, ProblemResponse, envelope
 from headrace_gateway.http.body import read_arguments
 from headrace_gateway.http.context import context_from_headers
 from headrace_gateway.http.openapi import Health, Readyness, ToolList, describe
-from headrace_gateway.tools import ToolRegistry, ToolServices, built_in_tools
+from headrace_gateway.tools import ToolRegistry
 from headrace_gateway.tools.refusals import refusal_for
 
 logger = logging.getLogger(__name__)
@@ -32,9 +33,8 @@ def create_app(settings: Settings | None = None, client: Client | None = None, t
         tools: the tools it offers; `scheduler` and `worker_manager` when left out.
     """
     settings = settings or load_settings()
-    tools = tools if tools is not None else built_in_tools()
     own_client = client or Client(settings, view=True)
-    services = ToolServices(jobs=own_client, enqueue_timeout=settings.gateway.enqueue_timeout_seconds)
+    gateway = Gateway(settings, own_client, tools)
     app = FastAPI(
         title="headrace tools gateway",
         docs_url=None,  # the page would load scripts from another host
@@ -42,11 +42,11 @@ def create_app(settings: Settings | None = None, client: Client | None = None, t
         redirect_slashes=False,
         lifespan=_lifespan(own_client) if client is None else None,
     )
-    _add_tools(app, tools, services, settings.gateway.maximum_body_bytes)
+    _add_tools(app, gateway, settings.gateway.maximum_body_bytes)
     _add_health(app, own_client)
     app.add_exception_handler(HTTPException, _problem)
     app.add_exception_handler(Exception, _unexpected)
-    describe(app, tools)
+    describe(app, gateway.tools)
     return app
 
 
@@ -59,7 +59,7 @@ def _lifespan(client: Client) -> Callable[[FastAPI], AbstractAsyncContextManager
     return run
 
 
-def _add_tools(app: FastAPI, tools: ToolRegistry, services: ToolServices, maximum_body_bytes: int) -> None:
+def _add_tools(app: FastAPI, gateway: Gateway, maximum_body_bytes: int) -> None:
     # The description of a call is made from the tools' own definitions.
     @app.post("/tools/{name:path}", include_in_schema=False)
     async def call_tool(request: Request) -> Response:
@@ -73,14 +73,15 @@ def _add_tools(app: FastAPI, tools: ToolRegistry, services: ToolServices, maximu
             return envelope(refusal_for(error, name))
 
     async def answer(request: Request, name: str) -> ToolSuccess | ToolRefusal:
+        principal = await gateway.authenticate(None)
         arguments = await read_arguments(request, maximum_body_bytes)
         context = context_from_headers(request.headers.raw)
         call = ToolCall(name=name, arguments=arguments, context=context)
-        return await tools.dispatch(call, services)
+        return await gateway.call_tool(call, principal)
 
     @app.get("/tools", summary="The tools there are", response_model=ToolList)
     async def list_tools() -> Response:
-        return JsonResponse({"tools": [tool.to_wire() for tool in tools]})
+        return JsonResponse({"tools": [tool.to_wire() for tool in gateway.tools]})
 
 
 def _add_health(app: FastAPI, client: Client) -> None:

@@ -6,9 +6,11 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from headrace import CallContext, ConfigurationError, Job, JobList, WireModel, WorkerDefinition, WorkerSummary
+from headrace import CallContext, ConfigurationError, WireModel
+from headrace_gateway.access import Principal
+from headrace_gateway.operations import Operations
 from headrace_gateway.tools.schema import answer_schema, arguments_schema, open_objects
 
 ArgumentsT = TypeVar("ArgumentsT", bound=WireModel)
@@ -17,69 +19,27 @@ ArgumentsT = TypeVar("ArgumentsT", bound=WireModel)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
-class Jobs(Protocol):
-    """What tools need of headrace; `headrace.Client` is it."""
-
-    async def enqueue(
-        self,
-        worker: str,
-        args: dict[str, Any],
-        ctx: CallContext | None = None,
-        /,
-        *,
-        tenant: str = ...,
-        ordering_key: str | None = ...,
-        idempotency_key: str | None = ...,
-        timeout: float = ...,
-    ) -> Job: ...
-
-    async def worker_definitions(self, *, fresh_within: float | None = ...) -> dict[str, WorkerDefinition]: ...
-
-    async def list_workers(self) -> list[WorkerSummary]: ...
-
-    async def list_jobs(
-        self,
-        *,
-        tenant: str = ...,
-        status: str | None = ...,
-        worker_name: str | None = ...,
-        user_id: str | None = ...,
-        conversation_id: str | None = ...,
-        limit: int = ...,
-        cursor: str | None = ...,
-    ) -> JobList: ...
-
-    async def get_job(self, job_id: str, /, *, tenant: str = ...) -> Job | None: ...
-
-    async def retry_job(self, job_id: str, /, *, tenant: str = ..., timeout: float = ...) -> Job: ...
-
-    async def cancel_job(self, job_id: str, /, *, tenant: str = ..., wait: float = ..., timeout: float = ...) -> Job: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """On whose behalf a tool is called.
+    """On whose behalf a tool is called, and what can be done for them.
 
     Attributes:
+        operations: everything that the caller may do, in their own tenant alone.
         context: what the transport knows of the user and the conversation.
-        tenant: whose jobs are seen and made. It never comes from arguments.
     """
 
+    operations: Operations
     context: CallContext = field(default_factory=CallContext)
-    tenant: str = "default"
 
+    @property
+    def principal(self) -> Principal:
+        """Who it is, as the credential says."""
+        return self.operations.principal
 
-@dataclass(frozen=True, kw_only=True)
-class ToolServices:
-    """What a tool's handler may use.
-
-    Attributes:
-        jobs: accepts jobs and looks at them.
-        enqueue_timeout: seconds to wait for the acknowledgement of a job.
-    """
-
-    jobs: Jobs
-    enqueue_timeout: float = 10.0
+    @property
+    def tenant(self) -> str:
+        """Whose jobs are seen and made. It never comes from arguments."""
+        return self.principal.tenant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +80,7 @@ class ToolDefinition(Generic[ArgumentsT]):
     arguments: type[ArgumentsT]
     answers: tuple[type[WireModel], ...]
     annotations: ToolAnnotations
-    handler: Callable[[ArgumentsT, Caller, ToolServices], Awaitable[WireModel]]
+    handler: Callable[[ArgumentsT, Caller], Awaitable[WireModel]]
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

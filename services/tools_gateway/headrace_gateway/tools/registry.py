@@ -9,7 +9,8 @@ import orjson
 from pydantic import ValidationError
 
 from headrace import ArgumentsInvalid, ConfigurationError, ToolCall, ToolRefusal, ToolSuccess, WireModel, describe_problems
-from headrace_gateway.tools.definition import Caller, ToolDefinition, ToolServices
+from headrace_gateway.operations import Operations
+from headrace_gateway.tools.definition import Caller, ToolDefinition
 from headrace_gateway.tools.refusals import ToolRefused, refusal_for
 
 # Far more than any worker's arguments have, and far less than what makes a JSON library give up.
@@ -40,16 +41,16 @@ class ToolRegistry:
     def __contains__(self, name: str) -> bool:
         return name in self._tools
 
-    async def dispatch(self, call: ToolCall, services: ToolServices, *, tenant: str = "default") -> ToolSuccess | ToolRefusal:
+    async def dispatch(self, call: ToolCall, operations: Operations) -> ToolSuccess | ToolRefusal:
         """Does the call, and answers. It raises nothing but the cancellation of the task.
 
         Args:
-            tenant: whose jobs the caller may see and make, as the transport found out.
+            operations: what the caller may do.
         """
         try:
             tool = self._find(call.name)
             arguments = parse_arguments(tool, call.arguments)
-            data = await tool.handler(arguments, Caller(context=call.context, tenant=tenant), services)
+            data = await tool.handler(arguments, Caller(operations=operations, context=call.context))
             return ToolSuccess(data=data.to_wire())
         except Exception as error:
             return refusal_for(error, call.name)

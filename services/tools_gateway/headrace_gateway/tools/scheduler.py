@@ -13,7 +13,8 @@ from headrace import (
     SchedulerReceipt,
     WorkerDefinition,
 )
-from headrace_gateway.tools.definition import Caller, ToolAnnotations, ToolDefinition, ToolServices
+from headrace_gateway.operations import Operations
+from headrace_gateway.tools.definition import Caller, ToolAnnotations, ToolDefinition
 from headrace_gateway.tools.refusals import ToolRefused
 
 MEMORY_COMPACTION = "memory_compaction"
@@ -34,18 +35,11 @@ work again because it has not ended yet. How and where a job is executed is none
 def scheduler_tool() -> ToolDefinition[SchedulerArguments]:
     """The tool `scheduler`."""
 
-    async def handle(arguments: SchedulerArguments, caller: Caller, services: ToolServices) -> SchedulerReceipt:
-        definition = await _worker_for(arguments.kind, services)
-        context = effective_context(arguments, caller.context)
+    async def handle(arguments: SchedulerArguments, caller: Caller) -> SchedulerReceipt:
+        definition = await _worker_for(arguments.kind, caller.operations)
+        context = effective_context(arguments, caller)
         args = _job_arguments(arguments, context)
-        job = await services.jobs.enqueue(
-            definition.name,
-            args,
-            context,
-            tenant=caller.tenant,
-            idempotency_key=arguments.idempotency_key,
-            timeout=services.enqueue_timeout,
-        )
+        job = await caller.operations.enqueue(definition.name, args, context, idempotency_key=arguments.idempotency_key)
         return SchedulerReceipt(job_id=job.id, worker_name=job.worker_name)
 
     return ToolDefinition(
@@ -58,10 +52,16 @@ def scheduler_tool() -> ToolDefinition[SchedulerArguments]:
     )
 
 
-def effective_context(arguments: SchedulerArguments, context: CallContext) -> CallContext:
-    """The context of the job: what the call's context has, and over it the user and the conversation that were given."""
+def effective_context(arguments: SchedulerArguments, caller: Caller) -> CallContext:
+    """The context of the job: what the call's context has, and over it the user and the conversation that were given. A caller
+    who may act for one user alone need not name that one.
+
+    Raises:
+        AccessDenied: the caller may not act for the user.
+    """
     given = {"user_id": arguments.user_id, "conversation_id": arguments.conversation_id}
-    return context.model_copy(update={name: value for name, value in given.items() if value is not None})
+    context = caller.context.model_copy(update={name: value for name, value in given.items() if value is not None})
+    return context.model_copy(update={"user_id": caller.principal.check_user(context.user_id)})
 
 
 def _job_arguments(arguments: SchedulerArguments, context: CallContext) -> dict[str, Any]:
@@ -93,17 +93,17 @@ def _memory_arguments(arguments: SchedulerArguments, context: CallContext) -> di
     ).to_wire()
 
 
-async def _worker_for(kind: str, services: ToolServices) -> WorkerDefinition:
+async def _worker_for(kind: str, operations: Operations) -> WorkerDefinition:
     """The worker that does this kind of work. Definitions outlive engines, so that two may claim a kind: then the one counts
     that somebody runs."""
-    definitions = await services.jobs.worker_definitions()
+    definitions = await operations.worker_definitions()
     found = _of_kind(kind, definitions)
     if not found:
         # Its first engine may have started a moment ago.
-        definitions = await services.jobs.worker_definitions(fresh_within=services.enqueue_timeout)
+        definitions = await operations.worker_definitions(fresh=True)
         found = _of_kind(kind, definitions)
     if len(found) > 1:
-        running = {summary.name for summary in await services.jobs.list_workers() if summary.live_instances > 0}
+        running = await operations.live_workers()
         found = [definition for definition in found if definition.name in running] or found
     if not found:
         raise ToolRefused("kind_unknown", _unknown_kind(kind, definitions))

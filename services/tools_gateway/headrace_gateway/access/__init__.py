@@ -1,0 +1,10 @@
+"""Who calls, and what they may do. It knows nothing of how a call arrives, nor of what it asks for."""
+
+from __future__ import annotations
+
+from headrace_gateway.access.authentication import Anyone, Authenticator
+from headrace_gateway.access.errors import AccessDenied, CredentialInvalid
+from headrace_gateway.access.principal import LOCAL, Principal
+from headrace_gateway.access.scopes import ALL_SCOPES, Scope
+
+__all__ = ["ALL_SCOPES", "LOCAL", "AccessDenied", "Anyone", "Authenticator", "CredentialInvalid", "Principal", "Scope"]

@@ -1,0 +1,49 @@
+"""The heart of the gateway, which every transport shares: who calls, which tools there are, and what is done for whom."""
+
+from __future__ import annotations
+
+from headrace import Settings, ToolCall, ToolRefusal, ToolSuccess
+from headrace_gateway.access import Anyone, Authenticator, Principal
+from headrace_gateway.operations import Jobs, Operations
+from headrace_gateway.tools import ToolRegistry, built_in_tools
+
+
+class Gateway:
+    """Does what principals ask for.
+
+    Args:
+        jobs: a started `headrace.Client`; its owner stops it.
+        tools: those it offers; `scheduler` and `worker_manager` when left out.
+        authenticator: knows who calls; nobody is asked when left out.
+
+    Attributes:
+        tools: those it offers.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        jobs: Jobs,
+        tools: ToolRegistry | None = None,
+        authenticator: Authenticator | None = None,
+    ) -> None:
+        self.tools = tools if tools is not None else built_in_tools()
+        self._settings = settings
+        self._jobs = jobs
+        self._authenticator = authenticator or Anyone()
+
+    async def authenticate(self, credential: str | None) -> Principal:
+        """Who calls.
+
+        Raises:
+            CredentialInvalid: nobody knows.
+        """
+        return await self._authenticator.authenticate(credential)
+
+    def operations(self, principal: Principal) -> Operations:
+        """What this principal can do."""
+        return Operations(self._jobs, principal, timeout=self._settings.gateway.enqueue_timeout_seconds)
+
+    async def call_tool(self, call: ToolCall, principal: Principal) -> ToolSuccess | ToolRefusal:
+        """Does a tool call, and answers. It raises nothing but the cancellation of the task."""
+        return await self.tools.dispatch(call, self.operations(principal))

@@ -1,0 +1,49 @@
+"""What the gateway needs of headrace."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from headrace import CallContext, Job, JobList, WorkerDefinition, WorkerSummary
+
+
+class Jobs(Protocol):
+    """Accepts jobs and looks at them, for whichever tenant it is told; `headrace.Client` is it.
+
+    Only `Operations` holds one: whoever has it can see and do everything.
+    """
+
+    async def enqueue(
+        self,
+        worker: str,
+        args: dict[str, Any],
+        ctx: CallContext | None = None,
+        /,
+        *,
+        tenant: str = ...,
+        ordering_key: str | None = ...,
+        idempotency_key: str | None = ...,
+        timeout: float = ...,
+    ) -> Job: ...
+
+    async def worker_definitions(self, *, fresh_within: float | None = ...) -> dict[str, WorkerDefinition]: ...
+
+    async def list_workers(self) -> list[WorkerSummary]: ...
+
+    async def list_jobs(
+        self,
+        *,
+        tenant: str = ...,
+        status: str | None = ...,
+        worker_name: str | None = ...,
+        user_id: str | None = ...,
+        conversation_id: str | None = ...,
+        limit: int = ...,
+        cursor: str | None = ...,
+    ) -> JobList: ...
+
+    async def get_job(self, job_id: str, /, *, tenant: str = ...) -> Job | None: ...
+
+    async def retry_job(self, job_id: str, /, *, tenant: str = ..., timeout: float = ...) -> Job: ...
+
+    async def cancel_job(self, job_id: str, /, *, tenant: str = ..., wait: float = ..., timeout: float = ...) -> Job: ...

@@ -1,0 +1,138 @@
+"""What one principal can do: every transport and every tool goes through here, and through nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace import CallContext, Job, JobList, JobUnknown, WorkerDefinition, WorkerSummary
+from headrace_gateway.access import Principal, Scope
+from headrace_gateway.operations.catalogue import OPERATIONS, Effect, operation
+from headrace_gateway.operations.jobs import Jobs
+
+DEFAULT_LIMIT = 20
+
+
+class Operations:
+    """Everything that a principal can do, in its own tenant alone.
+
+    There is no argument for a tenant anywhere: it is the principal's. Without the scope `jobs:act-as` the principal's own user is
+    the only one there is; what belongs to others is as unknown as what does not exist.
+
+    Args:
+        jobs: of all tenants.
+        timeout: seconds to wait for the acknowledgement of what is written.
+
+    Every method raises `AccessDenied` when the principal lacks its scope or may not act for a user, and a `BrokerError` when the
+    brokers cannot be reached.
+    """
+
+    def __init__(self, jobs: Jobs, principal: Principal, *, timeout: float = 10.0) -> None:
+        self.principal = principal
+        self._jobs = jobs
+        self._timeout = timeout
+
+    @operation(Scope.JOBS_WRITE, Effect.WRITE)
+    async def enqueue(
+        self,
+        worker: str,
+        args: dict[str, Any],
+        ctx: CallContext | None = None,
+        *,
+        ordering_key: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Accepts one job; see `headrace.Client.enqueue`. A user in the context must be one for whom the principal may act."""
+        self._require("enqueue")
+        context = ctx or CallContext()
+        context = context.model_copy(update={"user_id": self.principal.check_user(context.user_id)})
+        return await self._jobs.enqueue(
+            worker,
+            args,
+            context,
+            tenant=self.principal.tenant,
+            ordering_key=ordering_key,
+            idempotency_key=idempotency_key,
+            timeout=self._timeout,
+        )
+
+    @operation(Scope.WORKERS_READ, Effect.READ)
+    async def list_workers(self) -> list[WorkerSummary]:
+        """The workers there are, and how they are doing."""
+        self._require("list_workers")
+        return await self._jobs.list_workers()
+
+    @operation(Scope.JOBS_READ, Effect.READ)
+    async def list_jobs(
+        self,
+        *,
+        status: str | None = None,
+        worker_name: str | None = None,
+        user_id: str | None = None,
+        conversation_id: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        cursor: str | None = None,
+    ) -> JobList:
+        """A page of jobs, newest first; see `headrace.Client.list_jobs`."""
+        self._require("list_jobs")
+        return await self._jobs.list_jobs(
+            tenant=self.principal.tenant,
+            status=status,
+            worker_name=worker_name,
+            user_id=self.principal.check_user(user_id),
+            conversation_id=conversation_id,
+            limit=limit,
+            cursor=cursor,
+        )
+
+    @operation(Scope.JOBS_READ, Effect.READ)
+    async def get_job(self, job_id: str) -> Job:
+        """A job, whole.
+
+        Raises:
+            JobUnknown: there is none of that id for this principal.
+        """
+        self._require("get_job")
+        return await self._find(job_id)
+
+    @operation(Scope.JOBS_WRITE, Effect.WRITE)
+    async def retry_job(self, job_id: str) -> Job:
+        """Does a failed job anew, and returns the new one; see `headrace.Client.retry_job`."""
+        self._require("retry_job")
+        await self._check_mine(job_id)
+        return await self._jobs.retry_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
+
+    @operation(Scope.JOBS_CANCEL, Effect.CANCEL)
+    async def cancel_job(self, job_id: str, *, wait: float = 0.0) -> Job:
+        """Cancels a job, and returns it as it stands after at most `wait` seconds; see `headrace.Client.cancel_job`."""
+        self._require("cancel_job")
+        await self._check_mine(job_id)
+        return await self._jobs.cancel_job(job_id, tenant=self.principal.tenant, wait=wait, timeout=self._timeout)
+
+    async def worker_definitions(self, *, fresh: bool = False) -> dict[str, WorkerDefinition]:
+        """All workers that were ever defined, by name: what a request is checked against before it is refused or accepted. It is
+        part of other operations, and tells its caller of none.
+
+        Args:
+            fresh: reads what stands in the log now, rather than what was read so far.
+        """
+        return await self._jobs.worker_definitions(fresh_within=self._timeout if fresh else None)
+
+    async def live_workers(self) -> set[str]:
+        """The names of workers that some engine runs; part of other operations, as `worker_definitions`."""
+        return {summary.name for summary in await self._jobs.list_workers() if summary.live_instances > 0}
+
+    # --- inside ---------------------------------------------------------------------------------------------------------
+
+    def _require(self, name: str) -> None:
+        self.principal.require(OPERATIONS[name].scope)
+
+    async def _check_mine(self, job_id: str) -> None:
+        if self.principal.only_user is not None:
+            await self._find(job_id)
+
+    async def _find(self, job_id: str) -> Job:
+        job = await self._jobs.get_job(job_id, tenant=self.principal.tenant)
+        only = self.principal.only_user
+        if job is None or (only is not None and job.ctx.user_id != only):
+            raise JobUnknown(f"There is no job {job_id!r}, or it is not known here yet: list_jobs has those that are.")
+        return job

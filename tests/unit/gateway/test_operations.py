@@ -1,0 +1,84 @@
+"""What a principal can do: in its own tenant, within its scopes, and for the users for whom it may act."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from headrace import CallContext, JobUnknown
+from headrace_gateway.access import ALL_SCOPES, AccessDenied, Scope
+from headrace_gateway.operations import OPERATIONS, Operations
+from support.jobs import InMemoryJobs, a_job, operations_of
+
+DOINGS: dict[str, Callable[[Operations], Awaitable[Any]]] = {
+    "enqueue": lambda operations: operations.enqueue("send_digest", {"to": ["x"]}),
+    "list_workers": lambda operations: operations.list_workers(),
+    "list_jobs": lambda operations: operations.list_jobs(),
+    "get_job": lambda operations: operations.get_job("job-of-default"),
+    "retry_job": lambda operations: operations.retry_job("job-of-default"),
+    "cancel_job": lambda operations: operations.cancel_job("job-of-default"),
+}
+
+
+class JobsOfUsers(InMemoryJobs):
+    """Each tenant has one job, of the user `ann`."""
+
+    async def get_job(self, job_id: str, /, *, tenant: str = "default") -> Any:
+        found = await super().get_job(job_id, tenant=tenant)
+        return found and a_job(job_id, tenant=tenant, ctx=CallContext(user_id="ann"))
+
+
+def test_every_operation_is_tried_here() -> None:
+    assert DOINGS.keys() == OPERATIONS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS))
+async def test_every_operation_takes_its_scope(name: str) -> None:
+    scope = OPERATIONS[name].scope
+    jobs = InMemoryJobs()
+    with pytest.raises(AccessDenied, match=scope.value):
+        await DOINGS[name](operations_of(jobs, scopes=ALL_SCOPES - {scope}))
+    assert (jobs.enqueued, jobs.listed, jobs.retried, jobs.cancelled) == ([], [], [], [])
+    await DOINGS[name](operations_of(jobs, scopes=frozenset({scope, Scope.JOBS_ACT_AS})))
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS))
+def test_no_operation_takes_a_tenant(name: str) -> None:
+    assert "tenant" not in inspect.signature(getattr(Operations, name)).parameters
+
+
+def for_one_user(jobs: InMemoryJobs, subject: str) -> Operations:
+    return operations_of(jobs, subject=subject, scopes=ALL_SCOPES - {Scope.JOBS_ACT_AS})
+
+
+async def test_who_may_act_for_one_user_enqueues_for_that_one() -> None:
+    jobs = InMemoryJobs()
+    operations = for_one_user(jobs, "ann")
+    for context in (None, CallContext(conversation_id="c"), CallContext(user_id="ann")):
+        await operations.enqueue("send_digest", {"to": ["x"]}, context)
+    assert [asked["ctx"]["userId"] for asked in jobs.enqueued] == ["ann"] * 3
+    with pytest.raises(AccessDenied, match="jobs:act-as"):
+        await operations.enqueue("send_digest", {"to": ["x"]}, CallContext(user_id="bob"))
+    assert len(jobs.enqueued) == 3
+
+
+async def test_who_may_act_for_one_user_lists_that_users_jobs() -> None:
+    jobs = InMemoryJobs()
+    await for_one_user(jobs, "ann").list_jobs()
+    assert jobs.listed[0]["user_id"] == "ann"
+    with pytest.raises(AccessDenied):
+        await for_one_user(jobs, "ann").list_jobs(user_id="bob")
+
+
+@pytest.mark.parametrize("name", ["get_job", "retry_job", "cancel_job"])
+async def test_another_users_job_is_as_unknown_as_one_that_there_is_not(name: str) -> None:
+    jobs = JobsOfUsers()
+    await DOINGS[name](for_one_user(jobs, "ann"))
+    with pytest.raises(JobUnknown) as foreign:
+        await DOINGS[name](for_one_user(jobs, "bob"))
+    with pytest.raises(JobUnknown) as missing:
+        await getattr(for_one_user(jobs, "bob"), name)("job-of-nobody")
+    assert str(foreign.value).replace("job-of-default", "") == str(missing.value).replace("job-of-nobody", "")
