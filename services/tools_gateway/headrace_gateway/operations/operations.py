@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from headrace import CallContext, Job, JobList, JobUnknown, WorkerDefinition, WorkerSummary
@@ -21,15 +22,19 @@ class Operations:
     Args:
         jobs: of all tenants.
         timeout: seconds to wait for the acknowledgement of what is written.
+        called: told the name of each operation before it is done, or refused.
 
     Every method raises `AccessDenied` when the principal lacks its scope or may not act for a user, and a `BrokerError` when the
     brokers cannot be reached.
     """
 
-    def __init__(self, jobs: Jobs, principal: Principal, *, timeout: float = 10.0) -> None:
+    def __init__(
+        self, jobs: Jobs, principal: Principal, *, timeout: float = 10.0, called: Callable[[str], None] | None = None
+    ) -> None:
         self.principal = principal
         self._jobs = jobs
         self._timeout = timeout
+        self._called = called
 
     @operation(Scope.JOBS_WRITE, Effect.WRITE)
     async def enqueue(
@@ -124,6 +129,8 @@ class Operations:
     # --- inside ---------------------------------------------------------------------------------------------------------
 
     def _require(self, name: str) -> None:
+        if self._called is not None:
+            self._called(name)
         self.principal.require(OPERATIONS[name].scope)
 
     async def _check_mine(self, job_id: str) -> None:
