@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from headrace import Settings, ToolCall, ToolRefusal, ToolSuccess
+from headrace import ConfigurationError, Settings, ToolCall, ToolRefusal, ToolSuccess
 from headrace_gateway.access import Access, Admission, Allowance, Anyone, Arrival, Audit, Authenticator, Limits, Principal
 from headrace_gateway.operations import Jobs, Operations
 from headrace_gateway.tools import ToolRegistry, built_in_tools
+from headrace_gateway.tools.formats import ToolFormat, formatted
+from headrace_gateway.tools.strict import NotStrict
 
 
 class Gateway:
@@ -72,6 +74,21 @@ class Gateway:
         """What can be done in a call that was let in."""
         timeout = self._settings.gateway.enqueue_timeout_seconds
         return Operations(self._jobs, admission.principal, timeout=timeout, called=admission.called)
+
+    async def describe_tools(self, form: ToolFormat = ToolFormat.MCP, *, strict: bool = False) -> list[dict[str, Any]]:
+        """The tools, as an agent is to be told of them now: with the kinds of work that there are.
+
+        Args:
+            strict: see `formatted`.
+
+        Raises:
+            ConfigurationError: a tool's arguments cannot be described strictly.
+        """
+        workers = await self._jobs.worker_definitions()
+        try:
+            return [formatted(tool, workers, form, strict=strict) for tool in self.tools]
+        except NotStrict as error:
+            raise ConfigurationError(f"A tool's arguments cannot be described strictly: {error}.") from None
 
     async def call_tool(self, call: ToolCall, admission: Admission) -> ToolSuccess | ToolRefusal:
         """Does a tool call, and answers. It raises nothing but the cancellation of the task."""
