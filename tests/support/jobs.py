@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from headrace import CallContext, Job, JobList, WorkerCounts, WorkerDefinition, WorkerSummary
+from headrace import (
+    Appended,
+    CallContext,
+    Job,
+    JobList,
+    JobsChanged,
+    MemorySnapshot,
+    NewEntry,
+    WorkerCounts,
+    WorkerDefinition,
+    WorkerSummary,
+)
 from headrace.arguments import PublishedSchemas
 from headrace_gateway import Operations, Principal, Scope
 from headrace_gateway.access import ALL_SCOPES
@@ -61,6 +72,7 @@ class InMemoryJobs:
         live: live instances by worker.
         just_published: definitions that only a fresh look sees.
         schemas: checks the arguments.
+        conversations: tenant, user and conversation of each look at a memory, or addition to it.
     """
 
     definitions: list[WorkerDefinition] = field(default_factory=lambda: [MEMORY_WORKER, DIGEST_WORKER, HIDDEN_WORKER])
@@ -74,6 +86,7 @@ class InMemoryJobs:
     live: dict[str, int] = field(default_factory=dict)
     just_published: list[WorkerDefinition] = field(default_factory=list)
     schemas: PublishedSchemas = field(default_factory=PublishedSchemas)
+    conversations: list[tuple[str, str, str]] = field(default_factory=list)
 
     async def enqueue(
         self,
@@ -135,6 +148,16 @@ class InMemoryJobs:
         """Each tenant has a job of its own name."""
         return a_job(job_id, tenant=tenant, result={"whole": True}) if job_id == f"job-of-{tenant}" else None
 
+    async def watch_job(self, job_id: str, /, *, tenant: str = "default") -> AsyncGenerator[Job]:
+        yield a_job(job_id, tenant=tenant, status="completed")
+
+    async def watch_jobs(self, **filters: Any) -> AsyncGenerator[JobsChanged]:
+        self.listed.append(filters)
+        yield JobsChanged((), "token")
+
+    def memory(self, *, tenant: str = "default") -> InMemoryConversations:
+        return InMemoryConversations(self, tenant)
+
     async def retry_job(self, job_id: str, /, *, tenant: str = "default", timeout: float = 10.0) -> Job:
         if self.failure is not None:
             raise self.failure
@@ -146,6 +169,22 @@ class InMemoryJobs:
             raise self.failure
         self.cancelled.append({"job_id": job_id, "tenant": tenant, "wait": wait, "timeout": timeout})
         return a_job(job_id, tenant=tenant, status="cancelled")
+
+
+@dataclass
+class InMemoryConversations:
+    """The empty conversations of a tenant."""
+
+    jobs: InMemoryJobs
+    tenant: str
+
+    async def append(self, user_id: str, conversation_id: str, entries: Sequence[NewEntry], /) -> Appended:
+        self.jobs.conversations.append((self.tenant, user_id, conversation_id))
+        return Appended(tuple(str(number) for number, _ in enumerate(entries)), len(entries))
+
+    async def read(self, user_id: str, conversation_id: str, /) -> MemorySnapshot:
+        self.jobs.conversations.append((self.tenant, user_id, conversation_id))
+        return MemorySnapshot(-1, (), 0, ())
 
 
 def operations_of(

@@ -51,8 +51,17 @@ from headrace.errors import (
 )
 from headrace.job_context import JobContext
 from headrace.memory import Memory
-from headrace.models import DEFAULT_TENANT, CallContext, ClosedModel, Job, WireModel, WorkerDefinition, WorkerSummary
-from headrace.ports import MemorySnapshot, NewEntry
+from headrace.models import (
+    DEFAULT_TENANT,
+    CallContext,
+    ClosedModel,
+    Job,
+    MemoryEntry,
+    WireModel,
+    WorkerDefinition,
+    WorkerSummary,
+)
+from headrace.ports import Appended, MemorySnapshot, NewEntry
 from headrace.settings import GatewaySettings, Settings, load_settings
 from headrace.tool_models import (
     JobAnswer,
@@ -78,6 +87,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_TENANT",
     "AbstractWorker",
+    "Appended",
     "ArgumentsInvalid",
     "BrokerAuthenticationFailed",
     "BrokerCertificateUntrusted",
@@ -118,6 +128,7 @@ __all__ = [
     "MemoryCompactionArguments",
     "MemoryCompactionWorker",
     "MemoryConflict",
+    "MemoryEntry",
     "MemorySnapshot",
     "MemoryStoreError",
     "NewEntry",

@@ -22,6 +22,8 @@ from headrace.dead_letters import DeadLetter, DeadLetterFilter, Redrive, read_de
 from headrace.errors import ArgumentsInvalid, BrokerUnreachable, JobUnknown
 from headrace.idempotency import Accepted, check_same, id_of_key
 from headrace.kafka.log import KafkaLog
+from headrace.memory.facade import Remembering
+from headrace.memory.store import TopicMemoryStore
 from headrace.models import DEFAULT_TENANT, CallContext, Job, WorkerDefinition, WorkerSummary
 from headrace.ports import Log
 from headrace.resubmission import arguments_of, retry_failed
@@ -44,7 +46,7 @@ _CATCH_UP_SECONDS = 60.0
 _HEARD_SECONDS = 5.0
 
 
-class Client(Watching):
+class Client(Watching, Remembering):
     """Enqueues jobs, and looks at workers and jobs. An async context manager.
 
     Args:
@@ -81,6 +83,7 @@ class Client(Watching):
         path = view_path or self.settings.data_directory / "views" / self.settings.namespace / "jobs.sqlite"
         servers = self.settings.bootstrap_servers or ""
         self._view = JobViewOnDemand(partial(JobView, self._log, self.topics, self._directory, path), servers, wanted=view)
+        self._memories = TopicMemoryStore(self._log, self.topics)
         self._watching = JobWatching(self._log, self.topics)
         self._control = Control(self._writer, self.topics.control.name, now)
         self._accepted = Accepted(self.settings.engine.idempotency_window_seconds)
@@ -114,6 +117,7 @@ class Client(Watching):
     async def stop(self) -> None:
         """Ends within a few seconds, also when the brokers are away."""
         await self._view.stop()
+        await self._memories.stop()
         await self._directory.stop()
         await self._writer.stop(timeout=2.0)
         if self._owns_log:

@@ -14,6 +14,7 @@ import uvicorn
 
 from headrace import Client, ConfigurationError, Settings
 from headrace_gateway.http.app import create_app
+from headrace_gateway.http.events import Streams
 from headrace_gateway.http.protocol import EnvelopeProtocol
 from headrace_gateway.tools import ToolRegistry
 
@@ -59,6 +60,7 @@ class GatewayServer:
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self._own_client: Client | None = None
+        self._streams: Streams | None = None
 
     async def start(self) -> None:
         """Returns when it answers.
@@ -74,8 +76,10 @@ class GatewayServer:
                 client = Client(self._settings, view=True)
                 await client.start()
                 self._own_client = client
+            app = create_app(self._settings, client, self._tools)
+            self._streams = app.state.streams
             config = uvicorn.Config(
-                create_app(self._settings, client, self._tools),
+                app,
                 http=EnvelopeProtocol,
                 ws="none",
                 lifespan="off",  # the client was started here, so that its errors reach the caller as they are
@@ -100,7 +104,12 @@ class GatewayServer:
         logger.info("The tools gateway answers at %s", self.url)
 
     def request_stop(self) -> None:
-        """Stops accepting connections, and lets `wait` return when the requests that were accepted are answered."""
+        """Stops accepting connections, and lets `wait` return when the requests that were accepted are answered.
+
+        Streams of events are closed: their readers are told to come again, and find another gateway or the next one.
+        """
+        if self._streams is not None:
+            self._streams.close()
         if self._server is not None:
             self._server.should_exit = True
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headrace import CallContext, JobUnknown
+from headrace import ArgumentsInvalid, CallContext, JobUnknown, NewEntry
 from headrace_gateway.access import ALL_SCOPES, AccessDenied, Scope
 from headrace_gateway.operations import OPERATIONS, Operations
 from support.jobs import InMemoryJobs, a_job, operations_of
@@ -21,6 +21,10 @@ DOINGS: dict[str, Callable[[Operations], Awaitable[Any]]] = {
     "get_job": lambda operations: operations.get_job("job-of-default"),
     "retry_job": lambda operations: operations.retry_job("job-of-default"),
     "cancel_job": lambda operations: operations.cancel_job("job-of-default"),
+    "watch_job": lambda operations: operations.watch_job("job-of-default"),
+    "watch_jobs": lambda operations: operations.watch_jobs(),
+    "append_entries": lambda operations: operations.append_entries("c", [NewEntry(role="user", content="x")], user_id="ann"),
+    "list_entries": lambda operations: operations.list_entries("c", user_id="ann"),
 }
 
 
@@ -82,7 +86,7 @@ async def test_who_may_act_for_one_user_lists_that_users_jobs() -> None:
         await for_one_user(jobs, "ann").list_jobs(user_id="bob")
 
 
-@pytest.mark.parametrize("name", ["get_job", "wait_for_job", "retry_job", "cancel_job"])
+@pytest.mark.parametrize("name", ["get_job", "wait_for_job", "retry_job", "cancel_job", "watch_job"])
 async def test_another_users_job_is_as_unknown_as_one_that_there_is_not(name: str) -> None:
     jobs = JobsOfUsers()
     await DOINGS[name](for_one_user(jobs, "ann"))
@@ -92,3 +96,16 @@ async def test_another_users_job_is_as_unknown_as_one_that_there_is_not(name: st
     with pytest.raises(JobUnknown) as missing:
         await getattr(for_one_user(jobs, "bob"), name)("job-of-nobody", **wait)
     assert str(foreign.value).replace("job-of-default", "") == str(missing.value).replace("job-of-nobody", "")
+
+
+async def test_whose_conversation_is_meant() -> None:
+    jobs = InMemoryJobs()
+    await for_one_user(jobs, "ann").list_entries("c")
+    await for_one_user(jobs, "ann").append_entries("c", [NewEntry(role="user", content="x")])
+    assert jobs.conversations == [("default", "ann", "c")] * 2
+    for name in ("bob", "ann "):
+        with pytest.raises(AccessDenied, match="jobs:act-as"):
+            await for_one_user(jobs, "ann").list_entries("c", user_id=name)
+    with pytest.raises(ArgumentsInvalid, match="userId is missing"):
+        await operations_of(jobs).list_entries("c")
+    assert len(jobs.conversations) == 2

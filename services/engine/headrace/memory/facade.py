@@ -17,6 +17,16 @@ from headrace.ports import Appended, ConversationRef, MemorySnapshot, NewEntry
 from headrace.settings import Settings
 
 
+class Remembering:
+    """The part of a `Client` that has to do with conversations."""
+
+    _memories: TopicMemoryStore
+
+    def memory(self, *, tenant: str = DEFAULT_TENANT) -> Memory:
+        """The memory of a tenant's conversations, for as long as the client runs: it needs no `async with` of its own."""
+        return Memory._over(self._memories, tenant)
+
+
 class Memory:
     """The memory of one tenant's conversations. Use it as `async with Memory(settings) as memory:`.
 
@@ -31,6 +41,14 @@ class Memory:
         self._tenant = tenant
         self._resources = AsyncExitStack()
         self._store: TopicMemoryStore
+
+    @classmethod
+    def _over(cls, store: TopicMemoryStore, tenant: str) -> Memory:
+        """One that shares a store, which its owner stops."""
+        memory = cls.__new__(cls)
+        memory._tenant = tenant
+        memory._store = store
+        return memory
 
     async def __aenter__(self) -> Memory:
         """Connects.

@@ -48,9 +48,11 @@ class ProblemResponse(JsonResponse):
 
     media_type = "application/problem+json"
 
-    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
-        title = HTTPStatus(status).phrase
-        super().__init__({"title": title, "status": status, "detail": detail}, status_code=status, headers=headers)
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None, *, code: str | None = None) -> None:
+        content: dict[str, Any] = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+        if code is not None:
+            content["code"] = code
+        super().__init__(content, status_code=status, headers=headers)
 
 
 def status_of(answer: ToolSuccess | ToolRefusal) -> HTTPStatus:

@@ -20,7 +20,9 @@ from headrace_gateway.http.answers import JsonResponse, ProblemResponse, access_
 from headrace_gateway.http.body import read_arguments
 from headrace_gateway.http.context import context_from_headers
 from headrace_gateway.http.credentials import arrival_of, credential_of
+from headrace_gateway.http.events import Streams
 from headrace_gateway.http.openapi import PROBLEM, Health, Readyness, ToolList, describe
+from headrace_gateway.http.routes import add_routes
 from headrace_gateway.tools import ToolRegistry
 from headrace_gateway.tools.formats import ToolFormat
 from headrace_gateway.tools.refusals import refusal_for
@@ -28,17 +30,25 @@ from headrace_gateway.tools.refusals import refusal_for
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings | None = None, client: Client | None = None, tools: ToolRegistry | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None,
+    client: Client | None = None,
+    tools: ToolRegistry | None = None,
+    gateway: Gateway | None = None,
+) -> FastAPI:
     """The gateway as an ASGI application.
 
     Args:
         settings: read from the environment when left out.
         client: one that was started; its owner stops it. When left out, the application's lifespan starts and stops its own.
         tools: the tools it offers; `scheduler` and `worker_manager` when left out.
+        gateway: one that was made already, with tools of its own.
+
+    `app.state.streams` are its streams of events: whoever serves the application closes them when it stops.
     """
     settings = settings or load_settings()
     own_client = client or Client(settings, view=True)
-    gateway = Gateway(settings, own_client, tools)
+    gateway = gateway or Gateway(settings, own_client, tools)
     app = FastAPI(
         title="headrace tools gateway",
         docs_url=None,  # the page would load scripts from another host
@@ -46,8 +56,10 @@ def create_app(settings: Settings | None = None, client: Client | None = None, t
         redirect_slashes=False,
         lifespan=_lifespan(own_client) if client is None else None,
     )
+    app.state.streams = streams = Streams()
     _add_tools(app, gateway, settings.gateway.maximum_body_bytes)
-    _add_health(app, own_client)
+    add_routes(app, gateway, streams, settings.gateway.maximum_body_bytes)
+    _add_health(app, own_client, streams)
     app.add_exception_handler(HTTPException, _problem)
     app.add_exception_handler(RequestValidationError, _wrong)
     app.add_exception_handler(Exception, _unexpected)
@@ -104,7 +116,7 @@ def _add_tools(app: FastAPI, gateway: Gateway, maximum_body_bytes: int) -> None:
             return ProblemResponse(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
 
 
-def _add_health(app: FastAPI, client: Client) -> None:
+def _add_health(app: FastAPI, client: Client, streams: Streams) -> None:
     @app.get("/healthz", summary="Whether the process answers", response_model=Health)
     async def healthz() -> Response:
         return JsonResponse({"status": "ok"})
@@ -118,7 +130,9 @@ def _add_health(app: FastAPI, client: Client) -> None:
     async def readyz() -> Response:
         readiness = client.readiness()
         body = {"ready": readiness.ready, "detail": readiness.detail, "behind": readiness.behind}
-        return JsonResponse(body, status_code=HTTPStatus.OK if readiness.ready else HTTPStatus.SERVICE_UNAVAILABLE)
+        if streams.closing.is_set():
+            body |= {"ready": False, "detail": "the gateway stops"}
+        return JsonResponse(body, status_code=HTTPStatus.OK if body["ready"] else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 async def _problem(_: Request, error: Exception) -> Response:

@@ -11,6 +11,8 @@ from pydantic import BaseModel, Field
 
 from headrace import ToolRefusal
 from headrace_gateway.http.context import CONTEXT_HEADERS
+from headrace_gateway.http.described import describe_routes, hoist
+from headrace_gateway.http.models import Problem
 from headrace_gateway.tools import ToolDefinition, ToolRegistry
 from headrace_gateway.tools.schema import close_root, written_schema
 
@@ -36,17 +38,9 @@ class ToolList(BaseModel):
     """The tools of this gateway."""
 
     tools: list[dict[str, Any]] = Field(
-        description="Each in the form that was asked for. That of `mcp` has name, description, inputSchema, outputSchema (of `data`"
-        " in an answer that is ok) and annotations."
+        description="Each in the form that was asked for. That of `mcp` has name, description, inputSchema, outputSchema (of"
+        " `data` in an answer that is ok) and annotations."
     )
-
-
-class Problem(BaseModel):
-    """What is wrong with a request (RFC 9457)."""
-
-    title: str
-    status: int
-    detail: str
 
 
 PROBLEM: Final[dict[str, Any]] = {
@@ -75,10 +69,11 @@ def describe(app: FastAPI, tools: ToolRegistry) -> None:
     def openapi() -> dict[str, Any]:
         document = get_openapi(title=app.title, version=version("headrace"), description=DESCRIPTION, routes=app.routes)
         components: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
-        components["ToolRefusal"] = _hoist(close_root(written_schema(ToolRefusal)), "ToolRefusal", components)
+        components["ToolRefusal"] = hoist(close_root(written_schema(ToolRefusal)), "ToolRefusal", components)
         for tool in tools:
             document["paths"][f"/tools/{tool.name}"] = {"post": _operation(tool, components)}
         document["paths"]["/tools/{name}"] = {"post": _any_operation()}
+        describe_routes(document["paths"], components)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI documents this way of extending it
@@ -86,8 +81,8 @@ def describe(app: FastAPI, tools: ToolRegistry) -> None:
 
 def _operation(tool: ToolDefinition[Any], components: dict[str, Any]) -> dict[str, Any]:
     arguments, answer = f"{tool.name}.arguments", f"{tool.name}.answer"
-    components[arguments] = _hoist(tool.input_schema, arguments, components)
-    data = _hoist(tool.output_schema, f"{tool.name}.data", components)
+    components[arguments] = hoist(tool.input_schema, arguments, components)
+    data = hoist(tool.output_schema, f"{tool.name}.data", components)
     components[answer] = _success(data)
     return {
         "operationId": f"call_{tool.name}",
@@ -137,26 +132,3 @@ def _success(data: dict[str, Any]) -> dict[str, Any]:
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
-
-
-def _hoist(schema: dict[str, Any], prefix: str, components: dict[str, Any]) -> dict[str, Any]:
-    """The schema with its `$defs` moved into the components, under names that no other tool's models can take."""
-    rest = {name: value for name, value in schema.items() if name != "$defs"}
-    for name, definition in schema.get("$defs", {}).items():
-        components[f"{prefix}.{name}"] = _point_to(definition, prefix)
-    moved = _point_to(rest, prefix)
-    assert isinstance(moved, dict)
-    return moved
-
-
-def _point_to(part: Any, prefix: str) -> Any:
-    if isinstance(part, list):
-        return [_point_to(item, prefix) for item in part]
-    if not isinstance(part, dict):
-        return part
-    return {
-        name: value.replace("#/$defs/", f"#/components/schemas/{prefix}.")
-        if name == "$ref" and isinstance(value, str)
-        else _point_to(value, prefix)
-        for name, value in part.items()
-    }

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from headrace import CallContext, Job, JobList, WorkerCounts, WorkerDefinition, WorkerSummary
+from headrace import (
+    Appended,
+    CallContext,
+    Job,
+    JobList,
+    JobsChanged,
+    MemorySnapshot,
+    NewEntry,
+    WorkerCounts,
+    WorkerDefinition,
+    WorkerSummary,
+)
 
 
 class Jobs(Protocol):
@@ -54,3 +65,26 @@ class Jobs(Protocol):
     async def retry_job(self, job_id: str, /, *, tenant: str = ..., timeout: float = ...) -> Job: ...
 
     async def cancel_job(self, job_id: str, /, *, tenant: str = ..., wait: float = ..., timeout: float = ...) -> Job: ...
+
+    def watch_job(self, job_id: str, /, *, tenant: str = ...) -> AsyncGenerator[Job]: ...
+
+    def watch_jobs(
+        self,
+        *,
+        tenant: str = ...,
+        status: str | None = ...,
+        worker_name: str | None = ...,
+        user_id: str | None = ...,
+        conversation_id: str | None = ...,
+        after: str | None = ...,
+    ) -> AsyncGenerator[JobsChanged]: ...
+
+    def memory(self, *, tenant: str = ...) -> Conversations: ...
+
+
+class Conversations(Protocol):
+    """The memory of one tenant's conversations; `headrace.Memory` is it."""
+
+    async def append(self, user_id: str, conversation_id: str, entries: Sequence[NewEntry], /) -> Appended: ...
+
+    async def read(self, user_id: str, conversation_id: str, /) -> MemorySnapshot: ...

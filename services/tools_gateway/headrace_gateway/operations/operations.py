@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
-from headrace import CallContext, Job, JobList, JobUnknown, WorkerDefinition, WorkerSummary
+from headrace import (
+    Appended,
+    ArgumentsInvalid,
+    CallContext,
+    Job,
+    JobList,
+    JobsChanged,
+    JobUnknown,
+    MemorySnapshot,
+    NewEntry,
+    WorkerDefinition,
+    WorkerSummary,
+)
 from headrace_gateway.access import Principal, Scope
 from headrace_gateway.operations.catalogue import OPERATIONS, Effect, operation
-from headrace_gateway.operations.jobs import Jobs
+from headrace_gateway.operations.jobs import Conversations, Jobs
 
 DEFAULT_LIMIT = 20
 
@@ -131,6 +143,50 @@ class Operations:
         await self._check_mine(job_id)
         return await self._jobs.cancel_job(job_id, tenant=self.principal.tenant, wait=wait, timeout=self._timeout)
 
+    @operation(Scope.JOBS_READ, Effect.SUBSCRIBE)
+    async def watch_job(self, job_id: str) -> AsyncGenerator[Job]:
+        """A job as it stands, and again whenever that changes, up to its end; see `headrace.Client.watch_job`.
+
+        Raises:
+            JobUnknown: there is none of that id for this principal.
+        """
+        self._require("watch_job")
+        await self._check_mine(job_id)
+        return self._jobs.watch_job(job_id, tenant=self.principal.tenant)
+
+    @operation(Scope.JOBS_READ, Effect.SUBSCRIBE)
+    async def watch_jobs(
+        self,
+        *,
+        status: str | None = None,
+        worker_name: str | None = None,
+        user_id: str | None = None,
+        conversation_id: str | None = None,
+        after: str | None = None,
+    ) -> AsyncGenerator[JobsChanged]:
+        """The jobs that change from now on, or since `after`; see `headrace.Client.watch_jobs`."""
+        self._require("watch_jobs")
+        return self._jobs.watch_jobs(
+            tenant=self.principal.tenant,
+            status=status,
+            worker_name=worker_name,
+            user_id=self.principal.check_user(user_id),
+            conversation_id=conversation_id,
+            after=after,
+        )
+
+    @operation(Scope.MEMORY_WRITE, Effect.WRITE)
+    async def append_entries(self, conversation_id: str, entries: Sequence[NewEntry], *, user_id: str | None = None) -> Appended:
+        """Adds to a conversation; see `headrace.Memory.append`."""
+        self._require("append_entries")
+        return await self._conversations().append(self._whose(user_id), conversation_id, entries)
+
+    @operation(Scope.MEMORY_READ, Effect.READ)
+    async def list_entries(self, conversation_id: str, *, user_id: str | None = None) -> MemorySnapshot:
+        """What a conversation's memory is now; one never heard of is empty."""
+        self._require("list_entries")
+        return await self._conversations().read(self._whose(user_id), conversation_id)
+
     async def worker_definitions(self, *, fresh: bool = False) -> dict[str, WorkerDefinition]:
         """All workers that were ever defined, by name: what a request is checked against before it is refused or accepted. It is
         part of other operations, and tells its caller of none.
@@ -150,6 +206,15 @@ class Operations:
         if self._called is not None:
             self._called(name)
         self.principal.require(OPERATIONS[name].scope)
+
+    def _conversations(self) -> Conversations:
+        return self._jobs.memory(tenant=self.principal.tenant)
+
+    def _whose(self, user_id: str | None) -> str:
+        found = self.principal.check_user(user_id)
+        if found is None:
+            raise ArgumentsInvalid("userId is missing: it says whose conversation is meant.")
+        return found
 
     async def _check_mine(self, job_id: str) -> None:
         if self.principal.only_user is not None:

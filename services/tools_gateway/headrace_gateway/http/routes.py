@@ -1,0 +1,398 @@
+"""The routes beside the tools: what each takes, does and answers. The application and its description are made from this."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from fastapi import FastAPI
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from headrace import ArgumentsInvalid, Job, JobAnswer, JobList, JobsChanged, JobStatus, WorkerList, describe_problems
+from headrace_gateway.gateway import Gateway
+from headrace_gateway.http.answers import JsonResponse
+from headrace_gateway.http.body import read_arguments
+from headrace_gateway.http.credentials import arrival_of, credential_of
+from headrace_gateway.http.events import EventStream, Streams, event, position
+from headrace_gateway.http.models import (
+    LONGEST_NAME,
+    CancelQuery,
+    ChangesQuery,
+    ConversationPage,
+    EntriesAppended,
+    EntriesQuery,
+    EntriesToAppend,
+    JobsQuery,
+    NoQuery,
+    WhoseQuery,
+    page_of,
+)
+from headrace_gateway.http.problems import problem_for
+from headrace_gateway.operations import Operations
+from headrace_gateway.tools.registry import DEEPEST_ARGUMENTS, is_deeper_than
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A request, read and checked.
+
+    Attributes:
+        operations: what its principal may do.
+        names: those in the path.
+        query: of the route's model.
+        body: of the route's model; None where it takes none.
+    """
+
+    operations: Operations
+    names: Mapping[str, str]
+    query: Any
+    body: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """A route that is asked and answers once.
+
+    Attributes:
+        operation: the operation that it does, by its name in the list of operations; also its `operationId`.
+        statuses: what else than success, and than the statuses that all routes share, it may answer with.
+    """
+
+    method: str
+    path: str
+    operation: str
+    summary: str
+    query: type[BaseModel] = NoQuery
+    body: type[BaseModel] | None = None
+    answer: type[BaseModel]
+    statuses: tuple[int, ...] = ()
+    handler: Callable[[Asked], Awaitable[BaseModel]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamRoute:
+    """A route that answers with a stream of events.
+
+    Attributes:
+        opens: opens the source of jobs; what it raises is answered.
+    """
+
+    path: str
+    operation: str
+    summary: str
+    description: str
+    query: type[BaseModel] = NoQuery
+    statuses: tuple[int, ...] = ()
+    opens: Callable[[Asked, str | None], Awaitable[AsyncGenerator[bytes]]]
+    method: str = field(default="GET", init=False)
+
+
+# --- what they do -------------------------------------------------------------------------------------------------------
+
+
+async def _list_jobs(asked: Asked) -> JobList:
+    query: JobsQuery = asked.query
+    return await asked.operations.list_jobs(limit=query.limit, cursor=query.cursor, **_filter(query))
+
+
+def _filter(query: ChangesQuery) -> dict[str, str | None]:
+    return {
+        "status": query.status,
+        "worker_name": query.worker_name,
+        "user_id": query.user_id,
+        "conversation_id": query.conversation_id,
+    }
+
+
+async def _get_job(asked: Asked) -> JobAnswer:
+    return JobAnswer(job=await asked.operations.get_job(asked.names["jobId"]))
+
+
+async def _cancel_job(asked: Asked) -> JobAnswer:
+    return JobAnswer(job=await asked.operations.cancel_job(asked.names["jobId"], wait=asked.query.wait))
+
+
+async def _retry_job(asked: Asked) -> JobAnswer:
+    return JobAnswer(job=await asked.operations.retry_job(asked.names["jobId"]))
+
+
+async def _list_workers(asked: Asked) -> WorkerList:
+    return WorkerList(workers=await asked.operations.list_workers())
+
+
+async def _append(asked: Asked) -> EntriesAppended:
+    body: EntriesToAppend = asked.body
+    entries = [each.entry() for each in body.entries]
+    made = await asked.operations.append_entries(asked.names["conversationId"], entries, user_id=asked.query.user_id)
+    return EntriesAppended(ids=list(made.ids), added=made.added)
+
+
+async def _entries(asked: Asked) -> ConversationPage:
+    query: EntriesQuery = asked.query
+    snapshot = await asked.operations.list_entries(asked.names["conversationId"], user_id=query.user_id)
+    page = page_of(snapshot, query.limit, query.cursor)
+    if page is None:
+        raise ArgumentsInvalid("cursor: the memory has no such entry, or has none any more: leave it out to begin anew.")
+    return page
+
+
+async def _job_events(asked: Asked, last: str | None) -> AsyncGenerator[bytes]:
+    jobs = await asked.operations.watch_job(asked.names["jobId"])
+
+    async def parts() -> AsyncGenerator[bytes]:
+        async with aclosing(jobs):
+            async for job in jobs:
+                told = _version(job)
+                if told != last:
+                    yield event("job", job.to_wire(), told)
+                elif job.status in _ENDED:
+                    raise _NothingLeft
+                else:
+                    yield b""
+
+    return parts()
+
+
+_ENDED: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
+
+
+class _NothingLeft(Exception):
+    """Whoever comes again was told of everything that there will be."""
+
+
+def _version(job: Job) -> str:
+    return f"{job.status}.{-1 if job.epoch is None else job.epoch}.{job.attempt}.{job.sequence}"
+
+
+async def _events(asked: Asked, last: str | None) -> AsyncGenerator[bytes]:
+    changes = await asked.operations.watch_jobs(after=last, **_filter(asked.query))
+
+    async def parts() -> AsyncGenerator[bytes]:
+        async with aclosing(changes):
+            async for change in changes:
+                yield _told(change)
+
+    return parts()
+
+
+def _told(change: JobsChanged) -> bytes:
+    """The events of a change. Only the last has an id: whoever is cut off before it is told of all of them again."""
+    if not change.jobs:
+        return position(change.token)
+    *others, last = change.jobs
+    return b"".join(event("job", job.to_wire()) for job in others) + event("job", last.to_wire(), change.token)
+
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/jobs",
+        operation="list_jobs",
+        summary="A page of jobs, newest first",
+        query=JobsQuery,
+        answer=JobList,
+        handler=_list_jobs,
+    ),
+    Route(
+        method="GET",
+        path="/jobs/{jobId}",
+        operation="get_job",
+        summary="A job, whole",
+        answer=JobAnswer,
+        statuses=(404,),
+        handler=_get_job,
+    ),
+    Route(
+        method="POST",
+        path="/jobs/{jobId}/cancel",
+        operation="cancel_job",
+        summary="Cancel a job that has not ended",
+        query=CancelQuery,
+        answer=JobAnswer,
+        statuses=(404, 409),
+        handler=_cancel_job,
+    ),
+    Route(
+        method="POST",
+        path="/jobs/{jobId}/retry",
+        operation="retry_job",
+        summary="Do a failed job anew, as another job",
+        answer=JobAnswer,
+        statuses=(404, 409),
+        handler=_retry_job,
+    ),
+    Route(
+        method="GET",
+        path="/workers",
+        operation="list_workers",
+        summary="The workers there are, and how they are doing",
+        answer=WorkerList,
+        handler=_list_workers,
+    ),
+    Route(
+        method="GET",
+        path="/memory/{conversationId}/entries",
+        operation="list_entries",
+        summary="What a conversation's memory is now, in reading order",
+        query=EntriesQuery,
+        answer=ConversationPage,
+        handler=_entries,
+    ),
+    Route(
+        method="POST",
+        path="/memory/{conversationId}/entries",
+        operation="append_entries",
+        summary="Add to a conversation",
+        query=WhoseQuery,
+        body=EntriesToAppend,
+        answer=EntriesAppended,
+        statuses=(413,),
+        handler=_append,
+    ),
+)
+STREAMS: Final = (
+    StreamRoute(
+        path="/jobs/{jobId}/events",
+        operation="watch_job",
+        summary="A job as it stands, and again whenever that changes, up to its end",
+        description="Events `job`, with the job as data. After the last one the stream ends; who comes again with its id as "
+        "`Last-Event-ID` gets 204.",
+        statuses=(204, 404),
+        opens=_job_events,
+    ),
+    StreamRoute(
+        path="/events",
+        operation="watch_jobs",
+        summary="The jobs that change from now on, or since `Last-Event-ID`",
+        description="Events `job`, with the job as `GET /jobs` shows it. Any gateway of the same cluster goes on from an id that "
+        "another one gave: each job that has changed since is told at least once, in its newest state.",
+        query=ChangesQuery,
+        statuses=(410,),
+        opens=_events,
+    ),
+)
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+# --- how they are served ------------------------------------------------------------------------------------------------
+
+
+def add_routes(app: FastAPI, gateway: Gateway, streams: Streams, maximum_body_bytes: int) -> None:
+    """Serves all of them."""
+    served: dict[str, dict[str, Endpoint]] = {}
+    for route in ROUTES:
+        served.setdefault(route.path, {})[route.method] = _endpoint(route, gateway, maximum_body_bytes)
+    for stream in STREAMS:
+        served.setdefault(stream.path, {})[stream.method] = _stream_endpoint(stream, gateway, streams)
+    for path, endpoints in served.items():
+        # The description is made from the routes themselves. One route for a path: what it allows is told of whole.
+        app.add_api_route(_served(path), _by_method(endpoints), methods=list(endpoints), include_in_schema=False)
+
+
+def _by_method(endpoints: Mapping[str, Endpoint]) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        return await endpoints[request.method](request)
+
+    return endpoint
+
+
+def _served(path: str) -> str:
+    # A conversation may be called anything: `/` in its name is a part of the path.
+    return path.replace("{conversationId}", "{conversationId:path}")
+
+
+def _endpoint(route: Route, gateway: Gateway, maximum_body_bytes: int) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        try:
+            arrival = arrival_of(request)
+            principal = await gateway.authenticate(credential_of(request.headers), arrival)
+            async with gateway.admit(principal, arrival) as admission:
+                body = None
+                if route.body is not None:
+                    body = parse_body(route.body, await read_arguments(request, maximum_body_bytes))
+                asked = Asked(
+                    operations=gateway.operations(admission),
+                    names=_names(request),
+                    query=parse_query(route.query, request),
+                    body=body,
+                )
+                answer = await route.handler(asked)
+            return JsonResponse(answer.model_dump(mode="json", by_alias=True, exclude_none=True))
+        except ClientDisconnect:
+            # Nobody reads this.
+            return Response(status_code=HTTPStatus.BAD_REQUEST)
+        except Exception as error:
+            return problem_for(error, route.path)
+
+    return endpoint
+
+
+def _stream_endpoint(route: StreamRoute, gateway: Gateway, streams: Streams) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        async with AsyncExitStack() as held:
+            try:
+                arrival = arrival_of(request)
+                principal = await gateway.authenticate(credential_of(request.headers), arrival)
+                admission = await held.enter_async_context(gateway.admit(principal, arrival, stream=True))
+                last = request.headers.get("last-event-id") or None
+                query = parse_query(route.query, request)
+                asked = Asked(operations=gateway.operations(admission), names=_names(request), query=query)
+                source = await held.enter_async_context(aclosing(await route.opens(asked, last)))
+                # What it refuses it refuses here, before a status is sent.
+                first = await anext(source, b"")
+            except _NothingLeft:
+                return Response(status_code=HTTPStatus.NO_CONTENT)
+            except Exception as error:
+                return problem_for(error, route.path)
+            invalid = gateway.until_invalid(principal)
+            return EventStream(source, streams=streams, invalid=invalid, held=held.pop_all(), first=[first])
+
+    return endpoint
+
+
+def _names(request: Request) -> dict[str, str]:
+    """The names in the path. Raises: ArgumentsInvalid."""
+    names: dict[str, str] = request.path_params
+    for name, value in names.items():
+        if not 1 <= len(value) <= LONGEST_NAME:
+            raise ArgumentsInvalid(f"{name}: it must have from 1 to {LONGEST_NAME} characters.")
+    return names
+
+
+def parse_query(model: type[BaseModel], request: Request) -> BaseModel:
+    """The query of a request.
+
+    Raises:
+        ArgumentsInvalid: a name is unknown or given twice, or a value does not fit.
+    """
+    given: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name in given:
+            raise ArgumentsInvalid(f"{name[:100]}: it is given more than once; give it once.")
+        given[name] = value
+    try:
+        return model.model_validate(given, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise ArgumentsInvalid(f"The query is wrong: {describe_problems(error)}.") from None
+
+
+def parse_body(model: type[BaseModel], raw: dict[str, Any]) -> BaseModel:
+    """The body of a request.
+
+    Raises:
+        ArgumentsInvalid: it does not fit.
+    """
+    if is_deeper_than(raw, DEEPEST_ARGUMENTS):
+        raise ArgumentsInvalid(f"The body is nested more than {DEEPEST_ARGUMENTS} levels deep.")
+    try:
+        # From JSON, since only there a strict check takes text for a time.
+        return model.model_validate_json(orjson.dumps(raw), strict=True, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise ArgumentsInvalid(f"The body is wrong: {describe_problems(error)}.") from None

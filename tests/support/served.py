@@ -1,0 +1,107 @@
+"""A gateway on a free port over a log in memory, whose callers are who their token says: for tests of what it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from headrace import Client, Settings, load_settings
+from headrace_gateway import Gateway, create_app
+from headrace_gateway.access import LOCAL, CredentialInvalid, Principal
+from headrace_gateway.http.protocol import EnvelopeProtocol
+from headrace_gateway.server import _Server
+from support.written_jobs import NAMESPACE, WrittenLog
+
+
+class Tokens:
+    """Knows callers by tokens that a test has made up; without any of them, everybody is `LOCAL`."""
+
+    trouble: str | None = None
+
+    def __init__(self, principals: Mapping[str, Principal] | None = None) -> None:
+        self.principals = dict(principals or {})
+        self._anybody = not self.principals
+        self._changed = asyncio.Condition()
+
+    async def start(self) -> None:
+        """Nothing is needed."""
+
+    async def stop(self) -> None:
+        """Nothing was begun."""
+
+    async def authenticate(self, credential: str | None) -> Principal:
+        if self._anybody:
+            return LOCAL
+        if credential is None or credential not in self.principals:
+            raise CredentialInvalid("Give a token.")
+        return self.principals[credential]
+
+    def is_valid(self, principal: Principal) -> bool:
+        return self._anybody or principal in self.principals.values()
+
+    async def until_invalid(self, principal: Principal) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self.is_valid(principal))
+
+    async def revoke(self, token: str) -> None:
+        async with self._changed:
+            del self.principals[token]
+            self._changed.notify_all()
+
+
+class Served:
+    """A gateway that is served.
+
+    Attributes:
+        client: of headrace, by which the gateway works.
+        app: the application.
+        url: where it answers.
+    """
+
+    def __init__(self, client: Client, app: FastAPI, tokens: Tokens, url: str) -> None:
+        self.client = client
+        self.app = app
+        self.tokens = tokens
+        self.url = url
+
+    def http(self, token: str | None = None) -> httpx.AsyncClient:
+        """A client of it, which its user closes."""
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return httpx.AsyncClient(base_url=self.url, timeout=30, trust_env=False, headers=headers)
+
+
+def settings_in(folder: Path, **values: Any) -> Settings:
+    """For the log in memory."""
+    return load_settings(bootstrap_servers="memory:9092", data_directory=folder, namespace=NAMESPACE, **values)
+
+
+@contextlib.asynccontextmanager
+async def served(log: WrittenLog, folder: Path, tokens: Mapping[str, Principal] | None = None) -> AsyncIterator[Served]:
+    """A gateway with a view of its own in a folder."""
+    settings = settings_in(folder)
+    known = Tokens(tokens)
+    async with Client(settings, log=log, view=True) as client:
+        app = create_app(settings, client, gateway=Gateway(settings, client, authenticator=known))
+        config = uvicorn.Config(
+            app, port=0, http=EnvelopeProtocol, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=10
+        )
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve())
+        try:
+            async with asyncio.timeout(20):
+                await server.listening.wait()
+                while not client.readiness().ready:
+                    await asyncio.sleep(0.01)
+            host, port = server.servers[0].sockets[0].getsockname()[:2]
+            yield Served(client, app, known, f"http://{host}:{port}")
+        finally:
+            app.state.streams.close()
+            server.should_exit = True
+            await serving
