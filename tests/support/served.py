@@ -97,7 +97,7 @@ async def served(log: WrittenLog, folder: Path, tokens: Mapping[str, Principal] 
         try:
             async with asyncio.timeout(20):
                 await server.listening.wait()
-                while not client.readiness().ready:
+                while not client.readiness().ready:  # noqa: ASYNC110 - nothing tells of it
                     await asyncio.sleep(0.01)
             host, port = server.servers[0].sockets[0].getsockname()[:2]
             yield Served(client, app, known, f"http://{host}:{port}")

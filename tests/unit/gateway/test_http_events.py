@@ -88,7 +88,7 @@ async def test_a_stream_over_which_nothing_comes_is_kept(
     async with served(log, tmp_path) as gateway, gateway.http() as client, event_stream(client, "/events") as stream:
         looking = asyncio.create_task(stream.job())
         async with asyncio.timeout(20):
-            while stream.comments < 3:
+            while stream.comments < 3:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
         engines.enqueue("a")
         assert await looking == ("a", "queued")
@@ -130,5 +130,5 @@ async def test_whoever_leaves_is_forgotten(log: WrittenLog, engines: Engines, tm
             view = await gateway.client._view.open()
             assert view.changes.watched
         async with asyncio.timeout(20):
-            while view.changes.watched:
+            while view.changes.watched:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
