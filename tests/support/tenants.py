@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import orjson
 
 from headrace import NewEntry
-from headrace.core.records import definition_key
-from headrace.ports import TopicPartition
 from headrace_gateway import Operations
 from headrace_gateway.access import ALL_SCOPES, Principal, Scope
 from support.served import Served, served
-from support.written_jobs import WORKER, Engines, WrittenLog
+from support.written_jobs import Engines, WrittenLog
 
 CONVERSATION = "trip"
 
@@ -110,8 +107,7 @@ async def tenants(folder: Path) -> AsyncIterator[Tenants]:
     """All actors with a job that has failed, one that waits, one that runs, and a conversation."""
     log = WrittenLog()
     engines = Engines(log)
-    definition = {"schemaVersion": 1, "name": WORKER, "description": "Sends a digest.", "category": "tool", "kind": "digest"}
-    log.put(TopicPartition(log.topics.workers.name, 0), definition_key(WORKER), orjson.dumps(definition))
+    engines.define(kind="digest")
     epochs = {}
     for partition, actor in enumerate(ACTORS):
         fields = {

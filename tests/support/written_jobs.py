@@ -75,9 +75,11 @@ class Engines:
         log.cluster.create_topics([log.topics.jobs(worker, JOB_PARTITIONS)])
         self.snapshots: dict[str, dict[str, Any]] = {}
 
-    def define(self) -> None:
+    def define(self, kind: str | None = None) -> None:
         """Publishes the worker's definition."""
         definition = {"schemaVersion": 1, "name": self.worker, "description": "Sends a digest.", "category": "tool"}
+        if kind is not None:
+            definition["kind"] = kind
         self.log.put(TopicPartition(self.log.topics.workers.name, 0), definition_key(self.worker), orjson.dumps(definition))
 
     def live(self, instance: str, *, timestamp: int, **fields: Any) -> None:
