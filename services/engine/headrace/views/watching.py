@@ -29,7 +29,7 @@ IDLE_SECONDS: Final = 10.0
 """How long a watcher to whom nothing happens goes without a newer token."""
 MOST_MISSED_RECORDS: Final = 100_000
 """Of `job-state`; to read them takes some seconds, and 100 MB as a rule."""
-MOST_MISSED_ACCEPTED: Final = 10_000
+MOST_MISSED_JOBS: Final = 10_000
 _AT_ONCE: Final = 200
 _REMEMBERED: Final = 4_096
 _READ_RECORDS: Final = 1_000
@@ -99,14 +99,11 @@ class JobWatching:
                 token = encode_token(self._topics, until)
             else:
                 _check_reach(self._topics, since, until)
-                # At once, though it says nothing new: whoever asked knows by it that they are listened to.
-                yield JobsChanged((), after)
-                async with self._catching_up, aclosing(self._missed(view, wanted.tenant, since, until)) as missed:
-                    async for keys in missed:
-                        async with aclosing(_standing(view, wanted, keys, told)) as parts:
-                            async for jobs in parts:
-                                # Until the end there may be more, so that this is where to go on.
-                                yield JobsChanged(jobs, after)
+                missed = await self._missed(view, wanted, since, until)
+                async with aclosing(_standing(view, wanted, missed, told)) as parts:
+                    async for jobs in parts:
+                        # Until the end there is more, so that this is where to go on.
+                        yield JobsChanged(jobs, after)
                 until = {**since, **until}
                 token = encode_token(self._topics, until)
             yield JobsChanged((), token)
@@ -133,28 +130,33 @@ class JobWatching:
                 f"({view.trouble or f'{view.behind} records are left'}): try again in a while."
             ) from None
 
-    async def _missed(self, view: JobView, tenant: str, since: Positions, until: Positions) -> AsyncGenerator[Sequence[JobKey]]:
-        """The jobs, of any tenant, of which something may have been written between two places in the log."""
+    async def _missed(self, view: JobView, wanted: JobFilter, since: Positions, until: Positions) -> list[JobKey]:
+        """The jobs that are wanted and of which something may have been written between two places in the log."""
         origins = [
             Origin(worker, partition.partition, since.get(partition, 0))
             for partition in until
             if (worker := self._topics.worker_of(partition.topic)) is not None
         ]
         # What was begun meanwhile stands in `job-state`, and is met there.
-        accepted = await view.accepted_since(tenant, origins, MOST_MISSED_ACCEPTED + 1)
-        if len(accepted) > MOST_MISSED_ACCEPTED:
-            raise _gone(f"more than {MOST_MISSED_ACCEPTED:,} jobs were accepted since")
-        yield accepted
+        missed = dict.fromkeys(await view.accepted_since(wanted.tenant, origins, MOST_MISSED_JOBS + 1))
         state = self._topics.job_state.name
         gaps = {
             partition: (since[partition], end)
             for partition, end in until.items()
             if partition.topic == state and since[partition] < end
         }
-        if gaps:
-            async with aclosing(self._written(gaps)) as written:
+        if gaps and len(missed) <= MOST_MISSED_JOBS:
+            async with self._catching_up, aclosing(self._written(gaps)) as written:
                 async for keys in written:
-                    yield keys
+                    # All tenants' jobs stand there: only what this one may be told of is kept.
+                    async with aclosing(_standing(view, wanted, keys, _Told())) as parts:
+                        async for jobs in parts:
+                            missed.update((job_key(job.id), None) for job in jobs)
+                    if len(missed) > MOST_MISSED_JOBS:
+                        break
+        if len(missed) > MOST_MISSED_JOBS:
+            raise _gone(f"more than {MOST_MISSED_JOBS:,} jobs have changed since")
+        return list(missed)
 
     async def _written(self, gaps: Mapping[TopicPartition, tuple[int, int]]) -> AsyncGenerator[Sequence[JobKey]]:
         """The jobs of the snapshots that stand in these stretches of `job-state`, the void ones included."""

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from headrace import ArgumentsInvalid, Job, JobAnswer, JobList, JobsChanged, JobStatus, WorkerList, describe_problems
+from headrace import ArgumentsInvalid, Job, JobAnswer, JobList, JobsChanged, JobStatus, WireModel, WorkerList, describe_problems
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.http.answers import JsonResponse
 from headrace_gateway.http.body import read_arguments
@@ -70,9 +70,9 @@ class Route:
     summary: str
     query: type[BaseModel] = NoQuery
     body: type[BaseModel] | None = None
-    answer: type[BaseModel]
+    answer: type[WireModel]
     statuses: tuple[int, ...] = ()
-    handler: Callable[[Asked], Awaitable[BaseModel]]
+    handler: Callable[[Asked], Awaitable[WireModel]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,7 +324,7 @@ def _endpoint(route: Route, gateway: Gateway, maximum_body_bytes: int) -> Endpoi
                     body=body,
                 )
                 answer = await route.handler(asked)
-            return JsonResponse(answer.model_dump(mode="json", by_alias=True, exclude_none=True))
+            return JsonResponse(answer.to_wire())
         except ClientDisconnect:
             # Nobody reads this.
             return Response(status_code=HTTPStatus.BAD_REQUEST)
