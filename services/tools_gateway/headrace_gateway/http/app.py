@@ -22,7 +22,7 @@ from headrace_gateway.http.context import context_from_headers
 from headrace_gateway.http.credentials import arrival_of, credential_of
 from headrace_gateway.http.events import Streams
 from headrace_gateway.http.openapi import PROBLEM, Health, Readyness, ToolList, describe
-from headrace_gateway.http.routes import add_routes
+from headrace_gateway.http.serving import add_routes
 from headrace_gateway.tools import ToolRegistry
 from headrace_gateway.tools.formats import ToolFormat
 from headrace_gateway.tools.refusals import refusal_for

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from headrace import ClosedModel, JobStatus, MemoryEntry, MemorySnapshot, NewEntry, WireModel
 
@@ -26,15 +26,24 @@ def _digits(value: Any) -> Any:
     return value
 
 
-def _moment(value: Any) -> Any:
-    """A time with its date and zone: pydantic would take a text of digits too, of which nobody can say what they count."""
-    if isinstance(value, str) and not _MOMENT.fullmatch(value):
-        raise ValueError("it is no time as in RFC 3339, with its zone, such as 2026-01-31T09:15:00.123Z")
-    return value
+def _moment(text: str) -> str:
+    """Checks a time with its date and zone."""
+    try:
+        _utc(text)
+    except (ValueError, OverflowError):
+        raise ValueError("it is no time as in RFC 3339, with its zone, such as 2026-01-31T09:15:00.123Z") from None
+    return text
+
+
+def _utc(text: str) -> datetime:
+    if not _MOMENT.fullmatch(text):
+        raise ValueError(text)
+    return datetime.fromisoformat(text.upper()).astimezone(UTC)
 
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-_Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+# As text: pydantic's own type would take a text of digits too, of which nobody can say what they count.
+_Moment = Annotated[str, AfterValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
 _Number = Annotated[int, BeforeValidator(_digits)]
 
 
@@ -93,7 +102,9 @@ class EntryToAppend(ClosedModel):
     at: _Moment | None = Field(None, description="When it was said; now when left out. It does not change the order.")
 
     def entry(self) -> NewEntry:
-        return NewEntry(role=self.role, content=self.content, name=self.name, id=self.id, at=self.at)
+        """As the memory takes it."""
+        at = None if self.at is None else _utc(self.at)
+        return NewEntry(role=self.role, content=self.content, name=self.name, id=self.id, at=at)
 
 
 class EntriesToAppend(ClosedModel):
@@ -120,6 +131,7 @@ class EntryShown(WireModel):
 
     @classmethod
     def of(cls, entry: MemoryEntry) -> EntryShown:
+        """As callers see it."""
         return cls(id=entry.id, role=entry.role, content=entry.content, name=entry.name, at=entry.at)
 
 
