@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from headrace.api_keys import ApiKeys, ApiKeyText, parse_key
+from headrace.audit import AuditEntry, AuditTrail
 from headrace.client import Client
 from headrace.codec import describe_problems
 from headrace.core.rate import RateLimit
@@ -10,6 +12,8 @@ from headrace.core.status import JobStatus
 from headrace.dead_letters import DeadLetter, Redrive
 from headrace.engine.engine import WorkerEngine
 from headrace.errors import (
+    ApiKeyInvalid,
+    ApiKeyUnknown,
     ArgumentsInvalid,
     BrokerAuthenticationFailed,
     BrokerCertificateUntrusted,
@@ -49,9 +53,19 @@ from headrace.errors import (
 )
 from headrace.job_context import JobContext
 from headrace.memory import Memory
-from headrace.models import DEFAULT_TENANT, CallContext, ClosedModel, Job, WireModel, WorkerDefinition, WorkerSummary
-from headrace.ports import MemorySnapshot, NewEntry
-from headrace.settings import GatewaySettings, Settings, load_settings
+from headrace.models import (
+    DEFAULT_TENANT,
+    ApiKey,
+    AuditRecord,
+    CallContext,
+    ClosedModel,
+    Job,
+    WireModel,
+    WorkerDefinition,
+    WorkerSummary,
+)
+from headrace.ports import Log, MemorySnapshot, NewEntry
+from headrace.settings import AuthSettings, GatewaySettings, LimitSettings, Settings, load_settings
 from headrace.tool_models import (
     JobAnswer,
     JobList,
@@ -74,7 +88,16 @@ __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_TENANT",
     "AbstractWorker",
+    "ApiKey",
+    "ApiKeyInvalid",
+    "ApiKeyText",
+    "ApiKeyUnknown",
+    "ApiKeys",
     "ArgumentsInvalid",
+    "AuditEntry",
+    "AuditRecord",
+    "AuditTrail",
+    "AuthSettings",
     "BrokerAuthenticationFailed",
     "BrokerCertificateUntrusted",
     "BrokerError",
@@ -106,8 +129,10 @@ __all__ = [
     "JobStatus",
     "JobTimeout",
     "JobUnknown",
+    "LimitSettings",
     "LocalBrokerError",
     "LocalBrokerInUse",
+    "Log",
     "Memory",
     "MemoryCompactionArguments",
     "MemoryCompactionWorker",
@@ -144,5 +169,6 @@ __all__ = [
     "WorkerUnknown",
     "describe_problems",
     "load_settings",
+    "parse_key",
     "worker",
 ]
