@@ -64,7 +64,7 @@ from headrace.models import (
     WorkerDefinition,
     WorkerSummary,
 )
-from headrace.ports import Log, MemorySnapshot, NewEntry
+from headrace.ports import MemorySnapshot, NewEntry
 from headrace.settings import AuthSettings, GatewaySettings, LimitSettings, Settings, load_settings
 from headrace.tool_models import (
     JobAnswer,
@@ -132,7 +132,6 @@ __all__ = [
     "LimitSettings",
     "LocalBrokerError",
     "LocalBrokerInUse",
-    "Log",
     "Memory",
     "MemoryCompactionArguments",
     "MemoryCompactionWorker",

@@ -262,8 +262,8 @@ class Settings(SettingsGroup):
     data_directory: Path = Field(Path(".headrace"), description="Where views and the local broker keep their files.")
     api_key: SecretStr | None = Field(
         None,
-        description="An API key: the one by which `headrace mcp` comes in, and that `headrace keys create --from-environment`"
-        " enters.",
+        description="An API key: by it a gateway lets in who speaks to it over standard input, and `headrace keys create"
+        " --from-environment` enters it.",
     )
     cache_directory: Path | None = Field(None, description="Where downloads are kept; the user's cache folder when unset.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe message that is logged.")

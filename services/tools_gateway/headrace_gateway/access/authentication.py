@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Protocol
 
-from headrace import ApiKeys, Log, Settings
+from headrace import ApiKeys, Settings
 from headrace_gateway.access.errors import CredentialInvalid
 from headrace_gateway.access.keys import CREDENTIAL as KEY_CREDENTIAL
 from headrace_gateway.access.keys import KEY_START, KeyAuthenticator
@@ -133,11 +133,8 @@ def is_required(settings: Settings) -> bool:
     return settings.gateway.authentication == "required"
 
 
-def authenticator_for(settings: Settings, *, log: Log | None = None) -> Authenticator:
+def authenticator_for(settings: Settings) -> Authenticator:
     """What the settings ask for.
-
-    Args:
-        log: a cluster that is in use already; it stays open.
 
     Raises:
         ConfigurationError: what they say of an issuer makes no sense.
@@ -145,4 +142,4 @@ def authenticator_for(settings: Settings, *, log: Log | None = None) -> Authenti
     if not is_required(settings):
         return Anyone()
     tokens = None if settings.auth.issuer is None else TokenAuthenticator(settings.auth)
-    return Credentials(KeyAuthenticator(ApiKeys(settings, log=log)), tokens)
+    return Credentials(KeyAuthenticator(ApiKeys(settings)), tokens)

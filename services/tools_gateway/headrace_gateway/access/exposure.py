@@ -24,7 +24,7 @@ def check_exposure(settings: Settings, address: str) -> None:
     Raises:
         ConfigurationError: it does not.
     """
-    if is_required(settings) or ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+    if is_required(settings) or is_loopback(address):
         return
     raise ConfigurationError(
         f"The gateway would listen on {settings.gateway.host}, beyond this machine, and ask nobody who they are. Set "
