@@ -45,6 +45,7 @@ class GatewayServer:
 
     Attributes:
         url: where it answers, once it was started.
+        gateway: what it serves, while it runs.
     """
 
     def __init__(self, settings: Settings, *, client: Client | None = None, tools: ToolRegistry | None = None) -> None:
@@ -60,7 +61,7 @@ class GatewayServer:
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self._own_client: Client | None = None
-        self._gateway: Gateway | None = None
+        self.gateway: Gateway | None = None
 
     async def start(self) -> None:
         """Returns when it answers.
@@ -78,7 +79,7 @@ class GatewayServer:
                 self._own_client = client
             gateway = gateway_for(self._settings, client, self._tools)
             await gateway.start()
-            self._gateway = gateway
+            self.gateway = gateway
             config = uvicorn.Config(
                 create_app(self._settings, client, gateway=gateway),
                 http=EnvelopeProtocol,
@@ -121,8 +122,8 @@ class GatewayServer:
         try:
             await self.wait()
         finally:
-            if self._gateway is not None:
-                gateway, self._gateway = self._gateway, None
+            if self.gateway is not None:
+                gateway, self.gateway = self.gateway, None
                 await gateway.stop()
             if self._own_client is not None:
                 client, self._own_client = self._own_client, None
