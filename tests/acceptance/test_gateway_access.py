@@ -91,10 +91,12 @@ async def all_records(settings: Settings) -> list[Record]:
         ends = await reader.end_offsets(partitions)
         found: list[Record] = []
         deadline = time.monotonic() + 30
-        while any((await reader.positions())[partition] < end for partition, end in ends.items()):
+        positions = await reader.positions()
+        while any(positions[partition] < end for partition, end in ends.items()):
             assert time.monotonic() < deadline
             for records in (await reader.fetch(timeout=0.5)).values():
                 found.extend(records)
+            positions = await reader.positions()
         return found
     finally:
         await reader.stop()
@@ -115,7 +117,7 @@ async def test_a_key_counts_in_every_gateway_until_it_is_revoked_and_then_stream
     await publish_workers(settings)
     async with gateways(asking(settings), 2) as running:
         for _, client in running:
-            for credential in (None, "", "hr_", new_key(lambda count: b"\1" * count).text):
+            for credential in (None, "x", "hr_", new_key(lambda count: b"\1" * count).text):
                 refused = await look(client, credential)
                 assert (refused.status_code, refusal_code(refused)) == (401, "unauthenticated")
                 assert refused.headers["www-authenticate"] == 'Bearer realm="headrace"'
@@ -137,6 +139,11 @@ async def test_a_key_counts_in_every_gateway_until_it_is_revoked_and_then_stream
         for _, client in running:
             await becomes(client, other, 200, seconds=2)
     async with gateways(asking(settings)) as [(_, client)]:
+        for path in ("/tools", "/openapi.json"):
+            stranger = await client.get(path)
+            assert (stranger.status_code, stranger.headers["content-type"]) == (401, "application/problem+json")
+            assert (await client.get(path, headers={"x-api-key": other})).status_code == 200
+        assert (await client.get("/healthz")).status_code == 200
         assert (await look(client, key)).status_code == 401, "a gateway has read all revocations before it answers"
         assert (await look(client, other)).status_code == 200
 

@@ -121,4 +121,4 @@ async def test_the_guard_stands_before_the_application() -> None:
         assert (await client.get("/readyz", headers={"host": "10.0.0.7:8787"})).status_code == 200
         assert (await client.get("/tools", headers={"origin": "http://localhost:3000"})).status_code == 200
     assert reached == ["/readyz", "/tools"]
-    assert audit.outcomes == ["host_refused", "origin_refused", "host_refused", "origin_refused"]
+    assert audit.outcomes == ["host_refused", "origin_refused", "host_refused", "origin_refused", "ok"]

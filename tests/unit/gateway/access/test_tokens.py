@@ -14,6 +14,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.warnings import InsecureKeyLengthWarning
 
 from headrace import ConfigurationError
 from headrace_gateway.access import CredentialInvalid, Scope
@@ -136,7 +137,9 @@ async def test_short_and_unfit_keys_of_an_issuer_are_not_used(issuer: Issuer) ->
     issuer.published["short"] = rsa.generate_private_key(public_exponent=65_537, key_size=1024)
     issuer.published["wide"] = ec.generate_private_key(ec.SECP384R1())
     tokens = await started(issuer)
-    await refused(tokens, issuer.token(key_id="short"))
+    with pytest.warns(InsecureKeyLengthWarning):
+        token = issuer.token(key_id="short")
+    await refused(tokens, token)
     await refused(tokens, issuer.token(key_id="wide", algorithm="ES384"))
     await tokens.authenticate(issuer.token())
     await tokens.stop()
