@@ -10,9 +10,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -38,7 +37,7 @@ _SAID_EVERY_SECONDS = 10.0
 _STOP_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class AuditEntry:
     """What the audit says of one call; see `AuditRecord` for the fields.
 
@@ -128,10 +127,8 @@ class AuditTrail:
             return
         by_partition: dict[int, list[NewRecord]] = {}
         for entry in entries:
-            key = _key_of(entry)
-            by_partition.setdefault(key_partition(key, AUDIT_PARTITIONS), []).append(
-                NewRecord(key.encode(), self._encoded(entry))
-            )
+            key, partition = _place_of(entry.tenant, entry.subject)
+            by_partition.setdefault(partition, []).append(NewRecord(key, self._encoded(entry)))
         for number, records in by_partition.items():
             self._waiting += len(records)
             self._writer.submit(TopicPartition(self._topic.name, number), records, partial(self._settled, len(records)))
@@ -184,7 +181,9 @@ class AuditTrail:
         return orjson.dumps({name: value for name, value in fields.items() if value is not None})
 
 
-def _key_of(entry: AuditEntry) -> str:
-    parts: Sequence[str] = (entry.tenant or "", entry.subject or "")
-    # Each is percent-encoded, so that a slash in one cannot make it another's.
-    return "/".join(quote(part, safe="") for part in parts)
+@lru_cache(maxsize=4_096)
+def _place_of(tenant: str | None, subject: str | None) -> tuple[bytes, int]:
+    """The key of a principal's records, and their partition."""
+    # Each part is percent-encoded, so that a slash in one cannot make it another's.
+    key = "/".join(quote(part or "", safe="") for part in (tenant, subject))
+    return key.encode(), key_partition(key, AUDIT_PARTITIONS)

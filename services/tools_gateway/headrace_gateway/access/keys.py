@@ -30,6 +30,7 @@ class KeyAuthenticator:
         self._keys = keys
         self._now = now
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._principals: dict[str, tuple[ApiKey, Principal]] = {}
         keys.on_change(self._changed)
 
     async def start(self) -> None:
@@ -58,7 +59,10 @@ class KeyAuthenticator:
             found = None
         if found is None or not self._keys.is_valid(found.id):
             raise CredentialInvalid("This API key does not count: ask the operator for one (headrace keys create).")
-        return principal_of(found)
+        made = self._principals.get(found.id)
+        if made is None or made[0] is not found:
+            made = self._principals[found.id] = found, principal_of(found)
+        return made[1]
 
     def is_valid(self, principal: Principal) -> bool:
         """Whether the key is neither revoked nor expired."""
