@@ -53,6 +53,7 @@ def create_app(
         redirect_slashes=False,
         lifespan=_lifespan(owned),
     )
+    app.state.gateway = used_gateway
     app.add_middleware(Guard, names=Names.of(settings), gateway=used_gateway)
     _add_tools(app, used_gateway, settings.gateway.maximum_body_bytes)
     _add_health(app, used_client, used_gateway)
