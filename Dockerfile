@@ -28,9 +28,10 @@ HEALTHCHECK NONE
 ENTRYPOINT ["headrace", "engine"]
 
 FROM base AS gateway
-# All addresses, since loopback inside a container reaches nobody. It asks nobody who they are: publish it on loopback only.
+# All addresses, since loopback inside a container reaches nobody; so it has to ask who calls.
 ENV HEADRACE_GATEWAY_HOST=0.0.0.0 \
-    HEADRACE_GATEWAY_PORT=8787
+    HEADRACE_GATEWAY_PORT=8787 \
+    HEADRACE_GATEWAY_AUTHENTICATION=required
 EXPOSE 8787
 HEALTHCHECK --interval=5s --timeout=3s --start-period=20s --retries=5 \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8787/healthz', timeout=2)"]

@@ -11,7 +11,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --all-extras --group dev --unive
   --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-all test-docker coverage simulate chaos check lint types imports sizes generated format schemas \
+.PHONY: help setup demo dev env test test-all test-docker coverage simulate chaos check lint types imports sizes generated format schemas \
   lock upgrade wheel clean
 
 help:  ## list the targets
@@ -33,6 +33,14 @@ demo: setup  ## the whole system once, on a long conversation
 
 dev: setup  ## broker, engine and gateway in this terminal, until Ctrl-C
 	@$(BIN)/headrace dev
+
+# Needs no Python: who has only Docker makes the key of the gateway in docker-compose.yml with it.
+HEX := od -An -v -tx1 /dev/urandom -N
+
+env:  ## write an API key for docker compose into .env, if there is none
+	@grep -qs '^HEADRACE_API_KEY=.' .env || { umask 077; \
+	  printf 'HEADRACE_API_KEY=hr_%s_%s\n' "$$($(HEX) 8 | tr -d ' \n')" "$$($(HEX) 32 | tr -d ' \n')" >> .env; \
+	  echo "Wrote a new API key to .env."; }
 
 # Tests wait for brokers and processes more than they compute: two at a time, each with a broker of its own, keep two cores busy.
 TEST_PROCESSES ?= 2

@@ -161,7 +161,7 @@ async def test_a_body_over_the_limit_is_413(client: httpx.AsyncClient, declared:
 
 async def test_a_body_without_an_end_is_413_before_long(client: httpx.AsyncClient) -> None:
     def send_until_answered() -> tuple[int, bytes]:
-        head = b"POST /tools/scheduler HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = b"POST /tools/scheduler HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
         chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
         sent = 0
         with socket.create_connection((client.base_url.host, client.base_url.port), timeout=20) as connection:
@@ -185,7 +185,7 @@ async def test_a_body_of_just_the_limit_is_read(client: httpx.AsyncClient) -> No
 
 
 async def test_a_client_that_asks_first_need_not_send_what_is_too_much(client: httpx.AsyncClient) -> None:
-    head = "POST /tools/scheduler HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9000000\r\n\r\n"
+    head = "POST /tools/scheduler HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 9000000\r\n\r\n"
     answer = await raw_exchange(client, head.encode())
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'"body_too_large"' in answer
@@ -233,8 +233,8 @@ async def raw_exchange(client: httpx.AsyncClient, request: bytes) -> bytes:
     "request_bytes",
     [
         b"nonsense\r\n\r\n",
-        b"POST /tools/scheduler HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n",
-        b"POST /tools/scheduler HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /tools/scheduler HTTP/1.1\r\nHost: localhost\r\nContent-Length: ten\r\n\r\n",
+        b"POST /tools/scheduler HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     ],
     ids=["nonsense", "length", "chunk"],
 )
@@ -247,7 +247,7 @@ async def test_what_is_no_http_request_is_400(client: httpx.AsyncClient, request
 async def test_a_client_that_leaves_in_the_middle_asks_for_nothing(client: httpx.AsyncClient) -> None:
     reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
     body = orjson.dumps({"kind": "memory_compaction", "userId": "gone", "conversationId": "c"})
-    writer.write(b"POST /tools/scheduler HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (len(body) + 1) + body)
+    writer.write(b"POST /tools/scheduler HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (len(body) + 1) + body)
     await writer.drain()
     writer.write_eof()
     async with asyncio.timeout(20):
@@ -288,9 +288,11 @@ async def test_openapi_documents_these_statuses_with_these_schemas(client: httpx
         "/healthz",
         "/readyz",
     }
-    documented = {path: set(map(int, item["post"]["responses"])) for path, item in document["paths"].items() if "post" in item}
+    documented = {
+        path: set(map(int, item["post"]["responses"])) for path, item in document["paths"].items() if path.startswith("/tools/")
+    }
     assert documented.pop("/tools/{name}") == STATUSES
-    assert all(statuses == STATUSES - {404} for statuses in documented.values())
+    assert all(statuses == STATUSES for statuses in documented.values())
     assert set(document["paths"]["/readyz"]["get"]["responses"]) == {"200", "503"}
 
     resource = Resource.from_contents({"$schema": "https://json-schema.org/draft/2020-12/schema", **document})

@@ -108,7 +108,7 @@ async def test_a_port_that_is_taken_is_told_with_what_to_do(settings: Settings) 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
 async def test_an_address_that_is_not_ours_is_told(settings: Settings, host: str) -> None:
     with pytest.raises(ConfigurationError, match="--host"):
-        await GatewayServer(with_gateway(settings, host=host)).start()
+        await GatewayServer(with_gateway(settings, host=host, authentication="required")).start()
 
 
 async def test_ipv6(settings: Settings) -> None:
@@ -120,10 +120,15 @@ async def test_ipv6(settings: Settings) -> None:
         assert (await client.get("/healthz")).status_code == 200
 
 
-async def test_beyond_loopback_the_log_warns(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
-    async with GatewayServer(with_gateway(settings, host="0.0.0.0")) as server:
+async def test_beyond_loopback_it_starts_only_if_it_asks_who_calls(settings: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="HEADRACE_GATEWAY_AUTHENTICATION=required"):
+        await GatewayServer(with_gateway(settings, host="0.0.0.0")).start()
+    async with GatewayServer(with_gateway(settings, host="0.0.0.0", authentication="required")) as server:
         assert server.url.startswith("http://0.0.0.0:")
-    assert "all who can reach it can use its tools" in caplog.text
+        async with httpx.AsyncClient(base_url=server.url.replace("0.0.0.0", "127.0.0.1"), trust_env=False) as client:
+            refused = await client.post("/tools/worker_manager", json={"action": "list_workers"})
+    assert (refused.status_code, refusal_code(refused)) == (401, "unauthenticated")
+    assert refused.headers["www-authenticate"] == 'Bearer realm="headrace"'
 
 
 async def test_it_is_ready_when_its_view_has_caught_up(settings: Settings) -> None:
@@ -147,7 +152,7 @@ async def test_the_application_alone_starts_and_stops_a_client_of_its_own(settin
     await publish_workers(settings)
     app = create_app(settings)
     transport = httpx.ASGITransport(app=app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         data_of(await client.post("/tools/scheduler", json=MEMORY))
 
 

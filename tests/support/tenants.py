@@ -58,8 +58,8 @@ ACME = _actor("acme-service", "acme", "ann", ALL_SCOPES)
 """May act for all users of `acme`; its jobs are those of a user of its own name."""
 RIVAL = _actor("rival-service", "rival", "ann", ALL_SCOPES)
 """The same, of another tenant with a user of the same name."""
-ANN = _actor("ann", "shared", "ann", _ONE_USER)
-BOB = _actor("bob", "shared", "bob", _ONE_USER)
+ANN = _actor("first-user", "shared", "ann", _ONE_USER)
+BOB = _actor("second-user", "shared", "bob", _ONE_USER)
 ACTORS = (ACME, RIVAL, ANN, BOB)
 STRANGERS = ((ACME, RIVAL), (RIVAL, ACME), (ANN, BOB), (BOB, ANN), (ANN, ACME))
 """Pairs of whoever calls, and of whose things are asked for."""

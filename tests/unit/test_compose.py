@@ -16,6 +16,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from headrace.api_keys import parse_key
 from headrace.broker.container import IMAGES
 from headrace.cli.main import application
 from headrace.cli.settings import Setting, groups, settings_of
@@ -107,7 +108,7 @@ def test_the_compose_file_fits_the_compose_specification() -> None:
 
 
 def test_redpanda_engine_and_gateway_are_there() -> None:
-    assert set(SERVICES) == {"redpanda", "engine", "gateway"}
+    assert set(SERVICES) == {"redpanda", "engine", "keys", "gateway"}
 
 
 def test_images_are_pinned_and_the_broker_is_the_one_that_tests_use() -> None:
@@ -126,7 +127,7 @@ def test_python_is_one_that_the_project_takes() -> None:
     assert (int(version[1]), int(version[2])) >= minimum
 
 
-@pytest.mark.parametrize("service", ["engine", "gateway"])
+@pytest.mark.parametrize("service", ["engine", "keys", "gateway"])
 def test_each_service_is_built_from_a_target_that_exists(service: str) -> None:
     build = SERVICES[service]["build"]
     assert (ROOT / build["context"] / build.get("dockerfile", "Dockerfile")).is_file()
@@ -243,9 +244,9 @@ def test_the_brokers_addresses_agree() -> None:
     assert re.findall(r"internal://(\S+?),", advertised) == [f"redpanda:{inside}"]
     assert re.findall(r"external://(\S+)", advertised) == [f"127.0.0.1:{outside}"]
     assert SERVICES["redpanda"]["ports"] == [f"127.0.0.1:{outside}:{outside}"]
-    for service in ("engine", "gateway"):
+    for service in ("engine", "keys", "gateway"):
         assert SERVICES[service]["environment"]["KAFKA_BOOTSTRAP_SERVERS"] == f"redpanda:{inside}"
-        assert SERVICES[service]["depends_on"] == {"redpanda": {"condition": "service_healthy"}}
+        assert SERVICES[service]["depends_on"]["redpanda"] == {"condition": "service_healthy"}
     assert "healthcheck" in SERVICES["redpanda"]
 
 
@@ -262,3 +263,33 @@ def test_containers_get_longer_to_end_than_they_need() -> None:
 
     assert seconds("engine") > float(SERVICES["engine"]["environment"]["HEADRACE_ENGINE_GRACE_SECONDS"]) + 10
     assert seconds("gateway") > float(SERVICES["gateway"]["environment"]["HEADRACE_GATEWAY_ENQUEUE_TIMEOUT_SECONDS"]) + 5
+
+
+def test_the_gateway_asks_who_calls_and_its_key_is_entered_before_it_starts() -> None:
+    assert environment_of("gateway")["HEADRACE_GATEWAY_AUTHENTICATION"] == "required"
+    assert SERVICES["gateway"]["depends_on"]["keys"] == {"condition": "service_completed_successfully"}
+    keys = SERVICES["keys"]
+    assert keys["entrypoint"][:3] == ["headrace", "keys", "create"] and "--from-environment" in keys["entrypoint"]
+    assert set(keys["environment"]) == {"KAFKA_BOOTSTRAP_SERVERS", "HEADRACE_API_KEY"}
+    # Compose itself refuses to start without the key.
+    assert keys["environment"]["HEADRACE_API_KEY"].startswith("${HEADRACE_API_KEY:?")
+    given = [name for name, service in SERVICES.items() if "HEADRACE_API_KEY" in service.get("environment", {})]
+    assert given == ["keys"], "the gateway itself needs no key"
+
+
+def test_make_env_writes_a_key_once_for_its_owner_alone(tmp_path: Path) -> None:
+    def make_env() -> str:
+        command = ["make", "--silent", "--file", str(ROOT / "Makefile"), "env"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+        assert "hr_" not in done.stdout + done.stderr, "it is not shown"
+        return (tmp_path / ".env").read_text()
+
+    written = make_env()
+    name, _, key = written.strip().partition("=")
+    assert name == "HEADRACE_API_KEY"
+    assert parse_key(key).text == key
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+    assert make_env() == written
+    (tmp_path / ".env").write_text("OTHER=1\n")
+    assert parse_key(make_env().splitlines()[1].removeprefix("HEADRACE_API_KEY="))
+    assert make_env().startswith("OTHER=1\n")

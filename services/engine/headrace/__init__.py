@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from headrace.api_keys import ApiKeys, ApiKeyText, parse_key
+from headrace.audit import AuditEntry, AuditTrail
 from headrace.client import Client
 from headrace.codec import describe_problems
 from headrace.core.rate import RateLimit
@@ -10,6 +12,8 @@ from headrace.core.status import JobStatus
 from headrace.dead_letters import DeadLetter, Redrive
 from headrace.engine.engine import WorkerEngine
 from headrace.errors import (
+    ApiKeyInvalid,
+    ApiKeyUnknown,
     ArgumentsInvalid,
     BrokerAuthenticationFailed,
     BrokerCertificateUntrusted,
@@ -53,6 +57,8 @@ from headrace.job_context import JobContext
 from headrace.memory import Memory
 from headrace.models import (
     DEFAULT_TENANT,
+    ApiKey,
+    AuditRecord,
     CallContext,
     ClosedModel,
     Job,
@@ -62,7 +68,7 @@ from headrace.models import (
     WorkerSummary,
 )
 from headrace.ports import Appended, MemorySnapshot, NewEntry
-from headrace.settings import GatewaySettings, Settings, load_settings
+from headrace.settings import AuthSettings, GatewaySettings, LimitSettings, Settings, load_settings
 from headrace.tool_models import (
     JobAnswer,
     JobList,
@@ -87,8 +93,17 @@ __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_TENANT",
     "AbstractWorker",
+    "ApiKey",
+    "ApiKeyInvalid",
+    "ApiKeyText",
+    "ApiKeyUnknown",
+    "ApiKeys",
     "Appended",
     "ArgumentsInvalid",
+    "AuditEntry",
+    "AuditRecord",
+    "AuditTrail",
+    "AuthSettings",
     "BrokerAuthenticationFailed",
     "BrokerCertificateUntrusted",
     "BrokerError",
@@ -122,6 +137,7 @@ __all__ = [
     "JobTimeout",
     "JobUnknown",
     "JobsChanged",
+    "LimitSettings",
     "LocalBrokerError",
     "LocalBrokerInUse",
     "Memory",
@@ -163,5 +179,6 @@ __all__ = [
     "WorkerUnknown",
     "describe_problems",
     "load_settings",
+    "parse_key",
     "worker",
 ]

@@ -25,6 +25,8 @@
     ├── WatchInterrupted                a watcher of jobs is told no more for now, and may go on from where it was
     ├── ChangesGone                     what a watcher of jobs has missed cannot be told any more
     ├── DeadLetterUnknown               no such dead letter
+    ├── ApiKeyUnknown                   no such API key
+    ├── ApiKeyInvalid                   an API key cannot be made so
     ├── EnqueueTimeout                  no acknowledgement came in time; it says whether the job may be accepted
     ├── JobFailed                       the cause of a failed attempt that is not an exception of the worker's own
     │   ├── ResultTooLarge              what the worker returned is over the limit
@@ -190,6 +192,18 @@ class DeadLetterUnknown(HeadraceError):
     """There is no such dead letter, or none any more."""
 
     code = "dead_letter_unknown"
+
+
+class ApiKeyUnknown(HeadraceError):
+    """There is no API key of that id."""
+
+    code = "api_key_unknown"
+
+
+class ApiKeyInvalid(HeadraceError):
+    """An API key cannot be entered: it has not the form of one, its id is taken, or what it is to allow makes no sense."""
+
+    code = "api_key_invalid"
 
 
 class EnqueueTimeout(HeadraceError):

@@ -334,6 +334,44 @@ class MemoryCompaction(WireModel):
     at: Timestamp
 
 
+# --- access -----------------------------------------------------------------------------------------------------------
+
+
+class ApiKey(WireModel):
+    """A record of `api-keys` with the key's id as its key: who comes in with it, and what they may do. The key itself is nowhere.
+
+    A revocation is the same record with `revokedAt`.
+    """
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    id: str = Field(pattern="^[0-9a-f]{16}$")
+    name: Identity = Field(description="What people call it.")
+    tenant: Identity = DEFAULT_TENANT
+    subject: Identity = Field(description="The user, or the service, within the tenant.")
+    scopes: list[str] = Field(description="Rights; those that a gateway does not know are passed over.")
+    digest: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the whole key, in hex.")
+    created_at: Timestamp
+    expires_at: Timestamp | None = None
+    revoked_at: Timestamp | None = None
+
+
+class AuditRecord(WireModel):
+    """A record of `audit`: somebody called, and what was decided. It holds neither arguments nor secrets."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    at: Timestamp = Field(description="When the call came; of a stream, when it began.")
+    gateway: str = Field(description="The gateway's host and process.")
+    transport: str = Field(description="`http`, `mcp`, `stdio` or `kafka`.")
+    address: str | None = Field(None, description="From where, as the transport knows it.")
+    tenant: str | None = Field(None, description="None where nobody knows who it was, as for `subject` and `credential`.")
+    subject: str | None = None
+    credential: str | None = Field(None, description="Names the API key, or the issuer of the token.")
+    tool: str | None = Field(None, description="The tool that was called, if there is one of that name.")
+    action: str | None = Field(None, description="The operation that was asked for; none where it did not come to one.")
+    outcome: str = Field(description="`ok`, `cancelled` where the caller left, or the code of the refusal.")
+    job_id: str | None = Field(None, description="The job that it was about, if there is one.")
+
+
 RECORDS: Final[tuple[type[WireModel], ...]] = (
     JobRecord,
     Job,
@@ -350,4 +388,6 @@ RECORDS: Final[tuple[type[WireModel], ...]] = (
     PauseRequest,
     MemoryEntry,
     MemoryCompaction,
+    ApiKey,
+    AuditRecord,
 )

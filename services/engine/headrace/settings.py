@@ -176,6 +176,55 @@ class GatewaySettings(SettingsGroup):
     port: int = Field(8787, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
     enqueue_timeout_seconds: float = Field(10.0, gt=0, description="How long a tool call waits for the acknowledgement.")
     maximum_body_bytes: int = Field(1_048_576, ge=1_024, description="Largest request body that is read.")
+    authentication: Literal["none", "required"] | None = Field(
+        None,
+        description="`required`: every call needs an API key, or a token of `HEADRACE_AUTH_ISSUER`. `none`: nobody is asked who"
+        " they are, and the gateway listens on this machine alone. When unset it is `required` if there is such an issuer.",
+    )
+    allowed_hosts: str | None = Field(
+        None,
+        description="Names under which it may be addressed, with commas between, beside those of this machine's loopback and"
+        " `HEADRACE_GATEWAY_HOST`; `*` for any.",
+    )
+    allowed_origins: str | None = Field(
+        None,
+        description="Web pages that may call it, as `https://host:port` with commas between, beside those of this machine's"
+        " loopback; `*` for any.",
+    )
+    audit_retention_days: float = Field(90.0, gt=0, description="How long the records of `audit` are kept.")
+
+
+class LimitSettings(SettingsGroup):
+    """How much each principal (tenant and subject) may do in one gateway."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_LIMITS_")
+
+    calls_per_second: float = Field(200.0, gt=0, description="Calls in the long run; more are answered with 429.")
+    burst: int = Field(400, ge=1, description="Calls at once, after a rest.")
+    calls_at_once: int = Field(100, ge=1, description="Calls under way at a time.")
+    streams_at_once: int = Field(50, ge=0, description="Streams of events that are open at a time.")
+
+
+class AuthSettings(SettingsGroup):
+    """The issuer of the tokens (OIDC, JWT) with which one may come in, beside API keys."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_AUTH_")
+
+    issuer: str | None = Field(None, description="The issuer, as its tokens have it in `iss`; no token counts when unset.")
+    audience: str | None = Field(None, description="What a token must have in `aud`; needed with an issuer.")
+    jwks_url: str | None = Field(
+        None, description="Where the issuer's public keys are; its `/.well-known/openid-configuration` says it when unset."
+    )
+    subject_claim: str = Field("sub", description="The claim that names the user, or the service.")
+    tenant_claim: str | None = Field(
+        None, description="The claim that names the tenant; a token without it is refused. When unset, all are of `..._TENANT`."
+    )
+    tenant: str = Field("default", min_length=1, max_length=200, description="The tenant of tokens, if no claim names it.")
+    scopes_claim: str = Field("scope", description="The claim with the scopes: a text with spaces between, or a list.")
+    leeway_seconds: float = Field(30.0, ge=0, le=300, description="How far the issuer's clock may differ.")
+    keys_refresh_seconds: float = Field(
+        600.0, ge=1, description="How often the issuer's public keys are fetched, if no unknown one is named before."
+    )
 
 
 class MemorySettings(SettingsGroup):
@@ -211,12 +260,19 @@ class Settings(SettingsGroup):
     )
     namespace: Namespace = Field("headrace", description="The first part of every topic's and group's name.")
     data_directory: Path = Field(Path(".headrace"), description="Where views and the local broker keep their files.")
+    api_key: SecretStr | None = Field(
+        None,
+        description="An API key: by it a gateway lets in who speaks to it over standard input, and `headrace keys create"
+        " --from-environment` enters it.",
+    )
     cache_directory: Path | None = Field(None, description="Where downloads are kept; the user's cache folder when unset.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe message that is logged.")
 
     kafka: KafkaSettings = Field(default_factory=KafkaSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     gateway: GatewaySettings = Field(default_factory=GatewaySettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
     memory: MemorySettings = Field(default_factory=MemorySettings)
     openai: OpenAISettings = Field(default_factory=OpenAISettings)
 

@@ -12,10 +12,23 @@ A transport serves a call so:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from headrace import ConfigurationError, Settings, ToolCall, ToolRefusal, ToolSuccess
-from headrace_gateway.access import Access, Admission, Allowance, Anyone, Arrival, Audit, Authenticator, Limits, Principal
+from headrace import AuditTrail, ConfigurationError, Settings, ToolCall, ToolRefusal, ToolSuccess
+from headrace_gateway.access import (
+    Access,
+    Admission,
+    Allowance,
+    Anyone,
+    Arrival,
+    Audit,
+    Authenticator,
+    Limits,
+    Principal,
+    TrailAudit,
+    authenticator_for,
+)
 from headrace_gateway.operations import Jobs, Operations
 from headrace_gateway.tools import ToolRegistry, built_in_tools
 from headrace_gateway.tools.formats import ToolFormat, formatted
@@ -23,7 +36,7 @@ from headrace_gateway.tools.strict import NotStrict
 
 
 class Gateway:
-    """Does what principals ask for.
+    """Does what principals ask for. An async context manager, or `start` and `stop` it.
 
     Args:
         jobs: a started `headrace.Client`; its owner stops it.
@@ -48,7 +61,47 @@ class Gateway:
         self._settings = settings
         self._jobs = jobs
         self._authenticator = authenticator or Anyone()
-        self.access = Access(self._authenticator, Limits(Allowance()), audit)
+        self._audit = audit
+        limits = settings.limits
+        allowance = Allowance(
+            calls_per_second=limits.calls_per_second,
+            burst=limits.burst,
+            in_flight=limits.calls_at_once,
+            streams=limits.streams_at_once,
+        )
+        self.access = Access(self._authenticator, Limits(allowance), audit)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Gets to know all credentials that there are: before that, nobody would be let in.
+
+        Raises:
+            BrokerError: they cannot be read, or the audit cannot be written.
+        """
+        try:
+            await self._authenticator.start()
+            if self._audit is not None:
+                await self._audit.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Writes what the audit still has, and ends the connections."""
+        if self._audit is not None:
+            await self._audit.stop()
+        await self._authenticator.stop()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it may let in somebody whose credential was revoked, as it cannot read that at the moment; else None."""
+        return self._authenticator.trouble
 
     async def authenticate(self, credential: str | None, arrival: Arrival) -> Principal:
         """Who calls.
@@ -98,6 +151,15 @@ class Gateway:
         else:
             admission.audited.job_id = _job_of(answer.data)
         return answer
+
+
+def gateway_for(settings: Settings, jobs: Jobs, tools: ToolRegistry | None = None) -> Gateway:
+    """The gateway that the settings ask for, with an audit in the log.
+
+    Raises:
+        ConfigurationError: what they say of an issuer of tokens makes no sense.
+    """
+    return Gateway(settings, jobs, tools, authenticator_for(settings), TrailAudit(AuditTrail(settings)))
 
 
 def _job_of(data: Mapping[str, Any]) -> str | None:

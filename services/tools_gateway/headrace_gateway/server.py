@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import signal
 import socket
@@ -13,6 +12,8 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from headrace import Client, ConfigurationError, Settings
+from headrace_gateway.access import check_exposure
+from headrace_gateway.gateway import Gateway, gateway_for
 from headrace_gateway.http.app import create_app
 from headrace_gateway.http.events import Streams
 from headrace_gateway.http.protocol import EnvelopeProtocol
@@ -45,6 +46,7 @@ class GatewayServer:
 
     Attributes:
         url: where it answers, once it was started.
+        gateway: what it serves, while it runs.
     """
 
     def __init__(self, settings: Settings, *, client: Client | None = None, tools: ToolRegistry | None = None) -> None:
@@ -61,22 +63,26 @@ class GatewayServer:
         self._serving: asyncio.Task[None] | None = None
         self._own_client: Client | None = None
         self._streams: Streams | None = None
+        self.gateway: Gateway | None = None
 
     async def start(self) -> None:
         """Returns when it answers.
 
         Raises:
-            ConfigurationError: the address cannot be listened on.
+            ConfigurationError: the address cannot be listened on, or must not be while nobody is asked who they are.
             BrokerError: the broker cannot be reached.
         """
-        listener = await _bind(self._settings.gateway.host, self._settings.gateway.port)
+        listener = await _bind(self._settings)
         try:
             client = self._client
             if client is None:
                 client = Client(self._settings, view=True)
                 await client.start()
                 self._own_client = client
-            app = create_app(self._settings, client, self._tools)
+            gateway = gateway_for(self._settings, client, self._tools)
+            await gateway.start()
+            self.gateway = gateway
+            app = create_app(self._settings, client, gateway=gateway)
             self._streams = app.state.streams
             config = uvicorn.Config(
                 app,
@@ -90,6 +96,7 @@ class GatewayServer:
             )
         except BaseException:
             listener.close()
+            await self.stop()
             raise
         self._server = _Server(config)
         self.url = _url(listener)
@@ -124,6 +131,9 @@ class GatewayServer:
         try:
             await self.wait()
         finally:
+            if self.gateway is not None:
+                gateway, self.gateway = self.gateway, None
+                await gateway.stop()
             if self._own_client is not None:
                 client, self._own_client = self._own_client, None
                 await client.stop()
@@ -146,7 +156,7 @@ async def run_gateway(
         started: called with the server once it answers.
 
     Raises:
-        ConfigurationError: the address cannot be listened on.
+        ConfigurationError: the address cannot be listened on, or must not be while nobody is asked who they are.
         BrokerError: the broker cannot be reached.
     """
     server = GatewayServer(settings, tools=tools)
@@ -175,7 +185,8 @@ async def run_gateway(
             loop.remove_signal_handler(number)
 
 
-async def _bind(host: str, port: int) -> socket.socket:
+async def _bind(settings: Settings) -> socket.socket:
+    host, port = settings.gateway.host, settings.gateway.port
     loop = asyncio.get_running_loop()
     try:
         family, kind, protocol, _, address = (
@@ -185,6 +196,7 @@ async def _bind(host: str, port: int) -> socket.socket:
         raise ConfigurationError(
             f"HEADRACE_GATEWAY_HOST (--host) is {host!r}, which is no address of this machine: {error.strerror}."
         ) from None
+    check_exposure(settings, str(address[0]))
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -196,8 +208,6 @@ async def _bind(host: str, port: int) -> socket.socket:
             f"The gateway cannot listen on {host}, port {port}: {error.strerror}. "
             "Give another address with --host and --port (HEADRACE_GATEWAY_HOST, HEADRACE_GATEWAY_PORT); port 0 takes a free one."
         ) from None
-    if not ipaddress.ip_address(address[0]).is_loopback:
-        logger.warning("The gateway listens on %s and asks nobody who they are: all who can reach it can use its tools.", host)
     return listener
 
 

@@ -18,6 +18,7 @@ from headrace.cli import (
     engine,
     gateway,
     inspect,
+    keys,
     memory,
     schemas,
     settings,
@@ -71,6 +72,7 @@ inspect.workers_application.command("resume")(control.resume)
 application.add_typer(inspect.workers_application, name="workers")
 application.add_typer(inspect.jobs_application, name="jobs")
 application.add_typer(dead_letters.application, name="dead-letters")
+application.add_typer(keys.application, name="keys")
 application.add_typer(broker.application, name="broker")
 application.add_typer(memory.application, name="memory")
 application.add_typer(bench.application, name="bench")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 JOB_STATE_PARTITIONS = 16
 MEMORY_PARTITIONS = 8
 DEAD_LETTER_PARTITIONS = 4
+AUDIT_PARTITIONS = 4
 
 _HOUR = 3_600_000
 _DAY = 24 * _HOUR
@@ -130,6 +131,24 @@ class Topics:
                 "retention.bytes": "-1",
                 **_LARGEST_RECORD,
             },
+        )
+
+    @property
+    def api_keys(self) -> Topic:
+        """The API keys, hashed. Whoever can write here can let anybody in. Small: every gateway reads all of it."""
+        return Topic(name=f"{self.namespace}.api-keys", partitions=1, configuration=dict(_COMPACT))
+
+    def audit(self, retention_seconds: float) -> Topic:
+        """Who called, and what was decided; kept for so long, or longer."""
+        return Topic(
+            name=f"{self.namespace}.audit",
+            partitions=AUDIT_PARTITIONS,
+            configuration={
+                "cleanup.policy": "delete",
+                "retention.ms": str(math.ceil(retention_seconds * 1000)),
+                "retention.bytes": "-1",
+            },
+            at_least=frozenset({"retention.ms"}),
         )
 
     def ended_keys(self, window_seconds: float) -> Topic:

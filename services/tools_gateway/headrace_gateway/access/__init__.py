@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from headrace_gateway.access.admission import Access, Admission, Arrival, Audit, Audited
-from headrace_gateway.access.authentication import Anyone, Authenticator
+from headrace_gateway.access.audit import TrailAudit
+from headrace_gateway.access.authentication import Anyone, Authenticator, Credentials, authenticator_for, is_required
 from headrace_gateway.access.errors import (
     AccessDenied,
     CredentialInvalid,
@@ -13,6 +14,7 @@ from headrace_gateway.access.errors import (
     RateLimited,
     TooManyInFlight,
 )
+from headrace_gateway.access.exposure import Names, check_exposure
 from headrace_gateway.access.limits import Allowance, Limits
 from headrace_gateway.access.principal import LOCAL, Principal
 from headrace_gateway.access.scopes import ALL_SCOPES, Scope
@@ -30,12 +32,18 @@ __all__ = [
     "Audited",
     "Authenticator",
     "CredentialInvalid",
+    "Credentials",
     "HostRefused",
     "LimitExceeded",
     "Limits",
+    "Names",
     "OriginRefused",
     "Principal",
     "RateLimited",
     "Scope",
     "TooManyInFlight",
+    "TrailAudit",
+    "authenticator_for",
+    "check_exposure",
+    "is_required",
 ]

@@ -11,7 +11,8 @@ from typing import Literal, Protocol, Self
 
 from headrace import HeadraceError
 from headrace_gateway.access.authentication import Authenticator
-from headrace_gateway.access.errors import CredentialInvalid
+from headrace_gateway.access.errors import AccessDenied, CredentialInvalid
+from headrace_gateway.access.issuer import is_loopback
 from headrace_gateway.access.limits import Limits
 from headrace_gateway.access.principal import Principal
 
@@ -58,6 +59,12 @@ class Audited:
 
 class Audit(Protocol):
     """Keeps what was audited."""
+
+    async def start(self) -> None:
+        """Gets ready to keep it. Raises: HeadraceError."""
+
+    async def stop(self) -> None:
+        """Keeps what was written, as far as it can."""
 
     def write(self, audited: Audited) -> None:
         """Takes it, without waiting and without raising anything."""
@@ -149,8 +156,14 @@ class Access:
 
         Raises:
             CredentialInvalid: nobody knows.
+            AccessDenied: nobody is asked who they are, and the call comes from beyond this machine.
         """
         try:
+            if self._authenticator.open_to_anyone and arrival.address is not None and not is_loopback(arrival.address):
+                raise AccessDenied(
+                    "This gateway asks nobody who they are, and so answers calls from its own machine alone: have the operator "
+                    "set HEADRACE_GATEWAY_AUTHENTICATION=required, and make an API key."
+                )
             return await self._authenticator.authenticate(credential)
         except (HeadraceError, asyncio.CancelledError) as error:
             self.refused(arrival, outcome_of(error), tool)

@@ -19,12 +19,14 @@ class Principal:
         tenant: whose jobs are seen and made.
         scopes: what it may do.
         credential: names the key or the issuer of the token in the audit; never a secret.
+        expires_at: when it counts no more, in seconds since the Unix epoch, where that is known of the credential itself.
     """
 
     subject: str
     tenant: str = DEFAULT_TENANT
     scopes: frozenset[Scope] = field(default_factory=frozenset)
     credential: str = ""
+    expires_at: float | None = None
 
     def require(self, scope: Scope) -> None:
         """Checks a right.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -25,3 +26,11 @@ class Scope(StrEnum):
 
 
 ALL_SCOPES = frozenset(Scope)
+
+
+_BY_NAME = {scope.value: scope for scope in Scope}
+
+
+def known_scopes(names: Iterable[object]) -> frozenset[Scope]:
+    """The rights of these names; what is none is passed over: it may be one of a newer version, or of another service."""
+    return frozenset(_BY_NAME[name] for name in names if isinstance(name, str) and name in _BY_NAME)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from typing import Annotated
 
@@ -15,12 +15,14 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from headrace import Client, ConfigurationError, Settings, ToolCall, ToolRefusal, ToolSuccess, load_settings
-from headrace_gateway.gateway import Gateway
+from headrace_gateway.access import Names
+from headrace_gateway.gateway import Gateway, gateway_for
 from headrace_gateway.http.answers import JsonResponse, ProblemResponse, access_headers, envelope
 from headrace_gateway.http.body import read_arguments
 from headrace_gateway.http.context import context_from_headers
 from headrace_gateway.http.credentials import arrival_of, credential_of
 from headrace_gateway.http.events import Streams
+from headrace_gateway.http.guard import Guard
 from headrace_gateway.http.openapi import PROBLEM, Health, Readyness, ToolList, describe
 from headrace_gateway.http.serving import add_routes
 from headrace_gateway.tools import ToolRegistry
@@ -42,35 +44,41 @@ def create_app(
         settings: read from the environment when left out.
         client: one that was started; its owner stops it. When left out, the application's lifespan starts and stops its own.
         tools: the tools it offers; `scheduler` and `worker_manager` when left out.
-        gateway: one that was made already, with tools of its own.
+        gateway: one that was started, with tools of its own; its owner stops it. When left out, the application's lifespan starts
+            and stops one. Who serves the application beyond this machine has to set `HEADRACE_GATEWAY_AUTHENTICATION`.
 
     `app.state.streams` are its streams of events: whoever serves the application closes them when it stops.
     """
     settings = settings or load_settings()
-    own_client = client or Client(settings, view=True)
-    gateway = gateway or Gateway(settings, own_client, tools)
+    used_client = client or Client(settings, view=True)
+    used_gateway = gateway or gateway_for(settings, used_client, tools)
+    owned: list[Client | Gateway] = [*([] if client else [used_client]), *([] if gateway else [used_gateway])]
     app = FastAPI(
         title="headrace tools gateway",
         docs_url=None,  # the page would load scripts from another host
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=_lifespan(own_client) if client is None else None,
+        lifespan=_lifespan(owned),
     )
+    app.state.gateway = used_gateway
+    app.add_middleware(Guard, names=Names.of(settings), gateway=used_gateway)
     app.state.streams = streams = Streams()
-    _add_tools(app, gateway, settings.gateway.maximum_body_bytes)
-    add_routes(app, gateway, streams, settings.gateway.maximum_body_bytes)
-    _add_health(app, own_client, streams)
+    _add_tools(app, used_gateway, settings.gateway.maximum_body_bytes)
+    add_routes(app, used_gateway, streams, settings.gateway.maximum_body_bytes)
+    _add_health(app, used_client, used_gateway, streams)
     app.add_exception_handler(HTTPException, _problem)
     app.add_exception_handler(RequestValidationError, _wrong)
     app.add_exception_handler(Exception, _unexpected)
-    describe(app, gateway.tools)
+    describe(app, used_gateway.tools)
     return app
 
 
-def _lifespan(client: Client) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(owned: Sequence[Client | Gateway]) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def run(_: FastAPI) -> AsyncIterator[None]:
-        async with client:
+        async with AsyncExitStack() as stack:
+            for each in owned:
+                await stack.enter_async_context(each)
             yield
 
     return run
@@ -116,7 +124,7 @@ def _add_tools(app: FastAPI, gateway: Gateway, maximum_body_bytes: int) -> None:
             return ProblemResponse(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
 
 
-def _add_health(app: FastAPI, client: Client, streams: Streams) -> None:
+def _add_health(app: FastAPI, client: Client, gateway: Gateway, streams: Streams) -> None:
     @app.get("/healthz", summary="Whether the process answers", response_model=Health)
     async def healthz() -> Response:
         return JsonResponse({"status": "ok"})
@@ -129,10 +137,13 @@ def _add_health(app: FastAPI, client: Client, streams: Streams) -> None:
     )
     async def readyz() -> Response:
         readiness = client.readiness()
-        body = {"ready": readiness.ready, "detail": readiness.detail, "behind": readiness.behind}
+        trouble = gateway.trouble
+        ready = readiness.ready and trouble is None
+        detail = readiness.detail if trouble is None else f"API keys and revocations cannot be read on: {trouble}"
         if streams.closing.is_set():
-            body |= {"ready": False, "detail": "the gateway stops"}
-        return JsonResponse(body, status_code=HTTPStatus.OK if body["ready"] else HTTPStatus.SERVICE_UNAVAILABLE)
+            ready, detail = False, "the gateway stops"
+        body = {"ready": ready, "detail": detail, "behind": readiness.behind}
+        return JsonResponse(body, status_code=HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 async def _problem(_: Request, error: Exception) -> Response:

@@ -27,11 +27,14 @@ _HEADER_TEXTS = {
 }
 _REFUSALS = {
     "400": "The body, the context or the arguments are wrong; the message says what to mend.",
+    "401": "There is no credential, or it does not count.",
+    "403": "A scope is missing, or the call is for another user, or comes from a page that may not call.",
+    "404": "There is no such tool, or no such job; the message says which.",
     "409": "The idempotency key belongs to a job with other arguments; the message names it.",
     "413": "The body, or the job that it asks for, is too large.",
+    "429": "Too many calls in a time, or at once; Retry-After says when to come again.",
     "503": "The queue cannot be reached, did not acknowledge in time, or the gateway failed; the message says what to do.",
 }
-_UNKNOWN = {"404": "There is no such tool; the message names those there are."}
 
 
 class ToolList(BaseModel):
@@ -101,7 +104,7 @@ def _any_operation() -> dict[str, Any]:
         "summary": "Call a tool by its name",
         "parameters": [name, *_header_parameters()],
         "requestBody": {"required": True, "content": _json({"type": "object"})},
-        "responses": _responses(_success({"type": "object"}), _REFUSALS | _UNKNOWN),
+        "responses": _responses(_success({"type": "object"}), _REFUSALS),
     }
 
 

@@ -1,0 +1,90 @@
+"""Refuses requests that were not meant for this gateway, before anything else looks at them, and descriptions to strangers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from headrace import HeadraceError
+from headrace_gateway.access import AccessDenied, CredentialInvalid, HostRefused, LimitExceeded, Names, OriginRefused
+from headrace_gateway.gateway import Gateway
+from headrace_gateway.http.answers import STATUSES, ProblemResponse, access_headers, envelope
+from headrace_gateway.http.credentials import arrival_of, credential_of
+from headrace_gateway.tools.refusals import refusal_for
+
+PROBES: Final = frozenset({"/healthz", "/readyz"})
+"""They tell nothing of anybody, and those who look after containers ask by address, and without a credential."""
+DESCRIPTIONS: Final = frozenset({"/tools", "/openapi.json"})
+"""What everybody may read of whom it is known who they are. All other routes ask by themselves, and for scopes."""
+
+
+class Guard:
+    """An ASGI application before another one. What it refuses is audited.
+
+    Args:
+        names: those of the gateway, and of pages that may call it.
+    """
+
+    def __init__(self, app: ASGIApp, *, names: Names, gateway: Gateway) -> None:
+        self._app = app
+        self._names = names
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        try:
+            if scope["path"] not in PROBES:
+                self._names.check_host(_only(headers, "host"))
+            self._names.check_origin(_only(headers, "origin"))
+        except (HostRefused, OriginRefused) as error:
+            self._gateway.access.refused(arrival_of(Request(scope)), error.code)
+            await _answer(scope["path"], error)(scope, receive, send)
+            return
+        if scope["path"] in DESCRIPTIONS:
+            await self._describe(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _describe(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answered = False
+
+        async def note(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        request = Request(scope)
+        arrival = arrival_of(request)
+        try:
+            principal = await self._gateway.authenticate(credential_of(request.headers), arrival)
+            async with self._gateway.admit(principal, arrival) as admission:
+                admission.called("describe")
+                await self._app(scope, receive, note)
+        except (CredentialInvalid, AccessDenied, LimitExceeded) as error:
+            # A credential that is revoked while the answer is sent comes too late for this one.
+            if not answered:
+                await _problem(error)(scope, receive, send)
+
+
+def _only(headers: Headers, name: str) -> str | None:
+    """The header's value; of several, one that is no value."""
+    values = headers.getlist(name)
+    return values[0] if len(values) == 1 else ("," if values else None)
+
+
+def _problem(error: HeadraceError) -> Response:
+    return ProblemResponse(STATUSES[error.code], str(error), access_headers(error))
+
+
+def _answer(path: str, error: HostRefused | OriginRefused) -> Response:
+    response = envelope(refusal_for(error, "")) if path.startswith("/tools/") else _problem(error)
+    # The body was not read.
+    response.headers["connection"] = "close"
+    return response
