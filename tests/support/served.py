@@ -25,6 +25,10 @@ class Tokens:
 
     trouble: str | None = None
 
+    @property
+    def open_to_anyone(self) -> bool:
+        return self._anybody
+
     def __init__(self, principals: Mapping[str, Principal] | None = None) -> None:
         self.principals = dict(principals or {})
         self._anybody = not self.principals
