@@ -97,7 +97,7 @@ async def send(
     method, path, query, headers, body = request
     raw = [(name.encode(), value) for name, value in headers.items()]
     content = body if method in {"POST", "PUT", "PATCH"} else None
-    async with client.stream(method, quote(path), params=query, headers=raw, content=content) as response:
+    async with client.stream(method, quote(path), params=httpx.QueryParams(query), headers=raw, content=content) as response:
         kind = response.headers.get("content-type", "").partition(";")[0]
         # A stream of events goes on: that it was opened is all that is asked here.
         answer = b"" if kind == "text/event-stream" else await response.aread()
@@ -127,7 +127,7 @@ async def check_no_job_is_lost(client: httpx.AsyncClient, gateway: Served) -> No
     shown: set[str] = set()
     page: dict[str, Any] = {"nextCursor": None}
     while "nextCursor" in page:
-        query = {"limit": 100, "userId": "ann"} | ({"cursor": page["nextCursor"]} if page["nextCursor"] else {})
+        query: dict[str, Any] = {"limit": 100, "userId": "ann"} | ({"cursor": page["nextCursor"]} if page["nextCursor"] else {})
         page = (await client.get("/jobs", params=query)).json()
         shown |= {job["id"] for job in page["jobs"]}
     assert shown == accepted

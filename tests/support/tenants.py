@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -110,7 +111,7 @@ async def tenants(folder: Path) -> AsyncIterator[Tenants]:
     engines.define(kind="digest")
     epochs = {}
     for partition, actor in enumerate(ACTORS):
-        fields = {
+        fields: dict[str, Any] = {
             "tenant": actor.principal.tenant,
             "args": {"to": [actor.secret]},
             "ctx": {"userId": actor.user, "conversationId": CONVERSATION},

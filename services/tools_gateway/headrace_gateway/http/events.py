@@ -77,7 +77,7 @@ class EventStream(Response):
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - the signature is ASGI's
-        ends = {
+        ends: dict[asyncio.Future[Any], str | None] = {
             asyncio.ensure_future(self._streams.closing.wait()): "the gateway stops",
             asyncio.ensure_future(self._invalid): "the credential does not count any more",
             asyncio.ensure_future(_gone(receive)): None,
@@ -88,7 +88,8 @@ class EventStream(Response):
             await _send(send, f"retry: {RETRY_MILLISECONDS}\n\n".encode() + b"".join(self._first))
             while True:
                 coming = coming or asyncio.ensure_future(anext(self._source))
-                done, _ = await asyncio.wait({coming, *ends}, timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                waited: set[asyncio.Future[Any]] = {coming, *ends}
+                done, _ = await asyncio.wait(waited, timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 if ended := [reason for end, reason in ends.items() if end in done]:
                     if None not in ended:
                         await _send(send, _last_words(str(ended[0])))
