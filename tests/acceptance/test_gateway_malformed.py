@@ -125,11 +125,11 @@ async def check_no_job_is_lost(client: httpx.AsyncClient, gateway: Served) -> No
     assert isinstance(log, WrittenLog)
     accepted = {orjson.loads(record.value or b"")["id"] for record in log.cluster.topic_records(log.topics.jobs_name(WORKER))}
     shown: set[str] = set()
-    page: dict[str, Any] = {"nextCursor": None}
-    while "nextCursor" in page:
-        query: dict[str, Any] = {"limit": 100, "userId": "ann"} | ({"cursor": page["nextCursor"]} if page["nextCursor"] else {})
+    query: dict[str, Any] | None = {"limit": 100, "userId": "ann"}
+    while query is not None:
         page = (await client.get("/jobs", params=query)).json()
         shown |= {job["id"] for job in page["jobs"]}
+        query = query | {"cursor": page["nextCursor"]} if page["nextCursor"] else None
     assert shown == accepted
     made = await client.post("/tools/scheduler", json={"kind": "digest", "args": {"to": ["x"]}})
     assert made.status_code == 200, made.text
