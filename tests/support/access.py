@@ -105,7 +105,7 @@ class Issuer:
 
 def public_jwk(key: Any) -> dict[str, Any]:
     """The public half of a key, as issuers publish it."""
-    algorithm = {
+    algorithm: dict[type[Any], Any] = {
         rsa.RSAPrivateKey: RSAAlgorithm,
         ec.EllipticCurvePrivateKey: ECAlgorithm,
         ed25519.Ed25519PrivateKey: OKPAlgorithm,

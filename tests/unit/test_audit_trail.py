@@ -28,7 +28,7 @@ def records(cluster: InMemoryCluster) -> list[AuditRecord]:
 
 
 def entry(number: int = 0, **values: str | None) -> AuditEntry:
-    return AuditEntry(at=1_769_850_900_123 + number, transport="http", outcome="ok", **values)  # type: ignore[arg-type]
+    return AuditEntry(at=1_769_850_900_123 + number, transport="http", outcome="ok", **values)
 
 
 async def test_each_entry_is_a_record_that_its_model_reads() -> None:

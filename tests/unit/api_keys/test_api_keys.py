@@ -31,8 +31,9 @@ FIELDS: dict[str, Any] = {"name": "ann's laptop", "subject": "ann", "scopes": ["
 @asynccontextmanager
 async def reading(cluster: InMemoryCluster, clock: Clock | None = None) -> AsyncIterator[ApiKeys]:
     """One process that reads the keys."""
-    now = (lambda: int(clock() * 1000)) if clock else {}
-    async with ApiKeys(SETTINGS, log=InMemoryLog(cluster), **({"now": now} if clock else {})) as keys:  # type: ignore[arg-type]
+    log = InMemoryLog(cluster)
+    made = ApiKeys(SETTINGS, log=log) if clock is None else ApiKeys(SETTINGS, log=log, now=lambda: int(clock() * 1000))
+    async with made as keys:
         yield keys
 
 
