@@ -52,6 +52,7 @@ from headrace.memory import Memory
 from headrace.models import DEFAULT_TENANT, CallContext, ClosedModel, Job, WireModel, WorkerDefinition, WorkerSummary
 from headrace.ports import MemorySnapshot, NewEntry
 from headrace.settings import GatewaySettings, Settings, load_settings
+from headrace.tool_calls import CallTopics, ReceivedCall, ToolCallConsumer
 from headrace.tool_models import (
     JobAnswer,
     JobList,
@@ -82,6 +83,7 @@ __all__ = [
     "BrokerNotConfigured",
     "BrokerUnreachable",
     "CallContext",
+    "CallTopics",
     "Client",
     "ClosedModel",
     "ConfigurationError",
@@ -119,6 +121,7 @@ __all__ = [
     "PayloadTooLarge",
     "RateLimit",
     "Readiness",
+    "ReceivedCall",
     "RecordUndecodable",
     "Redrive",
     "ResultTooLarge",
@@ -129,6 +132,7 @@ __all__ = [
     "Settings",
     "SummaryRejected",
     "ToolCall",
+    "ToolCallConsumer",
     "ToolError",
     "ToolRefusal",
     "ToolSuccess",
