@@ -69,6 +69,7 @@ from headrace.models import (
 )
 from headrace.ports import Appended, MemorySnapshot, NewEntry
 from headrace.settings import AuthSettings, GatewaySettings, LimitSettings, Settings, load_settings
+from headrace.tool_calls import CallTopics, ReceivedCall, ToolCallConsumer
 from headrace.tool_models import (
     JobAnswer,
     JobList,
@@ -110,6 +111,7 @@ __all__ = [
     "BrokerNotConfigured",
     "BrokerUnreachable",
     "CallContext",
+    "CallTopics",
     "ChangesGone",
     "Client",
     "ClosedModel",
@@ -151,6 +153,7 @@ __all__ = [
     "PayloadTooLarge",
     "RateLimit",
     "Readiness",
+    "ReceivedCall",
     "RecordUndecodable",
     "Redrive",
     "ResultTooLarge",
@@ -161,6 +164,7 @@ __all__ = [
     "Settings",
     "SummaryRejected",
     "ToolCall",
+    "ToolCallConsumer",
     "ToolError",
     "ToolRefusal",
     "ToolSuccess",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,8 @@ from headrace.resubmission import arguments_of, retry_failed
 from headrace.runtime import wall_clock
 from headrace.settings import Settings, load_settings
 from headrace.submission import Arguments, WorkerReference, shared_fields
-from headrace.tool_models import JobList
+from headrace.tool_calls import CallTopics, ReceivedCall, ToolCallConsumer
+from headrace.tool_models import JobList, ToolRefusal, ToolSuccess
 from headrace.views.job_queries import JobFilter, WorkerCounts
 from headrace.views.jobs import JobView
 from headrace.views.on_demand import JobViewOnDemand, Readiness
@@ -269,6 +270,25 @@ class Client(Watching, Remembering):
         """
         view = await self._view.open_up_to_now()
         return await cancel_job(view, self._control, job_id, tenant, wait=wait, timeout=timeout)
+
+    def tool_calls(
+        self,
+        answer: Callable[[ReceivedCall], Awaitable[ToolSuccess | ToolRefusal]],
+        *,
+        tenant: str | None = None,
+        instance_id: str,
+        concurrency: int = 100,
+    ) -> ToolCallConsumer:
+        """A member of the group that answers tool calls of the topic `tool-calls`; start it, and stop it.
+
+        Args:
+            answer: does a call; it raises nothing.
+            tenant: whose topic of calls is meant; the one for all when left out.
+            instance_id: names this process.
+            concurrency: how many calls may be under way at a time.
+        """
+        topics = CallTopics.of(self.topics, tenant)
+        return ToolCallConsumer(self._log, topics, answer, instance_id=instance_id, now=self._now, concurrency=concurrency)
 
     def readiness(self) -> Readiness:
         """Whether jobs can be accepted and the view of jobs has caught up, and how far it is."""

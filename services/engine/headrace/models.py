@@ -204,7 +204,7 @@ class DeadLetterHeaders(WireModel):
     model_config = ConfigDict(alias_generator=lambda name: f"headrace-{name.replace('_', '-')}")
 
     schema_version: NumberText = SCHEMA_VERSION
-    reason: Literal["undecodable", "worker_unknown", "arguments_invalid", "poison", "idempotency_conflict"]
+    reason: Literal["undecodable", "worker_unknown", "arguments_invalid", "poison", "idempotency_conflict", "tool_call_invalid"]
     message: str
     error_type: str | None = Field(None, description="The class of what was raised.")
     attempt: NumberText = Field(0, description="Number of the newest attempt; 0 when none was made.")

@@ -227,6 +227,25 @@ class AuthSettings(SettingsGroup):
     )
 
 
+class IngressSettings(SettingsGroup):
+    """Tool calls that come to the gateway as Kafka records."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_INGRESS_")
+
+    enabled: bool = Field(False, description="Whether the gateway answers the calls that stand in `tool-calls`.")
+    tenants: str = Field(
+        "",
+        description="Tenants with a topic of calls of their own, `tool-calls.<tenant>`, with commas between. Whoever may write to"
+        " it calls for that tenant: let the brokers' access lists say who that is.",
+    )
+    concurrency: int = Field(100, ge=1, description="Calls of one topic that a gateway answers at a time.")
+
+    @property
+    def tenant_names(self) -> tuple[str, ...]:
+        """The tenants, apart."""
+        return tuple(name for part in self.tenants.split(",") if (name := part.strip()))
+
+
 class MemorySettings(SettingsGroup):
     """What the memory worker keeps, and how it summarises."""
 
@@ -273,6 +292,7 @@ class Settings(SettingsGroup):
     gateway: GatewaySettings = Field(default_factory=GatewaySettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
+    ingress: IngressSettings = Field(default_factory=IngressSettings)
     memory: MemorySettings = Field(default_factory=MemorySettings)
     openai: OpenAISettings = Field(default_factory=OpenAISettings)
 

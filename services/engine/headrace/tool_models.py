@@ -11,13 +11,24 @@ from pydantic import Field, StringConstraints
 
 from headrace.core.status import JobStatus
 from headrace.fields import Identity, JobId, WorkerName
-from headrace.models import CallContext, ClosedModel, Job, WireModel, WorkerSummary
+from headrace.models import SCHEMA_VERSION, CallContext, ClosedModel, Job, SchemaVersion, WireModel, WorkerSummary
 
 
 class ToolCall(WireModel):
     """A tool call, however it came: a name, arguments and a context."""
 
     name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    context: CallContext = Field(default_factory=CallContext)
+    id: Identity | None = Field(None, description="Tells this call from others, also when it is delivered once more.")
+
+
+class ToolCallRecord(WireModel):
+    """A record of `tool-calls`: a tool call. Its key is the call's id; a header `authorization` may say whose it is."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    call_id: Identity = Field(description="Made by the caller, and never used again; the answer has it, too.")
+    name: Annotated[str, StringConstraints(min_length=1, max_length=100)] = Field(description="The tool's.")
     arguments: dict[str, Any] = Field(default_factory=dict)
     context: CallContext = Field(default_factory=CallContext)
 
@@ -112,6 +123,16 @@ class ToolRefusal(WireModel):
     error: ToolError
 
 
+class ToolResultRecord(WireModel):
+    """A record of `tool-results`: the answer to a tool call, in the partition of the same number. Its key is the call's id."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    call_id: Identity
+    ok: bool
+    data: dict[str, Any] | None = Field(None, description="What the tool answers, where it is ok.")
+    error: ToolError | None = Field(None, description="Why it was refused, where it is not.")
+
+
 class MemoryCompactionArguments(ClosedModel):
     """Arguments of `memory_compaction_worker`."""
 
@@ -136,6 +157,8 @@ class MemoryCompactionResult(WireModel):
 
 TOOLS: Final[tuple[type[WireModel], ...]] = (
     ToolCall,
+    ToolCallRecord,
+    ToolResultRecord,
     SchedulerArguments,
     SchedulerReceipt,
     WorkerManagerArguments,

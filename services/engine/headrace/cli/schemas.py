@@ -11,7 +11,7 @@ import typer
 from pydantic import BaseModel
 
 from headrace.models import RECORDS, SCHEMA_VERSION, ClosedModel
-from headrace.tool_models import TOOLS, ToolCall
+from headrace.tool_models import TOOLS, ToolCall, ToolCallRecord
 
 INDEX = "README.md"
 MEND = "`headrace schemas` writes them anew"
@@ -86,7 +86,7 @@ def _document(model: type[BaseModel]) -> bytes:
 
 def is_read(model: type[BaseModel]) -> bool:
     """Whether others write what the model describes: every record, a tool call, a tool's arguments."""
-    return model in RECORDS or model is ToolCall or issubclass(model, ClosedModel)
+    return model in (*RECORDS, ToolCall, ToolCallRecord) or issubclass(model, ClosedModel)
 
 
 def _index() -> bytes:

@@ -11,6 +11,7 @@ JOB_STATE_PARTITIONS = 16
 MEMORY_PARTITIONS = 8
 DEAD_LETTER_PARTITIONS = 4
 AUDIT_PARTITIONS = 4
+TOOL_CALL_PARTITIONS = 8
 
 _HOUR = 3_600_000
 _DAY = 24 * _HOUR
@@ -149,6 +150,29 @@ class Topics:
                 "retention.bytes": "-1",
             },
             at_least=frozenset({"retention.ms"}),
+        )
+
+    def tool_calls(self, tenant: str | None = None) -> Topic:
+        """Tool calls that come as records, for a week.
+
+        Args:
+            tenant: whose calls alone stand in it, whoever they are from; else each call says by its credential whose it is.
+        """
+        return self._calls("tool-calls", tenant)
+
+    def tool_results(self, tenant: str | None = None) -> Topic:
+        """The answers to these calls, each in the partition of the same number."""
+        return self._calls("tool-results", tenant)
+
+    def tool_call_group(self, tenant: str | None = None) -> str:
+        """The consumer group of the gateways that answer these calls."""
+        return self.tool_calls(tenant).name
+
+    def _calls(self, name: str, tenant: str | None) -> Topic:
+        return Topic(
+            name=f"{self.namespace}.{name}" if tenant is None else f"{self.namespace}.{name}.{tenant}",
+            partitions=TOOL_CALL_PARTITIONS,
+            configuration={"cleanup.policy": "delete", "retention.ms": str(7 * _DAY), "retention.bytes": "-1", **_LARGEST_RECORD},
         )
 
     def ended_keys(self, window_seconds: float) -> Topic:

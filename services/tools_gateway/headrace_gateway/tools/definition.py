@@ -26,10 +26,13 @@ class Caller:
     Attributes:
         operations: everything that the caller may do, in their own tenant alone.
         context: what the transport knows of the user and the conversation.
+        call_id: tells the call from others, where it may be delivered once more: what a handler has done for it must not be done
+            again.
     """
 
     operations: Operations
     context: CallContext = field(default_factory=CallContext)
+    call_id: str | None = None
 
     @property
     def principal(self) -> Principal:

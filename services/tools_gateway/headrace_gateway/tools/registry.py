@@ -50,7 +50,7 @@ class ToolRegistry:
         try:
             tool = self._find(call.name)
             arguments = parse_arguments(tool, call.arguments)
-            data = await tool.handler(arguments, Caller(operations=operations, context=call.context))
+            data = await tool.handler(arguments, Caller(operations=operations, context=call.context, call_id=call.id))
             return ToolSuccess(data=data.to_wire())
         except Exception as error:
             return refusal_for(error, call.name)

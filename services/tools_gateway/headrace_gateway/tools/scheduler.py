@@ -52,7 +52,7 @@ def scheduler_tool() -> ToolDefinition[SchedulerArguments]:
             args,
             context,
             ordering_key=arguments.ordering_key,
-            idempotency_key=arguments.idempotency_key,
+            idempotency_key=arguments.idempotency_key or caller.call_id,
         )
         receipt = SchedulerReceipt(job_id=job.id, worker_name=job.worker_name)
         if arguments.wait is None:

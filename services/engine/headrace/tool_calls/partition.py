@@ -1,0 +1,85 @@
+"""A partition of calls, as the member of the group that holds it knows it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final
+
+from headrace.core.watermark import Watermark
+from headrace.ports import TopicPartition
+
+MOST_REMEMBERED: Final = 100_000
+"""How many answered calls of a partition are known at a time; the oldest are forgotten first."""
+
+
+class CallPartition:
+    """What is under way in a partition, and what is done.
+
+    Attributes:
+        live: whether it is still held.
+        ready: whether it is known which calls are answered.
+        closed: whether nothing more is taken in.
+        under_way: the tasks that answer calls, by the offsets of these.
+        committed: the offset that the group has.
+    """
+
+    def __init__(self, source: TopicPartition) -> None:
+        self.source = source
+        self.live = True
+        self.ready = False
+        self.closed = False
+        self.under_way: dict[int, asyncio.Task[None]] = {}
+        self.committed: int | None = None
+        self._watermark: Watermark | None = None
+        self._next = 0
+        self._answered: OrderedDict[str, None] = OrderedDict()
+        self._asked: dict[str, int] = {}
+
+    def learn(self, answered: Iterable[str]) -> None:
+        """Takes note of calls that were answered, oldest first."""
+        for call_id in answered:
+            self.answered(call_id)
+
+    def begin(self, offset: int) -> bool:
+        """Takes note of a record that was read; tells whether it is a new one."""
+        if self._watermark is None:
+            # The first that is read stands where the group has committed, or where the log starts.
+            self._watermark, self._next = Watermark(offset), offset
+        if offset < self._next:
+            return False
+        self._watermark.skip(self._next, offset)
+        self._next = offset + 1
+        return True
+
+    def is_new(self, call_id: str, offset: int) -> bool:
+        """Whether the call at this offset is neither answered nor under way at another; if so, it is under way from now on."""
+        if call_id in self._answered or self._asked.get(call_id, offset) != offset:
+            return False
+        self._asked[call_id] = offset
+        return True
+
+    def work(self, offset: int, doing: Coroutine[Any, Any, None]) -> None:
+        """Begins to do what the record at an offset asks for."""
+        task = self.under_way[offset] = asyncio.create_task(doing, name=f"tool-call-{self.source.partition}-{offset}")
+        task.add_done_callback(lambda _: self.under_way.pop(offset, None))
+
+    def answered(self, call_id: str) -> None:
+        """The answer to a call is acknowledged."""
+        self._asked.pop(call_id, None)
+        self._answered[call_id] = None
+        self._answered.move_to_end(call_id)
+        if len(self._answered) > MOST_REMEMBERED:
+            self._answered.popitem(last=False)
+
+    def finish(self, offset: int) -> None:
+        """Nothing more is to be done for the record at an offset."""
+        assert self._watermark is not None
+        self._watermark.finish(offset)
+
+    def to_commit(self) -> int | None:
+        """The offset below which everything is done, where the group does not have it yet."""
+        if self._watermark is None or self._watermark.position == self.committed:
+            return None
+        return self._watermark.position

@@ -1,0 +1,80 @@
+"""Answers the tool calls that stand in topics.
+
+Kafka does not tell a consumer who wrote a record. So it is known whose a call is either by its topic, into which, by the brokers'
+access lists, one tenant alone can write; or by a token in its record.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AsyncExitStack
+
+from headrace import Client, ReceivedCall, Settings, ToolRefusal, ToolSuccess
+from headrace_gateway.access import ALL_SCOPES, Principal
+from headrace_gateway.gateway import Gateway
+from headrace_gateway.tools.refusals import refusal_for
+
+logger = logging.getLogger(__name__)
+
+
+class KafkaIngress:
+    """The gateway's part in answering calls: one consumer for all callers, and one for each tenant with a topic of its own.
+
+    Args:
+        client: a started one; its owner stops it.
+        instance_id: names this gateway.
+    """
+
+    def __init__(self, settings: Settings, gateway: Gateway, client: Client, instance_id: str) -> None:
+        self._settings = settings.ingress
+        self._gateway = gateway
+        self._client = client
+        self._instance_id = instance_id
+        self._running = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Begins to answer.
+
+        Raises:
+            BrokerError: the brokers cannot be reached.
+        """
+        try:
+            for tenant in (None, *self._settings.tenant_names):
+                consumer = self._client.tool_calls(
+                    self._answerer(tenant), tenant=tenant, instance_id=self._instance_id, concurrency=self._settings.concurrency
+                )
+                await self._running.enter_async_context(consumer)
+        except BaseException:
+            await self._running.aclose()
+            raise
+
+    async def stop(self) -> None:
+        """Takes in no more calls, answers those that were taken in, and returns."""
+        await self._running.aclose()
+
+    def _answerer(self, tenant: str | None) -> Answerer:
+        return Answerer(self._gateway, None if tenant is None else principal_of_topic(tenant))
+
+
+def principal_of_topic(tenant: str) -> Principal:
+    """Whoever writes to a tenant's own topic of calls."""
+    return Principal(subject="kafka", tenant=tenant, scopes=ALL_SCOPES, credential=f"topic:tool-calls.{tenant}")
+
+
+class Answerer:
+    """Does calls.
+
+    Args:
+        principal: who calls; None where each call has to say it.
+    """
+
+    def __init__(self, gateway: Gateway, principal: Principal | None) -> None:
+        self._gateway = gateway
+        self._principal = principal
+
+    async def __call__(self, received: ReceivedCall) -> ToolSuccess | ToolRefusal:
+        try:
+            principal = self._principal or await self._gateway.authenticate(received.credential)
+            return await self._gateway.call_tool(received.call, principal)
+        except Exception as error:
+            return refusal_for(error, received.call.name)

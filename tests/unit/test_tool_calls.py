@@ -1,0 +1,316 @@
+"""Tool calls that come as records: each is done once, and answered, whatever becomes of who answers it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+
+from headrace.core.topics import Topics
+from headrace.ports import NewRecord, TopicPartition
+from headrace.runtime import wall_clock
+from headrace.testing import InMemoryCluster, InMemoryLog
+from headrace.tool_calls import CallTopics, ReceivedCall, ToolCallConsumer
+from headrace.tool_calls.partition import MOST_REMEMBERED, CallPartition
+from headrace.tool_models import ToolError, ToolRefusal, ToolSuccess
+from support.engines import eventually
+from support.virtual_time import in_virtual_time
+
+TOPICS = Topics("test")
+CALLS, RESULTS = TOPICS.tool_calls().name, TOPICS.tool_results().name
+
+Answer = Callable[[ReceivedCall], Awaitable[ToolSuccess | ToolRefusal]]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async def look() -> bool:
+        return holds()
+
+    await eventually(look)
+
+
+class Answers:
+    """Does every call, and remembers it.
+
+    Attributes:
+        done: the calls, in order.
+        hold: while it is not set, no call comes to its end.
+    """
+
+    def __init__(self) -> None:
+        self.done: list[ReceivedCall] = []
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def __call__(self, received: ReceivedCall) -> ToolSuccess | ToolRefusal:
+        self.done.append(received)
+        await self.hold.wait()
+        if received.call.name == "refused":
+            return ToolRefusal(error=ToolError(code="nope", message="It is refused."))
+        return ToolSuccess(data={"said": received.call.arguments.get("say")})
+
+    @property
+    def ids(self) -> list[str | None]:
+        return [each.call.id for each in self.done]
+
+
+class Caller:
+    """Writes calls, and reads what the cluster holds."""
+
+    def __init__(self, cluster: InMemoryCluster) -> None:
+        self.cluster = cluster
+        self._log = InMemoryLog(cluster)
+        self._writer = self._log.writer()
+
+    async def start(self) -> None:
+        await self._log.create_topics([TOPICS.tool_calls(), TOPICS.tool_results(), TOPICS.dead_letters])
+        await self._writer.start()
+
+    async def call(self, call_id: str, *, name: str = "echo", partition: int = 0, **arguments: Any) -> None:
+        value = orjson.dumps({"callId": call_id, "name": name, "arguments": arguments})
+        await self.write(call_id.encode(), value, partition=partition)
+
+    async def write(self, key: bytes, value: bytes | None, *, partition: int = 0, headers: Any = ()) -> None:
+        await self._writer.append(TopicPartition(CALLS, partition), NewRecord(key, value, headers), timeout=10)
+
+    def results(self) -> list[dict[str, Any]]:
+        return [orjson.loads(record.value or b"") for record in self.cluster.topic_records(RESULTS)]
+
+    async def results_are(self, count: int) -> list[dict[str, Any]]:
+        await until(lambda: len(self.results()) >= count)
+        return self.results()
+
+    async def committed(self, partition: int, offset: int) -> None:
+        source, group = TopicPartition(CALLS, partition), TOPICS.tool_call_group()
+        await until(lambda: self.cluster.committed_offsets(group).get(source) == offset)
+
+
+def consumer(log: InMemoryLog, answer: Answer, **options: Any) -> ToolCallConsumer:
+    return ToolCallConsumer(log, CallTopics.of(TOPICS), answer, instance_id="gateway-1", now=wall_clock, **options)
+
+
+@asynccontextmanager
+async def answering(answer: Answer, **options: Any) -> AsyncIterator[Caller]:
+    caller = Caller(InMemoryCluster())
+    await caller.start()
+    async with consumer(InMemoryLog(caller.cluster), answer, **options):
+        yield caller
+
+
+@in_virtual_time
+async def test_a_call_is_answered_in_the_partition_of_the_same_number() -> None:
+    answers = Answers()
+    async with answering(answers) as caller:
+        await caller.call("a", say="hello", partition=3)
+        assert await caller.results_are(1) == [{"schemaVersion": 1, "callId": "a", "ok": True, "data": {"said": "hello"}}]
+        [record] = caller.cluster.topic_records(RESULTS)
+        assert (record.partition, record.key) == (3, b"a")
+        await caller.committed(3, 1)
+
+
+@in_virtual_time
+async def test_a_refusal_is_an_answer() -> None:
+    async with answering(Answers()) as caller:
+        await caller.call("a", name="refused")
+        [result] = await caller.results_are(1)
+        assert (result["ok"], result["error"]) == (False, {"code": "nope", "message": "It is refused."})
+
+
+@in_virtual_time
+async def test_a_credential_is_handed_on() -> None:
+    answers = Answers()
+    async with answering(answers) as caller:
+        value = orjson.dumps({"callId": "a", "name": "echo"})
+        for scheme in (b"Bearer one", b"bearer  two", b"Basic three"):
+            await caller.write(b"a", value.replace(b'"a"', b'"' + scheme[-3:] + b'"'), headers=[("Authorization", scheme)])
+        await caller.results_are(3)
+        assert {each.credential for each in answers.done} == {"one", "two", None}
+
+
+@in_virtual_time
+async def test_a_call_that_is_delivered_twice_is_done_once() -> None:
+    answers = Answers()
+    async with answering(answers) as caller:
+        answers.hold.clear()
+        await caller.call("a")
+        await caller.call("a")  # while the first is under way
+        await caller.call("b", partition=1)
+        answers.hold.set()
+        await caller.results_are(2)
+        await caller.call("a")  # after its answer
+        await caller.call("c")
+        await caller.results_are(3)
+        await caller.committed(0, 4)
+    assert sorted(map(str, answers.ids)) == ["a", "b", "c"]
+
+
+@in_virtual_time
+async def test_what_was_answered_and_not_committed_is_not_done_again_by_the_next_owner() -> None:
+    first, second = Answers(), Answers()
+    caller = Caller(InMemoryCluster())
+    await caller.start()
+    dying = InMemoryLog(caller.cluster, session_timeout=10)
+    before = consumer(dying, first)
+    await before.start()
+    await caller.call("a")
+    await caller.results_are(1)
+    dying.cut_off()  # before its commit; and it is heard of no more
+    await caller.call("b")
+    async with consumer(InMemoryLog(caller.cluster), second):
+        await caller.results_are(2)
+        await caller.committed(0, 2)
+    assert (first.ids, second.ids) == (["a"], ["b"])
+    dying.reconnect()
+    await before.stop(grace_seconds=0)
+
+
+@in_virtual_time
+async def test_what_was_under_way_when_its_owner_died_is_done_by_the_next() -> None:
+    first, second = Answers(), Answers()
+    first.hold.clear()
+    caller = Caller(InMemoryCluster())
+    await caller.start()
+    dying = InMemoryLog(caller.cluster, session_timeout=10)
+    before = consumer(dying, first)
+    await before.start()
+    await caller.call("a")
+    await until(lambda: bool(first.done))
+    dying.cut_off()
+    async with consumer(InMemoryLog(caller.cluster), second):
+        await caller.results_are(1)
+    assert (first.ids, second.ids) == (["a"], ["a"])
+    dying.reconnect()
+    await before.stop(grace_seconds=0)
+
+
+@in_virtual_time
+async def test_two_share_the_calls_and_each_call_is_done_once() -> None:
+    one, other = Answers(), Answers()
+    async with answering(one) as caller:
+        ids = [f"call-{number}" for number in range(64)]
+        for number, call_id in enumerate(ids[:32]):
+            await caller.call(call_id, partition=number % 8)
+        async with consumer(InMemoryLog(caller.cluster), other):
+            for number, call_id in enumerate(ids[32:]):
+                await caller.call(call_id, partition=number % 8)
+            results = await caller.results_are(64)
+        for number in range(8):
+            await caller.call(f"late-{number}", partition=number)
+        results = await caller.results_are(72)
+    assert sorted(each["callId"] for each in results) == sorted([*ids, *(f"late-{number}" for number in range(8))])
+    assert sorted(map(str, one.ids + other.ids)) == sorted(each["callId"] for each in results)
+    assert other.done
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (b"no json", "no JSON"),
+        (b"[1]", "no JSON object"),
+        (b"{}", "callId"),
+        (b'{"callId": "a", "name": ""}', "name"),
+        (b'{"callId": "a", "name": "echo", "arguments": [1]}', "arguments"),
+        (None, "no value"),
+    ],
+)
+def test_what_is_no_call_costs_itself_alone(value: bytes | None, problem: str) -> None:
+    @in_virtual_time
+    async def run() -> None:
+        answers = Answers()
+        async with answering(answers) as caller:
+            await caller.write(b"a", value)
+            await caller.call("b")
+            results = {each["callId"]: each for each in await caller.results_are(2)}
+            await caller.committed(0, 2)
+            assert results["a"]["error"]["code"] == "call_invalid"
+            assert problem in results["a"]["error"]["message"]
+            assert results["b"]["ok"] is True
+            [letter] = caller.cluster.topic_records(TOPICS.dead_letters.name)
+            told = dict(letter.headers)
+            assert (letter.key, letter.value, told["headrace-reason"]) == (b"a", value, b"tool_call_invalid")
+            assert (told["headrace-topic"], told["headrace-offset"]) == (CALLS.encode(), b"0")
+        assert answers.ids == ["b"]
+
+    run()
+
+
+@in_virtual_time
+async def test_what_has_no_readable_id_is_kept_and_nobody_is_told() -> None:
+    async with answering(Answers()) as caller:
+        await caller.write(b"\xff\xfe", b"no json")
+        await caller.write(b"", b"no json")
+        await caller.call("b")
+        assert [each["callId"] for each in await caller.results_are(1)] == ["b"]
+        await caller.committed(0, 3)
+        assert len(caller.cluster.topic_records(TOPICS.dead_letters.name)) == 2
+
+
+@in_virtual_time
+async def test_an_answer_that_is_not_acknowledged_is_written_again_before_the_call_is_passed() -> None:
+    async with answering(Answers()) as caller:
+        caller.cluster.refuse_appends(RESULTS, times=3)
+        await caller.call("a")
+        await caller.results_are(1)
+        await caller.committed(0, 1)
+
+
+@in_virtual_time
+async def test_no_more_are_under_way_than_may_be() -> None:
+    answers = Answers()
+    async with answering(answers, concurrency=3) as caller:
+        answers.hold.clear()
+        for number in range(9):
+            await caller.call(f"call-{number}", partition=number % 2)
+        await until(lambda: len(answers.done) >= 3)
+        await asyncio.sleep(5)  # of virtual time
+        assert len(answers.done) == 3
+        answers.hold.set()
+        assert len(await caller.results_are(9)) == 9
+
+
+@in_virtual_time
+async def test_a_stop_answers_what_was_taken_in() -> None:
+    answers = Answers()
+    caller = Caller(InMemoryCluster())
+    await caller.start()
+    answers.hold.clear()
+    stopped = consumer(InMemoryLog(caller.cluster), answers)
+    await stopped.start()
+    await caller.call("a")
+    await until(lambda: bool(answers.done))
+    stopping = asyncio.create_task(stopped.stop(grace_seconds=20))
+    await asyncio.sleep(5)
+    assert not stopping.done()
+    answers.hold.set()
+    await stopping
+    assert [each["callId"] for each in caller.results()] == ["a"]
+    await caller.committed(0, 1)
+
+
+@in_virtual_time
+async def test_a_stop_does_not_wait_for_longer_than_its_grace() -> None:
+    answers = Answers()
+    caller = Caller(InMemoryCluster())
+    await caller.start()
+    answers.hold.clear()
+    stopped = consumer(InMemoryLog(caller.cluster), answers)
+    await stopped.start()
+    await caller.call("a")
+    await until(lambda: bool(answers.done))
+    async with asyncio.timeout(10):
+        await stopped.stop(grace_seconds=5)
+    answers.hold.set()
+    async with consumer(InMemoryLog(caller.cluster), answers):
+        await caller.results_are(1)
+    assert answers.ids == ["a", "a"]
+
+
+def test_only_so_many_answers_are_remembered() -> None:
+    partition = CallPartition(TopicPartition(CALLS, 0))
+    partition.learn(f"call-{number}" for number in range(MOST_REMEMBERED + 1))
+    assert partition.is_new("call-0", 5)
+    assert not partition.is_new("call-1", 6)
