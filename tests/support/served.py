@@ -86,9 +86,8 @@ class Served:
 
 def settings_in(folder: Path, **values: Any) -> Settings:
     """For the log in memory."""
-    return load_settings(
-        bootstrap_servers="memory:9092", data_directory=folder, namespace=NAMESPACE, **{"limits": LIMITS, **values}
-    )
+    given: dict[str, Any] = {"limits": LIMITS, **values}
+    return load_settings(bootstrap_servers="memory:9092", data_directory=folder, namespace=NAMESPACE, **given)
 
 
 @contextlib.asynccontextmanager
