@@ -97,7 +97,9 @@ async def send(
     method, path, query, headers, body = request
     raw = [(name.encode(), value) for name, value in headers.items()]
     content = body if method in {"POST", "PUT", "PATCH"} else None
-    async with client.stream(method, quote(path), params=httpx.QueryParams(query), headers=raw, content=content) as response:
+    async with client.stream(
+        method, quote(path), params=httpx.QueryParams(tuple(query)), headers=raw, content=content
+    ) as response:
         kind = response.headers.get("content-type", "").partition(";")[0]
         # A stream of events goes on: that it was opened is all that is asked here.
         answer = b"" if kind == "text/event-stream" else await response.aread()

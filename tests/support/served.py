@@ -19,6 +19,9 @@ from headrace_gateway.http.protocol import EnvelopeProtocol
 from headrace_gateway.server import _Server
 from support.written_jobs import NAMESPACE, WrittenLog
 
+LIMITS = {"calls_per_second": 1e6, "burst": 1_000_000, "calls_at_once": 1_000, "streams_at_once": 1_000}
+"""Tests are quicker than any caller may be."""
+
 
 class Tokens:
     """Knows callers by tokens that a test has made up; without any of them, everybody is `LOCAL`."""
@@ -83,7 +86,8 @@ class Served:
 
 def settings_in(folder: Path, **values: Any) -> Settings:
     """For the log in memory."""
-    return load_settings(bootstrap_servers="memory:9092", data_directory=folder, namespace=NAMESPACE, **values)
+    given: dict[str, Any] = {"limits": LIMITS, **values}
+    return load_settings(bootstrap_servers="memory:9092", data_directory=folder, namespace=NAMESPACE, **given)
 
 
 @contextlib.asynccontextmanager

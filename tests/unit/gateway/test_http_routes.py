@@ -139,6 +139,8 @@ async def test_a_conversation_is_brought_and_read(client: httpx.AsyncClient) -> 
         {"entries": [{"role": "summary", "content": "x"}]},
         {"entries": [{"role": "user", "content": 1}]},
         {"entries": [{"role": "user", "content": "x", "at": "1700000000"}]},
+        {"entries": [{"role": "user", "content": "x", "at": "0999-12-31T00:00:00Z"}]},
+        {"entries": [{"role": "user", "content": "x", "at": "1000-01-01T00:00:00+01:00"}]},
         {"entries": [{"role": "user", "content": "x", "id": ""}]},
         {"entries": [{"role": "user", "content": "x", "tenant": "other"}]},
         {"entries": [{"role": "user", "content": "x"}], "userId": "bob"},

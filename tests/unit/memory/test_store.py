@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,8 @@ async def test_entries_without_an_id_or_time_get_one(store: TopicMemoryStore) ->
         (NewEntry(role="user", content="x", id="i" * 201), "id"),
         (NewEntry(role="user", content="x" * 600_000), "512 KB"),
         (NewEntry(role="user", content="\ud800"), "surrogate"),
+        (NewEntry(role="user", content="x", at=datetime(999, 12, 31, tzinfo=UTC)), "years 1000 to 2999"),
+        (NewEntry(role="user", content="x", at=datetime(3000, 1, 1, tzinfo=UTC)), "years 1000 to 2999"),
     ],
 )
 async def test_an_entry_that_cannot_be_stored_is_refused_with_all_others(

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
+from headrace.core.records import definition_key
 from headrace.errors import ArgumentsInvalid, ChangesGone, JobUnknown, WatchInterrupted
 from headrace.models import Job
 from headrace.ports import TopicPartition
@@ -223,6 +225,21 @@ async def test_whoever_is_too_slow_is_sent_away_and_goes_on(
         async with watching_jobs(log, view, token) as watch:
             await watch.until_has(*((f"j{number}", "queued") for number in range(4)))
         assert not view.changes.watched
+
+
+async def test_a_worker_without_a_queue_holds_up_nobody(log: WrittenLog, engines: Engines, path: Path) -> None:
+    """It was defined, and nobody has given it a job: there is no topic to read."""
+    name = "never_asked"
+    definition = {"schemaVersion": 1, "name": name, "description": "Waits.", "category": "tool"}
+    log.put(TopicPartition(TOPICS.workers.name, 0), definition_key(name), orjson.dumps(definition))
+    async with opened(log, path) as view:
+        async with watching_jobs(log, view) as watch:
+            token = watch.token
+        engines.enqueue("a")
+        async with watching_jobs(log, view, token) as watch:
+            await watch.until(("a", "queued"))
+        with pytest.raises(JobUnknown):
+            await anext(JobWatching(log, TOPICS, PATIENCE).watch_job(view, "b", "default"))
 
 
 async def test_one_job_changing_often_is_no_reason_to_be_sent_away(

@@ -113,6 +113,13 @@ class JobIntake:
                 await self._wait_moved()
             await self._follower.catch_up(timeout)
 
+    async def read_on(self, timeout: float) -> None:
+        """Reads up to what stands now in the topics that are followed. Waits for no worker that has no topic yet."""
+        async with asyncio.timeout(timeout):
+            while self._follower is None or not self._complete:
+                await self._wait_moved()
+            await self._follower.catch_up(timeout)
+
     def look_for(self, worker: str) -> None:
         """Follows the topic of a worker, too, whose definition was not read yet."""
         if worker not in self._followed:

@@ -139,6 +139,14 @@ class JobView:
         """
         await self._intake.catch_up(timeout)
 
+    async def read_on(self, timeout: float) -> None:
+        """Reads up to what stands in the log at the time of the call, in the topics that are read already.
+
+        Raises:
+            TimeoutError: that took longer than `timeout` seconds.
+        """
+        await self._intake.read_on(timeout)
+
     # --- what it knows ---
 
     async def add_accepted(self, *jobs: Job) -> None:

@@ -123,7 +123,7 @@ class JobWatching:
 
     async def _up_to_now(self, view: JobView) -> None:
         try:
-            await view.catch_up(self._seconds)
+            await view.read_on(self._seconds)
         except TimeoutError:
             raise BrokerUnreachable(
                 f"The log of jobs could not be read to its end within {self._seconds:g} s "

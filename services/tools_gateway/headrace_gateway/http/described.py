@@ -28,6 +28,18 @@ _TEXTS: Final = {
 }
 
 
+# Of each event, as its fields are once they were read.
+_EVENT: Final = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "Where to go on from."},
+        "event": {"type": "string", "enum": ["job", "closing"]},
+        "data": {"type": "string", "description": "JSON: of `job` the job, of `closing` the `reason`."},
+        "retry": {"description": "Milliseconds after which to come again."},
+    },
+}
+
+
 def describe_routes(paths: dict[str, Any], components: dict[str, Any]) -> None:
     """Adds the operations of the routes to the paths of a description, and what they refer to to its components."""
     components["Problem"] = hoist(written_schema(Problem), "Problem", components)
@@ -62,7 +74,7 @@ def _stream(route: StreamRoute, components: dict[str, Any]) -> dict[str, Any]:
         "description": "The id of the last event that was read: the stream goes on after it.",
         "schema": {"type": "string"},
     }
-    success = {"description": "Events, as they come.", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}
+    success = {"description": "Events, as they come.", "content": {MEDIA_TYPE: {"schema": _EVENT}}}
     return {
         "operationId": route.operation,
         "summary": route.summary,

@@ -27,7 +27,7 @@ def _digits(value: Any) -> Any:
 
 
 def _moment(text: str) -> str:
-    """Checks a time with its date and zone."""
+    """Checks a time with its date and zone, of a year in which headrace can write it."""
     try:
         _utc(text)
     except (ValueError, OverflowError):
@@ -36,14 +36,15 @@ def _moment(text: str) -> str:
 
 
 def _utc(text: str) -> datetime:
-    if not _MOMENT.fullmatch(text):
+    moment = datetime.fromisoformat(text.upper()).astimezone(UTC) if _MOMENT.fullmatch(text) else None
+    if moment is None or not 1000 <= moment.year < 3000:
         raise ValueError(text)
-    return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    return moment
 
 
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_MOMENT = re.compile(r"[12]\d{3}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 # As text: pydantic's own type would take a text of digits too, of which nobody can say what they count.
-_Moment = Annotated[str, AfterValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
+_Moment = Annotated[str, AfterValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time", "pattern": "^[12]"})]
 _Number = Annotated[int, BeforeValidator(_digits)]
 
 
