@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from headrace import CallContext, Job, JobList, WorkerDefinition, WorkerSummary
+from headrace import CallContext, Job, JobList, WorkerCounts, WorkerDefinition, WorkerSummary
 from headrace.arguments import PublishedSchemas
 from headrace_gateway import Operations, Principal, Scope
 from headrace_gateway.access import ALL_SCOPES
@@ -52,6 +53,8 @@ class InMemoryJobs:
     Attributes:
         enqueued: keyword and positional arguments of each accepted job, in order.
         listed: the filters of each look at jobs, in order.
+        counted: for whom jobs were counted, in order.
+        waited: each job that was waited for, and for how long, in order.
         retried: each job that was to be retried, and how it was asked, in order.
         cancelled: each job that was to be cancelled, and how it was asked, in order.
         failure: raised instead of accepting a job, or of looking at jobs.
@@ -63,6 +66,8 @@ class InMemoryJobs:
     definitions: list[WorkerDefinition] = field(default_factory=lambda: [MEMORY_WORKER, DIGEST_WORKER, HIDDEN_WORKER])
     enqueued: list[dict[str, Any]] = field(default_factory=list)
     listed: list[dict[str, Any]] = field(default_factory=list)
+    counted: list[dict[str, Any]] = field(default_factory=list)
+    waited: list[dict[str, Any]] = field(default_factory=list)
     retried: list[dict[str, Any]] = field(default_factory=list)
     cancelled: list[dict[str, Any]] = field(default_factory=list)
     failure: Exception | None = None
@@ -115,6 +120,16 @@ class InMemoryJobs:
             raise self.failure
         self.listed.append(filters)
         return JobList(jobs=[a_job("job-1")], next_cursor=None)
+
+    async def count_jobs(
+        self, workers: Collection[str], /, *, tenant: str = "default", user_id: str | None = None
+    ) -> Mapping[str, WorkerCounts]:
+        self.counted.append({"tenant": tenant, "user_id": user_id})
+        return {worker: WorkerCounts(3, 1, 2) for worker in workers}
+
+    async def wait_for_job(self, job_id: str, /, *, tenant: str = "default", wait: float) -> Job | None:
+        self.waited.append({"job_id": job_id, "tenant": tenant, "wait": wait})
+        return a_job(job_id, tenant=tenant, status="completed")
 
     async def get_job(self, job_id: str, /, *, tenant: str = "default") -> Job | None:
         """Each tenant has a job of its own name."""

@@ -65,6 +65,7 @@ from headrace.tool_models import (
     WorkerList,
     WorkerManagerArguments,
 )
+from headrace.views.job_queries import WorkerCounts
 from headrace.views.on_demand import Readiness
 from headrace.worker import AbstractWorker, worker
 from headrace.workers.memory_compaction import MemoryCompactionWorker
@@ -134,6 +135,7 @@ __all__ = [
     "TopicMisconfigured",
     "TopicMissing",
     "WireModel",
+    "WorkerCounts",
     "WorkerDefinition",
     "WorkerEngine",
     "WorkerImportError",

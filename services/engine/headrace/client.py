@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from headrace.acceptance import Acceptance, AcceptsAgain, IdSource
 from headrace.broker.discovery import settings_of_this_folder
-from headrace.control import Control, cancel_job
+from headrace.control import Control, cancel_job, wait_for_end
 from headrace.core.retry import RetryPolicy
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
@@ -29,7 +29,7 @@ from headrace.runtime import wall_clock
 from headrace.settings import Settings, load_settings
 from headrace.submission import Arguments, WorkerReference, shared_fields
 from headrace.tool_models import JobList
-from headrace.views.job_queries import JobFilter
+from headrace.views.job_queries import JobFilter, WorkerCounts
 from headrace.views.jobs import JobView
 from headrace.views.on_demand import JobViewOnDemand, Readiness
 from headrace.views.workers import WorkerDirectory
@@ -337,6 +337,17 @@ class Client:
     async def list_workers(self) -> list[WorkerSummary]:
         """All defined workers, by name, with how many live engines run each."""
         return self._directory.summaries()
+
+    async def count_jobs(
+        self, workers: Collection[str], *, tenant: str = DEFAULT_TENANT, user_id: str | None = None
+    ) -> dict[str, WorkerCounts]:
+        """How many jobs of each of these workers wait, run and have failed, of a tenant or of one user of it; 10,000 at most."""
+        view = await self._view.open()
+        return await view.count_of_workers(workers, tenant=tenant, user_id=user_id)
+
+    async def wait_for_job(self, job_id: str, *, tenant: str = DEFAULT_TENANT, wait: float) -> Job | None:
+        """A job as it stands at its end, or after `wait` seconds; None when the tenant has no such job."""
+        return await wait_for_end(await self._view.open(), job_id, tenant, wait)
 
     async def pause_worker(self, name: str, *, timeout: float = ENQUEUE_SECONDS) -> None:
         """Has all engines start no job of a worker until it is resumed, also those that start later. What runs goes on.

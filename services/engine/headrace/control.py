@@ -75,8 +75,15 @@ async def cancel_job(view: JobView, control: Control, job_id: str, tenant: str, 
     if job.status in TERMINAL:
         raise JobNotCancellable(f"Job {job.id} has ended: it is {job.status.value}. Only a job that has not ended is cancelled.")
     await control.cancel(job, timeout=timeout)
-    deadline = asyncio.get_running_loop().time() + wait
-    while job.status not in TERMINAL and (left := deadline - asyncio.get_running_loop().time()) > 0:
+    return await wait_for_end(view, job_id, tenant, wait) or job
+
+
+async def wait_for_end(view: JobView, job_id: str, tenant: str, seconds: float) -> Job | None:
+    """A job as it stands at its end, or after so many seconds; None when it is not known by then, or not any more."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        job = await view.get_job(job_id, tenant=tenant)
+        left = deadline - asyncio.get_running_loop().time()
+        if left <= 0 or (job is not None and job.status in TERMINAL):
+            return job
         await asyncio.sleep(min(_LOOK_SECONDS, left))
-        job = await view.get_job(job_id, tenant=tenant) or job
-    return job

@@ -258,6 +258,11 @@ class WorkerSummary(WireModel):
     kind: str | None = None
     arguments_schema: dict[str, Any] = Field(default_factory=dict)
     live_instances: int
+    backlog: int | None = Field(None, description="Jobs of the caller that wait for it; those above 10,000 are not counted.")
+    running: int | None = Field(None, description="Jobs of the caller that it runs; those above 10,000 are not counted.")
+    failed: int | None = Field(
+        None, description="Jobs of the caller that have failed and are still kept; those above 10,000 are not counted."
+    )
     paused: bool = Field(False, description="Whether it starts nothing until it is resumed; jobs are accepted all the same.")
 
 

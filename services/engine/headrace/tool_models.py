@@ -33,6 +33,12 @@ class SchedulerArguments(ClosedModel):
     title: Annotated[str, StringConstraints(max_length=500)] | None = Field(None, description="A title for the summary.")
     content: str | None = Field(None, description="A text to compact in place of the conversation's memory.")
     args: dict[str, Any] | None = Field(None, description="Arguments of kinds other than `memory_compaction`.")
+    ordering_key: Identity | None = Field(
+        None, description="Work of one kind with equal keys is done one after another; as the kind says when left out."
+    )
+    wait: Annotated[float, Field(ge=0, le=60)] | None = Field(
+        None, description="Seconds to wait for the end: the answer then has the job as it stands. Leave it out as a rule."
+    )
     idempotency_key: Identity | None = Field(
         None, description="A text of your own for this request: a call that is repeated with it gets the same job."
     )
@@ -44,6 +50,7 @@ class SchedulerReceipt(WireModel):
     scheduled: Literal[True] = True
     job_id: JobId
     worker_name: WorkerName
+    job: Job | None = Field(None, description="With `wait`: the job as it stood at its end, or when the time was over.")
 
 
 class WorkerManagerArguments(ClosedModel):

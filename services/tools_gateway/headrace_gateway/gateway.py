@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from headrace import Settings, ToolCall, ToolRefusal, ToolSuccess
+from typing import Any
+
+from headrace import ConfigurationError, Settings, ToolCall, ToolRefusal, ToolSuccess
 from headrace_gateway.access import Anyone, Authenticator, Principal
 from headrace_gateway.operations import Jobs, Operations
 from headrace_gateway.tools import ToolRegistry, built_in_tools
+from headrace_gateway.tools.formats import ToolFormat, formatted
+from headrace_gateway.tools.strict import NotStrict
 
 
 class Gateway:
@@ -43,6 +47,21 @@ class Gateway:
     def operations(self, principal: Principal) -> Operations:
         """What this principal can do."""
         return Operations(self._jobs, principal, timeout=self._settings.gateway.enqueue_timeout_seconds)
+
+    async def describe_tools(self, form: ToolFormat = ToolFormat.MCP, *, strict: bool = False) -> list[dict[str, Any]]:
+        """The tools, as an agent is to be told of them now: with the kinds of work that there are.
+
+        Args:
+            strict: see `formatted`.
+
+        Raises:
+            ConfigurationError: a tool's arguments cannot be described strictly.
+        """
+        workers = await self._jobs.worker_definitions()
+        try:
+            return [formatted(tool, workers, form, strict=strict) for tool in self.tools]
+        except NotStrict as error:
+            raise ConfigurationError(f"A tool's arguments cannot be described strictly: {error}.") from None
 
     async def call_tool(self, call: ToolCall, principal: Principal) -> ToolSuccess | ToolRefusal:
         """Does a tool call, and answers. It raises nothing but the cancellation of the task."""

@@ -17,6 +17,7 @@ DOINGS: dict[str, Callable[[Operations], Awaitable[Any]]] = {
     "enqueue": lambda operations: operations.enqueue("send_digest", {"to": ["x"]}),
     "list_workers": lambda operations: operations.list_workers(),
     "list_jobs": lambda operations: operations.list_jobs(),
+    "wait_for_job": lambda operations: operations.wait_for_job("job-of-default", wait=1),
     "get_job": lambda operations: operations.get_job("job-of-default"),
     "retry_job": lambda operations: operations.retry_job("job-of-default"),
     "cancel_job": lambda operations: operations.cancel_job("job-of-default"),
@@ -65,6 +66,14 @@ async def test_who_may_act_for_one_user_enqueues_for_that_one() -> None:
     assert len(jobs.enqueued) == 3
 
 
+@pytest.mark.parametrize(("scopes", "user"), [(ALL_SCOPES, None), (ALL_SCOPES - {Scope.JOBS_ACT_AS}, "ann")])
+async def test_workers_are_counted_by_what_the_principal_may_see(scopes: frozenset[Scope], user: str | None) -> None:
+    jobs = InMemoryJobs()
+    [first, *_] = await operations_of(jobs, tenant="acme", subject="ann", scopes=scopes).list_workers()
+    assert jobs.counted == [{"tenant": "acme", "user_id": user}]
+    assert (first.backlog, first.running, first.failed) == (3, 1, 2)
+
+
 async def test_who_may_act_for_one_user_lists_that_users_jobs() -> None:
     jobs = InMemoryJobs()
     await for_one_user(jobs, "ann").list_jobs()
@@ -73,12 +82,13 @@ async def test_who_may_act_for_one_user_lists_that_users_jobs() -> None:
         await for_one_user(jobs, "ann").list_jobs(user_id="bob")
 
 
-@pytest.mark.parametrize("name", ["get_job", "retry_job", "cancel_job"])
+@pytest.mark.parametrize("name", ["get_job", "wait_for_job", "retry_job", "cancel_job"])
 async def test_another_users_job_is_as_unknown_as_one_that_there_is_not(name: str) -> None:
     jobs = JobsOfUsers()
     await DOINGS[name](for_one_user(jobs, "ann"))
     with pytest.raises(JobUnknown) as foreign:
         await DOINGS[name](for_one_user(jobs, "bob"))
+    wait = {"wait": 1.0} if name == "wait_for_job" else {}
     with pytest.raises(JobUnknown) as missing:
-        await getattr(for_one_user(jobs, "bob"), name)("job-of-nobody")
+        await getattr(for_one_user(jobs, "bob"), name)("job-of-nobody", **wait)
     assert str(foreign.value).replace("job-of-default", "") == str(missing.value).replace("job-of-nobody", "")

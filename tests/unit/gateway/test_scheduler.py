@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from headrace import (
+    BrokerUnreachable,
     CallContext,
     EnqueueTimeout,
     IdempotencyConflict,
@@ -17,7 +18,7 @@ from headrace import (
     ToolSuccess,
     WorkerDefinition,
 )
-from headrace_gateway import built_in_tools
+from headrace_gateway import Scope, built_in_tools
 from headrace_gateway.http.answers import STATUSES
 from support.jobs import DIGEST_WORKER, InMemoryJobs, operations_of
 
@@ -78,6 +79,61 @@ async def test_a_request_has_the_key_that_its_caller_gives_it() -> None:
     await call(jobs, {"kind": "digest", "args": {"to": ["x"]}, "idempotencyKey": "turn-7"})
     await call(jobs, {"kind": "digest", "args": {"to": ["x"]}})
     assert [asked["idempotency_key"] for asked in jobs.enqueued] == ["turn-7", None]
+
+
+async def test_an_ordering_key_is_handed_on() -> None:
+    jobs = InMemoryJobs()
+    await call(jobs, {"kind": "digest", "args": {"to": ["x"]}, "orderingKey": "ann"})
+    assert jobs.enqueued[0]["ordering_key"] == "ann"
+
+
+async def test_who_waits_gets_the_job_too() -> None:
+    jobs = InMemoryJobs()
+    answer = await call(jobs, {"kind": "digest", "args": {"to": ["x"]}, "wait": 2.5}, tenant="acme")
+    assert isinstance(answer, ToolSuccess)
+    assert (answer.data["scheduled"], answer.data["jobId"], answer.data["job"]["status"]) == (True, "job-1", "completed")
+    assert jobs.waited == [{"job_id": "job-1", "tenant": "acme", "wait": 2.5}]
+
+
+async def test_who_does_not_wait_gets_the_receipt_alone() -> None:
+    jobs = InMemoryJobs()
+    answer = await call(jobs, {"kind": "digest", "args": {"to": ["x"]}})
+    assert isinstance(answer, ToolSuccess)
+    assert "job" not in answer.data
+    assert jobs.waited == []
+
+
+async def test_an_accepted_job_has_its_receipt_though_it_cannot_be_waited_for() -> None:
+    class CannotBeRead(InMemoryJobs):
+        async def wait_for_job(self, job_id: str, /, *, tenant: str = "default", wait: float) -> Any:
+            raise BrokerUnreachable("gone")
+
+    jobs = CannotBeRead()
+    answer = await call(jobs, {"kind": "digest", "args": {"to": ["x"]}, "wait": 1})
+    assert isinstance(answer, ToolSuccess)
+    assert answer.data["job"]["status"] == "queued"
+    assert len(jobs.enqueued) == 1
+
+
+async def test_who_may_not_see_jobs_is_told_before_any_is_accepted() -> None:
+    jobs = InMemoryJobs()
+    made = ToolCall(name="scheduler", arguments={"kind": "digest", "args": {"to": ["x"]}, "wait": 1})
+    operations = operations_of(jobs, scopes=frozenset({Scope.JOBS_WRITE, Scope.JOBS_ACT_AS}))
+    answer = await built_in_tools().dispatch(made, operations)
+    assert isinstance(answer, ToolRefusal)
+    assert answer.error.code == "forbidden"
+    assert "jobs:read" in answer.error.message
+    assert jobs.enqueued == []
+
+
+async def test_nulls_for_what_is_left_out_do_not_reach_the_worker() -> None:
+    jobs = InMemoryJobs()
+    jobs.definitions[1].arguments_schema["properties"]["note"] = {"type": "string"}
+    try:
+        await call(jobs, {"kind": "digest", "args": {"to": ["x"], "note": None, "when": None}})
+    finally:
+        del jobs.definitions[1].arguments_schema["properties"]["note"]
+    assert jobs.enqueued[0]["args"] == {"to": ["x"], "when": None}
 
 
 async def test_a_key_of_another_request_is_a_conflict() -> None:

@@ -151,6 +151,39 @@ def count(connection: sqlite3.Connection, tenant: str) -> dict[JobStatus, int]:
     return dict.fromkeys(STATUSES, 0) | {STATUSES[status]: number for status, number in found}
 
 
+MOST_COUNTED: Final = 10_000
+"""Jobs of one worker and status above which no more are counted: so a count takes a moment, however many there are."""
+
+
+class WorkerCounts(NamedTuple):
+    """How many jobs of a worker wait, run, and have failed; of each at most `MOST_COUNTED`."""
+
+    backlog: int
+    running: int
+    failed: int
+
+
+def count_of_worker(connection: sqlite3.Connection, tenant: str, worker: str, user_id: str | None) -> WorkerCounts:
+    """How a worker is doing, as far as it concerns a tenant, or one user of it."""
+    conditions, values = ["worker_key = ?"], [name_key("worker", tenant, worker)]
+    if user_id is not None:
+        conditions.append("user_key = ?")
+        values.append(name_key("user", tenant, user_id))
+    index = index_for(JobFilter(tenant=tenant, worker_name=worker, user_id=user_id))
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (index,)).fetchone() is None:
+        index = ALWAYS_THERE
+        conditions.append("tenant_key = ?")
+        values.append(name_key("tenant", tenant))
+
+    def counted(status: JobStatus) -> int:
+        sql = f"SELECT 1 FROM jobs INDEXED BY {index} WHERE {' AND '.join(conditions)} AND status = ? LIMIT {MOST_COUNTED}"
+        [number] = connection.execute(f"SELECT count(*) FROM ({sql})", (*values, STATUS_NUMBERS[status])).fetchone()
+        return int(number)
+
+    waiting = counted(JobStatus.QUEUED) + counted(JobStatus.SCHEDULED)
+    return WorkerCounts(min(waiting, MOST_COUNTED), counted(JobStatus.RUNNING), counted(JobStatus.FAILED))
+
+
 def matches(raw: dict[str, object], wanted: JobFilter) -> bool:
     """Whether a job is what the filter asks for: two names with one hash are told apart here."""
     context = raw.get("ctx")

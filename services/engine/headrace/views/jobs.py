@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,17 @@ from headrace.ports import Log
 from headrace.tool_models import JobList
 from headrace.views.database import Database
 from headrace.views.job_intake import JobIntake
-from headrace.views.job_queries import Cursor, JobFilter, check_limit, count, matches, page, single
+from headrace.views.job_queries import (
+    Cursor,
+    JobFilter,
+    WorkerCounts,
+    check_limit,
+    count,
+    count_of_worker,
+    matches,
+    page,
+    single,
+)
 from headrace.views.job_rows import SCHEMA, listed, whole
 from headrace.views.workers import WorkerDirectory
 
@@ -155,6 +165,17 @@ class JobView:
             return JobList(jobs=jobs, next_cursor=None if found.next is None else found.next.encode())
 
         return await self._read(work)
+
+    async def count_of_workers(
+        self, workers: Collection[str], *, tenant: str = DEFAULT_TENANT, user_id: str | None = None
+    ) -> dict[str, WorkerCounts]:
+        """How many jobs of each worker wait, run and have failed, of a tenant or of one user of it.
+
+        Of each at most 10,000 are counted.
+        """
+        return await self._read(
+            lambda connection: {worker: count_of_worker(connection, tenant, worker, user_id) for worker in workers}
+        )
 
     async def get_job(self, job_id: str, *, tenant: str = DEFAULT_TENANT) -> Job | None:
         """A job with all that is known of it, or None if the tenant has none of that id."""

@@ -6,19 +6,22 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from headrace import Client, Settings, ToolCall, ToolRefusal, ToolSuccess, load_settings
+from headrace import Client, ConfigurationError, Settings, ToolCall, ToolRefusal, ToolSuccess, load_settings
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.http.answers import JsonResponse, ProblemResponse, envelope
 from headrace_gateway.http.body import read_arguments
 from headrace_gateway.http.context import context_from_headers
-from headrace_gateway.http.openapi import Health, Readyness, ToolList, describe
+from headrace_gateway.http.openapi import PROBLEM, Health, Readyness, ToolList, describe
 from headrace_gateway.tools import ToolRegistry
+from headrace_gateway.tools.formats import ToolFormat
 from headrace_gateway.tools.refusals import refusal_for
 
 logger = logging.getLogger(__name__)
@@ -45,6 +48,7 @@ def create_app(settings: Settings | None = None, client: Client | None = None, t
     _add_tools(app, gateway, settings.gateway.maximum_body_bytes)
     _add_health(app, own_client)
     app.add_exception_handler(HTTPException, _problem)
+    app.add_exception_handler(RequestValidationError, _wrong)
     app.add_exception_handler(Exception, _unexpected)
     describe(app, gateway.tools)
     return app
@@ -79,9 +83,22 @@ def _add_tools(app: FastAPI, gateway: Gateway, maximum_body_bytes: int) -> None:
         call = ToolCall(name=name, arguments=arguments, context=context)
         return await gateway.call_tool(call, principal)
 
-    @app.get("/tools", summary="The tools there are", response_model=ToolList)
-    async def list_tools() -> Response:
-        return JsonResponse({"tools": [tool.to_wire() for tool in gateway.tools]})
+    @app.get(
+        "/tools",
+        summary="The tools there are",
+        response_model=ToolList,
+        responses=dict.fromkeys((400, 503), PROBLEM),
+    )
+    async def list_tools(
+        format: Annotated[ToolFormat, Query(description="Who is to read the definitions.")] = ToolFormat.MCP,
+        strict: Annotated[
+            bool, Query(description="Describe them so that a model's arguments are sure to fit; not for `mcp`.")
+        ] = False,
+    ) -> Response:
+        try:
+            return JsonResponse({"tools": await gateway.describe_tools(format, strict=strict)})
+        except ConfigurationError as error:
+            return ProblemResponse(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
 
 
 def _add_health(app: FastAPI, client: Client) -> None:
@@ -105,6 +122,12 @@ async def _problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers) if error.headers else None
     return ProblemResponse(error.status_code, str(error.detail), headers)
+
+
+async def _wrong(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    places = (f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
+    return ProblemResponse(HTTPStatus.BAD_REQUEST, "; ".join(places))
 
 
 async def _unexpected(request: Request, _: Exception) -> Response:

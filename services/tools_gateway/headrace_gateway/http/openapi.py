@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -32,27 +32,27 @@ _REFUSALS = {
 _UNKNOWN = {"404": "There is no such tool; the message names those there are."}
 
 
-class ToolAnnotationsShown(BaseModel):
-    """Hints for a host that decides which calls need a person's consent."""
-
-    readOnlyHint: bool  # noqa: N815 - as the protocols for tools spell it
-    destructiveHint: bool  # noqa: N815
-
-
-class ToolShown(BaseModel):
-    """A tool, as an agent gets to know it."""
-
-    name: str
-    description: str
-    inputSchema: dict[str, Any] = Field(description="JSON Schema of the arguments.")  # noqa: N815
-    outputSchema: dict[str, Any] = Field(description="JSON Schema of `data` in an answer that is ok.")  # noqa: N815
-    annotations: ToolAnnotationsShown
-
-
 class ToolList(BaseModel):
     """The tools of this gateway."""
 
-    tools: list[ToolShown]
+    tools: list[dict[str, Any]] = Field(
+        description="Each in the form that was asked for. That of `mcp` has name, description, inputSchema, outputSchema (of `data`"
+        " in an answer that is ok) and annotations."
+    )
+
+
+class Problem(BaseModel):
+    """What is wrong with a request (RFC 9457)."""
+
+    title: str
+    status: int
+    detail: str
+
+
+PROBLEM: Final[dict[str, Any]] = {
+    "description": "The detail says what to do.",
+    "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+}
 
 
 class Health(BaseModel):

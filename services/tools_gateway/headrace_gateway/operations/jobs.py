@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
-from headrace import CallContext, Job, JobList, WorkerDefinition, WorkerSummary
+from headrace import CallContext, Job, JobList, WorkerCounts, WorkerDefinition, WorkerSummary
 
 
 class Jobs(Protocol):
@@ -41,6 +42,12 @@ class Jobs(Protocol):
         limit: int = ...,
         cursor: str | None = ...,
     ) -> JobList: ...
+
+    async def count_jobs(
+        self, workers: Collection[str], /, *, tenant: str = ..., user_id: str | None = ...
+    ) -> Mapping[str, WorkerCounts]: ...
+
+    async def wait_for_job(self, job_id: str, /, *, tenant: str = ..., wait: float) -> Job | None: ...
 
     async def get_job(self, job_id: str, /, *, tenant: str = ...) -> Job | None: ...
 

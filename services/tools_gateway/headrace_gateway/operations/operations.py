@@ -57,9 +57,13 @@ class Operations:
 
     @operation(Scope.WORKERS_READ, Effect.READ)
     async def list_workers(self) -> list[WorkerSummary]:
-        """The workers there are, and how they are doing."""
+        """The workers there are, and how they are doing; what is counted are the jobs that the principal may see."""
         self._require("list_workers")
-        return await self._jobs.list_workers()
+        summaries = await self._jobs.list_workers()
+        counts = await self._jobs.count_jobs(
+            [each.name for each in summaries], tenant=self.principal.tenant, user_id=self.principal.only_user
+        )
+        return [each.model_copy(update=counts[each.name]._asdict()) for each in summaries]
 
     @operation(Scope.JOBS_READ, Effect.READ)
     async def list_jobs(
@@ -93,6 +97,20 @@ class Operations:
         """
         self._require("get_job")
         return await self._find(job_id)
+
+    @operation(Scope.JOBS_READ, Effect.READ)
+    async def wait_for_job(self, job_id: str, *, wait: float) -> Job:
+        """A job, whole, as it stands at its end, or after `wait` seconds. Whoever stops waiting changes nothing.
+
+        Raises:
+            JobUnknown: there is none of that id for this principal.
+        """
+        self._require("wait_for_job")
+        await self._check_mine(job_id)
+        job = await self._jobs.wait_for_job(job_id, tenant=self.principal.tenant, wait=wait)
+        if job is None:
+            raise _unknown(job_id)
+        return job
 
     @operation(Scope.JOBS_WRITE, Effect.WRITE)
     async def retry_job(self, job_id: str) -> Job:
@@ -134,5 +152,9 @@ class Operations:
         job = await self._jobs.get_job(job_id, tenant=self.principal.tenant)
         only = self.principal.only_user
         if job is None or (only is not None and job.ctx.user_id != only):
-            raise JobUnknown(f"There is no job {job_id!r}, or it is not known here yet: list_jobs has those that are.")
+            raise _unknown(job_id)
         return job
+
+
+def _unknown(job_id: str) -> JobUnknown:
+    return JobUnknown(f"There is no job {job_id!r}, or it is not known here yet: list_jobs has those that are.")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from headrace import CallContext, ConfigurationError, WireModel
+from headrace import CallContext, ConfigurationError, WireModel, WorkerDefinition
 from headrace_gateway.access import Principal
 from headrace_gateway.operations import Operations
 from headrace_gateway.tools.schema import answer_schema, arguments_schema, open_objects
@@ -70,6 +70,8 @@ class ToolDefinition(Generic[ArgumentsT]):
         answers: the models of which one is the answer's `data`.
         annotations: hints for the host.
         handler: does it. It refuses by raising `ToolRefused` or any `HeadraceError`.
+        show: makes of the arguments' schema the one that agents are shown, which may depend on the workers that there are. It
+            must take no more than the schema does.
 
     Raises:
         ConfigurationError: the name cannot be used, or the arguments take names that they do not know.
@@ -81,6 +83,7 @@ class ToolDefinition(Generic[ArgumentsT]):
     answers: tuple[type[WireModel], ...]
     annotations: ToolAnnotations
     handler: Callable[[ArgumentsT, Caller], Awaitable[WireModel]]
+    show: Callable[[dict[str, Any], Mapping[str, WorkerDefinition]], dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -105,12 +108,16 @@ class ToolDefinition(Generic[ArgumentsT]):
         """JSON Schema of `data` in an answer that is ok."""
         return answer_schema(*self.answers)
 
-    def to_wire(self) -> dict[str, Any]:
-        """The definition as clients read it."""
+    def shown_schema(self, workers: Mapping[str, WorkerDefinition]) -> dict[str, Any]:
+        """JSON Schema of the arguments, as agents are shown it while there are these workers."""
+        return self.input_schema if self.show is None else self.show(self.input_schema, workers)
+
+    def to_wire(self, workers: Mapping[str, WorkerDefinition] | None = None) -> dict[str, Any]:
+        """The definition as clients read it, which is the Model Context Protocol's form."""
         return {
             "name": self.name,
             "description": self.description,
-            "inputSchema": self.input_schema,
+            "inputSchema": self.shown_schema(workers or {}),
             "outputSchema": self.output_schema,
             "annotations": self.annotations.to_wire(),
         }

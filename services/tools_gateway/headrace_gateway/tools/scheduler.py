@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from headrace import (
     ArgumentsInvalid,
     CallContext,
+    HeadraceError,
+    Job,
     MemoryCompactionArguments,
     SchedulerArguments,
     SchedulerReceipt,
     WorkerDefinition,
 )
+from headrace_gateway.access import Scope
 from headrace_gateway.operations import Operations
 from headrace_gateway.tools.definition import Caller, ToolAnnotations, ToolDefinition
+from headrace_gateway.tools.kinds import MEMORY_COMPACTION, schedulable, with_kinds, without_needless_nulls
 from headrace_gateway.tools.refusals import ToolRefused
 
-MEMORY_COMPACTION = "memory_compaction"
+logger = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Start background work and get a receipt at once: the work is accepted, and goes on after you have answered the user.
@@ -38,9 +43,21 @@ def scheduler_tool() -> ToolDefinition[SchedulerArguments]:
     async def handle(arguments: SchedulerArguments, caller: Caller) -> SchedulerReceipt:
         definition = await _worker_for(arguments.kind, caller.operations)
         context = effective_context(arguments, caller)
-        args = _job_arguments(arguments, context)
-        job = await caller.operations.enqueue(definition.name, args, context, idempotency_key=arguments.idempotency_key)
-        return SchedulerReceipt(job_id=job.id, worker_name=job.worker_name)
+        if arguments.wait is not None:
+            # Before anything is accepted: whoever may not see the job is told so now.
+            caller.principal.require(Scope.JOBS_READ)
+        args = without_needless_nulls(_job_arguments(arguments, context), definition.arguments_schema)
+        job = await caller.operations.enqueue(
+            definition.name,
+            args,
+            context,
+            ordering_key=arguments.ordering_key,
+            idempotency_key=arguments.idempotency_key,
+        )
+        receipt = SchedulerReceipt(job_id=job.id, worker_name=job.worker_name)
+        if arguments.wait is None:
+            return receipt
+        return receipt.model_copy(update={"job": await _at_its_end(job, arguments.wait, caller.operations)})
 
     return ToolDefinition(
         name="scheduler",
@@ -49,6 +66,7 @@ def scheduler_tool() -> ToolDefinition[SchedulerArguments]:
         answers=(SchedulerReceipt,),
         annotations=ToolAnnotations(read_only=False, destructive=False),
         handler=handle,
+        show=lambda schema, workers: with_kinds(schema, schedulable(workers)),
     )
 
 
@@ -91,6 +109,15 @@ def _memory_arguments(arguments: SchedulerArguments, context: CallContext) -> di
     return MemoryCompactionArguments(
         user_id=user_id, conversation_id=conversation_id, title=arguments.title, content=arguments.content
     ).to_wire()
+
+
+async def _at_its_end(job: Job, wait: float, operations: Operations) -> Job:
+    """The job at its end, or when the time is over. It is accepted, whatever becomes of the waiting."""
+    try:
+        return await operations.wait_for_job(job.id, wait=wait)
+    except HeadraceError as error:
+        logger.warning("What became of job %s could not be waited for: %s", job.id, error)
+        return job
 
 
 async def _worker_for(kind: str, operations: Operations) -> WorkerDefinition:
