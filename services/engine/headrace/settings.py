@@ -213,6 +213,7 @@ class Settings(SettingsGroup):
     data_directory: Path = Field(Path(".headrace"), description="Where views and the local broker keep their files.")
     cache_directory: Path | None = Field(None, description="Where downloads are kept; the user's cache folder when unset.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe message that is logged.")
+    api_key: SecretStr | None = Field(None, description="The key by which `headrace mcp` says for whom it works.")
 
     kafka: KafkaSettings = Field(default_factory=KafkaSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)

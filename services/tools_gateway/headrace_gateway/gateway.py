@@ -6,7 +6,7 @@ from typing import Any
 
 from headrace import ConfigurationError, Settings, ToolCall, ToolRefusal, ToolSuccess
 from headrace_gateway.access import Anyone, Authenticator, Principal
-from headrace_gateway.operations import Jobs, Operations
+from headrace_gateway.operations import Jobs, Operations, Told
 from headrace_gateway.tools import ToolRegistry, built_in_tools
 from headrace_gateway.tools.formats import ToolFormat, formatted
 from headrace_gateway.tools.strict import NotStrict
@@ -44,9 +44,9 @@ class Gateway:
         """
         return await self._authenticator.authenticate(credential)
 
-    def operations(self, principal: Principal) -> Operations:
-        """What this principal can do."""
-        return Operations(self._jobs, principal, timeout=self._settings.gateway.enqueue_timeout_seconds)
+    def operations(self, principal: Principal, *, told: Told | None = None) -> Operations:
+        """What this principal can do; `told` of each job that is waited for, as `Operations` says."""
+        return Operations(self._jobs, principal, timeout=self._settings.gateway.enqueue_timeout_seconds, told=told)
 
     async def describe_tools(self, form: ToolFormat = ToolFormat.MCP, *, strict: bool = False) -> list[dict[str, Any]]:
         """The tools, as an agent is to be told of them now: with the kinds of work that there are.
@@ -63,6 +63,6 @@ class Gateway:
         except NotStrict as error:
             raise ConfigurationError(f"A tool's arguments cannot be described strictly: {error}.") from None
 
-    async def call_tool(self, call: ToolCall, principal: Principal) -> ToolSuccess | ToolRefusal:
+    async def call_tool(self, call: ToolCall, principal: Principal, *, told: Told | None = None) -> ToolSuccess | ToolRefusal:
         """Does a tool call, and answers. It raises nothing but the cancellation of the task."""
-        return await self.tools.dispatch(call, self.operations(principal))
+        return await self.tools.dispatch(call, self.operations(principal, told=told))

@@ -11,9 +11,10 @@ import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from fastapi import FastAPI
 
 from headrace import Client, ConfigurationError, Settings
-from headrace_gateway.http.app import create_app
+from headrace_gateway.application import create_app
 from headrace_gateway.http.protocol import EnvelopeProtocol
 from headrace_gateway.tools import ToolRegistry
 
@@ -74,11 +75,12 @@ class GatewayServer:
                 client = Client(self._settings, view=True)
                 await client.start()
                 self._own_client = client
+            app = create_app(self._settings, client, self._tools)
             config = uvicorn.Config(
-                create_app(self._settings, client, self._tools),
+                app,
                 http=EnvelopeProtocol,
                 ws="none",
-                lifespan="off",  # the client was started here, so that its errors reach the caller as they are
+                lifespan="off",  # it is entered here, so that its errors reach the caller as they are
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -89,7 +91,7 @@ class GatewayServer:
             raise
         self._server = _Server(config)
         self.url = _url(listener)
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")
+        self._serving = asyncio.create_task(_serve(app, self._server, listener), name="gateway")
         listening = asyncio.create_task(self._server.listening.wait())
         try:
             await asyncio.wait({listening, self._serving}, return_when=asyncio.FIRST_COMPLETED)
@@ -164,6 +166,15 @@ async def run_gateway(
         await server.stop()
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+async def _serve(app: FastAPI, server: _Server, listener: socket.socket) -> None:
+    """Serves until the server is to stop, within the lifespan of the application, which has to begin and end in one task."""
+    try:
+        async with app.router.lifespan_context(app):
+            await server.serve(sockets=[listener])
+    finally:
+        listener.close()
 
 
 async def _bind(host: str, port: int) -> socket.socket:

@@ -51,6 +51,7 @@ def create_app(settings: Settings | None = None, client: Client | None = None, t
     app.add_exception_handler(RequestValidationError, _wrong)
     app.add_exception_handler(Exception, _unexpected)
     describe(app, gateway.tools)
+    app.state.gateway = gateway
     return app
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from headrace import CallContext, Job, JobList, JobUnknown, WorkerDefinition, WorkerSummary
+from headrace import CallContext, Job, JobList, JobStatus, JobUnknown, WorkerDefinition, WorkerSummary
 from headrace_gateway.access import Principal, Scope
 from headrace_gateway.operations.catalogue import OPERATIONS, Effect, operation
 from headrace_gateway.operations.jobs import Jobs
 
 DEFAULT_LIMIT = 20
+
+Told = Callable[[Job], Awaitable[None]]
+"""Who is told how a job stands while it is waited for. Whatever they raise, the waiting ends with."""
+
+# How long a wait goes on before somebody is told how the job stands.
+_TELLING_SECONDS = 1.0
+_ENDED = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 class Operations:
@@ -21,15 +30,17 @@ class Operations:
     Args:
         jobs: of all tenants.
         timeout: seconds to wait for the acknowledgement of what is written.
+        told: told every second how a job stands that is waited for; nobody is when left out.
 
     Every method raises `AccessDenied` when the principal lacks its scope or may not act for a user, and a `BrokerError` when the
     brokers cannot be reached.
     """
 
-    def __init__(self, jobs: Jobs, principal: Principal, *, timeout: float = 10.0) -> None:
+    def __init__(self, jobs: Jobs, principal: Principal, *, timeout: float = 10.0, told: Told | None = None) -> None:
         self.principal = principal
         self._jobs = jobs
         self._timeout = timeout
+        self._told = told
 
     @operation(Scope.JOBS_WRITE, Effect.WRITE)
     async def enqueue(
@@ -89,14 +100,18 @@ class Operations:
         )
 
     @operation(Scope.JOBS_READ, Effect.READ)
-    async def get_job(self, job_id: str) -> Job:
+    async def get_job(self, job_id: str, *, fresh: bool = False) -> Job:
         """A job, whole.
+
+        Args:
+            fresh: one that is not known here is looked for in the log as it stands now, too: another gateway may have accepted it
+                a moment ago.
 
         Raises:
             JobUnknown: there is none of that id for this principal.
         """
         self._require("get_job")
-        return await self._find(job_id)
+        return await self._find(job_id, fresh=fresh)
 
     @operation(Scope.JOBS_READ, Effect.READ)
     async def wait_for_job(self, job_id: str, *, wait: float) -> Job:
@@ -107,7 +122,7 @@ class Operations:
         """
         self._require("wait_for_job")
         await self._check_mine(job_id)
-        job = await self._jobs.wait_for_job(job_id, tenant=self.principal.tenant, wait=wait)
+        job = await self._wait(job_id, wait)
         if job is None:
             raise _unknown(job_id)
         return job
@@ -124,7 +139,10 @@ class Operations:
         """Cancels a job, and returns it as it stands after at most `wait` seconds; see `headrace.Client.cancel_job`."""
         self._require("cancel_job")
         await self._check_mine(job_id)
-        return await self._jobs.cancel_job(job_id, tenant=self.principal.tenant, wait=wait, timeout=self._timeout)
+        if self._told is None or wait <= 0:
+            return await self._jobs.cancel_job(job_id, tenant=self.principal.tenant, wait=wait, timeout=self._timeout)
+        job = await self._jobs.cancel_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
+        return await self._wait(job_id, wait) or job
 
     async def worker_definitions(self, *, fresh: bool = False) -> dict[str, WorkerDefinition]:
         """All workers that were ever defined, by name: what a request is checked against before it is refused or accepted. It is
@@ -148,8 +166,25 @@ class Operations:
         if self.principal.only_user is not None:
             await self._find(job_id)
 
-    async def _find(self, job_id: str) -> Job:
+    async def _wait(self, job_id: str, wait: float) -> Job | None:
+        """The job at its end, or after `wait` seconds; None when the tenant has no such job. It is told how the job stands."""
+        told = self._told
+        if told is None:
+            return await self._jobs.wait_for_job(job_id, tenant=self.principal.tenant, wait=wait)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        patience = 0.0
+        while True:
+            job = await self._jobs.wait_for_job(job_id, tenant=self.principal.tenant, wait=patience)
+            if job is None or job.status in _ENDED or loop.time() >= deadline:
+                return job
+            await told(job)
+            patience = max(0.0, min(_TELLING_SECONDS, deadline - loop.time()))
+
+    async def _find(self, job_id: str, *, fresh: bool = False) -> Job:
         job = await self._jobs.get_job(job_id, tenant=self.principal.tenant)
+        if job is None and fresh:
+            job = await self._jobs.get_job(job_id, tenant=self.principal.tenant, fresh=True)
         only = self.principal.only_user
         if job is None or (only is not None and job.ctx.user_id != only):
             raise _unknown(job_id)

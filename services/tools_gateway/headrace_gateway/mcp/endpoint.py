@@ -1,0 +1,124 @@
+"""The protocol over HTTP: one path, of which any gateway can answer any request."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Final
+
+import orjson
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp_types import INVALID_REQUEST, PARSE_ERROR
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from headrace_gateway.access import CredentialInvalid
+from headrace_gateway.gateway import Gateway
+from headrace_gateway.mcp.callers import credential_of, remember
+from headrace_gateway.mcp.service import build_server
+
+MCP_PATH: Final = "/mcp"
+
+LOOPBACK: Final = TransportSecuritySettings(
+    allowed_hosts=["127.0.0.1:*", "localhost:*", "[::1]:*", "127.0.0.1", "localhost", "[::1]"],
+    allowed_origins=["http://127.0.0.1:*", "http://localhost:*", "http://[::1]:*"],
+)
+"""Lets nobody in who reached this machine by another machine's name, as a web page can."""
+
+
+class McpEndpoint:
+    """An ASGI application for `MCP_PATH`. It answers within `running` alone.
+
+    It keeps no session: each request is whole, so that another gateway can answer the next one. There is nothing, therefore, to
+    which a GET would listen, or that a DELETE would end.
+
+    Args:
+        maximum_body_bytes: the largest body that is read.
+        security: which hosts and origins are let in; all when left out.
+    """
+
+    def __init__(self, gateway: Gateway, *, maximum_body_bytes: int, security: TransportSecuritySettings | None = None) -> None:
+        self._gateway = gateway
+        self._maximum = maximum_body_bytes
+        self._manager = StreamableHTTPSessionManager(
+            build_server(gateway), stateless=True, security_settings=security, max_request_body_size=maximum_body_bytes
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Answers requests for as long as the block lasts, which has to begin and to end in one task. It can be used once."""
+        async with self._manager.run():
+            yield
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        response = await self._refusal(scope)
+        if response is None:
+            try:
+                body = await _read(receive, self._maximum)
+            except ClientDisconnect:
+                return
+            response = _wrong_body(body)
+            if response is None and body is not None:
+                await self._manager.handle_request(scope, _replay(body, receive), send)
+                return
+        await (response or _error(HTTPStatus.BAD_REQUEST, INVALID_REQUEST, "Nothing was sent."))(scope, receive, send)
+
+    async def _refusal(self, scope: Scope) -> Response | None:
+        if scope["method"] != "POST":
+            text = "Send requests with POST: no session is kept, to which there would be more."
+            return _error(HTTPStatus.METHOD_NOT_ALLOWED, INVALID_REQUEST, text, {"allow": "POST"})
+        try:
+            principal = await self._gateway.authenticate(credential_of(Headers(scope=scope)))
+        except CredentialInvalid as error:
+            return _error(HTTPStatus.UNAUTHORIZED, INVALID_REQUEST, str(error), {"www-authenticate": 'Bearer realm="headrace"'})
+        remember(scope, principal)
+        return None
+
+
+def _wrong_body(body: bytes | None) -> Response | None:
+    """What is answered to a body that no JSON library of those it meets would take alike; None where it is JSON."""
+    if body is None:
+        return _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID_REQUEST, "The body is too large.", {"connection": "close"})
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return _error(HTTPStatus.BAD_REQUEST, PARSE_ERROR, f"The body is no JSON: {error}.")
+    return None
+
+
+async def _read(receive: Receive, maximum: int) -> bytes | None:
+    """The whole body; None when it is longer than `maximum`.
+
+    Raises:
+        ClientDisconnect: the client left before it was whole.
+    """
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > maximum:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    messages: deque[Message] = deque([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def again() -> Message:
+        return messages.popleft() if messages else await receive()
+
+    return again
+
+
+def _error(status: HTTPStatus, code: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    body = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}
+    return Response(orjson.dumps(body), status_code=status, headers=headers, media_type="application/json")
