@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import httpx2
 from mcp import types
 from mcp.client import Client as McpClient
-from mcp.client.extension import advertise
+from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
+from mcp.client.session import ClientSession
 from mcp.client.streamable_http import streamable_http_client
+from pydantic import ConfigDict
 
 from headrace import AbstractWorker, Client, ClosedModel, JobContext, Settings, WorkerEngine, load_settings
 from headrace.testing import InMemoryCluster, InMemoryLog
@@ -75,15 +77,15 @@ class McpBench:
 
     @asynccontextmanager
     async def client(
-        self, version: str = MODERN, *, tasks: bool = False, headers: dict[str, str] | None = None, **values: Any
+        self, version: str = MODERN, *, tasks: FollowsTasks | None = None, headers: dict[str, str] | None = None, **values: Any
     ) -> AsyncIterator[McpClient]:
         """A client over HTTP, in one of the protocol's two eras."""
         async with (
             httpx2.AsyncClient(headers=headers, timeout=30, trust_env=False) as http,
             McpClient(
                 streamable_http_client(self.url, http_client=http),
-                mode=MODERN if version == MODERN else "legacy",
-                extensions=[advertise(TASKS)] if tasks else None,
+                mode="auto" if version == MODERN else "legacy",
+                extensions=[tasks] if tasks else None,
                 **values,
             ) as client,
         ):
@@ -130,6 +132,54 @@ async def running_gateway(
         GatewayServer(settings, client=jobs, tools=tools) as server,
     ):
         yield f"{server.url}/mcp", jobs
+
+
+class Created(types.Result):
+    """The answer to a call that goes on as a task."""
+
+    result_type: Literal["task"] = "task"
+    task_id: str
+    status: str
+
+
+class TaskRequest(types.Request[dict[str, Any], str]):
+    """A request of the extension about one task."""
+
+    name_param: ClassVar[str | None] = "taskId"
+
+
+class TaskResult(types.Result):
+    """Whatever the extension answers."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class FollowsTasks(ClientExtension):
+    """A client that follows tasks to their end.
+
+    Attributes:
+        created: the ids of the tasks that it was given.
+    """
+
+    identifier = TASKS
+
+    def __init__(self) -> None:
+        self.created: list[str] = []
+
+    def claims(self) -> Sequence[ResultClaim[Any]]:
+        return [ResultClaim(result_type="task", model=Created, resolve=self._resolve)]
+
+    async def _resolve(self, created: Created, context: ClaimContext) -> types.CallToolResult:
+        self.created.append(created.task_id)
+        while (task := await about_task(context.session, "tasks/get", created.task_id))["status"] == "working":
+            await asyncio.sleep(0.02)
+        return types.CallToolResult.model_validate(task["result"])
+
+
+async def about_task(session: ClientSession, method: str, task_id: str, **parameters: Any) -> dict[str, Any]:
+    """What a request of the extension answers."""
+    request = TaskRequest(method=method, params={"taskId": task_id, **parameters})
+    return (await session.send_request(request, TaskResult)).model_dump(by_alias=True, mode="json")
 
 
 def texts(content: Sequence[Any]) -> list[str]:
