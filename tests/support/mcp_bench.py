@@ -100,10 +100,11 @@ class McpBench:
 
 
 @asynccontextmanager
-async def mcp_bench(folder: Path, **values: Any) -> AsyncIterator[McpBench]:
+async def mcp_bench(folder: Path, *others: type[AbstractWorker[Any]], **values: Any) -> AsyncIterator[McpBench]:
     """A gateway and an engine with `StepsWorker`.
 
     Args:
+        others: workers that the engine has besides.
         values: of the gateway's settings; `tools` is its registry.
     """
     cluster = InMemoryCluster()
@@ -111,6 +112,8 @@ async def mcp_bench(folder: Path, **values: Any) -> AsyncIterator[McpBench]:
     worker = StepsWorker()
     engine = WorkerEngine(settings, log=InMemoryLog(cluster))
     engine.register_worker(worker)
+    for other in others:
+        engine.register_worker(other())
     await engine.start()
     try:
         async with running_gateway(settings, cluster, **values) as (url, jobs):

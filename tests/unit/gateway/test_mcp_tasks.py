@@ -9,7 +9,6 @@ from pathlib import Path
 import httpx2
 import pytest
 from mcp.client import Client as McpClient
-from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import HEADER_MISMATCH, INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_REQUIRED_CLIENT_CAPABILITY
 
@@ -204,13 +203,12 @@ async def test_a_header_that_names_another_task_is_refused(tmp_path: Path) -> No
 
 async def test_a_stream_that_is_closed_ends_the_request_and_not_the_job(tmp_path: Path) -> None:
     async with mcp_bench(tmp_path) as bench:
-        async with httpx2.AsyncClient(trust_env=False) as http:
-            async with McpClient(streamable_http_client(bench.url, http_client=http), mode=MODERN) as client:
-                calling = asyncio.create_task(client.call_tool("scheduler", {**STEPS, "wait": 60}))
-                await eventually(lambda: bool(bench.worker.half_done), "the job runs")
-                calling.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await calling
+        async with bench.client() as client:
+            calling = asyncio.create_task(client.call_tool("scheduler", {**STEPS, "wait": 60}))
+            await eventually(lambda: bool(bench.worker.half_done), "the job runs")
+            calling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await calling
         bench.worker.may_end.set()
         await eventually(lambda: len(bench.worker.ended) == 1, "the job ends all the same")
 

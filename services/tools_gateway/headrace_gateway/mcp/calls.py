@@ -27,8 +27,9 @@ class Calls:
         self._tasks = tasks
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
-        """JSON Schema of a tool's arguments; None where there is no such tool."""
-        return self._gateway.tools[name].input_schema if name in self._gateway.tools else None
+        """JSON Schema of a tool's arguments, by which headers that repeat some are checked; None where there is no such tool."""
+        # Kinds of work that come and go change nothing of what headers repeat.
+        return self._gateway.tools[name].shown_schema({}) if name in self._gateway.tools else None
 
     @guarded
     async def list_tools(self, _: RequestContext, parameters: PaginatedRequestParams | None) -> ListToolsResult:
