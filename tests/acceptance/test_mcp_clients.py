@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,14 +43,15 @@ async def test_the_official_typescript_client(bench: McpBench, mode: str, versio
     assert [prompt["name"] for prompt in got["prompts"]] == ["background_work"]
 
 
-async def test_the_inspectors_command_line(bench: McpBench) -> None:
+async def test_the_inspectors_command_line(bench: McpBench, tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path)}
     inspector = [*node_client(INSPECTOR), "--cli", bench.url]
     # Strict: it fails at a schema that some host could not use.
-    listed = json.loads(await run([*inspector, "--method", "tools/list", "--strict"]))
+    listed = json.loads(await run([*inspector, "--method", "tools/list", "--strict"], environment=home))
     assert {tool["name"] for tool in listed["tools"]} == TOOLS
     call = [*inspector, "--method", "tools/call", "--tool-name"]
-    scheduled = json.loads(await run([*call, "scheduler", "--tool-arg", "kind=steps", "wait=20"]))
-    looked = json.loads(await run([*call, "worker_manager", "--tool-arg", "action=list_workers"]))
+    scheduled = json.loads(await run([*call, "scheduler", "--tool-arg", "kind=steps", "wait=20"], environment=home))
+    looked = json.loads(await run([*call, "worker_manager", "--tool-arg", "action=list_workers"], environment=home))
     check_called(scheduled["structuredContent"], looked["structuredContent"])
 
 

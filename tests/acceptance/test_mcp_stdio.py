@@ -56,11 +56,12 @@ async def test_the_official_client_over_stdio(served: Settings, mode: str, versi
 
 
 async def test_the_inspectors_command_line_over_stdio(served: Settings, tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path)}
     config = tmp_path / "mcp.json"
     server = {"command": sys.executable, "args": ["-m", "headrace", "mcp"], "env": environment(served)}
     config.write_text(json.dumps({"mcpServers": {"headrace": server}}))
     inspector = [*node_client(INSPECTOR), "--cli", "--config", str(config), "--server", "headrace"]
-    listed = json.loads(await run([*inspector, "--method", "tools/list"]))
+    listed = json.loads(await run([*inspector, "--method", "tools/list"], environment=home))
     assert {tool["name"] for tool in listed["tools"]} == {"scheduler", "worker_manager"}
     call = [*inspector, "--method", "tools/call", "--tool-name", "scheduler", "--tool-arg", "kind=steps", "wait=30"]
-    assert json.loads(await run(call))["structuredContent"]["job"]["result"] == {"steps": 2}
+    assert json.loads(await run(call, environment=home))["structuredContent"]["job"]["result"] == {"steps": 2}

@@ -21,6 +21,7 @@ from headrace import AbstractWorker, Client, ClosedModel, JobContext, Settings, 
 from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace_gateway import GatewayServer, ToolRegistry
 from headrace_gateway.mcp.tasks import TASKS
+from support.log import PATIENCE_SECONDS
 
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
 
@@ -174,9 +175,18 @@ class FollowsTasks(ClientExtension):
 
     async def _resolve(self, created: Created, context: ClaimContext) -> types.CallToolResult:
         self.created.append(created.task_id)
-        while (task := await about_task(context.session, "tasks/get", created.task_id))["status"] == "working":
-            await asyncio.sleep(0.02)
+        task = await task_at_its_end(context.session, created.task_id)
         return types.CallToolResult.model_validate(task["result"])
+
+
+async def task_at_its_end(session: ClientSession, task_id: str) -> dict[str, Any]:
+    """The task, once it has ended."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            task = await about_task(session, "tasks/get", task_id)
+            if task["status"] != "working":
+                return task
+            await asyncio.sleep(0.02)
 
 
 async def about_task(session: ClientSession, method: str, task_id: str, **parameters: Any) -> dict[str, Any]:

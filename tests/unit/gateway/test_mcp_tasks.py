@@ -15,8 +15,8 @@ from mcp_types import HEADER_MISMATCH, INVALID_PARAMS, METHOD_NOT_FOUND, MISSING
 from headrace import Job, JobStatus, SchedulerReceipt, ToolCall
 from headrace_gateway import TaskSupport, built_in_tools
 from headrace_gateway.mcp.tasks import TASKS
-from support.log import eventually
-from support.mcp_bench import LEGACY, MODERN, FollowsTasks, McpBench, about_task, mcp_bench, texts
+from support.log import PATIENCE_SECONDS, eventually
+from support.mcp_bench import LEGACY, MODERN, FollowsTasks, McpBench, about_task, mcp_bench, task_at_its_end, texts
 
 STEPS = {"kind": "steps"}
 
@@ -35,15 +35,11 @@ async def test_a_call_goes_on_as_a_task_whose_id_is_the_jobs(tmp_path: Path) -> 
         job = await bench.jobs.get_job(job_id)
         assert job is not None and job.worker_name == "steps"
         await eventually(lambda: bool(bench.worker.half_done), "the job is half done")
-
-        async def says_half() -> bool:
-            return (await about_task(client.session, "tasks/get", job_id))["statusMessage"] == "half of it"
-
-        for _ in range(200):
-            if await says_half():
-                break
-            await asyncio.sleep(0.02)
         working = await about_task(client.session, "tasks/get", job_id)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while working["statusMessage"] != "half of it":
+                await asyncio.sleep(0.02)
+                working = await about_task(client.session, "tasks/get", job_id)
         assert working["status"] == "working" and "result" not in working
         assert {"createdAt", "lastUpdatedAt", "ttlMs", "pollIntervalMs"} <= working.keys()
         assert working["resultType"] == "complete"
@@ -86,9 +82,7 @@ async def test_a_task_survives_the_gateway(tmp_path: Path) -> None:
                 assert (await about_task(client.session, "tasks/get", task_id))["status"] == "working"
                 bench.worker.may_end.set()
                 await eventually(lambda: len(bench.worker.ended) == 1, "the job ends")
-                task = await about_task(client.session, "tasks/get", task_id)
-                while task["status"] == "working":
-                    task = await about_task(client.session, "tasks/get", task_id)
+                task = await task_at_its_end(client.session, task_id)
     assert task["result"]["structuredContent"]["job"]["result"] == {"steps": 2}
 
 
@@ -108,11 +102,7 @@ async def test_a_task_is_cancelled(tmp_path: Path) -> None:
         acknowledged = await about_task(client.session, "tasks/cancel", task_id)
         assert acknowledged.keys() <= {"resultType", "_meta"}
         assert acknowledged["resultType"] == "complete"
-        for _ in range(500):
-            task = await about_task(client.session, "tasks/get", task_id)
-            if task["status"] != "working":
-                break
-            await asyncio.sleep(0.02)
+        task = await task_at_its_end(client.session, task_id)
         assert task["status"] == "cancelled" and "result" not in task
         # It is too late, and that is no error.
         assert (await about_task(client.session, "tasks/cancel", task_id))["resultType"] == "complete"
@@ -171,9 +161,7 @@ async def test_a_tool_that_takes_tasks_alone_says_so(tmp_path: Path) -> None:
         async with bench.client(tasks=follows) as client:
             task_id = str((await start(bench, client))["taskId"])
             await eventually(lambda: len(bench.worker.ended) == 1, "the job ends")
-            task = await about_task(client.session, "tasks/get", task_id)
-            while task["status"] == "working":
-                task = await about_task(client.session, "tasks/get", task_id)
+            task = await task_at_its_end(client.session, task_id)
     # What the tool cannot make an answer of is a failure of the protocol, and no answer.
     assert task["status"] == "failed" and "result" not in task
     assert "a secret" not in str(task)
@@ -218,7 +206,5 @@ async def test_a_call_through_another_transport_is_a_task_too(tmp_path: Path) ->
         bench.worker.may_end.set()
         job = await bench.jobs.enqueue("steps", ToolCall(name="x").arguments)
         await eventually(lambda: len(bench.worker.ended) == 1, "the job ends")
-        task = await about_task(client.session, "tasks/get", job.id)
-        while task["status"] == "working":
-            task = await about_task(client.session, "tasks/get", job.id)
+        task = await task_at_its_end(client.session, job.id)
     assert task["result"]["structuredContent"]["job"]["result"] == {"steps": 2}

@@ -18,6 +18,6 @@ def mcp(bootstrap_servers: BootstrapServers = None, namespace: NamespaceOption =
         settings = settings_from(bootstrap_servers, namespace)
         # The host shows what comes on standard error to a user who did not ask for it.
         log_to_stderr(settings, default="WARNING")
-        # Nothing has to be put in order: what was accepted stands in the log. A reader of standard input could not be interrupted.
+        # Nothing has to be put in order: what was accepted stands in the log. Who reads standard input cannot be interrupted.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         run(run_stdio(settings))
