@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -134,6 +134,11 @@ class InMemoryJobs:
     async def get_job(self, job_id: str, /, *, tenant: str = "default", fresh: bool = False) -> Job | None:
         """Each tenant has a job of its own name."""
         return a_job(job_id, tenant=tenant, result={"whole": True}) if job_id == f"job-of-{tenant}" else None
+
+    async def watch_job(self, job_id: str, /, *, tenant: str = "default") -> AsyncGenerator[Job]:
+        """The job as it stands, and nothing more."""
+        if (job := await self.get_job(job_id, tenant=tenant)) is not None:
+            yield job
 
     async def retry_job(self, job_id: str, /, *, tenant: str = "default", timeout: float = 10.0) -> Job:
         if self.failure is not None:

@@ -16,6 +16,7 @@ from headrace.errors import (
     BrokerError,
     BrokerNotConfigured,
     BrokerUnreachable,
+    ChangesGone,
     ConfigurationError,
     ConversationInvalid,
     DeadLetterUnknown,
@@ -43,6 +44,7 @@ from headrace.errors import (
     SummaryRejected,
     TopicMisconfigured,
     TopicMissing,
+    WatchInterrupted,
     WorkerImportError,
     WorkerProcessDied,
     WorkerUnknown,
@@ -67,6 +69,7 @@ from headrace.tool_models import (
 )
 from headrace.views.job_queries import WorkerCounts
 from headrace.views.on_demand import Readiness
+from headrace.watching import JobsChanged
 from headrace.worker import AbstractWorker, worker
 from headrace.workers.memory_compaction import MemoryCompactionWorker
 
@@ -82,6 +85,7 @@ __all__ = [
     "BrokerNotConfigured",
     "BrokerUnreachable",
     "CallContext",
+    "ChangesGone",
     "Client",
     "ClosedModel",
     "ConfigurationError",
@@ -107,6 +111,7 @@ __all__ = [
     "JobStatus",
     "JobTimeout",
     "JobUnknown",
+    "JobsChanged",
     "LocalBrokerError",
     "LocalBrokerInUse",
     "Memory",
@@ -134,6 +139,7 @@ __all__ = [
     "ToolSuccess",
     "TopicMisconfigured",
     "TopicMissing",
+    "WatchInterrupted",
     "WireModel",
     "WorkerCounts",
     "WorkerDefinition",

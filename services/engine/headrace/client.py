@@ -32,7 +32,9 @@ from headrace.tool_models import JobList
 from headrace.views.job_queries import JobFilter, WorkerCounts
 from headrace.views.jobs import JobView
 from headrace.views.on_demand import JobViewOnDemand, Readiness
+from headrace.views.watching import JobWatching
 from headrace.views.workers import WorkerDirectory
+from headrace.watching import Watching
 
 _logger = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ _CATCH_UP_SECONDS = 60.0
 _HEARD_SECONDS = 5.0
 
 
-class Client:
+class Client(Watching):
     """Enqueues jobs, and looks at workers and jobs. An async context manager.
 
     Args:
@@ -79,6 +81,7 @@ class Client:
         path = view_path or self.settings.data_directory / "views" / self.settings.namespace / "jobs.sqlite"
         servers = self.settings.bootstrap_servers or ""
         self._view = JobViewOnDemand(partial(JobView, self._log, self.topics, self._directory, path), servers, wanted=view)
+        self._watching = JobWatching(self._log, self.topics)
         self._control = Control(self._writer, self.topics.control.name, now)
         self._accepted = Accepted(self.settings.engine.idempotency_window_seconds)
         self._acceptance = Acceptance(self._log, self._writer, self._directory, self.settings, IdSource(now, randomness))

@@ -22,6 +22,8 @@
     │   ├── JobNotCancellable           the job has ended
     │   └── DeadLetterUnusable          no job can be made of a dead letter
     ├── JobUnknown                      no such job
+    ├── WatchInterrupted                a watcher of jobs is told no more for now, and may go on from where it was
+    ├── ChangesGone                     what a watcher of jobs has missed cannot be told any more
     ├── DeadLetterUnknown               no such dead letter
     ├── EnqueueTimeout                  no acknowledgement came in time; it says whether the job may be accepted
     ├── JobFailed                       the cause of a failed attempt that is not an exception of the worker's own
@@ -169,6 +171,19 @@ class JobUnknown(HeadraceError):
     """There is no job of that id, or it is another tenant's."""
 
     code = "job_unknown"
+
+
+class WatchInterrupted(HeadraceError):
+    """A watcher of jobs is told no more: it was too slow, or its view is gone. It can go on from its last token."""
+
+    code = "watch_interrupted"
+
+
+class ChangesGone(HeadraceError):
+    """A watcher of jobs has missed more than can be told, or asks to go on in another log: it has to list the jobs, and begin
+    anew."""
+
+    code = "changes_gone"
 
 
 class DeadLetterUnknown(HeadraceError):

@@ -38,6 +38,7 @@ def create_app(settings: Settings | None = None, client: Client | None = None, t
             yield
 
     app.router.lifespan_context = lifespan
+    app.state.close_streams = endpoint.close_streams
     return app
 
 

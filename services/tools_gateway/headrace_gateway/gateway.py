@@ -1,11 +1,21 @@
-"""The heart of the gateway, which every transport shares: who calls, which tools there are, and what is done for whom."""
+"""The heart of the gateway, which every transport shares: who calls, which tools there are, and what is done for whom.
+
+A transport serves a call so:
+
+    arrival = Arrival("http", address)
+    principal = await gateway.authenticate(credential, arrival)
+    async with gateway.admit(principal, arrival, gateway.tool_name(name)) as admission:
+        answer = await gateway.call_tool(call, admission)            # or
+        job = await gateway.operations(admission).get_job(job_id)
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from headrace import ConfigurationError, Settings, ToolCall, ToolRefusal, ToolSuccess
-from headrace_gateway.access import Anyone, Authenticator, Principal
+from headrace_gateway.access import Access, Admission, Allowance, Anyone, Arrival, Audit, Authenticator, Limits, Principal
 from headrace_gateway.operations import Jobs, Operations, Told
 from headrace_gateway.tools import ToolRegistry, built_in_tools
 from headrace_gateway.tools.formats import ToolFormat, formatted
@@ -19,9 +29,11 @@ class Gateway:
         jobs: a started `headrace.Client`; its owner stops it.
         tools: those it offers; `scheduler` and `worker_manager` when left out.
         authenticator: knows who calls; nobody is asked when left out.
+        audit: told of every call; nobody is when left out.
 
     Attributes:
         tools: those it offers.
+        access: lets calls in.
     """
 
     def __init__(
@@ -30,23 +42,38 @@ class Gateway:
         jobs: Jobs,
         tools: ToolRegistry | None = None,
         authenticator: Authenticator | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self.tools = tools if tools is not None else built_in_tools()
         self._settings = settings
         self._jobs = jobs
         self._authenticator = authenticator or Anyone()
+        self.access = Access(self._authenticator, Limits(Allowance()), audit)
 
-    async def authenticate(self, credential: str | None) -> Principal:
+    async def authenticate(self, credential: str | None, arrival: Arrival) -> Principal:
         """Who calls.
 
         Raises:
             CredentialInvalid: nobody knows.
         """
-        return await self._authenticator.authenticate(credential)
+        return await self.access.authenticate(credential, arrival)
 
-    def operations(self, principal: Principal, *, told: Told | None = None) -> Operations:
-        """What this principal can do; `told` of each job that is waited for, as `Operations` says."""
-        return Operations(self._jobs, principal, timeout=self._settings.gateway.enqueue_timeout_seconds, told=told)
+    def admit(self, principal: Principal, arrival: Arrival, tool: str | None = None, *, stream: bool = False) -> Admission:
+        """Lets one call in, for as long as the block lasts that it is used for; see `Access.admit`."""
+        return self.access.admit(principal, arrival, tool, stream=stream)
+
+    async def until_invalid(self, principal: Principal) -> None:
+        """Returns when a stream of the principal has to be closed: its credential was revoked, or has expired."""
+        await self.access.until_invalid(principal)
+
+    def tool_name(self, name: str) -> str | None:
+        """The name, if it is that of a tool: what else callers write is not for the audit."""
+        return name if name in self.tools else None
+
+    def operations(self, admission: Admission, *, told: Told | None = None) -> Operations:
+        """What can be done in a call that was let in; `told` of each job that is waited for, as `Operations` says."""
+        timeout = self._settings.gateway.enqueue_timeout_seconds
+        return Operations(self._jobs, admission.principal, timeout=timeout, called=admission.called, told=told)
 
     async def describe_tools(self, form: ToolFormat = ToolFormat.MCP, *, strict: bool = False) -> list[dict[str, Any]]:
         """The tools, as an agent is to be told of them now: with the kinds of work that there are.
@@ -63,6 +90,18 @@ class Gateway:
         except NotStrict as error:
             raise ConfigurationError(f"A tool's arguments cannot be described strictly: {error}.") from None
 
-    async def call_tool(self, call: ToolCall, principal: Principal, *, told: Told | None = None) -> ToolSuccess | ToolRefusal:
+    async def call_tool(self, call: ToolCall, admission: Admission, *, told: Told | None = None) -> ToolSuccess | ToolRefusal:
         """Does a tool call, and answers. It raises nothing but the cancellation of the task."""
-        return await self.tools.dispatch(call, self.operations(principal, told=told))
+        answer = await self.tools.dispatch(call, self.operations(admission, told=told))
+        if isinstance(answer, ToolRefusal):
+            admission.refuse(answer.error.code)
+        else:
+            admission.audited.job_id = _job_of(answer.data)
+        return answer
+
+
+def _job_of(data: Mapping[str, Any]) -> str | None:
+    """The job that a tool's answer is about, if it is about one."""
+    job = data.get("job")
+    found = job.get("id") if isinstance(job, dict) else data.get("jobId")
+    return found if isinstance(found, str) else None

@@ -58,6 +58,7 @@ class GatewayServer:
         self._client = client
         self._tools = tools
         self._server: _Server | None = None
+        self._close_streams: Callable[[], None] = lambda: None
         self._serving: asyncio.Task[None] | None = None
         self._own_client: Client | None = None
 
@@ -90,6 +91,7 @@ class GatewayServer:
             listener.close()
             raise
         self._server = _Server(config)
+        self._close_streams = app.state.close_streams
         self.url = _url(listener)
         self._serving = asyncio.create_task(_serve(app, self._server, listener), name="gateway")
         listening = asyncio.create_task(self._server.listening.wait())
@@ -105,6 +107,7 @@ class GatewayServer:
         """Stops accepting connections, and lets `wait` return when the requests that were accepted are answered."""
         if self._server is not None:
             self._server.should_exit = True
+            self._close_streams()
 
     async def wait(self) -> None:
         """Returns when the server has stopped."""

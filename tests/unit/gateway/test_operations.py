@@ -19,6 +19,7 @@ DOINGS: dict[str, Callable[[Operations], Awaitable[Any]]] = {
     "list_jobs": lambda operations: operations.list_jobs(),
     "wait_for_job": lambda operations: operations.wait_for_job("job-of-default", wait=1),
     "get_job": lambda operations: operations.get_job("job-of-default"),
+    "watch_job": lambda operations: anext(operations.watch_job("job-of-default")),
     "retry_job": lambda operations: operations.retry_job("job-of-default"),
     "cancel_job": lambda operations: operations.cancel_job("job-of-default"),
 }

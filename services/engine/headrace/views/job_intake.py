@@ -21,6 +21,7 @@ from headrace.models import Job
 from headrace.ports import Log, TopicPartition
 from headrace.views.database import Database, Position, Positions, is_damage
 from headrace.views.follower import Batch, Follower, LogReplaced
+from headrace.views.job_changes import JobChanges
 from headrace.views.job_projection import JobProjection
 from headrace.views.job_rows import LATE_INDEXES
 from headrace.views.job_table import sweep
@@ -42,7 +43,11 @@ class ViewDamaged(HeadraceError):
 
 
 class JobIntake:
-    """Follows the log into an open file, for as long as it runs. A file that proves wrong is made anew."""
+    """Follows the log into an open file, for as long as it runs. A file that proves wrong is made anew.
+
+    Attributes:
+        changes: tells watchers which jobs have changed.
+    """
 
     def __init__(self, log: Log, topics: Topics, workers: WorkerDirectory, database: Database) -> None:
         self._log = log
@@ -60,6 +65,7 @@ class JobIntake:
         self._damaged: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._remade = 0
         self._trouble: str | None = None
+        self.changes = JobChanges()
 
     def start(self) -> None:
         self._workers.on_change(self._look.set)
@@ -72,6 +78,7 @@ class JobIntake:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
+        self.changes.interrupt("the view of jobs is closed")
 
     @property
     def caught_up(self) -> bool:
@@ -84,6 +91,11 @@ class JobIntake:
     @property
     def trouble(self) -> str | None:
         return self._trouble or (None if self._follower is None else self._follower.trouble)
+
+    @property
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """The offset of the next record of each partition that was not yet taken in."""
+        return {} if self._follower is None else self._follower.positions
 
     @property
     def undecodable(self) -> Counter[str]:
@@ -110,6 +122,7 @@ class JobIntake:
     async def accept(self, jobs: list[Job]) -> None:
         """Writes rows of accepted jobs."""
         await self._database.write(lambda connection: self._projection.accept(connection, jobs))
+        self.changes.tell_accepted(jobs)
 
     async def mend(self, error: sqlite3.DatabaseError) -> None:
         """Has a damaged file made anew, and waits until it is.
@@ -153,6 +166,7 @@ class JobIntake:
         self._trouble = told
 
     async def _begin_anew(self, reason: str) -> None:
+        self.changes.interrupt("the view of jobs is made anew")
         try:
             await self._database.discard(reason)
         except (sqlite3.Error, OSError) as error:
@@ -192,12 +206,14 @@ class JobIntake:
 
     async def _take_in(self, batch: Batch) -> None:
         try:
-            await self._database.write(lambda connection: self._projection.take_in(connection, batch))
+            facts = await self._database.write(lambda connection: self._projection.take_in(connection, batch))
         except BaseException as error:
             self._projection.forget()
             if is_damage(error):
                 raise ViewDamaged(f"it is damaged ({error}).") from error
             raise
+        # Before the positions move on: whoever looks at them has been told of everything below them.
+        self.changes.tell(facts)
         self._moved.set()
 
     async def _lead(self, follower: Follower) -> None:

@@ -44,8 +44,10 @@ class JobProjection:
         """What was learned in a transaction that was rolled back is read from the table again."""
         self._positions = None
 
-    def take_in(self, connection: sqlite3.Connection, batch: Batch) -> None:
+    def take_in(self, connection: sqlite3.Connection, batch: Batch) -> Sequence[Fact]:
         """Writes what a batch makes of the rows, the claims it has, and its positions. Records that were read before are nothing.
+
+        Returns what its records tell of jobs.
 
         Raises:
             LogReplaced: a record stands where the view has read another one.
@@ -70,6 +72,7 @@ class JobProjection:
         self._store_ledgers(connection)
         store_positions(connection, moved)
         positions.update(moved)
+        return facts
 
     def accept(self, connection: sqlite3.Connection, jobs: Iterable[Job]) -> None:
         """Writes jobs that were just accepted, unless there is a row already."""

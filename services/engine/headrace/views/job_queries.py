@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from headrace.core.ownership import Version
 from headrace.core.status import JobStatus
 from headrace.errors import ArgumentsInvalid
 from headrace.models import DEFAULT_TENANT
-from headrace.views.job_rows import STATUS_NUMBERS, STATUSES, JobKey, job_key, name_key
+from headrace.views.job_rows import STATUS_NUMBERS, STATUSES, JobKey, Origin, job_key, name_key, partition_key
 
 LARGEST_PAGE: Final = 1_000
 ALWAYS_THERE: Final = "jobs_by_tenant"
@@ -149,6 +150,45 @@ def count(connection: sqlite3.Connection, tenant: str) -> dict[JobStatus, int]:
         (name_key("tenant", tenant),),
     )
     return dict.fromkeys(STATUSES, 0) | {STATUSES[status]: number for status, number in found}
+
+
+class Standing(NamedTuple):
+    """A job as it stands: the version of its snapshot, its status, and the body that lists show."""
+
+    id: JobKey
+    version: Version
+    status: JobStatus
+    body: bytes
+
+
+def several(connection: sqlite3.Connection, keys: Sequence[JobKey], wanted: JobFilter) -> list[Standing]:
+    """Those of the jobs that the filter lets through, in the order of the keys; there may be some hundreds of them."""
+    sql = f"""SELECT id, epoch, attempt, sequence, status, body FROM jobs INDEXED BY jobs_by_id
+        WHERE id IN ({",".join("?" * len(keys))}) AND tenant_key = ?"""
+    values: list[object] = [*keys, name_key("tenant", wanted.tenant)]
+    if wanted.status is not None:
+        sql += " AND status = ?"
+        values.append(STATUS_NUMBERS[wanted.status])
+    found = {
+        key: Standing(key, Version(epoch, attempt, sequence), STATUSES[status], body)
+        for key, epoch, attempt, sequence, status, body in connection.execute(sql, values)
+    }
+    return [found[key] for key in keys if key in found]
+
+
+def accepted_since(connection: sqlite3.Connection, tenant: str, origins: Sequence[Origin], limit: int) -> list[JobKey]:
+    """The jobs of a tenant of which no engine has written yet, and whose records stand at or above these places."""
+    found: list[JobKey] = []
+    for worker, partition, offset in origins:
+        rows = connection.execute(
+            "SELECT id FROM jobs INDEXED BY jobs_accepted WHERE epoch < 0 AND source_key = ? AND source_offset >= ?"
+            " AND tenant_key = ? ORDER BY source_offset LIMIT ?",
+            (partition_key(worker, partition), offset, name_key("tenant", tenant), limit - len(found)),
+        )
+        found += [key for (key,) in rows]
+        if len(found) >= limit:
+            break
+    return found
 
 
 MOST_COUNTED: Final = 10_000

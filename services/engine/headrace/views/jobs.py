@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,22 +15,26 @@ from pydantic import ValidationError
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
 from headrace.models import DEFAULT_TENANT, Job
-from headrace.ports import Log
+from headrace.ports import Log, TopicPartition
 from headrace.tool_models import JobList
 from headrace.views.database import Database
+from headrace.views.job_changes import JobChanges
 from headrace.views.job_intake import JobIntake
 from headrace.views.job_queries import (
     Cursor,
     JobFilter,
+    Standing,
     WorkerCounts,
+    accepted_since,
     check_limit,
     count,
     count_of_worker,
     matches,
     page,
+    several,
     single,
 )
-from headrace.views.job_rows import SCHEMA, listed, whole
+from headrace.views.job_rows import SCHEMA, JobKey, Origin, listed, whole
 from headrace.views.workers import WorkerDirectory
 
 logger = logging.getLogger(__name__)
@@ -103,6 +107,16 @@ class JobView:
     def trouble(self) -> str | None:
         """Why the log cannot be read at the moment, or None."""
         return self._intake.trouble
+
+    @property
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """The offset of the next record of each partition that was not yet taken in."""
+        return self._intake.positions
+
+    @property
+    def changes(self) -> JobChanges:
+        """Tells watchers which jobs have changed."""
+        return self._intake.changes
 
     @property
     def undecodable(self) -> Counter[str]:
@@ -185,6 +199,19 @@ class JobView:
             return None if found is None else self._job(whole(*found))
 
         return await self._read(work)
+
+    async def standing(self, keys: Sequence[JobKey], wanted: JobFilter) -> list[tuple[Standing, Job]]:
+        """Those of the jobs that the filter lets through, as `list_jobs` shows them, in the order of the keys."""
+
+        def work(connection: sqlite3.Connection) -> list[tuple[Standing, Job]]:
+            found = ((each, listed(each.body)) for each in several(connection, keys, wanted))
+            return [(each, job) for each, raw in found if matches(raw, wanted) and (job := self._job(raw)) is not None]
+
+        return await self._read(work)
+
+    async def accepted_since(self, tenant: str, origins: Sequence[Origin], limit: int) -> list[JobKey]:
+        """At most so many jobs of a tenant of which no engine has written, and whose records stand at or above these places."""
+        return await self._read(lambda connection: accepted_since(connection, tenant, origins, limit))
 
     async def counts(self, *, tenant: str = DEFAULT_TENANT) -> dict[JobStatus, int]:
         """How many jobs a tenant has, by status."""

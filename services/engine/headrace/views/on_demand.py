@@ -69,6 +69,19 @@ class JobViewOnDemand:
             self._read = True
         return view
 
+    async def open_caught_up(self, seconds: float) -> JobView:
+        """The view, which has been read up to what the log held at its start.
+
+        Raises:
+            BrokerUnreachable: it was not within so many seconds.
+        """
+        view = await self.open()
+        try:
+            await view.wait_caught_up(seconds)
+        except TimeoutError:
+            raise self._unread(view, seconds) from None
+        return view
+
     async def open_up_to_now(self) -> JobView:
         """The view, which knows of every job that there is at the time of the call.
 
@@ -112,8 +125,8 @@ class JobViewOnDemand:
             await self._view.stop()
             self._view = None
 
-    def _unread(self, view: JobView) -> BrokerUnreachable:
+    def _unread(self, view: JobView, seconds: float | None = None) -> BrokerUnreachable:
         return BrokerUnreachable(
-            f"{self._servers}: the jobs could not be read within {_CATCH_UP_SECONDS:g} s "
+            f"{self._servers}: the jobs could not be read within {seconds or _CATCH_UP_SECONDS:g} s "
             f"({view.trouble or f'{view.behind} records are left'}); what was read is kept, and the next look goes on."
         )

@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
+from headrace_gateway.access.admission import Access, Admission, Arrival, Audit, Audited
 from headrace_gateway.access.authentication import Anyone, Authenticator
-from headrace_gateway.access.errors import AccessDenied, CredentialInvalid
+from headrace_gateway.access.errors import (
+    AccessDenied,
+    CredentialInvalid,
+    HostRefused,
+    LimitExceeded,
+    OriginRefused,
+    RateLimited,
+    TooManyInFlight,
+)
+from headrace_gateway.access.limits import Allowance, Limits
 from headrace_gateway.access.principal import LOCAL, Principal
 from headrace_gateway.access.scopes import ALL_SCOPES, Scope
 
-__all__ = ["ALL_SCOPES", "LOCAL", "AccessDenied", "Anyone", "Authenticator", "CredentialInvalid", "Principal", "Scope"]
+__all__ = [
+    "ALL_SCOPES",
+    "LOCAL",
+    "Access",
+    "AccessDenied",
+    "Admission",
+    "Allowance",
+    "Anyone",
+    "Arrival",
+    "Audit",
+    "Audited",
+    "Authenticator",
+    "CredentialInvalid",
+    "HostRefused",
+    "LimitExceeded",
+    "Limits",
+    "OriginRefused",
+    "Principal",
+    "RateLimited",
+    "Scope",
+    "TooManyInFlight",
+]

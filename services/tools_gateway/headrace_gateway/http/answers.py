@@ -9,15 +9,20 @@ import orjson
 from starlette.responses import Response
 
 from headrace import ToolRefusal, ToolSuccess
+from headrace_gateway.access import CredentialInvalid, LimitExceeded
 
 STATUSES: Final = {
     "unauthenticated": HTTPStatus.UNAUTHORIZED,
     "forbidden": HTTPStatus.FORBIDDEN,
+    "host_refused": HTTPStatus.FORBIDDEN,
+    "origin_refused": HTTPStatus.FORBIDDEN,
     "tool_unknown": HTTPStatus.NOT_FOUND,
     "job_unknown": HTTPStatus.NOT_FOUND,
     "idempotency_conflict": HTTPStatus.CONFLICT,
     "body_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "payload_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "rate_limited": HTTPStatus.TOO_MANY_REQUESTS,
+    "too_many_in_flight": HTTPStatus.TOO_MANY_REQUESTS,
     "broker_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "configuration_error": HTTPStatus.SERVICE_UNAVAILABLE,
     "enqueue_timeout": HTTPStatus.SERVICE_UNAVAILABLE,
@@ -55,9 +60,19 @@ def status_of(answer: ToolSuccess | ToolRefusal) -> HTTPStatus:
     return STATUSES.get(answer.error.code, HTTPStatus.BAD_REQUEST)
 
 
-def envelope(answer: ToolSuccess | ToolRefusal) -> JsonResponse:
+def access_headers(error: BaseException) -> dict[str, str]:
+    """What a response has to say besides, when this error is the reason: how to come in, or when to come again."""
+    if isinstance(error, CredentialInvalid):
+        return {"www-authenticate": 'Bearer realm="headrace"'}
+    if isinstance(error, LimitExceeded):
+        return {"retry-after": str(error.retry_after)}
+    return {}
+
+
+def envelope(answer: ToolSuccess | ToolRefusal, headers: dict[str, str] | None = None) -> JsonResponse:
     """The answer to a tool call."""
-    response = JsonResponse(orjson.dumps(answer.model_dump(mode="json", by_alias=True)), status_code=status_of(answer))
+    content = orjson.dumps(answer.model_dump(mode="json", by_alias=True))
+    response = JsonResponse(content, status_code=status_of(answer), headers=headers)
     if isinstance(answer, ToolRefusal) and answer.error.code in UNREAD:
         response.headers["connection"] = "close"
     return response

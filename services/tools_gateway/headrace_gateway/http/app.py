@@ -16,9 +16,10 @@ from starlette.responses import Response
 
 from headrace import Client, ConfigurationError, Settings, ToolCall, ToolRefusal, ToolSuccess, load_settings
 from headrace_gateway.gateway import Gateway
-from headrace_gateway.http.answers import JsonResponse, ProblemResponse, envelope
+from headrace_gateway.http.answers import JsonResponse, ProblemResponse, access_headers, envelope
 from headrace_gateway.http.body import read_arguments
 from headrace_gateway.http.context import context_from_headers
+from headrace_gateway.http.credentials import arrival_of, credential_of
 from headrace_gateway.http.openapi import PROBLEM, Health, Readyness, ToolList, describe
 from headrace_gateway.tools import ToolRegistry
 from headrace_gateway.tools.formats import ToolFormat
@@ -75,14 +76,16 @@ def _add_tools(app: FastAPI, gateway: Gateway, maximum_body_bytes: int) -> None:
             # Nobody reads this.
             return Response(status_code=HTTPStatus.BAD_REQUEST)
         except Exception as error:
-            return envelope(refusal_for(error, name))
+            return envelope(refusal_for(error, name), access_headers(error))
 
     async def answer(request: Request, name: str) -> ToolSuccess | ToolRefusal:
-        principal = await gateway.authenticate(None)
-        arguments = await read_arguments(request, maximum_body_bytes)
-        context = context_from_headers(request.headers.raw)
-        call = ToolCall(name=name, arguments=arguments, context=context)
-        return await gateway.call_tool(call, principal)
+        arrival = arrival_of(request)
+        principal = await gateway.authenticate(credential_of(request.headers), arrival)
+        async with gateway.admit(principal, arrival, gateway.tool_name(name)) as admission:
+            arguments = await read_arguments(request, maximum_body_bytes)
+            context = context_from_headers(request.headers.raw)
+            call = ToolCall(name=name, arguments=arguments, context=context)
+            return await gateway.call_tool(call, admission)
 
     @app.get(
         "/tools",

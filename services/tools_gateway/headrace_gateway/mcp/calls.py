@@ -13,7 +13,6 @@ from headrace_gateway.access import Scope
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.mcp.answers import tool_result
 from headrace_gateway.mcp.callers import Callers, RequestContext, context_of
-from headrace_gateway.mcp.errors import guarded
 from headrace_gateway.mcp.progress import progress_listener
 from headrace_gateway.mcp.tasks import TOOL_FIELD, Tasks, follows_tasks, tasks_missing
 
@@ -31,13 +30,11 @@ class Calls:
         # Kinds of work that come and go change nothing of what headers repeat.
         return self._gateway.tools[name].shown_schema({}) if name in self._gateway.tools else None
 
-    @guarded
     async def list_tools(self, _: RequestContext, parameters: PaginatedRequestParams | None) -> ListToolsResult:
         """The tools there are, all on one page."""
         check_no_cursor(parameters)
         return ListToolsResult(tools=[Tool.model_validate(each) for each in await self._gateway.describe_tools()])
 
-    @guarded
     async def call_tool(self, request: RequestContext, parameters: CallToolRequestParams) -> CallToolResult | dict[str, Any]:
         """Calls a tool. A call that a job does is answered with the task, where the client can follow that."""
         if parameters.name not in self._gateway.tools:
@@ -48,18 +45,18 @@ class Calls:
         if support is not None and support.required and not follows:
             raise tasks_missing()
         # Who may not look at jobs could not follow one.
-        as_task = support is not None and follows and Scope.JOBS_READ in self._callers.principal(request).scopes
+        as_task = support is not None and follows and Scope.JOBS_READ in self._callers.operations().principal.scopes
         context = context_of(request.meta)
         if as_task:
             context = context.model_copy(update={TOOL_FIELD: parameters.name})
         call = ToolCall(name=parameters.name, arguments=parameters.arguments or {}, context=context)
-        answer = await self._callers.call_tool(call, request, progress_listener(request))
+        answer = await self._callers.call_tool(call, progress_listener(request))
         if isinstance(answer, ToolRefusal) or support is None or not as_task:
             return tool_result(answer)
         job_id = support.job_id(answer.data)
         if job_id is None:
             return tool_result(answer)
-        return self._tasks.created(await self._callers.operations(request).get_job(job_id, fresh=True))
+        return self._tasks.created(await self._callers.operations().get_job(job_id, fresh=True))
 
 
 def check_no_cursor(parameters: PaginatedRequestParams | None) -> None:

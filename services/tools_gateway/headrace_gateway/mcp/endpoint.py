@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from headrace_gateway.access import CredentialInvalid
+from headrace_gateway.access import Arrival, CredentialInvalid
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.mcp.callers import credential_of, remember
 from headrace_gateway.mcp.service import build_server
@@ -45,8 +45,9 @@ class McpEndpoint:
     def __init__(self, gateway: Gateway, *, maximum_body_bytes: int, security: TransportSecuritySettings | None = None) -> None:
         self._gateway = gateway
         self._maximum = maximum_body_bytes
+        self._server = build_server(gateway)
         self._manager = StreamableHTTPSessionManager(
-            build_server(gateway), stateless=True, security_settings=security, max_request_body_size=maximum_body_bytes
+            self._server, stateless=True, security_settings=security, max_request_body_size=maximum_body_bytes
         )
 
     @contextlib.asynccontextmanager
@@ -54,6 +55,10 @@ class McpEndpoint:
         """Answers requests for as long as the block lasts, which has to begin and to end in one task. It can be used once."""
         async with self._manager.run():
             yield
+
+    def close_streams(self) -> None:
+        """Ends the streams on which clients listen, in order, so that a server that stops need not wait for them."""
+        self._server.subscriptions.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -74,7 +79,9 @@ class McpEndpoint:
             text = "Send requests with POST: no session is kept, to which there would be more."
             return _error(HTTPStatus.METHOD_NOT_ALLOWED, INVALID_REQUEST, text, {"allow": "POST"})
         try:
-            principal = await self._gateway.authenticate(credential_of(Headers(scope=scope)))
+            client = scope.get("client")
+            arrival = Arrival("mcp", client[0] if client else None)
+            principal = await self._gateway.authenticate(credential_of(Headers(scope=scope)), arrival)
         except CredentialInvalid as error:
             return _error(HTTPStatus.UNAUTHORIZED, INVALID_REQUEST, str(error), {"www-authenticate": 'Bearer realm="headrace"'})
         remember(scope, principal)

@@ -18,7 +18,6 @@ from mcp_types import (
 
 from headrace_gateway.mcp.callers import RequestContext
 from headrace_gateway.mcp.calls import check_no_cursor
-from headrace_gateway.mcp.errors import guarded
 
 INSTRUCTIONS: Final = """\
 You have a system for background work, and two tools for it.
@@ -42,13 +41,11 @@ _PROMPT: Final = Prompt(
 class Prompts:
     """The one prompt there is."""
 
-    @guarded
     async def list_prompts(self, _: RequestContext, parameters: PaginatedRequestParams | None) -> ListPromptsResult:
         """All prompts, on one page."""
         check_no_cursor(parameters)
         return ListPromptsResult(prompts=[_PROMPT])
 
-    @guarded
     async def get_prompt(self, _: RequestContext, parameters: GetPromptRequestParams) -> GetPromptResult:
         """A prompt's text."""
         if parameters.name != _PROMPT.name:

@@ -24,7 +24,6 @@ from headrace_gateway.access import Scope
 from headrace_gateway.mcp.answers import to_json
 from headrace_gateway.mcp.callers import Callers, RequestContext
 from headrace_gateway.mcp.calls import check_no_cursor
-from headrace_gateway.mcp.errors import guarded
 from headrace_gateway.operations import Operations
 
 JSON: Final = "application/json"
@@ -59,17 +58,15 @@ class Resources:
     def __init__(self, callers: Callers) -> None:
         self._callers = callers
 
-    @guarded
     async def list_templates(self, _: RequestContext, parameters: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
         """How resources are addressed."""
         check_no_cursor(parameters)
         return ListResourceTemplatesResult(resource_templates=list(_TEMPLATES))
 
-    @guarded
-    async def list_resources(self, request: RequestContext, parameters: PaginatedRequestParams | None) -> ListResourcesResult:
+    async def list_resources(self, _: RequestContext, parameters: PaginatedRequestParams | None) -> ListResourcesResult:
         """The workers, and page by page the jobs, newest first; of each of both, what the caller may see. What jobs are about is
         told of none: only its own resource has that."""
-        operations = self._callers.operations(request)
+        operations = self._callers.operations()
         scopes = operations.principal.scopes
         cursor = None if parameters is None else parameters.cursor
         resources: list[Resource] = []
@@ -81,11 +78,10 @@ class Resources:
         resources += [_job(job.id, f"{job.worker_name}: {job.status.value}") for job in page.jobs]
         return ListResourcesResult(resources=resources, next_cursor=page.next_cursor)
 
-    @guarded
     async def read(self, request: RequestContext, parameters: ReadResourceRequestParams) -> ReadResourceResult:
         """A resource as it stands."""
         uri = str(parameters.uri)
-        found = await self._look_up(uri, self._callers.operations(request))
+        found = await self._look_up(uri, self._callers.operations())
         if found is None:
             modern = request.protocol_version in MODERN_PROTOCOL_VERSIONS
             raise MCPError(

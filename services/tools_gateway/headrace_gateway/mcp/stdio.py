@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mcp.server.stdio import stdio_server
 
+from headrace_gateway.access import Arrival
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.mcp.service import build_server
 
@@ -17,6 +18,6 @@ async def serve_stdio(gateway: Gateway, credential: str | None) -> None:
     Raises:
         CredentialInvalid: nobody knows who it is.
     """
-    server = build_server(gateway, await gateway.authenticate(credential))
+    server = build_server(gateway, await gateway.authenticate(credential, Arrival("stdio")))
     async with stdio_server() as (received, sent):
         await server.run(received, sent, server.create_initialization_options())

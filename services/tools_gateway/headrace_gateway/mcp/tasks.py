@@ -25,7 +25,6 @@ from starlette.requests import Request
 from headrace import HeadraceError, Job, JobAnswer, JobNotCancellable, JobStatus, JobUnknown, ToolSuccess
 from headrace_gateway.mcp.answers import tool_result
 from headrace_gateway.mcp.callers import Callers, RequestContext
-from headrace_gateway.mcp.errors import guarded
 from headrace_gateway.tools import ToolRegistry
 from headrace_gateway.tools.refusals import refusal_for, refuse
 
@@ -70,22 +69,19 @@ class Tasks:
             return task | {"result": _wire(_failure(job))}
         return task
 
-    @guarded
     async def get(self, request: RequestContext, parameters: TaskParameters) -> dict[str, Any]:
         """A task as it stands."""
         return self.details(await self._find(request, parameters))
 
-    @guarded
     async def update(self, request: RequestContext, parameters: UpdateParameters) -> dict[str, Any]:
         """Takes answers to what a task asked for. No job asks for anything, so none of them is waited for."""
         await self._find(request, parameters)
         return {}
 
-    @guarded
     async def cancel(self, request: RequestContext, parameters: TaskParameters) -> dict[str, Any]:
         """Has a task cancelled; of one that has ended, it is too late."""
         _check_asked(request, parameters)
-        operations = self._callers.operations(request)
+        operations = self._callers.operations()
         try:
             await operations.cancel_job(parameters.task_id)
         except JobUnknown:
@@ -97,7 +93,7 @@ class Tasks:
     async def _find(self, request: RequestContext, parameters: TaskParameters) -> Job:
         _check_asked(request, parameters)
         try:
-            return await self._callers.operations(request).get_job(parameters.task_id, fresh=True)
+            return await self._callers.operations().get_job(parameters.task_id, fresh=True)
         except JobUnknown:
             raise _unknown() from None
 

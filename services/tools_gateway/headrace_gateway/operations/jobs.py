@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import Any, Protocol
 
 from headrace import CallContext, Job, JobList, WorkerCounts, WorkerDefinition, WorkerSummary
@@ -48,6 +48,8 @@ class Jobs(Protocol):
     ) -> Mapping[str, WorkerCounts]: ...
 
     async def wait_for_job(self, job_id: str, /, *, tenant: str = ..., wait: float) -> Job | None: ...
+
+    def watch_job(self, job_id: str, /, *, tenant: str = ...) -> AsyncGenerator[Job]: ...
 
     async def get_job(self, job_id: str, /, *, tenant: str = ..., fresh: bool = ...) -> Job | None: ...
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
-from headrace import CallContext, Job, JobList, JobStatus, JobUnknown, WorkerDefinition, WorkerSummary
+from headrace import CallContext, Job, JobList, JobUnknown, WatchInterrupted, WorkerDefinition, WorkerSummary
 from headrace_gateway.access import Principal, Scope
 from headrace_gateway.operations.catalogue import OPERATIONS, Effect, operation
 from headrace_gateway.operations.jobs import Jobs
@@ -15,10 +16,6 @@ DEFAULT_LIMIT = 20
 
 Told = Callable[[Job], Awaitable[None]]
 """Who is told how a job stands while it is waited for. Whatever they raise, the waiting ends with."""
-
-# How long a wait goes on before somebody is told how the job stands.
-_TELLING_SECONDS = 1.0
-_ENDED = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 class Operations:
@@ -30,16 +27,26 @@ class Operations:
     Args:
         jobs: of all tenants.
         timeout: seconds to wait for the acknowledgement of what is written.
-        told: told every second how a job stands that is waited for; nobody is when left out.
+        called: told the name of each operation before it is done, or refused.
+        told: told of each change of a job that is waited for; nobody is when left out.
 
     Every method raises `AccessDenied` when the principal lacks its scope or may not act for a user, and a `BrokerError` when the
     brokers cannot be reached.
     """
 
-    def __init__(self, jobs: Jobs, principal: Principal, *, timeout: float = 10.0, told: Told | None = None) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        principal: Principal,
+        *,
+        timeout: float = 10.0,
+        called: Callable[[str], None] | None = None,
+        told: Told | None = None,
+    ) -> None:
         self.principal = principal
         self._jobs = jobs
         self._timeout = timeout
+        self._called = called
         self._told = told
 
     @operation(Scope.JOBS_WRITE, Effect.WRITE)
@@ -127,6 +134,20 @@ class Operations:
             raise _unknown(job_id)
         return job
 
+    @operation(Scope.JOBS_READ, Effect.SUBSCRIBE)
+    async def watch_job(self, job_id: str) -> AsyncGenerator[Job]:
+        """A job, whole, at once and whenever it has changed, up to its end; see `headrace.Client.watch_job`.
+
+        Raises:
+            JobUnknown: there is none of that id for this principal.
+            WatchInterrupted: watch it again.
+        """
+        self._require("watch_job")
+        await self._find(job_id, fresh=True)
+        async with aclosing(self._jobs.watch_job(job_id, tenant=self.principal.tenant)) as states:
+            async for job in states:
+                yield job
+
     @operation(Scope.JOBS_WRITE, Effect.WRITE)
     async def retry_job(self, job_id: str) -> Job:
         """Does a failed job anew, and returns the new one; see `headrace.Client.retry_job`."""
@@ -160,6 +181,8 @@ class Operations:
     # --- inside ---------------------------------------------------------------------------------------------------------
 
     def _require(self, name: str) -> None:
+        if self._called is not None:
+            self._called(name)
         self.principal.require(OPERATIONS[name].scope)
 
     async def _check_mine(self, job_id: str) -> None:
@@ -171,15 +194,18 @@ class Operations:
         told = self._told
         if told is None:
             return await self._jobs.wait_for_job(job_id, tenant=self.principal.tenant, wait=wait)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait
-        patience = 0.0
-        while True:
-            job = await self._jobs.wait_for_job(job_id, tenant=self.principal.tenant, wait=patience)
-            if job is None or job.status in _ENDED or loop.time() >= deadline:
+        deadline = asyncio.get_running_loop().time() + wait
+        try:
+            async with (
+                asyncio.timeout_at(deadline),
+                aclosing(self._jobs.watch_job(job_id, tenant=self.principal.tenant)) as states,
+            ):
+                async for job in states:
+                    await told(job)
                 return job
-            await told(job)
-            patience = max(0.0, min(_TELLING_SECONDS, deadline - loop.time()))
+        except (TimeoutError, WatchInterrupted):
+            left = max(0.0, deadline - asyncio.get_running_loop().time())
+            return await self._jobs.wait_for_job(job_id, tenant=self.principal.tenant, wait=left)
 
     async def _find(self, job_id: str, *, fresh: bool = False) -> Job:
         job = await self._jobs.get_job(job_id, tenant=self.principal.tenant)

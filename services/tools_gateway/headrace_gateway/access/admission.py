@@ -1,0 +1,200 @@
+"""A call from its arrival to its end: who it is, whether they may do so much, and what the audit says of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from headrace import HeadraceError
+from headrace_gateway.access.authentication import Authenticator
+from headrace_gateway.access.errors import CredentialInvalid
+from headrace_gateway.access.limits import Limits
+from headrace_gateway.access.principal import Principal
+
+Transport = Literal["http", "mcp", "stdio", "kafka"]
+
+OK = "ok"
+CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How a call came in.
+
+    Attributes:
+        transport: over what.
+        address: from where, as the transport knows it: an IP address as a rule.
+    """
+
+    transport: Transport
+    address: str | None = None
+
+
+@dataclass(slots=True)
+class Audited:
+    """What the audit says of one call. It never holds what a caller wrote: neither arguments nor credentials.
+
+    Attributes:
+        at: when it came, in milliseconds since the Unix epoch.
+        principal: None where nobody knows who it was.
+        tool: the tool that was called, if it was one and there is one of that name.
+        action: the first operation that it asked for, by its name in the list of operations; None where it came to none.
+        outcome: `ok`, `cancelled`, or the code of the refusal.
+        job_id: the job that it was about, if that is known to exist.
+    """
+
+    at: int
+    arrival: Arrival
+    principal: Principal | None = None
+    tool: str | None = None
+    action: str | None = None
+    outcome: str = OK
+    job_id: str | None = None
+
+
+class Audit(Protocol):
+    """Keeps what was audited."""
+
+    def write(self, audited: Audited) -> None:
+        """Takes it, without waiting and without raising anything."""
+
+
+class Admission:
+    """One call that was let in, as long as it lasts: an async context manager, made by `Access.admit`.
+
+    What is raised inside becomes the outcome. What is refused without being raised is said by `refuse`.
+
+    Attributes:
+        principal: who calls.
+        audited: what the audit will say; `tool`, `action` and `job_id` may be set.
+    """
+
+    __slots__ = ("_access", "_stream", "audited", "principal")
+
+    def __init__(self, access: Access, principal: Principal, audited: Audited, stream: bool) -> None:
+        self._access = access
+        self._stream = stream
+        self.principal = principal
+        self.audited = audited
+
+    def refuse(self, code: str) -> None:
+        """The call was answered with a refusal of this code."""
+        self.audited.outcome = code
+
+    def called(self, operation: str) -> None:
+        """The call came to an operation; of several, the first one counts."""
+        if self.audited.action is None:
+            self.audited.action = operation
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._access.check(self.principal)
+            self._access.limits.enter(self.principal, stream=self._stream)
+        except HeadraceError as error:
+            self.audited.outcome = error.code
+            self._access.write(self.audited)
+            raise
+        if self._stream:
+            # It may last for days, and is audited when it begins.
+            self._access.write(self.audited)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._access.limits.leave(self.principal, stream=self._stream)
+        if self._stream:
+            return
+        revoked = None
+        if error is not None:
+            self.audited.outcome = outcome_of(error)
+        else:
+            try:
+                # What was found for them meanwhile is not for them any more.
+                self._access.check(self.principal)
+            except CredentialInvalid as invalid:
+                revoked = invalid
+                self.audited.outcome = invalid.code
+        self._access.write(self.audited)
+        if revoked is not None:
+            raise revoked
+
+
+class Access:
+    """Lets calls in. What all transports share of who may do what.
+
+    Args:
+        authenticator: knows who calls.
+        limits: how much each principal may do at a time.
+        audit: told of every call, refusals included; nobody is when left out.
+        now: milliseconds since the Unix epoch.
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        limits: Limits,
+        audit: Audit | None = None,
+        now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.limits = limits
+        self._authenticator = authenticator
+        self._audit = audit
+        self._now = now
+
+    async def authenticate(self, credential: str | None, arrival: Arrival, tool: str | None = None) -> Principal:
+        """Who calls. A refusal is audited here.
+
+        Raises:
+            CredentialInvalid: nobody knows.
+        """
+        try:
+            return await self._authenticator.authenticate(credential)
+        except (HeadraceError, asyncio.CancelledError) as error:
+            self.refused(arrival, outcome_of(error), tool)
+            raise
+
+    def refused(self, arrival: Arrival, code: str, tool: str | None = None) -> None:
+        """Audits a call that was refused before anybody knew who it was."""
+        self.write(Audited(self._now(), arrival, tool=tool, outcome=code))
+
+    def admit(self, principal: Principal, arrival: Arrival, tool: str | None = None, *, stream: bool = False) -> Admission:
+        """Lets one call in, for as long as the block lasts; audits it, however it ends. Entering the block raises:
+
+            LimitExceeded: the principal does more than it may.
+            CredentialInvalid: the credential does not count any more. Leaving the block raises this, too: what was done
+                meanwhile is done, and its answer must not be given.
+
+        Args:
+            tool: name of the tool that is called, if it is one that there is: the audit holds no text of callers.
+            stream: it is a subscription, of which a principal may have fewer or more than calls. It is audited when it begins,
+                and who serves it has to end it when `until_invalid` returns.
+        """
+        return Admission(self, principal, Audited(self._now(), arrival, principal, tool), stream)
+
+    def check(self, principal: Principal) -> None:
+        """Checks that the credential still counts.
+
+        Raises:
+            CredentialInvalid: it was revoked, or has expired.
+        """
+        if not self._authenticator.is_valid(principal):
+            raise CredentialInvalid("The credential does not count any more: get a new one.")
+
+    async def until_invalid(self, principal: Principal) -> None:
+        """Returns when the credential by which the principal came in was revoked, or has expired. Being cancelled is safe."""
+        await self._authenticator.until_invalid(principal)
+
+    def write(self, audited: Audited) -> None:
+        """Hands something to the audit, if there is one."""
+        if self._audit is not None:
+            self._audit.write(audited)
+
+
+def outcome_of(error: BaseException) -> str:
+    """How the audit names the end of a call that raised something."""
+    if isinstance(error, HeadraceError):
+        return error.code
+    return CANCELLED if isinstance(error, asyncio.CancelledError) else HeadraceError.code
