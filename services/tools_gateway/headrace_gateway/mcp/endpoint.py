@@ -89,13 +89,16 @@ class McpEndpoint:
 
 
 def _wrong_body(body: bytes | None) -> Response | None:
-    """What is answered to a body that no JSON library of those it meets would take alike; None where it is JSON."""
+    """What is answered to a body that is no JSON, as every JSON library has it that it meets, or that has an id which is none: of
+    that it would be said that it is a notification. None where it may be a message."""
     if body is None:
         return _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID_REQUEST, "The body is too large.", {"connection": "close"})
     try:
-        orjson.loads(body)
+        message = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         return _error(HTTPStatus.BAD_REQUEST, PARSE_ERROR, f"The body is no JSON: {error}.")
+    if isinstance(message, dict) and "id" in message and type(message["id"]) not in (str, int):
+        return _error(HTTPStatus.BAD_REQUEST, INVALID_REQUEST, "The id of a request has to be text or a whole number.")
     return None
 
 
