@@ -36,8 +36,8 @@ class ToolList(BaseModel):
     """The tools of this gateway."""
 
     tools: list[dict[str, Any]] = Field(
-        description="Each in the form that was asked for. That of `mcp` has name, description, inputSchema, outputSchema (of `data`"
-        " in an answer that is ok) and annotations."
+        description="Each in the form that was asked for. That of `mcp` has name, description, inputSchema, outputSchema (of"
+        " `data` in an answer that is ok) and annotations."
     )
 
 
