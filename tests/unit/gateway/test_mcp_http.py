@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -127,8 +128,19 @@ names = st.sampled_from(["name", "arguments", "uri", "cursor", "taskId", "inputR
 
 @pytest.fixture(scope="module")
 async def unguarded() -> AsyncIterator[httpx2.AsyncClient]:
-    async with endpoint(InMemoryJobs()) as client:
-        yield client
+    found: asyncio.Future[httpx2.AsyncClient] = asyncio.get_running_loop().create_future()
+    over = asyncio.Event()
+
+    async def serve() -> None:
+        # In a task of its own, in which it has to begin and to end.
+        async with endpoint(InMemoryJobs()) as client:
+            found.set_result(client)
+            await over.wait()
+
+    serving = asyncio.create_task(serve())
+    yield await found
+    over.set()
+    await serving
 
 
 @given(method=methods, params=st.dictionaries(names, json_values))
