@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from headrace import load_settings
+from headrace import Job, load_settings
 from headrace_gateway import Gateway, Principal, Scope
-from headrace_gateway.access import ALL_SCOPES, Anyone, CredentialInvalid
+from headrace_gateway.access import ALL_SCOPES, Allowance, Anyone, Audit, Audited, Authenticator, CredentialInvalid, Limits
 from headrace_gateway.mcp import MCP_PATH, McpEndpoint
 from support.jobs import InMemoryJobs
+from support.log import PATIENCE_SECONDS
 from support.mcp_bench import mcp_bench
 from support.mcp_raw import ACCEPT, modern_request
 
@@ -42,8 +43,17 @@ class Tokens(Anyone):
 
 
 @asynccontextmanager
-async def endpoint(jobs: InMemoryJobs, *, tokens: bool = False) -> AsyncIterator[httpx2.AsyncClient]:
-    gateway = Gateway(load_settings(), jobs, authenticator=Tokens() if tokens else None)
+async def endpoint(
+    jobs: InMemoryJobs,
+    *,
+    tokens: bool = False,
+    authenticator: Authenticator | None = None,
+    audit: Audit | None = None,
+    limits: Limits | None = None,
+) -> AsyncIterator[httpx2.AsyncClient]:
+    gateway = Gateway(load_settings(), jobs, authenticator=Tokens() if tokens else authenticator, audit=audit)
+    if limits is not None:
+        gateway.access.limits = limits
     served = McpEndpoint(gateway, maximum_body_bytes=LIMIT)
     application = Starlette(routes=[Route(MCP_PATH, served, methods=None)])
     transport = httpx2.ASGITransport(app=application)
@@ -219,6 +229,92 @@ async def test_lists_leave_out_what_the_caller_may_not_see() -> None:
         read = await client.post(MCP_PATH, headers=headers, content=json.dumps(body).encode())
     assert uris and all(uri.startswith("worker://") for uri in uris)
     assert read.json()["error"]["data"] == {"code": "forbidden"}
+
+
+class Heard:
+    """Keeps what was audited."""
+
+    def __init__(self) -> None:
+        self.calls: list[Audited] = []
+
+    def write(self, audited: Audited) -> None:
+        self.calls.append(audited)
+
+
+async def test_every_call_is_audited_however_it_ends() -> None:
+    heard = Heard()
+    requests: list[tuple[str, dict[str, Any]]] = [
+        ("server/discover", {}),
+        ("tools/list", {}),
+        ("tools/call", {"name": "scheduler", "arguments": {"kind": "digest", "args": {"to": ["x"]}}}),
+        ("tools/call", {"name": "scheduler", "arguments": {"kind": "a secret"}}),
+        ("tools/call", {"name": "a secret", "arguments": {}}),
+        ("resources/read", {"uri": "job://job-of-a"}),
+    ]
+    async with endpoint(InMemoryJobs(), tokens=True, audit=heard) as client:
+        for whose in ("ann's", "wrong"):
+            for method, params in requests if whose == "ann's" else requests[:1]:
+                headers, body = modern_request(method, params)
+                headers["authorization"] = f"Bearer {whose}"
+                await client.post(MCP_PATH, headers=headers, content=json.dumps(body).encode())
+    told = [(each.tool, each.action, each.outcome, each.job_id) for each in heard.calls]
+    assert told == [
+        (None, None, "ok", None),
+        ("scheduler", "enqueue", "ok", "job-1"),
+        ("scheduler", None, "kind_unknown", None),
+        (None, None, "request_invalid", None),
+        (None, "get_job", "ok", None),
+        (None, None, "unauthenticated", None),
+    ]
+    assert {each.arrival.transport for each in heard.calls} == {"mcp"}
+    assert [each.principal.subject if each.principal else None for each in heard.calls] == ["ann"] * 5 + [None]
+
+
+async def test_who_calls_too_often_is_told_when_to_come_again() -> None:
+    jobs = InMemoryJobs()
+    sent = called("scheduler", {"kind": "digest", "args": {"to": ["x"]}}, authorization="Bearer ann's")
+    async with endpoint(jobs, tokens=True, limits=Limits(Allowance(calls_per_second=0.01, burst=1))) as client:
+        answers = [(await client.post(MCP_PATH, **sent)).json() for _ in range(2)]
+    assert "result" in answers[0]
+    assert answers[1]["error"]["data"]["code"] == "rate_limited"
+    assert answers[1]["error"]["data"]["retryAfter"] >= 1
+    assert len(jobs.enqueued) == 1
+
+
+class Revocable(Tokens):
+    """Whose credentials are revoked all at once."""
+
+    def __init__(self) -> None:
+        self.revoked = asyncio.Event()
+
+    def is_valid(self, principal: Principal) -> bool:
+        return not self.revoked.is_set()
+
+    async def until_invalid(self, principal: Principal) -> None:
+        await self.revoked.wait()
+
+
+class NeverEnding(InMemoryJobs):
+    """Jobs that do not change."""
+
+    async def watch_job(self, job_id: str, /, *, tenant: str = "default") -> AsyncGenerator[Job]:
+        async for job in super().watch_job(job_id, tenant=tenant):
+            yield job
+        await asyncio.Event().wait()
+
+
+async def test_a_revocation_ends_the_streams() -> None:
+    tokens = Revocable()
+    headers, body = modern_request("subscriptions/listen", {"notifications": {"resourceSubscriptions": ["job://job-of-a"]}})
+    headers["authorization"] = "Bearer ann's"
+    async with endpoint(NeverEnding(), authenticator=tokens) as client, asyncio.timeout(PATIENCE_SECONDS):
+        listening = asyncio.create_task(client.post(MCP_PATH, headers=headers, content=json.dumps(body).encode()))
+        done, _ = await asyncio.wait([listening], timeout=0.5)
+        assert not done
+        tokens.revoked.set()
+        response = await listening
+    assert "notifications/resources/updated" in response.text
+    assert '"resultType":"complete"' in response.text.replace(" ", "")
 
 
 async def test_a_web_page_does_not_reach_this_machine_by_another_name(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ async def test_nobody_asks_a_task_for_what_it_did_not_ask_for(tmp_path: Path) ->
 
 @pytest.mark.parametrize("method", ["tasks/get", "tasks/cancel", "tasks/update"])
 async def test_an_unknown_task_is_a_wrong_parameter(tmp_path: Path, method: str) -> None:
-    more = {"inputResponses": {}} if method == "tasks/update" else {}
+    more: dict[str, object] = {"inputResponses": {}} if method == "tasks/update" else {}
     async with mcp_bench(tmp_path) as bench, bench.client(tasks=FollowsTasks()) as client:
         with pytest.raises(MCPError) as raised:
             await about_task(client.session, method, "nothing-of-that-id", **more)

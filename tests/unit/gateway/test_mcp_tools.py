@@ -173,14 +173,14 @@ async def test_a_call_that_waits_reports_progress_to_whoever_asked(tmp_path: Pat
     async def tell(progress: float, total: float | None, message: str | None) -> None:
         told.append((progress, total, message))
         if progress == 0.5:
-            bench.worker.may_end.set()
+            served.worker.may_end.set()
 
-    async with mcp_bench(tmp_path) as bench, bench.client(version) as client:
+    async with mcp_bench(tmp_path) as served, served.client(version) as client:
         result = await client.call_tool("scheduler", {"kind": "steps", "wait": 30}, progress_callback=tell)
-        bench.worker.may_end.clear()
+        served.worker.may_end.clear()
         calling = asyncio.create_task(client.call_tool("scheduler", {"kind": "steps", "args": {"name": "b"}, "wait": 30}))
-        await eventually(lambda: "b" in bench.worker.half_done, "the second job runs")
-        bench.worker.may_end.set()
+        await eventually(lambda: "b" in served.worker.half_done, "the second job runs")
+        served.worker.may_end.set()
         unasked = await calling
     job = (result.structured_content or {})["job"]
     assert (job["status"], job["result"]) == ("completed", {"steps": 2})

@@ -46,18 +46,18 @@ class Callers:
         self._gateway = gateway
         self._local = local
 
-    async def admit(self, request: RequestContext, call_next: CallNext) -> HandlerResult:
+    async def admit(self, ctx: RequestContext, call_next: CallNext) -> HandlerResult:
         """Serves one message; all of them come through here, and leave with errors of the protocol alone. A request that is about
         more than the connection is let in, counted and audited as a call."""
         try:
-            if request.request_id is None or request.method in _OF_THE_CONNECTION:
-                return await call_next(request)
-            return await self._admitted(request, call_next)
+            if ctx.request_id is None or ctx.method in _OF_THE_CONNECTION:
+                return await call_next(ctx)
+            return await self._admitted(ctx, call_next)
         except (MCPError, ValidationError):
             raise
         except Exception as error:
             # As of a tool that fails: it knows what goes to the log, and what to the caller.
-            raise protocol_error(error, request.method) from None
+            raise protocol_error(error, ctx.method) from None
 
     def operations(self) -> Operations:
         """What can be done in the request that is served."""
