@@ -144,7 +144,7 @@ class InMemoryJobs:
         self.waited.append({"job_id": job_id, "tenant": tenant, "wait": wait})
         return a_job(job_id, tenant=tenant, status="completed")
 
-    async def get_job(self, job_id: str, /, *, tenant: str = "default") -> Job | None:
+    async def get_job(self, job_id: str, /, *, tenant: str = "default", fresh: bool = False) -> Job | None:
         """Each tenant has a job of its own name."""
         return a_job(job_id, tenant=tenant, result={"whole": True}) if job_id == f"job-of-{tenant}" else None
 

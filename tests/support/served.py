@@ -101,7 +101,7 @@ async def served(log: WrittenLog, folder: Path, tokens: Mapping[str, Principal] 
             app, port=0, http=EnvelopeProtocol, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=10
         )
         server = _Server(config)
-        serving = asyncio.create_task(server.serve())
+        serving = asyncio.create_task(_serve(app, server))
         try:
             async with asyncio.timeout(20):
                 await server.listening.wait()
@@ -110,6 +110,11 @@ async def served(log: WrittenLog, folder: Path, tokens: Mapping[str, Principal] 
             host, port = server.servers[0].sockets[0].getsockname()[:2]
             yield Served(client, app, known, f"http://{host}:{port}")
         finally:
-            app.state.streams.close()
+            app.state.close_streams()
             server.should_exit = True
             await serving
+
+
+async def _serve(app: FastAPI, server: _Server) -> None:
+    async with app.router.lifespan_context(app):
+        await server.serve()

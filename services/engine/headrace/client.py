@@ -228,9 +228,13 @@ class Client(Watching, Remembering):
         )
         return await view.list_jobs(job_filter, limit=limit, cursor=cursor)
 
-    async def get_job(self, job_id: str, *, tenant: str = DEFAULT_TENANT) -> Job | None:
-        """A job as it stands, whole; None when the tenant has no such job."""
-        view = await self._view.open()
+    async def get_job(self, job_id: str, *, tenant: str = DEFAULT_TENANT, fresh: bool = False) -> Job | None:
+        """A job as it stands, whole; None when the tenant has no such job.
+
+        Args:
+            fresh: reads what stands in the log now, before it looks.
+        """
+        view = await (self._view.open_up_to_now() if fresh else self._view.open())
         return await view.get_job(job_id, tenant=tenant)
 
     async def retry_job(self, job_id: str, *, tenant: str = DEFAULT_TENANT, timeout: float = ENQUEUE_SECONDS) -> Job:

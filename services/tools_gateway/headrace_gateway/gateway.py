@@ -29,7 +29,7 @@ from headrace_gateway.access import (
     TrailAudit,
     authenticator_for,
 )
-from headrace_gateway.operations import Jobs, Operations
+from headrace_gateway.operations import Jobs, Operations, Told
 from headrace_gateway.tools import ToolRegistry, built_in_tools
 from headrace_gateway.tools.formats import ToolFormat, formatted
 from headrace_gateway.tools.strict import NotStrict
@@ -123,10 +123,10 @@ class Gateway:
         """The name, if it is that of a tool: what else callers write is not for the audit."""
         return name if name in self.tools else None
 
-    def operations(self, admission: Admission) -> Operations:
-        """What can be done in a call that was let in."""
+    def operations(self, admission: Admission, *, told: Told | None = None) -> Operations:
+        """What can be done in a call that was let in; `told` of each job that is waited for, as `Operations` says."""
         timeout = self._settings.gateway.enqueue_timeout_seconds
-        return Operations(self._jobs, admission.principal, timeout=timeout, called=admission.called)
+        return Operations(self._jobs, admission.principal, timeout=timeout, called=admission.called, told=told)
 
     async def describe_tools(self, form: ToolFormat = ToolFormat.MCP, *, strict: bool = False) -> list[dict[str, Any]]:
         """The tools, as an agent is to be told of them now: with the kinds of work that there are.
@@ -143,9 +143,9 @@ class Gateway:
         except NotStrict as error:
             raise ConfigurationError(f"A tool's arguments cannot be described strictly: {error}.") from None
 
-    async def call_tool(self, call: ToolCall, admission: Admission) -> ToolSuccess | ToolRefusal:
+    async def call_tool(self, call: ToolCall, admission: Admission, *, told: Told | None = None) -> ToolSuccess | ToolRefusal:
         """Does a tool call, and answers. It raises nothing but the cancellation of the task."""
-        answer = await self.tools.dispatch(call, self.operations(admission))
+        answer = await self.tools.dispatch(call, self.operations(admission, told=told))
         if isinstance(answer, ToolRefusal):
             admission.refuse(answer.error.code)
         else:

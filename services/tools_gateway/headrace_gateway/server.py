@@ -10,12 +10,12 @@ import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from fastapi import FastAPI
 
 from headrace import Client, ConfigurationError, Settings
 from headrace_gateway.access import check_exposure
+from headrace_gateway.application import create_app
 from headrace_gateway.gateway import Gateway, gateway_for
-from headrace_gateway.http.app import create_app
-from headrace_gateway.http.events import Streams
 from headrace_gateway.http.protocol import EnvelopeProtocol
 from headrace_gateway.tools import ToolRegistry
 
@@ -49,21 +49,31 @@ class GatewayServer:
         gateway: what it serves, while it runs.
     """
 
-    def __init__(self, settings: Settings, *, client: Client | None = None, tools: ToolRegistry | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        client: Client | None = None,
+        tools: ToolRegistry | None = None,
+        gateway: Gateway | None = None,
+    ) -> None:
         """
         Args:
             client: one that was started, and that its owner stops; else the server has its own.
             tools: the tools it offers; `scheduler` and `worker_manager` when left out.
+            gateway: one over this client with tools of its own, that was started, and that its owner stops; else the server
+                has the one that the settings ask for.
         """
         self.url = ""
         self._settings = settings
         self._client = client
         self._tools = tools
         self._server: _Server | None = None
+        self._close_streams: Callable[[], None] = lambda: None
         self._serving: asyncio.Task[None] | None = None
         self._own_client: Client | None = None
-        self._streams: Streams | None = None
-        self.gateway: Gateway | None = None
+        self.gateway = gateway
+        self._own_gateway: Gateway | None = None
 
     async def start(self) -> None:
         """Returns when it answers.
@@ -79,16 +89,16 @@ class GatewayServer:
                 client = Client(self._settings, view=True)
                 await client.start()
                 self._own_client = client
-            gateway = gateway_for(self._settings, client, self._tools)
-            await gateway.start()
-            self.gateway = gateway
-            app = create_app(self._settings, client, gateway=gateway)
-            self._streams = app.state.streams
+            if self.gateway is None:
+                gateway = gateway_for(self._settings, client, self._tools)
+                await gateway.start()
+                self.gateway = self._own_gateway = gateway
+            app = create_app(self._settings, client, gateway=self.gateway)
             config = uvicorn.Config(
                 app,
                 http=EnvelopeProtocol,
                 ws="none",
-                lifespan="off",  # the client was started here, so that its errors reach the caller as they are
+                lifespan="off",  # it is entered here, so that its errors reach the caller as they are
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -99,8 +109,9 @@ class GatewayServer:
             await self.stop()
             raise
         self._server = _Server(config)
+        self._close_streams = app.state.close_streams
         self.url = _url(listener)
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")
+        self._serving = asyncio.create_task(_serve(app, self._server, listener), name="gateway")
         listening = asyncio.create_task(self._server.listening.wait())
         try:
             await asyncio.wait({listening, self._serving}, return_when=asyncio.FIRST_COMPLETED)
@@ -115,8 +126,7 @@ class GatewayServer:
 
         Streams of events are closed: their readers are told to come again, and find another gateway or the next one.
         """
-        if self._streams is not None:
-            self._streams.close()
+        self._close_streams()
         if self._server is not None:
             self._server.should_exit = True
 
@@ -131,8 +141,8 @@ class GatewayServer:
         try:
             await self.wait()
         finally:
-            if self.gateway is not None:
-                gateway, self.gateway = self.gateway, None
+            if self._own_gateway is not None:
+                gateway, self._own_gateway, self.gateway = self._own_gateway, None, None
                 await gateway.stop()
             if self._own_client is not None:
                 client, self._own_client = self._own_client, None
@@ -183,6 +193,15 @@ async def run_gateway(
         await server.stop()
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+async def _serve(app: FastAPI, server: _Server, listener: socket.socket) -> None:
+    """Serves until the server is to stop, within the lifespan of the application, which has to begin and end in one task."""
+    try:
+        async with app.router.lifespan_context(app):
+            await server.serve(sockets=[listener])
+    finally:
+        listener.close()
 
 
 async def _bind(settings: Settings) -> socket.socket:

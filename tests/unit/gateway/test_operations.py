@@ -31,7 +31,7 @@ DOINGS: dict[str, Callable[[Operations], Awaitable[Any]]] = {
 class JobsOfUsers(InMemoryJobs):
     """Each tenant has one job, of the user `ann`."""
 
-    async def get_job(self, job_id: str, /, *, tenant: str = "default") -> Any:
+    async def get_job(self, job_id: str, /, *, tenant: str = "default", fresh: bool = False) -> Any:
         found = await super().get_job(job_id, tenant=tenant)
         return found and a_job(job_id, tenant=tenant, ctx=CallContext(user_id="ann"))
 

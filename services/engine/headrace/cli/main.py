@@ -19,6 +19,7 @@ from headrace.cli import (
     gateway,
     inspect,
     keys,
+    mcp,
     memory,
     schemas,
     settings,
@@ -64,6 +65,7 @@ def version() -> None:
 application.command("dev")(dev.dev)
 application.command("engine")(engine.engine)
 application.command("gateway")(gateway.gateway)
+application.command("mcp")(mcp.mcp)
 application.command("demo")(demo.demo)
 application.command("job")(inspect.job)
 inspect.jobs_application.command("cancel")(control.cancel)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from headrace import (
@@ -15,6 +17,7 @@ from headrace import (
     JobUnknown,
     MemorySnapshot,
     NewEntry,
+    WatchInterrupted,
     WorkerDefinition,
     WorkerSummary,
 )
@@ -23,6 +26,9 @@ from headrace_gateway.operations.catalogue import OPERATIONS, Effect, operation
 from headrace_gateway.operations.jobs import Conversations, Jobs
 
 DEFAULT_LIMIT = 20
+
+Told = Callable[[Job], Awaitable[None]]
+"""Who is told how a job stands while it is waited for. Whatever they raise, the waiting ends with."""
 
 
 class Operations:
@@ -35,18 +41,26 @@ class Operations:
         jobs: of all tenants.
         timeout: seconds to wait for the acknowledgement of what is written.
         called: told the name of each operation before it is done, or refused.
+        told: told of each change of a job that is waited for; nobody is when left out.
 
     Every method raises `AccessDenied` when the principal lacks its scope or may not act for a user, and a `BrokerError` when the
     brokers cannot be reached.
     """
 
     def __init__(
-        self, jobs: Jobs, principal: Principal, *, timeout: float = 10.0, called: Callable[[str], None] | None = None
+        self,
+        jobs: Jobs,
+        principal: Principal,
+        *,
+        timeout: float = 10.0,
+        called: Callable[[str], None] | None = None,
+        told: Told | None = None,
     ) -> None:
         self.principal = principal
         self._jobs = jobs
         self._timeout = timeout
         self._called = called
+        self._told = told
 
     @operation(Scope.JOBS_WRITE, Effect.WRITE)
     async def enqueue(
@@ -106,14 +120,18 @@ class Operations:
         )
 
     @operation(Scope.JOBS_READ, Effect.READ)
-    async def get_job(self, job_id: str) -> Job:
+    async def get_job(self, job_id: str, *, fresh: bool = False) -> Job:
         """A job, whole.
+
+        Args:
+            fresh: one that is not known here is looked for in the log as it stands now, too: another gateway may have accepted it
+                a moment ago.
 
         Raises:
             JobUnknown: there is none of that id for this principal.
         """
         self._require("get_job")
-        return await self._find(job_id)
+        return await self._find(job_id, fresh=fresh)
 
     @operation(Scope.JOBS_READ, Effect.READ)
     async def wait_for_job(self, job_id: str, *, wait: float) -> Job:
@@ -124,7 +142,7 @@ class Operations:
         """
         self._require("wait_for_job")
         await self._check_mine(job_id)
-        job = await self._jobs.wait_for_job(job_id, tenant=self.principal.tenant, wait=wait)
+        job = await self._wait(job_id, wait)
         if job is None:
             raise _unknown(job_id)
         return job
@@ -141,7 +159,10 @@ class Operations:
         """Cancels a job, and returns it as it stands after at most `wait` seconds; see `headrace.Client.cancel_job`."""
         self._require("cancel_job")
         await self._check_mine(job_id)
-        return await self._jobs.cancel_job(job_id, tenant=self.principal.tenant, wait=wait, timeout=self._timeout)
+        if self._told is None or wait <= 0:
+            return await self._jobs.cancel_job(job_id, tenant=self.principal.tenant, wait=wait, timeout=self._timeout)
+        job = await self._jobs.cancel_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
+        return await self._wait(job_id, wait) or job
 
     @operation(Scope.JOBS_READ, Effect.SUBSCRIBE)
     async def watch_job(self, job_id: str) -> AsyncGenerator[Job]:
@@ -151,7 +172,8 @@ class Operations:
             JobUnknown: there is none of that id for this principal.
         """
         self._require("watch_job")
-        await self._check_mine(job_id)
+        # Another gateway may have accepted it a moment ago.
+        await self._find(job_id, fresh=True)
         return self._jobs.watch_job(job_id, tenant=self.principal.tenant)
 
     @operation(Scope.JOBS_READ, Effect.SUBSCRIBE)
@@ -220,8 +242,28 @@ class Operations:
         if self.principal.only_user is not None:
             await self._find(job_id)
 
-    async def _find(self, job_id: str) -> Job:
+    async def _wait(self, job_id: str, wait: float) -> Job | None:
+        """The job at its end, or after `wait` seconds; None when the tenant has no such job. It is told how the job stands."""
+        told = self._told
+        if told is None:
+            return await self._jobs.wait_for_job(job_id, tenant=self.principal.tenant, wait=wait)
+        deadline = asyncio.get_running_loop().time() + wait
+        try:
+            async with (
+                asyncio.timeout_at(deadline),
+                aclosing(self._jobs.watch_job(job_id, tenant=self.principal.tenant)) as states,
+            ):
+                async for job in states:
+                    await told(job)
+                return job
+        except (TimeoutError, WatchInterrupted):
+            left = max(0.0, deadline - asyncio.get_running_loop().time())
+            return await self._jobs.wait_for_job(job_id, tenant=self.principal.tenant, wait=left)
+
+    async def _find(self, job_id: str, *, fresh: bool = False) -> Job:
         job = await self._jobs.get_job(job_id, tenant=self.principal.tenant)
+        if job is None and fresh:
+            job = await self._jobs.get_job(job_id, tenant=self.principal.tenant, fresh=True)
         only = self.principal.only_user
         if job is None or (only is not None and job.ctx.user_id != only):
             raise _unknown(job_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace_gateway.tools.definition import Caller, ToolAnnotations, ToolDefinition
+from headrace_gateway.tools.definition import Caller, TaskSupport, ToolAnnotations, ToolDefinition
 from headrace_gateway.tools.refusals import ToolRefused
 from headrace_gateway.tools.registry import ToolRegistry
 from headrace_gateway.tools.scheduler import scheduler_tool
@@ -10,6 +10,7 @@ from headrace_gateway.tools.worker_manager import worker_manager_tool
 
 __all__ = [
     "Caller",
+    "TaskSupport",
     "ToolAnnotations",
     "ToolDefinition",
     "ToolRefused",

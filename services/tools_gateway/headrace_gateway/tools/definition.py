@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from headrace import CallContext, ConfigurationError, WireModel, WorkerDefinition
+from headrace import CallContext, ConfigurationError, Job, WireModel, WorkerDefinition
 from headrace_gateway.access import Principal
 from headrace_gateway.operations import Operations
 from headrace_gateway.tools.schema import answer_schema, arguments_schema, open_objects
@@ -63,6 +63,22 @@ class ToolAnnotations:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaskSupport:
+    """That what a tool is asked for is done by a job, which a caller may follow as a task of the Model Context Protocol: then it
+    is answered with the task at once, and with what the tool answers once the job has ended.
+
+    Attributes:
+        job_id: of `data` in an answer, the id of the job that goes on; None where the answer is the whole of it.
+        answer: what the tool answers when that job has completed.
+        required: whether it takes nobody's call who cannot follow tasks.
+    """
+
+    job_id: Callable[[Mapping[str, Any]], str | None]
+    answer: Callable[[Job], WireModel]
+    required: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class ToolDefinition(Generic[ArgumentsT]):
     """A tool: what an agent reads of it, what it takes, what it answers, and what it does.
 
@@ -75,6 +91,7 @@ class ToolDefinition(Generic[ArgumentsT]):
         handler: does it. It refuses by raising `ToolRefused` or any `HeadraceError`.
         show: makes of the arguments' schema the one that agents are shown, which may depend on the workers that there are. It
             must take no more than the schema does.
+        task: how a call is followed as a task; it cannot be when left out.
 
     Raises:
         ConfigurationError: the name cannot be used, or the arguments take names that they do not know.
@@ -87,6 +104,7 @@ class ToolDefinition(Generic[ArgumentsT]):
     annotations: ToolAnnotations
     handler: Callable[[ArgumentsT, Caller], Awaitable[WireModel]]
     show: Callable[[dict[str, Any], Mapping[str, WorkerDefinition]], dict[str, Any]] | None = None
+    task: TaskSupport | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

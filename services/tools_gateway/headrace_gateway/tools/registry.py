@@ -38,6 +38,10 @@ class ToolRegistry:
     def __iter__(self) -> Iterator[ToolDefinition[Any]]:
         return iter(self._tools.values())
 
+    def __getitem__(self, name: str) -> ToolDefinition[Any]:
+        """The tool of that name. Raises: KeyError, where there is none."""
+        return self._tools[name]
+
     def __contains__(self, name: str) -> bool:
         return name in self._tools
 

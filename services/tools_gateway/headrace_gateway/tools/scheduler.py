@@ -18,7 +18,7 @@ from headrace import (
 )
 from headrace_gateway.access import Scope
 from headrace_gateway.operations import Operations
-from headrace_gateway.tools.definition import Caller, ToolAnnotations, ToolDefinition
+from headrace_gateway.tools.definition import Caller, TaskSupport, ToolAnnotations, ToolDefinition
 from headrace_gateway.tools.kinds import MEMORY_COMPACTION, schedulable, with_kinds, without_needless_nulls
 from headrace_gateway.tools.refusals import ToolRefused
 
@@ -67,6 +67,7 @@ def scheduler_tool() -> ToolDefinition[SchedulerArguments]:
         annotations=ToolAnnotations(read_only=False, destructive=False),
         handler=handle,
         show=lambda schema, workers: with_kinds(schema, schedulable(workers)),
+        task=TaskSupport(job_id=_job_that_goes_on, answer=_receipt_of),
     )
 
 
@@ -109,6 +110,15 @@ def _memory_arguments(arguments: SchedulerArguments, context: CallContext) -> di
     return MemoryCompactionArguments(
         user_id=user_id, conversation_id=conversation_id, title=arguments.title, content=arguments.content
     ).to_wire()
+
+
+def _job_that_goes_on(receipt: Mapping[str, Any]) -> str | None:
+    """Nobody follows a job for which the caller has waited."""
+    return None if "job" in receipt else str(receipt["jobId"])
+
+
+def _receipt_of(job: Job) -> SchedulerReceipt:
+    return SchedulerReceipt(job_id=job.id, worker_name=job.worker_name, job=job)
 
 
 async def _at_its_end(job: Job, wait: float, operations: Operations) -> Job:

@@ -1,0 +1,141 @@
+"""Who a request of the protocol is for, and in which context it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
+from typing import Any, Final
+
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS
+from pydantic import ValidationError
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from headrace import CallContext, ToolCall, ToolRefusal, ToolSuccess
+from headrace_gateway.access import Admission, Arrival, Principal
+from headrace_gateway.gateway import Gateway
+from headrace_gateway.mcp.errors import protocol_error
+from headrace_gateway.operations import Operations, Told
+
+RequestContext = ServerRequestContext[Any, Any]
+
+CONTEXT_KEYS: Final = {
+    "headrace/userId": "userId",
+    "headrace/conversationId": "conversationId",
+    "headrace/source": "source",
+}
+"""What of a request's `_meta` is the context of a call, and the field that it becomes."""
+
+LISTEN: Final = "subscriptions/listen"
+
+_PRINCIPAL = "headrace_principal"
+_OF_THE_CONNECTION: Final = frozenset({"initialize", "ping", "server/discover"})
+_admission: ContextVar[Admission] = ContextVar("headrace_admission")
+
+
+class Callers:
+    """Lets requests in, and knows on whose behalf each is made.
+
+    Args:
+        local: who makes every request that does not come over HTTP.
+    """
+
+    def __init__(self, gateway: Gateway, local: Principal | None = None) -> None:
+        self._gateway = gateway
+        self._local = local
+
+    async def admit(self, ctx: RequestContext, call_next: CallNext) -> HandlerResult:
+        """Serves one message; all of them come through here, and leave with errors of the protocol alone. A request that is about
+        more than the connection is let in, counted and audited as a call."""
+        try:
+            if ctx.request_id is None or ctx.method in _OF_THE_CONNECTION:
+                return await call_next(ctx)
+            return await self._admitted(ctx, call_next)
+        except (MCPError, ValidationError):
+            raise
+        except Exception as error:
+            # As of a tool that fails: it knows what goes to the log, and what to the caller.
+            raise protocol_error(error, ctx.method) from None
+
+    def operations(self) -> Operations:
+        """What can be done in the request that is served."""
+        return self._gateway.operations(_admission.get())
+
+    async def call_tool(self, call: ToolCall, told: Told | None) -> ToolSuccess | ToolRefusal:
+        """Does a tool call for whoever makes the request, and answers."""
+        return await self._gateway.call_tool(call, _admission.get(), told=told)
+
+    async def until_invalid(self) -> None:
+        """Returns when the request must not be served any longer: its credential was revoked, or has expired."""
+        await self._gateway.until_invalid(_admission.get().principal)
+
+    async def _admitted(self, request: RequestContext, call_next: CallNext) -> HandlerResult:
+        principal, arrival = self._origin(request)
+        failure: Exception
+        async with self._gateway.admit(principal, arrival, self._tool(request), stream=request.method == LISTEN) as admission:
+            serving = _admission.set(admission)
+            try:
+                return await call_next(request)
+            except (MCPError, ValidationError) as error:
+                admission.refuse(_outcome(error))
+                failure = error
+            finally:
+                _admission.reset(serving)
+        raise failure
+
+    def _origin(self, request: RequestContext) -> tuple[Principal, Arrival]:
+        if isinstance(request.request, Request):
+            found = request.request.scope.get(_PRINCIPAL)
+            client = request.request.client
+            arrival = Arrival("mcp", client.host if client is not None else None)
+        else:
+            found, arrival = self._local, Arrival("stdio")
+        if not isinstance(found, Principal):
+            raise RuntimeError("a request reached the protocol without a principal")
+        return found, arrival
+
+    def _tool(self, request: RequestContext) -> str | None:
+        name = (request.params or {}).get("name") if request.method == "tools/call" else None
+        return self._gateway.tool_name(name) if isinstance(name, str) else None
+
+
+def _outcome(error: MCPError | ValidationError) -> str:
+    """The code by which the audit names a request that the protocol does not take."""
+    if isinstance(error, MCPError) and isinstance(error.data, dict) and isinstance(error.data.get("code"), str):
+        return str(error.data["code"])
+    return "request_invalid"
+
+
+def remember(scope: MutableMapping[str, Any], principal: Principal) -> None:
+    """Keeps with an HTTP request who makes it."""
+    scope[_PRINCIPAL] = principal
+
+
+def credential_of(headers: Headers) -> str | None:
+    """The credential of an HTTP request: what follows `Authorization: Bearer`, or stands in `X-API-Key`; None where there is
+    neither. Several that differ are one that nobody knows: it could not be said which of them counts."""
+    given = {_bearer(value) for value in headers.getlist("authorization")} | set(headers.getlist("x-api-key"))
+    return next(iter(given), None) if len(given) < 2 else ""
+
+
+def context_of(meta: Mapping[str, Any] | None) -> CallContext:
+    """The context that a request's `_meta` gives.
+
+    Raises:
+        MCPError: a value is no text, or longer than 200 characters, or empty.
+    """
+    given = {field: meta[key] for key, field in CONTEXT_KEYS.items() if key in meta} if meta else {}
+    try:
+        return CallContext.model_validate(given)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        key = next(key for key, field in CONTEXT_KEYS.items() if field == problem["loc"][0])
+        raise MCPError(INVALID_PARAMS, f"{key} in _meta is wrong: {problem['msg']}. Mend it, or leave it out.") from None
+
+
+def _bearer(value: str) -> str:
+    scheme, _, credential = value.partition(" ")
+    # Another scheme is a credential that counts for nothing, and not the absence of one.
+    return credential.strip() if scheme.lower() == "bearer" else ""
