@@ -92,7 +92,8 @@ def described(description: Description, method: str, path: str) -> set[int]:
         pattern = "/".join("(?s:.+)" if part.startswith("{") else re.escape(part) for part in template.split("/"))
         if re.fullmatch(pattern, path) and method.lower() in operations:
             return {int(status) for status in operations[method.lower()]["responses"]}
-    return {404, 405}
+    # Of some paths nobody is told even that, of whom it is not known who they are.
+    return {401, 404, 405}
 
 
 async def send(
