@@ -44,6 +44,6 @@ async def test_a_tool_of_ones_own(settings: Settings, monkeypatch: pytest.Monkey
 
 def test_every_code_of_the_table_of_statuses_is_documented_under_its_status() -> None:
     rows = {int(row[0]): row[1] for row in re.findall(r"^\| (\d{3}) \|(.*)\|$", PAGE, flags=re.MULTILINE)}
-    assert set(rows) == {200, 400, 404, 409, 413, 503}
+    assert set(rows) == {200, 400, 401, 403, 404, 409, 413, 429, 503}
     for code, status in STATUSES.items():
         assert f"`{code}`" in rows[status], code

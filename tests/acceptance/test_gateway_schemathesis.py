@@ -75,4 +75,4 @@ async def test_a_little_of_everything(gateway: Served, tmp_path: Path) -> None:
 
 @pytest.mark.long
 async def test_much_of_everything(gateway: Served, tmp_path: Path) -> None:
-    await schemathesis(gateway, tmp_path, "--phases=examples,coverage,fuzzing,stateful", "--max-examples=300")
+    await schemathesis(gateway, tmp_path, "--phases=examples,coverage,fuzzing,stateful", "--max-examples=50")

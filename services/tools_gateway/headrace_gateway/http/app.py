@@ -110,7 +110,7 @@ def _add_tools(app: FastAPI, gateway: Gateway, maximum_body_bytes: int) -> None:
         "/tools",
         summary="The tools there are",
         response_model=ToolList,
-        responses=dict.fromkeys((400, 503), PROBLEM),
+        responses=dict.fromkeys((400, 401, 403, 429, 503), PROBLEM),
     )
     async def list_tools(
         format: Annotated[ToolFormat, Query(description="Who is to read the definitions.")] = ToolFormat.MCP,

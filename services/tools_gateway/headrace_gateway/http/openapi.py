@@ -73,6 +73,10 @@ def describe(app: FastAPI, tools: ToolRegistry) -> None:
         document = get_openapi(title=app.title, version=version("headrace"), description=DESCRIPTION, routes=app.routes)
         components: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
         components["ToolRefusal"] = hoist(close_root(written_schema(ToolRefusal)), "ToolRefusal", components)
+        for item in document["paths"].values():
+            for described in item.values():
+                # FastAPI's own status for what is wrong, which is answered with 400 here.
+                described["responses"].pop("422", None)
         for tool in tools:
             document["paths"][f"/tools/{tool.name}"] = {"post": _operation(tool, components)}
         document["paths"]["/tools/{name}"] = {"post": _any_operation()}
