@@ -25,6 +25,7 @@ from headrace.kafka.administration import Administration
 from headrace.kafka.assignor import sticky_assignor
 from headrace.kafka.closing import close_client
 from headrace.kafka.connection import Cluster
+from headrace.kafka.positions import go_back, known_positions
 from headrace.ports import Committed, GroupListener, Record, TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -241,7 +242,15 @@ class KafkaGroupConsumer:
             # To aiokafka, no partitions at all mean every partition.
             await asyncio.sleep(timeout)
             return _Fetched(self._generation, {}, {})
-        records = await self._consumer.getmany(*chosen, timeout_ms=int(timeout * 1000), max_records=maximum)
+        consumer, generation, sought = self._consumer, self._generation, self._seeks.copy()
+        before = known_positions(consumer)
+        try:
+            records = await consumer.getmany(*chosen, timeout_ms=int(timeout * 1000), max_records=maximum)
+        except KafkaError:
+            if self._generation == generation:
+                # Where something was sought meanwhile, that holds.
+                go_back(consumer, {each: position for each, position in before.items() if self._seeks[each] == sought[each]})
+            raise
         return _Fetched(self._generation, dict(self._seeks), records)
 
     def _still_wanted(

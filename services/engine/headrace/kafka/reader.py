@@ -14,6 +14,7 @@ from headrace.errors import BrokerError, BrokerUnreachable
 from headrace.kafka.administration import Administration
 from headrace.kafka.closing import close_client
 from headrace.kafka.connection import Cluster
+from headrace.kafka.positions import go_back, known_positions
 from headrace.ports import Record, TopicPartition
 
 ResultT = TypeVar("ResultT")
@@ -80,12 +81,15 @@ class KafkaReader:
             # aiokafka would wait for an assignment, however long that takes.
             await asyncio.sleep(timeout)
             return {}
+        before = known_positions(self._consumer)
         try:
             # Its own timeout: a getmany that is cancelled leaves aiokafka's bookkeeping wrong.
             fetched = await self._consumer.getmany(timeout_ms=int(timeout * 1000), max_records=maximum)
         except ConsumerStoppedError:
             return {}
         except KafkaError as error:
+            if self._consumer is not None:
+                go_back(self._consumer, before)
             raise BrokerError(f"Records cannot be read: {error}") from error
         return {TopicPartition(*partition): records for partition, records in fetched.items()}
 
