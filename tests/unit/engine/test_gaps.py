@@ -64,9 +64,7 @@ async def test_what_a_failed_fetch_has_thrown_away_is_read_again(
 
 
 @in_virtual_time
-async def test_what_a_fetch_leaves_out_is_read_again_and_done_in_order(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_a_fetch_leaves_out_is_read_again_and_done_in_order(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     spoilt = False
 
     def leave_out(fetched: Fetched) -> Fetched:

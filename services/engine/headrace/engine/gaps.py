@@ -15,8 +15,8 @@ _READINGS = 3
 class Gaps:
     """Whether records are missing, or have only not been read.
 
-    A queue has no gaps: nothing compacts it, nobody writes to it in transactions, and what is deleted lies below its watermark. So
-    where records seem to be missing the mistake is in the reading, as a rule: they are read again before they are given up.
+    A queue has no gaps: nothing compacts it, nobody writes to it in transactions, and what is deleted lies below its watermark.
+    So where records seem to be missing the mistake is in the reading, as a rule: they are read again before they are given up.
     """
 
     def __init__(self) -> None:
