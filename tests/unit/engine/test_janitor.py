@@ -12,6 +12,7 @@ from headrace.engine import janitor
 from headrace.errors import BrokerError
 from headrace.ports import TopicPartition
 from headrace.testing import InMemoryLog, StoredRecord
+from support.duplicates import WINDOW, ask, stated
 from support.leases import Instance, engine, lease_bench, seconds_until
 from support.memory_engines import STATE, TOPICS, Bench, GatedWorker, passing
 from support.virtual_time import in_virtual_time
@@ -131,6 +132,24 @@ async def test_old_ended_jobs_vanish_and_unfinished_ones_stay(bench: Bench) -> N
         worker.open_gate("unfinished")
         await seconds_until(lambda: bench.has_completed(unfinished), "its end")
         assert worker.started.count(("unfinished", 1)) == 1
+
+
+@in_virtual_time
+async def test_a_later_job_with_the_id_of_one_that_is_gone_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a report that is asked for with the same idempotency key each week."""
+    monkeypatch.setattr(janitor, "TIMES", replace(janitor.TIMES, retention=60.0))
+    bench = lease_bench(tmp_path, janitor=True, job_retention_seconds=RETENTION, idempotency_window_seconds=WINDOW)
+    async with bench.engine(GatedWorker()):
+        first = ask(bench, "job-x")
+        await passing(RETENTION - SOON)
+        second = ask(bench, "job-x")
+        await passing(2 * SOON)
+        assert bench.cluster.partition(TopicPartition(QUEUE, 0)).start == second > first
+        assert [status for _, status in stated(bench, "job-x")][-1] == "completed"
+        assert last_of(bench, "job-x").value is not None
+        assert not [record for record in bench.cluster.records(bench.state()) if record.key == b"job-x" and record.value is None]
+        await passing(RETENTION)
+        assert last_of(bench, "job-x").value is None, "it goes in its turn"
 
 
 @in_virtual_time

@@ -78,7 +78,7 @@ class Dispatcher:
         self._execution = Execution(worker, replace(services, report=self._reports.report), self._over, means)
         self._lanes: Lanes[Work] = Lanes(slots)
         self._claim_lost = claim_lost
-        self._rests = Rests(self._lanes, clock, self._start_again)
+        self._rests = Rests(clock, self._start_again)
         self._journal = Journal(*journal, self._acknowledged, self._reports.acknowledged, claim_lost)
         self._outcomes = Outcomes(worker, self._journal, services.now, chance, give_up, means.most_crashes)
         self._now = self._outcomes.now
@@ -130,13 +130,19 @@ class Dispatcher:
         elif work.original is not None and self._outcomes.took_too_many(work) and self._lanes.reserve(work):
             self._outcomes.refuse_poison(work)
         else:
-            self._lanes.add(work)
-            if self._rests.lanes and work.lane in self._rests.lanes:
-                work.partition.held_back += 1
+            self._add(work)
         if not self.statistics.fetched:
             self.statistics.first_fetched_at = time.perf_counter()
         self.statistics.fetched += 1
         self._schedule()
+
+    def _add(self, work: Work) -> None:
+        if not self._lanes.add(work):
+            work.partition.held_back += 1
+
+    def _leave_lane(self, work: Work) -> None:
+        if (follower := self._lanes.leave_lane(work)) is not None:
+            follower.partition.held_back -= 1
 
     def refuse(self, work: Work, error: dict[str, Any]) -> None:
         """Writes a job as failed that cannot be started. It waits for nobody; if it has its lane, it keeps that until then."""
@@ -174,7 +180,7 @@ class Dispatcher:
             if work.phase is Phase.RUNNING:
                 self._stop(work)
             elif work.phase is Phase.RESTING or work.phase is Phase.REFUSED:
-                self._lanes.leave_lane(work)
+                self._leave_lane(work)
             if work.phase in LEFT_AS_THEY_ARE:
                 partition.leave_to_others(work)
         for work in acknowledged:
@@ -195,7 +201,7 @@ class Dispatcher:
                 if task is not None:
                     stopped.append(task)
             if work.phase is not Phase.WAITING and work.phase is not Phase.RUNNING:
-                self._lanes.leave_lane(work)
+                self._leave_lane(work)
         partition.works.clear()
         self._held = [work for work in self._held if work.partition is not partition]
         self._schedule()
@@ -272,7 +278,7 @@ class Dispatcher:
             elif work.cancelled:
                 self._outcomes.end_as_cancelled(work)
             elif self._draining or partition.leaving:
-                self._lanes.leave_lane(work)
+                self._leave_lane(work)
                 partition.leave_to_others(work)
             else:
                 self._rests.add(work, self._seconds_left(work) if "runAt" in work.state.fields else _AGAIN_SECONDS)
@@ -311,7 +317,7 @@ class Dispatcher:
             self._none_runs.set()
         self._schedule()
         if not work.partition.live:
-            self._lanes.leave_lane(work)  # a lost partition's outcome is void
+            self._leave_lane(work)  # a lost partition's outcome is void
             return
         if unsaid is not None:
             work.state = State({**work.state.fields, "progress": unsaid})
@@ -348,7 +354,7 @@ class Dispatcher:
         if self.cancelling.standing:
             self.cancelling.ended(work)
         if work.lane is not None:
-            self._lanes.leave_lane(work)
+            self._leave_lane(work)
             self._schedule()
         if work.digest is not None:
             self.endings.write(work)

@@ -79,7 +79,7 @@ class OwnedPartition:
         next_offset: offset of the next record that is to be taken in.
         works: the jobs in hand, by offset.
         in_hand_bytes: what the records of the jobs in hand take.
-        held_back: how many of the jobs in hand wait for a time that is to come, or behind one that does.
+        held_back: how many of the jobs in hand wait for a time that is to come, or behind another of their lane.
         ended_before: ids of jobs that a former owner ended, by offset; each is passed over when its record comes.
         begun: jobs that a former owner began and did not end, by offset.
         untold: jobs that a former owner ended and of which `ended-keys` has nothing, by offset: that is written when they come.
