@@ -174,6 +174,10 @@ class CheckpointRecord(WireModel):
     watermark: int = Field(description="Offset in the queue below which every job has ended.")
     ranges: list[tuple[int, int]] = Field(description="What has ended above it: first and last offsets.")
     begun: list[BegunJob] = Field(description="The jobs that were begun and have not ended.")
+    packed: str | None = Field(
+        None,
+        description="These jobs in place of `begun`, where they are many: their JSON, compressed (zlib, RFC 1950), in base64.",
+    )
 
 
 class EndedKeyRecord(WireModel):

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import zlib
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
 import pytest
 
+from headrace import RetryPolicy
 from headrace.core.checkpoint import parse_pointer
 from headrace.core.records import CHECKPOINT_PREFIX
+from headrace.engine.checkpoints import begun_jobs
+from headrace.errors import RecordUndecodable
+from headrace.models import CheckpointRecord
 from headrace.ports import TopicPartition
 from headrace.testing import InMemoryLog, StoredRecord
+from support.flaky import FlakyWorker
 from support.leases import engine
 from support.log import eventually
 from support.memory_engines import TOPICS, Bench, GatedWorker, passing
@@ -21,6 +28,7 @@ TERM = 25.0
 # A lease lapses, and whoever waits for it has looked.
 PATIENCE = 45.0
 MANY = 200
+MOST = 3_000
 
 
 @pytest.fixture
@@ -199,3 +207,39 @@ def _is_checkpoint(record: StoredRecord) -> bool:
 
 def _covers(checkpoint: StoredRecord) -> int:
     return int(orjson.loads(checkpoint.value or b"")["covers"])
+
+
+def newest_checkpoint(bench: Bench) -> StoredRecord:
+    return [each for each in bench.cluster.records(bench.state()) if (each.key or b"").startswith(CHECKPOINT_PREFIX)][-1]
+
+
+@in_virtual_time
+async def test_thousands_of_jobs_that_wait_for_their_retries_fit_in_a_checkpoint(bench: Bench) -> None:
+    """As when a model is away for an hour. Whoever takes over knows all of them, and reads the tail alone."""
+    first, second = (FlakyWorker(RetryPolicy(max_attempts=10, initial=600, jitter=0), concurrency=500) for _ in range(2))
+    names = [f"job-{number}" for number in range(MOST)]
+    log = InMemoryLog(bench.cluster, session_timeout=6.0)
+    async with bench.engine(first, log):
+        for name in names:
+            first.fail(name, RuntimeError("The model is away."))
+            bench.enqueue(name)
+        await eventually(lambda: len(first.started) == MOST, "all first attempts")
+        await passing(2 * TERM)
+        newest = newest_checkpoint(bench)
+        assert bench.cluster.now() - newest.timestamp < 30_000
+        assert len(newest.value or b"") < 1024 * 1024
+        assert newest.offset > bench.cluster.ends()[bench.state()] - 30
+        log.cut_off()
+        fetched = Fetched(bench)
+        async with bench.engine(second):
+            await passing(900)
+            assert min(fetched.offsets) > newest.offset - 100
+            assert sorted(second.started) == sorted((name, 2) for name in names)
+        log.reconnect()
+
+
+def test_what_is_packed_and_damaged_is_told() -> None:
+    made = {"workerName": "w", "partition": 0, "instanceId": "i", "epoch": 1, "covers": 2, "watermark": 0}
+    for packed in ("no base64!", "bm90IHBhY2tlZA==", b64encode(zlib.compress(b"[1]")).decode()):
+        with pytest.raises(RecordUndecodable, match="cannot be unpacked"):
+            begun_jobs(CheckpointRecord.model_validate({**made, "ranges": [], "begun": [], "packed": packed}))

@@ -21,6 +21,7 @@ from headrace.core.records import (
 from headrace.core.snapshots import CONTINUED
 from headrace.core.status import TERMINAL
 from headrace.core.timestamps import parse_timestamp
+from headrace.engine.checkpoints import begun_jobs
 from headrace.engine.partition import OwnedPartition
 from headrace.engine.states import State
 from headrace.errors import RecordUndecodable
@@ -81,8 +82,8 @@ def _end_in(snapshot: bytes | None, key: bytes) -> bytes | None:
 def _take_checkpoint(record: Record, partition: OwnedPartition) -> None:
     try:
         found = decode(CheckpointRecord, record.value)
+        begun = {job.offset: (job.id, job.state) for job in begun_jobs(found)}
     except RecordUndecodable as error:
         _logger.warning("a checkpoint at offset %d was skipped: %s", record.offset, error)
         return
-    begun = {job.offset: (job.id, job.state) for job in found.begun}
     partition.recovery.take_checkpoint(Checkpoint(found.epoch, found.covers, found.watermark, found.ranges, begun))

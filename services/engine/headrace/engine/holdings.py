@@ -315,9 +315,12 @@ class Holdings:
         # One past an acknowledgement, and all before it have come back too; whoever reads on from there knows the last lease.
         covers = partition.last_lease + 1
         pointer = partition.pointer
-        if (checkpoint := make_checkpoint(partition, covers)) is not None:
-            records.append(checkpoint)
-            pointer = Pointer(partition.writer.epoch, covers)
+        now = self._claimant.clock()
+        if partition.checkpoint_at + partition.checkpoint_pause <= now.steady:
+            partition.checkpoint_at = now.steady
+            if (checkpoint := make_checkpoint(partition, covers)) is not None:
+                records.append(checkpoint)
+                pointer = Pointer(partition.writer.epoch, covers)
         self._renewing.add(partition)
         renewed = partial(self._renewed, partition, self._claimant.clock(), pointer)
         self._claimant.writer.submit(self._state_of(partition), records, renewed)

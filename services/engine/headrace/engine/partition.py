@@ -80,6 +80,8 @@ class OwnedPartition:
         works: the jobs in hand, by offset.
         in_hand_bytes: what the records of the jobs in hand take.
         held_back: how many of the jobs in hand wait for a time that is to come, or behind another of their lane.
+        checkpoint_at, checkpoint_pause: when its newest checkpoint was made, by the steady clock, and how many seconds are to
+            pass until the next one.
         ended_before: ids of jobs that a former owner ended, by offset; each is passed over when its record comes.
         begun: jobs that a former owner began and did not end, by offset.
         untold: jobs that a former owner ended and of which `ended-keys` has nothing, by offset: that is written when they come.
@@ -108,6 +110,8 @@ class OwnedPartition:
     works: dict[int, Work] = field(default_factory=dict)
     in_hand_bytes: int = 0
     held_back: int = 0
+    checkpoint_at: float = 0.0
+    checkpoint_pause: float = 0.0
     ended_before: dict[int, bytes] = field(default_factory=dict)
     begun: dict[int, Begun[bytes]] = field(default_factory=dict)
     untold: dict[int, Begun[bytes]] = field(default_factory=dict)
