@@ -27,7 +27,7 @@ from headrace.engine.partition import LEFT_AS_THEY_ARE, OwnedPartition, Phase, S
 from headrace.engine.progress import ProgressReports
 from headrace.engine.rests import Rests
 from headrace.engine.states import State
-from headrace.errors import LeaseLost
+from headrace.errors import EngineStuck, LeaseLost
 from headrace.job_context import JobServices
 from headrace.ports import LogWriter
 from headrace.worker import AbstractWorker
@@ -196,6 +196,7 @@ class Dispatcher:
                     stopped.append(task)
             if work.phase is not Phase.WAITING and work.phase is not Phase.RUNNING:
                 self._lanes.leave_lane(work)
+        stopped += [work.task for work in partition.runaways if work.task is not None]
         partition.works.clear()
         self._held = [work for work in self._held if work.partition is not partition]
         self._schedule()
@@ -218,6 +219,7 @@ class Dispatcher:
         for work in sorted(self._running, key=lambda work: (work.partition.source, work.offset)):
             self._stop(work)
         await self._wait_for_attempts(_CANCEL_SECONDS)
+        self._write_off()
         with contextlib.suppress(TimeoutError):
             # The brokers may be away: then what was written last is void, and the next owner runs those jobs again.
             async with asyncio.timeout(closing.at_most(_SETTLE_SECONDS)):
@@ -227,9 +229,24 @@ class Dispatcher:
 
     async def _wait_for_attempts(self, seconds: float) -> None:
         self._none_runs.clear()
-        if self._running and seconds > 0:
+        if seconds > 0 and not self._only_stuck_run():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._none_runs.wait(), seconds)
+
+    def _only_stuck_run(self) -> bool:
+        return all(self._execution.is_stuck(work) for work in self._running)
+
+    def _write_off(self) -> None:
+        """Attempts that took too long and cannot be stopped end with the process: that they failed is the last thing it writes.
+
+        Their partitions are kept. Whoever sees the process end releases them, or else the leases lapse; the next attempt begins
+        elsewhere after that.
+        """
+        for work in sorted(self._running, key=lambda work: (work.partition.source, work.offset)):
+            late_after = self._execution.overrun(work)
+            if late_after is not None and work.partition.live and work not in work.partition.runaways:
+                work.partition.runaways.add(work)
+                self._write_down(work, None, EngineStuck("It could not be stopped, and ended with the process of its engine."), late_after)
 
     def _stop(self, work: Work) -> None:
         work.stopped = True
@@ -304,12 +321,17 @@ class Dispatcher:
 
     def _over(self, work: Work, result: Any, error: BaseException | None) -> None:
         late_after = self._execution.late_after(work)
-        unsaid = self._reports.end(work) if self._reports.told else None
         self._lanes.free_slot()
         self._running.discard(work)
-        if not self._running:
+        if not self._running or (self._draining and self._only_stuck_run()):
             self._none_runs.set()
         self._schedule()
+        if work.partition.runaways and work.partition.has_stopped(work):
+            return  # what came of it is written
+        self._write_down(work, result, error, late_after)
+
+    def _write_down(self, work: Work, result: Any, error: BaseException | None, late_after: float | None) -> None:
+        unsaid = self._reports.end(work) if self._reports.told else None
         if not work.partition.live:
             self._lanes.leave_lane(work)  # a lost partition's outcome is void
             return
