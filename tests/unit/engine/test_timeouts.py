@@ -254,3 +254,20 @@ async def test_an_attempt_that_ends_late_but_in_time_for_its_engine_ends_nothing
         assert not ended_by_itself.done()
         ended_by_itself.cancel()
         assert ended(bench, job_id).status == "failed"
+
+
+@in_virtual_time
+async def test_what_runs_on_when_the_lease_is_over_ends_the_process_also_if_its_end_is_written(tmp_path: Path) -> None:
+    bench, clocks = leases.lease_bench(tmp_path), leases.Clocks()
+    worker = FlakyWorker(timeout=5)
+    worker.close_gate("stubborn")
+    worker.stubborn = {"stubborn"}
+    async with leases.engine(bench, worker, clock=clocks) as engine:
+        job_id = bench.enqueue("stubborn")
+        await eventually(lambda: worker.running == ["stubborn"], "the start")
+        await passing(10)
+        assert not await engine.groups[0].drain(0)
+        assert ended(bench, job_id).status == "failed"
+        clocks.suspend(100)
+        assert "1 jobs of gated cannot be stopped, and their lease is over" in str(await asyncio.wait_for(engine.ended(), 30))
+        worker.open_gate("stubborn")

@@ -75,6 +75,8 @@ class Dispatcher:
         self._worker = worker
         self._services = services
         self._reports = ProgressReports(services.now, self._note_progress)
+        self._stuck = means.stuck
+        means = replace(means, stuck=self._is_stuck)
         self._execution = Execution(worker, replace(services, report=self._reports.report), self._over, means)
         self._lanes: Lanes[Work] = Lanes(slots)
         self._claim_lost = claim_lost
@@ -229,12 +231,19 @@ class Dispatcher:
 
     async def _wait_for_attempts(self, seconds: float) -> None:
         self._none_runs.clear()
-        if seconds > 0 and not self._only_stuck_run():
+        self._look_who_runs()
+        if seconds > 0:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._none_runs.wait(), seconds)
 
-    def _only_stuck_run(self) -> bool:
-        return all(self._execution.is_stuck(work) for work in self._running)
+    def _is_stuck(self, error: EngineStuck) -> None:
+        self._look_who_runs()
+        self._stuck(error)
+
+    def _look_who_runs(self) -> None:
+        """Nobody waits for attempts that only the end of the process ends."""
+        if all(self._execution.is_stuck(work) for work in self._running):
+            self._none_runs.set()
 
     def _write_off(self) -> None:
         """Attempts that took too long and cannot be stopped end with the process: that they failed is the last thing it writes.
@@ -246,7 +255,8 @@ class Dispatcher:
             late_after = self._execution.overrun(work)
             if late_after is not None and work.partition.live and work not in work.partition.runaways:
                 work.partition.runaways.add(work)
-                self._write_down(work, None, EngineStuck("It could not be stopped, and ended with the process of its engine."), late_after)
+                error = EngineStuck("It could not be stopped, and ended with the process of its engine.")
+                self._write_down(work, None, error, late_after)
 
     def _stop(self, work: Work) -> None:
         work.stopped = True
@@ -323,8 +333,8 @@ class Dispatcher:
         late_after = self._execution.late_after(work)
         self._lanes.free_slot()
         self._running.discard(work)
-        if not self._running or (self._draining and self._only_stuck_run()):
-            self._none_runs.set()
+        if not self._running or self._draining:
+            self._look_who_runs()
         self._schedule()
         if work.partition.runaways and work.partition.has_stopped(work):
             return  # what came of it is written
