@@ -114,5 +114,5 @@ async def test_a_thread_that_never_ends_costs_an_engine_each_time_and_counts_as_
     assert engine.log.read_text().count("has ended with exit code 3") == 2, "who ends in order is no sign of a job that kills"
     attempts = ran(workers, "blocks-2")
     assert [number for number, _ in attempts] == [1, 2, 1], "its key waits for the job's end"
-    assert len({pid for _, pid in attempts}) == 3 and [pid for _, pid in attempts][0] == beside.result
+    assert len({pid for _, pid in attempts}) == 3 and attempts[0][1] == beside.result
     assert after.result == attempts[-1][1]

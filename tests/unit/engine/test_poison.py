@@ -36,6 +36,8 @@ def process_died(bench: Bench, job_id: str, times: int, *, reason: str = "died")
         state = before or instance.accepted(job_id)
         if number:
             state = snapshots.crashed(state) if reason == "died" else state
+        if snapshots.is_isolated(state):
+            state = {**state, "isolated": True}
         before = instance.begin(state)
         instance.release(reason)
 
@@ -106,6 +108,19 @@ async def test_from_the_second_death_on_it_runs_in_a_process_of_its_own(bench: B
         assert isolated.result != os.getpid()
         assert (isolated.status, isolated.crashes) == ("completed", 2)
         assert children() == [], "a process of its own is for no other attempt"
+
+
+async def test_a_job_beside_which_ten_engines_died_is_poison_though_it_ran_in_a_process_of_its_own(bench: Bench) -> None:
+    spared, given_up = bench.enqueue("pid"), bench.enqueue("pid")
+    process_died(bench, given_up, ISOLATED_FROM + 10)
+    process_died(bench, spared, ISOLATED_FROM + 9)
+    async with running(bench, InLoop()):
+        job, other = await end_of(bench, given_up), await end_of(bench, spared)
+    assert (job.status, job.crashes, job.engine_deaths, job.failures) == ("failed", 2, 10, 0)
+    assert job.error is not None and job.error.type == "poison"
+    assert job.error.message == "2 processes died while the job ran in them, and 10 engines beside it, and no other is put at risk"
+    assert [letter.job_id for letter in letters(bench)] == [given_up]
+    assert (other.status, other.crashes, other.engine_deaths) == ("completed", 2, 9)
 
 
 @pytest.mark.parametrize("worker", [InLoop(), Behaves()], ids=["in the loop", "in processes"])

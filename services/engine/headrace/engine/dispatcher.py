@@ -82,7 +82,7 @@ class Dispatcher:
         self._claim_lost = claim_lost
         self._rests = Rests(self._lanes, clock, self._start_again)
         self._journal = Journal(*journal, self._acknowledged, self._reports.acknowledged, claim_lost)
-        self._outcomes = Outcomes(worker, self._journal, services.now, chance, give_up, means.most_crashes)
+        self._outcomes = Outcomes(worker, self._journal, services.now, chance, give_up, means.most_deaths)
         self._now = self._outcomes.now
         self.cancelling = Cancelling(control, self._withdraw, self._rests, self._stop, self._outcomes.end_as_cancelled)
         limit = worker.rate_limit

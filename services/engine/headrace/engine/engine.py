@@ -17,6 +17,7 @@ from headrace.client import Client
 from headrace.core.identifiers import fresh_id
 from headrace.core.lease import Moment
 from headrace.core.retry import RetryPolicy
+from headrace.core.snapshots import MostDeaths
 from headrace.engine.children import enqueue_child
 from headrace.engine.control import EngineControl
 from headrace.engine.ended_keys import EndedKeys
@@ -216,7 +217,8 @@ class WorkerEngine:
         processes = self._make_processes(worker)
         self._processes.append(processes)
         settings = self.settings.engine
-        means = Means(processes, settings.stuck_seconds, self._crashed, settings.max_crashes)
+        most_deaths = MostDeaths(settings.max_crashes, settings.max_engine_deaths)
+        means = Means(processes, settings.stuck_seconds, self._crashed, most_deaths)
         services = JobServices(
             now=self._now,
             memory=self._memory_for,
