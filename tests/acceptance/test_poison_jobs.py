@@ -28,6 +28,15 @@ async def step(args, ctx):
     return os.getpid()
 
 
+@worker(category="test")
+async def strike(args, ctx):
+    """From its third attempt on it runs in a process of its own, and ends the one that has started it."""
+    with (HERE / "ran.txt").open("a") as file:
+        file.write(f"strike {ctx.attempt} {os.getpid()}\\n")
+    os.kill(os.getpid() if ctx.attempt < 3 else os.getppid(), 9)
+    time.sleep(600)
+
+
 @worker(category="test", timeout=0.2, order_by=("name",), retry=RetryPolicy(max_attempts=2, initial=0.1))
 def block(args, ctx):
     with (HERE / "ran.txt").open("a") as file:
@@ -92,6 +101,22 @@ async def test_the_third_process_that_dies_with_a_job_is_one_of_its_own(settings
     assert neighbour.status == "completed"
     assert (letter.job_id, letter.attempt) == (poison.id, 3)
     assert (letter.record() or {})["args"]["name"] == "poison"
+
+
+@pytest.mark.long
+async def test_a_job_that_ends_its_engines_from_a_process_of_its_own_is_poison_too(settings: Settings, workers: Path) -> None:
+    async with Client(settings) as client:
+        with engine_process(settings, workers, **QUICK, HEADRACE_ENGINE_MAX_ENGINE_DEATHS="2") as engine:
+            strike = await enqueue(client, "strike")
+            job = await ended(client, strike)
+            beside = await ended(client, await enqueue(client, "step", name="beside", key="k"))
+            [letter] = [each async for each in client.dead_letters(reason="poison")]
+            assert engine.terminate() == 0
+    assert (job.status, job.crashes, job.engine_deaths, job.attempt, job.failures) == ("failed", 2, 2, 4, 0)
+    assert (letter.job_id, letter.attempt) == (strike.id, 4)
+    assert [number for number, _ in ran(workers, "strike")] == [1, 2, 3, 4]
+    assert engine.log.read_text().count("has ended with SIGKILL") == 4
+    assert beside.status == "completed"
 
 
 async def test_a_thread_that_never_ends_costs_an_engine_each_time_and_counts_as_a_failure(

@@ -164,6 +164,19 @@ def test_the_count_is_written_with_the_next_attempt() -> None:
         world.die(said=1)
 
 
+def test_a_death_is_not_counted_again_after_a_checkpoint_that_has_it() -> None:
+    """The job waits in the second process, whose checkpoint tells of the death; a commit may still name the one before."""
+    world = World()
+    world.take_over(None)
+    world.step(0, "start")
+    world.checkpoint()
+    world.die(said=1)
+    world.take_over(world.pointers[-1])
+    world.checkpoint()
+    world.checkpoint()
+    assert {pointer: snapshots.crashes(world.read(pointer)[0]) for pointer in world.pointers} == dict.fromkeys(world.pointers, 1)
+
+
 def test_a_death_counts_for_what_ran_under_that_claim_alone() -> None:
     """The job waited behind others in the second process, which died too."""
     world = World()

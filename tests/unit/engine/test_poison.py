@@ -14,9 +14,9 @@ from headrace.core.snapshots import ISOLATED_FROM
 from headrace.dead_letters.letters import DeadLetter, dead_letter_of
 from headrace.testing import InMemoryLog
 from support.engines import eventually as eventually_async
-from support.leases import Instance, engine, lease_bench
+from support.leases import Instance, caught, engine, lease_bench, of_status
 from support.log import eventually
-from support.memory_engines import DEAD_LETTERS, Bench, GatedWorker, ended, passing
+from support.memory_engines import DEAD_LETTERS, STATE, Bench, GatedWorker, ended, passing
 from support.process_workers import Behaves, InLoop
 from support.virtual_time import in_virtual_time
 from unit.engine.test_processes import children, end_of, running
@@ -79,8 +79,30 @@ async def test_what_ends_otherwise_than_by_a_death_does_not_count(bench: Bench) 
 
 
 @in_virtual_time
-async def test_a_count_outlives_owners_that_never_came_to_the_job(bench: Bench) -> None:
-    """The second owner has no room for the job, and dies; only its checkpoint tells the third of the deaths before."""
+async def test_the_jobs_of_its_key_wait_until_the_letter_and_the_end_of_a_poison_job_are_acknowledged(bench: Bench) -> None:
+    worker = GatedWorker()
+    job_id, behind, other = bench.enqueue("bad", key="k"), bench.enqueue("behind", key="k"), bench.enqueue("other")
+    process_died(bench, job_id, 3)
+    letter = bench.cluster.hold_acknowledgements(DEAD_LETTERS)
+    end = bench.cluster.hold_acknowledgements(STATE, matching=of_status("failed"))
+    async with engine(bench, worker):
+        for held in (letter, end):
+            await caught(held)
+            await passing(2)
+            assert (worker.names_started(), bench.committed()) == (["other"], 0)
+            assert bench.has_completed(other) and bench.statuses(behind) == []
+            held.release()
+        await eventually(lambda: bench.has_completed(behind), "the end of the next of its key")
+    assert ended(bench, job_id).status == "failed"
+
+
+@in_virtual_time
+@pytest.mark.parametrize("room", [100, 1], ids=["taken in, and waiting", "not even taken in"])
+async def test_a_count_outlives_owners_that_never_came_to_the_job(bench: Bench, room: int) -> None:
+    """The second owner does not start the job, and dies; only its checkpoint tells the third of the deaths before."""
+    bench.settings = bench.settings.model_copy(
+        update={"engine": bench.settings.engine.model_copy(update={"buffer_per_partition": room})}
+    )
     blocked, last = GatedWorker(concurrency=1), GatedWorker()
     blocked.close_gate("first")
     first, job_id = bench.enqueue("first", key="k"), bench.enqueue("bad", key="k")
