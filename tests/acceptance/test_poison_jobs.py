@@ -30,7 +30,7 @@ async def step(args, ctx):
 
 @worker(category="test")
 async def strike(args, ctx):
-    """From its third attempt on it runs in a process of its own, and ends the one that has started it."""
+    # From its third attempt on it runs in a process of its own, and ends the one that has started it.
     with (HERE / "ran.txt").open("a") as file:
         file.write(f"strike {ctx.attempt} {os.getpid()}\\n")
     os.kill(os.getpid() if ctx.attempt < 3 else os.getppid(), 9)

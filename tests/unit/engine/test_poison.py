@@ -140,7 +140,9 @@ async def test_a_job_beside_which_ten_engines_died_is_poison_though_it_ran_in_a_
         job, other = await end_of(bench, given_up), await end_of(bench, spared)
     assert (job.status, job.crashes, job.engine_deaths, job.failures) == ("failed", 2, 10, 0)
     assert job.error is not None and job.error.type == "poison"
-    assert job.error.message == "2 processes died while the job ran in them, and 10 engines beside it, and no other is put at risk"
+    assert (
+        job.error.message == "2 processes died while the job ran in them, and 10 engines beside it, and no other is put at risk"
+    )
     assert [letter.job_id for letter in letters(bench)] == [given_up]
     assert (other.status, other.crashes, other.engine_deaths) == ("completed", 2, 9)
 

@@ -53,7 +53,7 @@ _WORKER_CLOSE_SECONDS = 5.0
 def _by_client(
     method: Callable[Concatenate[Client, ParametersT], Awaitable[ResultT]],
 ) -> Callable[Concatenate[WorkerEngine, ParametersT], Coroutine[Any, Any, ResultT]]:
-    """The same method of an engine, which asks the client that it has. Raises ConfigurationError before the engine's start, too."""
+    """The same method of an engine, which asks its own client. Raises ConfigurationError before the engine's start, too."""
 
     @functools.wraps(method)
     async def ask(engine: WorkerEngine, /, *args: ParametersT.args, **options: ParametersT.kwargs) -> ResultT:

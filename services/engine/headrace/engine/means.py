@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from headrace.core.snapshots import MostDeaths
@@ -55,7 +55,7 @@ class Means:
     processes: AttemptProcesses | None = None
     stuck_seconds: float = 300.0
     stuck: Callable[[EngineStuck], None] = _nobody
-    most_deaths: MostDeaths = MostDeaths()
+    most_deaths: MostDeaths = field(default_factory=MostDeaths)
 
 
 def slots_of(worker: AbstractWorker[Any], settings: EngineSettings) -> int:
