@@ -27,8 +27,12 @@ def bench(tmp_path: Path) -> Bench:
     return lease_bench(tmp_path)
 
 
-def process_died(bench: Bench, job_id: str, times: int, *, reason: str = "died") -> None:
-    """So many processes ran the job and ended, which their supervisors say."""
+def process_died(bench: Bench, job_id: str, times: int, *, reason: str = "died", apart: bool = False) -> None:
+    """So many processes ran the job and ended, which their supervisors say.
+
+    Args:
+        apart: whether the job was in a process of its own, as soon as it had to be.
+    """
     before: dict[str, Any] | None = None
     for number in range(times):
         instance = Instance(bench, f"dead-{number}")
@@ -36,7 +40,7 @@ def process_died(bench: Bench, job_id: str, times: int, *, reason: str = "died")
         state = before or instance.accepted(job_id)
         if number:
             state = snapshots.crashed(state) if reason == "died" else state
-        if snapshots.is_isolated(state):
+        if apart and snapshots.is_isolated(state):
             state = {**state, "isolated": True}
         before = instance.begin(state)
         instance.release(reason)
@@ -134,8 +138,8 @@ async def test_from_the_second_death_on_it_runs_in_a_process_of_its_own(bench: B
 
 async def test_a_job_beside_which_ten_engines_died_is_poison_though_it_ran_in_a_process_of_its_own(bench: Bench) -> None:
     spared, given_up = bench.enqueue("pid"), bench.enqueue("pid")
-    process_died(bench, given_up, ISOLATED_FROM + 10)
-    process_died(bench, spared, ISOLATED_FROM + 9)
+    process_died(bench, given_up, ISOLATED_FROM + 10, apart=True)
+    process_died(bench, spared, ISOLATED_FROM + 9, apart=True)
     async with running(bench, InLoop()):
         job, other = await end_of(bench, given_up), await end_of(bench, spared)
     assert (job.status, job.crashes, job.engine_deaths, job.failures) == ("failed", 2, 10, 0)
