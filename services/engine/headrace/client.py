@@ -179,7 +179,7 @@ class Client:
 
         Raises as `enqueue`. After an `EnqueueTimeout` some of the jobs may have been accepted.
         """
-        keys = [None] * len(args) if idempotency_keys is None else list(idempotency_keys)
+        keys: Sequence[str | None] = [None] * len(args) if idempotency_keys is None else idempotency_keys
         if len(keys) != len(args):
             raise ArgumentsInvalid(f"There are {len(keys)} idempotency keys for {len(args)} jobs: give one for each, or None.")
         shared = shared_fields(tenant, ctx, ordering_key, retry, attempt_timeout)
