@@ -14,9 +14,9 @@ from headrace.core.snapshots import ISOLATED_FROM
 from headrace.dead_letters.letters import DeadLetter, dead_letter_of
 from headrace.testing import InMemoryLog
 from support.engines import eventually as eventually_async
-from support.leases import Instance, engine, lease_bench
+from support.leases import Instance, caught, engine, lease_bench, of_status
 from support.log import eventually
-from support.memory_engines import DEAD_LETTERS, Bench, GatedWorker, ended, passing
+from support.memory_engines import DEAD_LETTERS, STATE, Bench, GatedWorker, ended, passing
 from support.process_workers import Behaves, InLoop
 from support.virtual_time import in_virtual_time
 from unit.engine.test_processes import children, end_of, running
@@ -27,8 +27,12 @@ def bench(tmp_path: Path) -> Bench:
     return lease_bench(tmp_path)
 
 
-def process_died(bench: Bench, job_id: str, times: int, *, reason: str = "died") -> None:
-    """So many processes ran the job and ended, which their supervisors say."""
+def process_died(bench: Bench, job_id: str, times: int, *, reason: str = "died", apart: bool = False) -> None:
+    """So many processes ran the job and ended, which their supervisors say.
+
+    Args:
+        apart: whether the job was in a process of its own, as soon as it had to be.
+    """
     before: dict[str, Any] | None = None
     for number in range(times):
         instance = Instance(bench, f"dead-{number}")
@@ -36,6 +40,8 @@ def process_died(bench: Bench, job_id: str, times: int, *, reason: str = "died")
         state = before or instance.accepted(job_id)
         if number:
             state = snapshots.crashed(state) if reason == "died" else state
+        if apart and snapshots.is_isolated(state):
+            state = {**state, "isolated": True}
         before = instance.begin(state)
         instance.release(reason)
 
@@ -77,8 +83,30 @@ async def test_what_ends_otherwise_than_by_a_death_does_not_count(bench: Bench) 
 
 
 @in_virtual_time
-async def test_a_count_outlives_owners_that_never_came_to_the_job(bench: Bench) -> None:
-    """The second owner has no room for the job, and dies; only its checkpoint tells the third of the deaths before."""
+async def test_the_jobs_of_its_key_wait_until_the_letter_and_the_end_of_a_poison_job_are_acknowledged(bench: Bench) -> None:
+    worker = GatedWorker()
+    job_id, behind, other = bench.enqueue("bad", key="k"), bench.enqueue("behind", key="k"), bench.enqueue("other")
+    process_died(bench, job_id, 3)
+    letter = bench.cluster.hold_acknowledgements(DEAD_LETTERS)
+    end = bench.cluster.hold_acknowledgements(STATE, matching=of_status("failed"))
+    async with engine(bench, worker):
+        for held in (letter, end):
+            await caught(held)
+            await passing(2)
+            assert (worker.names_started(), bench.committed()) == (["other"], 0)
+            assert bench.has_completed(other) and bench.statuses(behind) == []
+            held.release()
+        await eventually(lambda: bench.has_completed(behind), "the end of the next of its key")
+    assert ended(bench, job_id).status == "failed"
+
+
+@in_virtual_time
+@pytest.mark.parametrize("room", [100, 1], ids=["taken in, and waiting", "not even taken in"])
+async def test_a_count_outlives_owners_that_never_came_to_the_job(bench: Bench, room: int) -> None:
+    """The second owner does not start the job, and dies; only its checkpoint tells the third of the deaths before."""
+    bench.settings = bench.settings.model_copy(
+        update={"engine": bench.settings.engine.model_copy(update={"buffer_per_partition": room})}
+    )
     blocked, last = GatedWorker(concurrency=1), GatedWorker()
     blocked.close_gate("first")
     first, job_id = bench.enqueue("first", key="k"), bench.enqueue("bad", key="k")
@@ -106,6 +134,21 @@ async def test_from_the_second_death_on_it_runs_in_a_process_of_its_own(bench: B
         assert isolated.result != os.getpid()
         assert (isolated.status, isolated.crashes) == ("completed", 2)
         assert children() == [], "a process of its own is for no other attempt"
+
+
+async def test_a_job_beside_which_ten_engines_died_is_poison_though_it_ran_in_a_process_of_its_own(bench: Bench) -> None:
+    spared, given_up = bench.enqueue("pid"), bench.enqueue("pid")
+    process_died(bench, given_up, ISOLATED_FROM + 10, apart=True)
+    process_died(bench, spared, ISOLATED_FROM + 9, apart=True)
+    async with running(bench, InLoop()):
+        job, other = await end_of(bench, given_up), await end_of(bench, spared)
+    assert (job.status, job.crashes, job.engine_deaths, job.failures) == ("failed", 2, 10, 0)
+    assert job.error is not None and job.error.type == "poison"
+    assert (
+        job.error.message == "2 processes died while the job ran in them, and 10 engines beside it, and no other is put at risk"
+    )
+    assert [letter.job_id for letter in letters(bench)] == [given_up]
+    assert (other.status, other.crashes, other.engine_deaths) == ("completed", 2, 9)
 
 
 @pytest.mark.parametrize("worker", [InLoop(), Behaves()], ids=["in the loop", "in processes"])

@@ -27,7 +27,7 @@ from headrace.engine.partition import LEFT_AS_THEY_ARE, OwnedPartition, Phase, S
 from headrace.engine.progress import ProgressReports
 from headrace.engine.rests import Rests
 from headrace.engine.states import State
-from headrace.errors import LeaseLost
+from headrace.errors import EngineStuck, LeaseLost
 from headrace.job_context import JobServices
 from headrace.ports import LogWriter
 from headrace.worker import AbstractWorker
@@ -75,12 +75,14 @@ class Dispatcher:
         self._worker = worker
         self._services = services
         self._reports = ProgressReports(services.now, self._note_progress)
+        self._stuck = means.stuck
+        means = replace(means, stuck=self._is_stuck)
         self._execution = Execution(worker, replace(services, report=self._reports.report), self._over, means)
         self._lanes: Lanes[Work] = Lanes(slots)
         self._claim_lost = claim_lost
         self._rests = Rests(clock, self._start_again)
         self._journal = Journal(*journal, self._acknowledged, self._reports.acknowledged, claim_lost)
-        self._outcomes = Outcomes(worker, self._journal, services.now, chance, give_up, means.most_crashes)
+        self._outcomes = Outcomes(worker, self._journal, services.now, chance, give_up, means.most_deaths)
         self._now = self._outcomes.now
         self.cancelling = Cancelling(control, self._withdraw, self._rests, self._stop, self._outcomes.end_as_cancelled)
         limit = worker.rate_limit
@@ -202,6 +204,7 @@ class Dispatcher:
                     stopped.append(task)
             if work.phase is not Phase.WAITING and work.phase is not Phase.RUNNING:
                 self._leave_lane(work)
+        stopped += [work.task for work in partition.runaways if work.task is not None]
         partition.works.clear()
         self._held = [work for work in self._held if work.partition is not partition]
         self._schedule()
@@ -224,6 +227,7 @@ class Dispatcher:
         for work in sorted(self._running, key=lambda work: (work.partition.source, work.offset)):
             self._stop(work)
         await self._wait_for_attempts(_CANCEL_SECONDS)
+        self._write_off()
         with contextlib.suppress(TimeoutError):
             # The brokers may be away: then what was written last is void, and the next owner runs those jobs again.
             async with asyncio.timeout(closing.at_most(_SETTLE_SECONDS)):
@@ -233,9 +237,32 @@ class Dispatcher:
 
     async def _wait_for_attempts(self, seconds: float) -> None:
         self._none_runs.clear()
-        if self._running and seconds > 0:
+        self._look_who_runs()
+        if seconds > 0:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._none_runs.wait(), seconds)
+
+    def _is_stuck(self, error: EngineStuck) -> None:
+        self._look_who_runs()
+        self._stuck(error)
+
+    def _look_who_runs(self) -> None:
+        """Nobody waits for attempts that only the end of the process ends."""
+        if all(self._execution.is_stuck(work) for work in self._running):
+            self._none_runs.set()
+
+    def _write_off(self) -> None:
+        """Attempts that took too long and cannot be stopped end with the process: that they failed is the last thing it writes.
+
+        Their partitions are kept. Whoever sees the process end releases them, or else the leases lapse; the next attempt begins
+        elsewhere after that.
+        """
+        for work in sorted(self._running, key=lambda work: (work.partition.source, work.offset)):
+            late_after = self._execution.overrun(work)
+            if late_after is not None and work.partition.live and work not in work.partition.runaways:
+                work.partition.runaways.add(work)
+                error = EngineStuck("It could not be stopped, and ended with the process of its engine.")
+                self._write_down(work, None, error, late_after)
 
     def _stop(self, work: Work) -> None:
         work.stopped = True
@@ -310,12 +337,17 @@ class Dispatcher:
 
     def _over(self, work: Work, result: Any, error: BaseException | None) -> None:
         late_after = self._execution.late_after(work)
-        unsaid = self._reports.end(work) if self._reports.told else None
         self._lanes.free_slot()
         self._running.discard(work)
-        if not self._running:
-            self._none_runs.set()
+        if not self._running or self._draining:
+            self._look_who_runs()
         self._schedule()
+        if work.partition.runaways and work.partition.has_stopped(work):
+            return  # what came of it is written
+        self._write_down(work, result, error, late_after)
+
+    def _write_down(self, work: Work, result: Any, error: BaseException | None, late_after: float | None) -> None:
+        unsaid = self._reports.end(work) if self._reports.told else None
         if not work.partition.live:
             self._leave_lane(work)  # a lost partition's outcome is void
             return

@@ -17,6 +17,7 @@ from headrace.client import Client
 from headrace.core.identifiers import fresh_id
 from headrace.core.lease import Moment
 from headrace.core.retry import RetryPolicy
+from headrace.core.snapshots import MostDeaths
 from headrace.engine.children import enqueue_child
 from headrace.engine.control import EngineControl
 from headrace.engine.ended_keys import EndedKeys
@@ -52,10 +53,11 @@ _WORKER_CLOSE_SECONDS = 5.0
 def _by_client(
     method: Callable[Concatenate[Client, ParametersT], Awaitable[ResultT]],
 ) -> Callable[Concatenate[WorkerEngine, ParametersT], Coroutine[Any, Any, ResultT]]:
-    """The same method of an engine, which asks the client that it has."""
+    """The same method of an engine, which asks its own client. Raises ConfigurationError before the engine's start, too."""
 
     @functools.wraps(method)
     async def ask(engine: WorkerEngine, /, *args: ParametersT.args, **options: ParametersT.kwargs) -> ResultT:
+        engine._check_started()
         return await method(engine._client, *args, **options)
 
     return ask
@@ -216,7 +218,8 @@ class WorkerEngine:
         processes = self._make_processes(worker)
         self._processes.append(processes)
         settings = self.settings.engine
-        means = Means(processes, settings.stuck_seconds, self._crashed, settings.max_crashes)
+        most_deaths = MostDeaths(settings.max_crashes, settings.max_engine_deaths)
+        means = Means(processes, settings.stuck_seconds, self._crashed, most_deaths)
         services = JobServices(
             now=self._now,
             memory=self._memory_for,
@@ -363,15 +366,19 @@ class WorkerEngine:
 
         The arguments are those of `Client.enqueue`. Raises as `Client.enqueue`, and ConfigurationError before the start.
         """
-        if not self._started:
-            raise ConfigurationError("The engine has not started: start it, or enqueue with a Client, which needs no engine.")
+        self._check_started()
         worker = self._workers.get(worker_name, worker_name)
         return await self._client.enqueue(
             worker, args, ctx, idempotency_key=idempotency_key, retry=retry, attempt_timeout=attempt_timeout
         )
 
+    def _check_started(self) -> None:
+        if not self._started:
+            raise ConfigurationError("The engine has not started: start it, or use a Client, which needs no engine.")
+
     list_workers = _by_client(Client.list_workers)
     list_jobs = _by_client(Client.list_jobs)
+    cancel_job = _by_client(Client.cancel_job)
 
 
 async def _close(worker: AbstractWorker[Any]) -> None:

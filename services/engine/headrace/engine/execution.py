@@ -77,9 +77,17 @@ class Execution:
         """The attempt is over: the seconds that it should have taken at most, if it took more."""
         return self._timeouts.end(work) if self._timeouts.limits else None
 
+    def overrun(self, work: Work) -> float | None:
+        """The seconds that an attempt should have taken at most that takes more, and runs on."""
+        return self._timeouts.overrun(work)
+
+    def is_stuck(self, work: Work) -> bool:
+        """Whether a running attempt has been given up: only the end of the process ends it."""
+        return self._timeouts.is_stuck(work)
+
     def _is_cancelled(self, work: Work) -> bool:
         """Whether an attempt is to end; asked from any thread."""
-        return work.cancelled or self._timeouts.is_late(work)
+        return work.cancelled or self._timeouts.overrun(work) is not None
 
     def _processes_for(self, work: Work) -> AttemptProcesses | None:
         """Where an attempt runs apart from this process. A worker that cannot be had there gets its last chance here."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from headrace.core import snapshots
+from headrace.core.snapshots import MostDeaths
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp
 from headrace.engine.failure import after_failure, why
@@ -27,7 +28,7 @@ class Outcomes:
         clock: the time of day, in milliseconds since the Unix epoch.
         chance: any number from 0 up to, not including, 1, anew with each call.
         give_up: called with a job that took too many processes with it, which is to be made a dead letter, and then refused.
-        most_crashes: how many processes may die with one job before it is given up.
+        most_deaths: how much may die with one job before it is given up.
     """
 
     def __init__(
@@ -37,14 +38,14 @@ class Outcomes:
         clock: Callable[[], int],
         chance: Callable[[], float],
         give_up: Callable[[Work], None],
-        most_crashes: int,
+        most_deaths: MostDeaths,
     ) -> None:
         self._worker = worker
         self._journal = journal
         self._clock = clock
         self._chance = chance
         self._give_up = give_up
-        self._most_crashes = most_crashes
+        self._most_deaths = most_deaths
         self._read = (0, "")
 
     def now(self) -> str:
@@ -91,8 +92,8 @@ class Outcomes:
         self._journal.write(work, State(snapshots.refused(work.state.fields, work.partition.writer, error, self.now())))
 
     def took_too_many(self, work: Work) -> bool:
-        """Whether so many processes died with a job that it is put into no other."""
-        return snapshots.crashes(work.state.fields) >= self._most_crashes
+        """Whether so much died with a job that it is put at nobody's side any more."""
+        return snapshots.is_poison(work.state.fields, self._most_deaths)
 
     def refuse_poison(self, work: Work) -> None:
         """Has a job given up that took too many processes with it."""
@@ -122,7 +123,7 @@ class Outcomes:
     def _died(self, work: Work, error: WorkerProcessDied) -> None:
         """A job that runs in a process of its own took that with it (rule X1)."""
         state = State(snapshots.died(work.state.fields, describe_error(error), self.now()))
-        if snapshots.crashes(state.fields) < self._most_crashes:
+        if not snapshots.is_poison(state.fields, self._most_deaths):
             work.phase = Phase.INTERRUPTED
             self._journal.write(work, state)
         else:

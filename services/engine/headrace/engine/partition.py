@@ -97,6 +97,8 @@ class OwnedPartition:
         leaving: whether it is being handed over: nothing starts any more, and what runs is interrupted.
         pointer: to its newest checkpoint that is acknowledged.
         vacated: set when no job is in hand while it is `leaving`.
+        runaways: attempts that go on though it is written that they failed: only the end of the process ends them, and before it
+            the partition is released by nobody.
         control_read: whether everything that was asked before it was claimed is known: only then its jobs are taken in.
     """
 
@@ -125,6 +127,7 @@ class OwnedPartition:
     last_lease: int = -1
     leaving: bool = False
     pointer: Pointer | None = None
+    runaways: set[Work] = field(default_factory=set)
     control_read: bool = False
     _ended_until: int = 0
     vacated: asyncio.Event = field(default_factory=asyncio.Event)
@@ -198,7 +201,7 @@ class OwnedPartition:
     @property
     def is_busy(self) -> bool:
         """Whether an attempt runs, or a record of one is under way."""
-        return any(work.phase not in LEFT_AS_THEY_ARE for work in self.works.values())
+        return bool(self.runaways) or any(work.phase not in LEFT_AS_THEY_ARE for work in self.works.values())
 
     def hold(self, work: Work) -> None:
         """A job is in hand from now on; it may be so already."""
@@ -228,8 +231,16 @@ class OwnedPartition:
         self._note_vacated()
 
     def _note_vacated(self) -> None:
-        if self.leaving and not self.works:
+        if self.leaving and not self.works and not self.runaways:
             self.vacated.set()
+
+    def has_stopped(self, work: Work) -> bool:
+        """An attempt has ended; tells whether it was a runaway."""
+        if work not in self.runaways:
+            return False
+        self.runaways.discard(work)
+        self._note_vacated()
+        return True
 
     def pass_to(self, record: Record) -> bool:
         """This record comes next. Tells whether its job is still to be done."""

@@ -21,6 +21,7 @@ class _Limit:
     cancels: bool
     timer: asyncio.TimerHandle
     passed: bool = False
+    is_stuck: bool = False
 
 
 class Timeouts:
@@ -49,10 +50,15 @@ class Timeouts:
         timer = asyncio.get_running_loop().call_later(seconds, self._pass, work)
         self.limits[work] = _Limit(seconds, cancels, timer)
 
-    def is_late(self, work: Work) -> bool:
-        """Whether an attempt takes longer than it may; asked from any thread."""
+    def overrun(self, work: Work) -> float | None:
+        """The seconds that a running attempt should have taken at most, if it takes more; asked from any thread."""
         limit = self.limits.get(work)
-        return limit is not None and limit.passed
+        return limit.seconds if limit is not None and limit.passed else None
+
+    def is_stuck(self, work: Work) -> bool:
+        """Whether a running attempt was reported as one that only the end of the process ends."""
+        limit = self.limits.get(work)
+        return limit is not None and limit.is_stuck
 
     def end(self, work: Work) -> float | None:
         """An attempt is over: the seconds that it should have taken at most, if it took more."""
@@ -87,6 +93,7 @@ class Timeouts:
         limit.timer = asyncio.get_running_loop().call_later(seconds, self._is_stuck, work, limit)
 
     def _is_stuck(self, work: Work, limit: _Limit) -> None:
+        limit.is_stuck = True
         number, job_id = work.state.fields["attempt"], work.record["id"]
         self._means.stuck(
             EngineStuck(
