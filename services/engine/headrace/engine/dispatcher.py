@@ -164,18 +164,24 @@ class Dispatcher:
                 self._run(work)
         self._schedule()
 
-    def hand_over(self, partition: OwnedPartition) -> None:
-        """Starts nothing more of a partition, and interrupts what runs. It is vacated when nothing of it is left in hand."""
+    def hand_over(self, partition: OwnedPartition, *, interrupting: bool = True) -> None:
+        """Starts nothing more of a partition, which is vacated when nothing of it is left in hand.
+
+        Args:
+            interrupting: whether what runs is stopped, and what only waits for its entry in `ended-keys` left to the next owner.
+                Otherwise both go on to their ends.
+        """
         self._forget_waiting(partition)
         acknowledged = [work for work in self._held if work.partition is partition]
         self._held = [work for work in self._held if work.partition is not partition]
         partition.leaving = True
         for work in list(partition.works.values()):
             if work.phase is Phase.RUNNING:
-                self._stop(work)
+                if interrupting:
+                    self._stop(work)
             elif work.phase is Phase.RESTING or work.phase is Phase.REFUSED:
                 self._lanes.leave_lane(work)
-            if work.phase in LEFT_AS_THEY_ARE:
+            if work.phase in LEFT_AS_THEY_ARE and (interrupting or work.phase is not Phase.TELLING):
                 partition.leave_to_others(work)
         for work in acknowledged:
             self._never_ran(work)
@@ -201,11 +207,8 @@ class Dispatcher:
         self._schedule()
         return stopped
 
-    async def drain(self, seconds: float, closing: Closing) -> bool:
-        """Lets running attempts go on for so long, then interrupts them, and waits for their records.
-
-        Returns False when an attempt would not stop: a plain function in a thread.
-        """
+    def wind_up(self) -> None:
+        """Starts nothing more, for good; what runs goes on."""
         self._open = False
         self._draining = True
         self._rests.stop()
@@ -214,6 +217,20 @@ class Dispatcher:
         held, self._held = self._held, []
         for work in held:
             self._never_ran(work)
+
+    async def quiet(self, seconds: float) -> None:
+        """Waits until no attempt runs, and then until what was written is acknowledged, but for neither any longer."""
+        await self._wait_for_attempts(seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._journal.settled()
+
+    async def drain(self, seconds: float, closing: Closing) -> bool:
+        """Starts nothing more, lets running attempts go on for so long, then interrupts them, and waits for their records.
+
+        Returns False when an attempt would not stop: a plain function in a thread.
+        """
+        self.wind_up()
         await self._wait_for_attempts(seconds)
         for work in sorted(self._running, key=lambda work: (work.partition.source, work.offset)):
             self._stop(work)

@@ -256,8 +256,8 @@ class WorkerEngine:
         grace = self.settings.engine.grace_seconds if grace_seconds is None else grace_seconds
         if isinstance(self._crash, LeaseLost):
             grace = 0.0  # another engine may run its jobs already
-        drained = await self._drain(grace)
-        await asyncio.gather(self._janitor.stop(), *(group.stop() for group in self._groups))
+        drained, _ = await asyncio.gather(self._drain(grace), self._janitor.stop())
+        await asyncio.gather(*(group.stop() for group in self._groups))
         in_vain = any(group.closing.is_over for group in self._groups)
         self._groups = []
         await asyncio.gather(*(processes.close() for processes in self._processes))

@@ -92,6 +92,20 @@ class Holdings:
         """Begins to renew what is held."""
         self._watched(self._keep(), "leases")
 
+    async def leave(self) -> None:
+        """Wants nothing more. Releases at once what nothing runs of, and returns when that is done; the rest as it ends (R1).
+
+        Until then its leases are renewed, whatever the group has given to others meanwhile: those wait.
+        """
+        self._stopped = True
+        self.revoked()
+        self.ready.clear()
+        for source in sorted(self._held.keys() - self._leaving.keys()):
+            self._hand_over(self._held[source])
+        ends = [self._leaving[source] for source, partition in self._held.items() if partition.vacated.is_set()]
+        if ends:
+            await asyncio.wait(ends)  # each ends within its own time
+
     async def stop(self, closing: Closing) -> None:
         """Takes over nothing more, and gives back what nothing runs of. Nothing is written of the partitions afterwards."""
         self._stopped = True
@@ -187,7 +201,7 @@ class Holdings:
         return 0.0 if count == 1 else min(0.1 * 2.0**count, _LONGEST_PAUSE_SECONDS)
 
     def _hand_over(self, partition: OwnedPartition, *, within: float | None = None) -> None:
-        self._dispatcher.hand_over(partition)
+        self._dispatcher.hand_over(partition, interrupting=not self._stopped)
         self._leaving[partition.source] = self._watched(self._finish_handing_over(partition, within), "hand-over")
 
     async def _finish_handing_over(self, partition: OwnedPartition, within: float | None) -> None:
@@ -202,7 +216,7 @@ class Holdings:
             message = f"a job of {partition.recovery.worker} cannot be stopped, and the group has given this engine up"
             self._surroundings.stuck(LeaseLost(message))
             await partition.vacated.wait()
-        await self._release(partition, "handed-over")
+        await self._release(partition, "stopped" if self._stopped else "handed-over")
         self._forget(partition)
 
     def _forget(self, partition: OwnedPartition) -> None:
