@@ -224,6 +224,7 @@ class Dispatcher:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._journal.settled()
+                await self.endings.settled()
 
     async def drain(self, seconds: float, closing: Closing) -> bool:
         """Starts nothing more, lets running attempts go on for so long, then interrupts them, and waits for their records.
