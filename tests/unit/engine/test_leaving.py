@@ -73,7 +73,7 @@ async def test_what_nothing_runs_of_goes_to_others_at_once_and_the_rest_when_it_
             assert await stop
         done = ended(bench, long, busy)
         assert (done.status, done.attempt) == ("completed", 1)
-        assert sorted(second.started) == [("behind", 1), ("free", 1)], "no commit names the end of the long one; a checkpoint does"
+        assert sorted(second.started) == [("behind", 1), ("free", 1)], "no commit names the end of the long one: a checkpoint"
         await seconds_until(lambda: bench.committed(busy) == 2, "the commit of the next owner")
 
 
@@ -90,7 +90,8 @@ async def test_what_outlasts_the_grace_is_interrupted_then_and_runs_elsewhere_at
             assert GRACE - 1 < took < GRACE + 1
             assert await seconds_until(lambda: bench.has_completed(job, partition=busy), "the next attempt") < AT_ONCE
             assert await stop
-        assert [(each.attempt, each.status) for each in ended(bench, job, busy).attempts] == [(1, "interrupted"), (2, "completed")]
+        history = [(each.attempt, each.status) for each in ended(bench, job, busy).attempts]
+        assert history == [(1, "interrupted"), (2, "completed")]
         assert second.started == [("long", 2)]
 
 

@@ -31,6 +31,7 @@ from headrace.engine.presence import Presence
 from headrace.engine.processes import ProcessPool, reference_of
 from headrace.errors import ConfigurationError, EngineStuck, HeadraceError, LeaseLost
 from headrace.job_context import JobServices
+from headrace.kafka.leaving import client_id_of
 from headrace.kafka.log import KafkaLog
 from headrace.memory import BoundMemory, StoreOptions, TopicMemoryStore
 from headrace.models import CallContext, Job
@@ -94,11 +95,11 @@ class WorkerEngine:
         self._now = now
         self._randomness = randomness
         self._guardian = guardian or NoGuardian()
+        self.instance_id = fresh_id(now(), randomness(10))
         self._owns_log = log is None
-        self._log = log or KafkaLog(self.settings)
+        self._log = log or KafkaLog(self.settings, client_id=client_id_of(self.instance_id))
         self._client = Client(self.settings, log=self._log, now=now, randomness=randomness)
         self.topics = self._client.topics
-        self.instance_id = fresh_id(now(), randomness(10))
         self._writer = self._log.writer()
         self._control = EngineControl(self._client._directory, self._writer, self.topics.control.name)
         view_path = self.settings.data_directory / "views" / self.settings.namespace / "memory.sqlite"

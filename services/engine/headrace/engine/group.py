@@ -81,6 +81,7 @@ class WorkerGroup:
         self._environment = environment
         topics, settings = environment.topics, environment.settings
         self._state_topic = topics.job_state.name
+        self._group_name = topics.group(worker.name)
         slots = slots_of(worker, settings)
         self.dispatcher = Dispatcher(
             worker,
@@ -97,7 +98,7 @@ class WorkerGroup:
         )
         self._dead_letters = DeadLetters(environment.writer, topics.dead_letters.name, environment.instance_id)
         self._consumer = environment.log.group_consumer(
-            topics.jobs_name(worker.name), topics.group(worker.name), GroupListener(self._assigned, self._revoked)
+            topics.jobs_name(worker.name), self._group_name, GroupListener(self._assigned, self._revoked)
         )
         self._reader = environment.log.reader()
         self._holdings = self._make_holdings()
@@ -152,7 +153,7 @@ class WorkerGroup:
         await self._reader.start()
         await self._ask_ahead()
         await self._consumer.start()
-        self._environment.guardian.belongs(self._environment.topics.group(self.worker.name), lambda: self._consumer.member_id)
+        self._tell_membership()
         self._holdings.start()
         self._environment.control.attach(self.worker.name, self)
         self._intaking = self._begin(self._intake.run(), "intake")
@@ -181,8 +182,8 @@ class WorkerGroup:
     async def _leave(self) -> None:
         """Gives back what nothing runs of, and leaves the group: others have those partitions within a second or two.
 
-        The others are kept, and renewed, until their last attempt has ended: who is given one waits for that (C1). Of what ends in
-        them nothing is committed any more. The checkpoints tell it to the next owner, who reads on from what the last commit
+        The others are kept, and renewed, until their last attempt has ended: who is given one waits for that (C1). Of what ends
+        in them nothing is committed any more. The checkpoints tell it to the next owner, who reads on from what the last commit
         names. Nor is the group asked whether it still knows this member (H4): that is for those whose holding has no end.
         """
         await self.dispatcher.quiet(_MOMENT_SECONDS)
@@ -192,6 +193,7 @@ class WorkerGroup:
         await self._holdings.leave()
         self._commits.revoked()
         await self._consumer.stop(timeout=_STOP_SECONDS)
+        self._environment.guardian.left(self._group_name)
 
     async def stop(self) -> None:
         """Gives back what nothing runs of, and leaves the group. Nothing is written from now on, whatever ends in a thread."""
@@ -200,6 +202,7 @@ class WorkerGroup:
         self._environment.control.detach(self.worker.name)
         await self._end(self._intaking, self._committing, self._gate)
         await self._consumer.stop(timeout=self.closing.at_most(_STOP_SECONDS))
+        self._environment.guardian.left(self._group_name)
         await self._reader.stop()
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -293,7 +296,11 @@ class WorkerGroup:
         self._holdings.put_aside()
         self._intake.forget()
 
+    def _tell_membership(self) -> None:
+        self._environment.guardian.belongs(self._group_name, lambda: self._consumer.member_id)
+
     def _assigned(self, sources: Collection[TopicPartition]) -> None:
+        self._tell_membership()
         self._intake.forget()
         self._commits.assigned(sources)
         self._holdings.assigned(sources)
