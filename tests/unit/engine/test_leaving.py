@@ -163,3 +163,43 @@ async def test_a_rebalance_that_begins_with_the_stop_gives_the_leaving_engine_no
             first.open_gate("long")
             await seconds_until(lambda: len(joining.groups[0].ready) == PARTITIONS, "all partitions")
         assert first.started == [("long", 1)] and ("long", 2) not in second.started
+
+
+# --- while the brokers are away -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("silent_before", [0.0, 8.0])
+@pytest.mark.parametrize("grace", [12.0, 30.0])
+@in_virtual_time
+async def test_a_stop_ends_within_its_grace_though_the_brokers_are_away(bench: Bench, grace: float, silent_before: float) -> None:
+    """The time that is needed for closing is the attempts'."""
+    worker, log = GatedWorker(), InMemoryLog(bench.cluster)
+    worker.close_gate("long")
+    async with engine(bench, worker, log) as leaving:
+        await all_held(bench, leaving)
+        bench.enqueue("long", 0)
+        await seconds_until(lambda: worker.running == ["long"], "the start")
+        log.cut_off()
+        await passing(silent_before)
+        begun = asyncio.get_running_loop().time()
+        stop = asyncio.create_task(leaving.stop(grace_seconds=grace))
+        # Its lease ends 20 s after it was renewed for the last time.
+        least = min(grace - 9, 16) - silent_before
+        assert await seconds_until(lambda: worker.interrupted == ["long"], "the order to end") > least
+        assert await stop
+        assert asyncio.get_running_loop().time() - begun < grace + 1
+
+
+@in_virtual_time
+async def test_brokers_that_are_slow_get_the_releases_all_the_same(bench: Bench) -> None:
+    first = GatedWorker()
+    bench.cluster.latency = lambda: 0.4  # and as much for the answer
+    log = InMemoryLog(bench.cluster)
+    first.close_gate("p0", "p1")
+    async with engine(bench, first, log) as leaving:
+        await all_held(bench, leaving)
+        jobs = [bench.enqueue(f"p{number}", number) for number in (0, 1)]
+        await seconds_until(lambda: len(first.running) == 2, "the starts")
+        assert await leaving.stop(grace_seconds=0)
+        assert [kinds(bench, number) for number in range(PARTITIONS)] == [["claim", "stopped"]] * PARTITIONS
+        assert [bench.statuses(job)[-1] for job in jobs] == ["queued", "queued"]

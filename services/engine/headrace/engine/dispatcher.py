@@ -15,7 +15,7 @@ from headrace.core.lease import Moment
 from headrace.core.timestamps import parse_timestamp
 from headrace.engine.attempts import Attempts
 from headrace.engine.cancelling import Cancelling
-from headrace.engine.closing import Closing
+from headrace.engine.closing import NEEDED_SECONDS, Closing
 from headrace.engine.control import WorkerControl
 from headrace.engine.endings import Endings
 from headrace.engine.execution import Execution
@@ -34,6 +34,8 @@ from headrace.worker import AbstractWorker
 
 _SETTLE_SECONDS = 5.0
 _CANCEL_SECONDS = 1.0
+_LOOK_SECONDS = 0.25
+_MOMENT_SECONDS = 0.01
 _AGAIN_SECONDS = 1.0
 
 
@@ -226,19 +228,26 @@ class Dispatcher:
                 await self._journal.settled()
                 await self.endings.settled()
 
-    async def drain(self, seconds: float, closing: Closing) -> bool:
+    async def drain(self, seconds: float, closing: Closing, away: Callable[[], bool]) -> bool:
         """Starts nothing more, lets running attempts go on for so long, then interrupts them, and waits for their records.
+
+        Args:
+            away: whether the brokers do not answer. Then what has to be done afterwards takes its time, and that is the attempts'.
 
         Returns False when an attempt would not stop: a plain function in a thread.
         """
         self.wind_up()
-        await self._wait_for_attempts(seconds)
+        ends_at = asyncio.get_running_loop().time() + seconds
+        await self._wait_for_attempts(seconds - NEEDED_SECONDS)
+        # A wait that is too short to move the clock on would never end.
+        while self._running and (left := ends_at - asyncio.get_running_loop().time()) > _MOMENT_SECONDS and not away():
+            await self._wait_for_attempts(min(left, _LOOK_SECONDS))
         for work in sorted(self._running, key=lambda work: (work.partition.source, work.offset)):
             self._stop(work)
         await self._wait_for_attempts(_CANCEL_SECONDS)
-        with contextlib.suppress(TimeoutError):
+        with closing.step(_SETTLE_SECONDS) as most, contextlib.suppress(TimeoutError):
             # The brokers may be away: then what was written last is void, and the next owner runs those jobs again.
-            async with asyncio.timeout(closing.at_most(_SETTLE_SECONDS)):
+            async with asyncio.timeout(most):
                 await self._journal.settled()
                 await self.endings.settled()
         return not self._running

@@ -248,10 +248,10 @@ class WorkerEngine:
         return BoundMemory(self._memory, job.tenant, job.id)
 
     async def stop(self, *, grace_seconds: float | None = None) -> bool:
-        """Starts nothing more, gives running attempts `grace_seconds`, commits what has ended, and leaves the groups.
+        """Starts nothing more, leaves the groups at once, and gives running attempts `grace_seconds`.
 
-        What did not end in time waits for its next attempt, in another engine or after a restart; it has not failed. For brokers
-        that are away it waits some ten seconds more at most, all steps together.
+        What did not end in time waits for its next attempt, in another engine or after a restart; it has not failed. While the
+        brokers are away, the attempts get the grace without the last eight seconds, so that all has ended when it is over.
         Returns False when an attempt runs on all the same, in a thread: then only the end of the process ends it.
         """
         grace = self.settings.engine.grace_seconds if grace_seconds is None else grace_seconds
@@ -259,7 +259,7 @@ class WorkerEngine:
             grace = 0.0  # another engine may run its jobs already
         drained, _ = await asyncio.gather(self._drain(grace), self._janitor.stop())
         await asyncio.gather(*(group.stop() for group in self._groups))
-        in_vain = any(group.closing.is_over for group in self._groups)
+        in_vain = any(group.closing.in_vain for group in self._groups)
         self._groups = []
         await asyncio.gather(*(processes.close() for processes in self._processes))
         await self._close_workers()

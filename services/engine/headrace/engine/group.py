@@ -174,9 +174,10 @@ class WorkerGroup:
         self.dispatcher.wind_up()
         if self._leaving is None:
             self._leaving = self._begin(self._leave(), "leaving")
-        drained = await self.dispatcher.drain(grace_seconds, self.closing)
+        drained = await self.dispatcher.drain(grace_seconds, self.closing, lambda: self._holdings.hears_nothing)
         if not self._leaving.done():
-            await asyncio.wait({self._leaving}, timeout=self.closing.at_most(_STOP_SECONDS))
+            with self.closing.step(_STOP_SECONDS) as most:
+                await asyncio.wait({self._leaving}, timeout=most)
         return drained
 
     async def _leave(self) -> None:
@@ -201,7 +202,8 @@ class WorkerGroup:
         await self._holdings.stop(self.closing)
         self._environment.control.detach(self.worker.name)
         await self._end(self._intaking, self._committing, self._gate)
-        await self._consumer.stop(timeout=self.closing.at_most(_STOP_SECONDS))
+        with self.closing.step(_STOP_SECONDS) as most:
+            await self._consumer.stop(timeout=most)
         self._environment.guardian.left(self._group_name)
         await self._reader.stop()
 
