@@ -16,8 +16,8 @@ NEEDED_SECONDS = 8.0
 class Closing:
     """The time that the steps of a stop may take between them, when its attempts have ended.
 
-    Each step would wait for some seconds of its own. Where the brokers answer, none needs them. A broker that is merely slow still
-    gets the releases, without which others would wait for the lease: so no step may use up more than half of what is left.
+    Each step would wait for some seconds of its own. Where the brokers answer, none needs them. A broker that is merely slow
+    still gets the releases, without which others would wait for the lease: so no step may use up more than half of what is left.
 
     Attributes:
         in_vain: whether a step has used up its time: then the brokers are away, or as good as.

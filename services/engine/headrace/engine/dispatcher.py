@@ -232,7 +232,7 @@ class Dispatcher:
         """Starts nothing more, lets running attempts go on for so long, then interrupts them, and waits for their records.
 
         Args:
-            away: whether the brokers do not answer. Then what has to be done afterwards takes its time, and that is the attempts'.
+            away: whether the brokers do not answer. Then what has to be done afterwards takes long, at the attempts' cost.
 
         Returns False when an attempt would not stop: a plain function in a thread.
         """
