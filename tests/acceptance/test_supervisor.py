@@ -117,25 +117,9 @@ async def releases(settings: Settings) -> list[dict[str, Any]]:
     return [value for value in values if value["kind"] == "release"]
 
 
-async def both_hold(settings: Settings) -> bool:
-    """Whether two engines have leases: the group has dealt out its partitions, and is not about to."""
-    records = await read_all(settings, Topics(settings.namespace).job_state)
-    return (
-        len(
-            {
-                (each.key or b"").split(b"/")[-1]
-                for each in records
-                if each.value and (each.key or b"").startswith(LEASE_PREFIX + b"step/")
-            }
-        )
-        == 2
-    )
-
-
 async def test_what_a_killed_engine_held_goes_on_within_seconds(settings: Settings, workers: Path) -> None:
     async with Client(settings) as client:
         with engine_process(settings, workers, "--processes", "2") as engines:
-            await eventually(lambda: both_hold(settings))
             job = await enqueue(client, "step", "long", until="go")
             pid, _ = await begun(workers, "long")
             (victim,) = [each for each in engines.engines if each.pid == pid]

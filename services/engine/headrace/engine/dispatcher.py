@@ -15,7 +15,7 @@ from headrace.core.lease import Moment
 from headrace.core.timestamps import parse_timestamp
 from headrace.engine.attempts import Attempts
 from headrace.engine.cancelling import Cancelling
-from headrace.engine.closing import Closing
+from headrace.engine.closing import NEEDED_SECONDS, Closing
 from headrace.engine.control import WorkerControl
 from headrace.engine.endings import Endings
 from headrace.engine.execution import Execution
@@ -34,6 +34,8 @@ from headrace.worker import AbstractWorker
 
 _SETTLE_SECONDS = 5.0
 _CANCEL_SECONDS = 1.0
+_LOOK_SECONDS = 0.25
+_MOMENT_SECONDS = 0.01
 _AGAIN_SECONDS = 1.0
 
 
@@ -172,18 +174,24 @@ class Dispatcher:
                 self._run(work)
         self._schedule()
 
-    def hand_over(self, partition: OwnedPartition) -> None:
-        """Starts nothing more of a partition, and interrupts what runs. It is vacated when nothing of it is left in hand."""
+    def hand_over(self, partition: OwnedPartition, *, interrupting: bool = True) -> None:
+        """Starts nothing more of a partition, which is vacated when nothing of it is left in hand.
+
+        Args:
+            interrupting: whether what runs is stopped, and what only waits for its entry in `ended-keys` left to the next owner.
+                Otherwise both go on to their ends.
+        """
         self._forget_waiting(partition)
         acknowledged = [work for work in self._held if work.partition is partition]
         self._held = [work for work in self._held if work.partition is not partition]
         partition.leaving = True
         for work in list(partition.works.values()):
             if work.phase is Phase.RUNNING:
-                self._stop(work)
+                if interrupting:
+                    self._stop(work)
             elif work.phase is Phase.RESTING or work.phase is Phase.REFUSED:
                 self._leave_lane(work)
-            if work.phase in LEFT_AS_THEY_ARE:
+            if work.phase in LEFT_AS_THEY_ARE and (interrupting or work.phase is not Phase.TELLING):
                 partition.leave_to_others(work)
         for work in acknowledged:
             self._never_ran(work)
@@ -210,11 +218,8 @@ class Dispatcher:
         self._schedule()
         return stopped
 
-    async def drain(self, seconds: float, closing: Closing) -> bool:
-        """Lets running attempts go on for so long, then interrupts them, and waits for their records.
-
-        Returns False when an attempt would not stop: a plain function in a thread.
-        """
+    def wind_up(self) -> None:
+        """Starts nothing more, for good; what runs goes on."""
         self._open = False
         self._draining = True
         self._rests.stop()
@@ -223,14 +228,36 @@ class Dispatcher:
         held, self._held = self._held, []
         for work in held:
             self._never_ran(work)
+
+    async def quiet(self, seconds: float) -> None:
+        """Waits until no attempt runs, and then until what was written is acknowledged, but for neither any longer."""
         await self._wait_for_attempts(seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._journal.settled()
+                await self.endings.settled()
+
+    async def drain(self, seconds: float, closing: Closing, away: Callable[[], bool]) -> bool:
+        """Starts nothing more, lets running attempts go on for so long, then interrupts them, and waits for their records.
+
+        Args:
+            away: whether the brokers do not answer. Then what has to be done afterwards takes long, at the attempts' cost.
+
+        Returns False when an attempt would not stop: a plain function in a thread.
+        """
+        self.wind_up()
+        ends_at = asyncio.get_running_loop().time() + seconds
+        await self._wait_for_attempts(seconds - NEEDED_SECONDS)
+        # A wait that is too short to move the clock on would never end.
+        while self._running and (left := ends_at - asyncio.get_running_loop().time()) > _MOMENT_SECONDS and not away():
+            await self._wait_for_attempts(min(left, _LOOK_SECONDS))
         for work in sorted(self._running, key=lambda work: (work.partition.source, work.offset)):
             self._stop(work)
         await self._wait_for_attempts(_CANCEL_SECONDS)
         self._write_off()
-        with contextlib.suppress(TimeoutError):
+        with closing.step(_SETTLE_SECONDS) as most, contextlib.suppress(TimeoutError):
             # The brokers may be away: then what was written last is void, and the next owner runs those jobs again.
-            async with asyncio.timeout(closing.at_most(_SETTLE_SECONDS)):
+            async with asyncio.timeout(most):
                 await self._journal.settled()
                 await self.endings.settled()
         return not self._running

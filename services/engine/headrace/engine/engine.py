@@ -32,6 +32,7 @@ from headrace.engine.presence import Presence
 from headrace.engine.processes import ProcessPool, reference_of
 from headrace.errors import ConfigurationError, EngineStuck, HeadraceError, LeaseLost
 from headrace.job_context import JobServices
+from headrace.kafka.leaving import client_id_of
 from headrace.kafka.log import KafkaLog
 from headrace.memory import BoundMemory, StoreOptions, TopicMemoryStore
 from headrace.models import CallContext, Job
@@ -96,11 +97,11 @@ class WorkerEngine:
         self._now = now
         self._randomness = randomness
         self._guardian = guardian or NoGuardian()
+        self.instance_id = fresh_id(now(), randomness(10))
         self._owns_log = log is None
-        self._log = log or KafkaLog(self.settings)
+        self._log = log or KafkaLog(self.settings, client_id=client_id_of(self.instance_id))
         self._client = Client(self.settings, log=self._log, now=now, randomness=randomness)
         self.topics = self._client.topics
-        self.instance_id = fresh_id(now(), randomness(10))
         self._writer = self._log.writer()
         self._control = EngineControl(self._client._directory, self._writer, self.topics.control.name)
         view_path = self.settings.data_directory / "views" / self.settings.namespace / "memory.sqlite"
@@ -250,18 +251,18 @@ class WorkerEngine:
         return BoundMemory(self._memory, job.tenant, job.id)
 
     async def stop(self, *, grace_seconds: float | None = None) -> bool:
-        """Starts nothing more, gives running attempts `grace_seconds`, commits what has ended, and leaves the groups.
+        """Starts nothing more, leaves the groups at once, and gives running attempts `grace_seconds`.
 
-        What did not end in time waits for its next attempt, in another engine or after a restart; it has not failed. For brokers
-        that are away it waits some ten seconds more at most, all steps together.
+        What did not end in time waits for its next attempt, in another engine or after a restart; it has not failed. While the
+        brokers are away, the attempts get the grace without the last eight seconds, so that all has ended when it is over.
         Returns False when an attempt runs on all the same, in a thread: then only the end of the process ends it.
         """
         grace = self.settings.engine.grace_seconds if grace_seconds is None else grace_seconds
         if isinstance(self._crash, LeaseLost):
             grace = 0.0  # another engine may run its jobs already
-        drained = await self._drain(grace)
-        await asyncio.gather(self._janitor.stop(), *(group.stop() for group in self._groups))
-        in_vain = any(group.closing.is_over for group in self._groups)
+        drained, _ = await asyncio.gather(self._drain(grace), self._janitor.stop())
+        await asyncio.gather(*(group.stop() for group in self._groups))
+        in_vain = any(group.closing.in_vain for group in self._groups)
         self._groups = []
         await asyncio.gather(*(processes.close() for processes in self._processes))
         await self._close_workers()

@@ -43,12 +43,17 @@ _POLL_MARGIN_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What makes a member: the group, the topic it reads, and how soon it is taken for dead, in seconds."""
+    """What makes a member: the group, the topic it reads, and how soon it is taken for dead, in seconds.
+
+    Attributes:
+        client_id: what the brokers know its client by; None for what aiokafka calls itself.
+    """
 
     group: str
     topic: str
     session_timeout: float
     heartbeat_interval: float
+    client_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +221,9 @@ class KafkaGroupConsumer:
 
     def _make_consumer(self, options: Mapping[str, Any]) -> Any:
         session = int(self._membership.session_timeout * 1000)
+        client_id = self._membership.client_id
         return AIOKafkaConsumer(
-            **options,
+            **(options if client_id is None else {**options, "client_id": client_id}),
             group_id=self._membership.group,
             partition_assignment_strategy=[self._assignor],
             session_timeout_ms=session,

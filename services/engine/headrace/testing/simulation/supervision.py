@@ -105,6 +105,9 @@ class SimulatedSupervisor:
     def belongs(self, group: str, member_id: Callable[[], str]) -> None:
         self._member_ids[group] = member_id
 
+    def left(self, group: str) -> None:
+        self._member_ids.pop(group, None)
+
     # --- what it does -----------------------------------------------------------------------------------------------------
 
     async def run(self, killed: Callable[[], None]) -> None:
