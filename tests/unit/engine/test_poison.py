@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headrace import Job
+from headrace import Job, JobContext
 from headrace.core import snapshots
 from headrace.core.snapshots import ISOLATED_FROM
 from headrace.dead_letters.letters import DeadLetter, dead_letter_of
+from headrace.engine.partition import Work
+from headrace.engine.processes import ProcessPool, ProcessRoom, process_pools
 from headrace.testing import InMemoryLog
 from support.engines import eventually as eventually_async
 from support.leases import Instance, caught, engine, lease_bench, of_status
@@ -121,6 +124,43 @@ async def test_a_count_outlives_owners_that_never_came_to_the_job(bench: Bench, 
             await eventually(lambda: bench.has_completed(first, job_id), "all ends")
             assert [ended(bench, each).crashes for each in (first, job_id)] == [0, 1]
         blocked.open_gate("first")
+
+
+class Counted:
+    """The processes of a worker; notes how many of the engine's are there when an attempt begins."""
+
+    def __init__(self, pool: ProcessPool, counts: list[int]) -> None:
+        self._pool = pool
+        self._counts = counts
+        self.can_run, self.close = pool.can_run, pool.close
+
+    async def run(self, work: Work, ctx: JobContext, *, alone: bool, begun: Callable[[], None]) -> Any:
+        def noted() -> None:
+            self._counts.append(len(children()))
+            begun()
+
+        return await self._pool.run(work, ctx, alone=alone, begun=noted)
+
+
+@pytest.mark.parametrize("room", [{"alone": 2, "starting": 6}, {"alone": 6, "starting": 1}])
+async def test_many_that_are_isolated_at_once_wait_for_room(bench: Bench, room: dict[str, int]) -> None:
+    jobs = [bench.enqueue("pid") for _ in range(6)]
+    states: list[dict[str, Any]] = []
+    for number in range(ISOLATED_FROM):
+        instance = Instance(bench, f"dead-{number}")
+        instance.claim()
+        states = [instance.begin(snapshots.crashed(state)) for state in states] or [
+            instance.begin(instance.accepted(job)) for job in jobs
+        ]
+        instance.release("died")
+    counts: list[int] = []
+    pools = process_pools(ProcessRoom(**room))
+    async with running(bench, InLoop(), processes=lambda worker: Counted(pools(worker), counts)):
+        ends = [await end_of(bench, job) for job in jobs]
+    assert [(end.status, end.crashes) for end in ends] == [("completed", ISOLATED_FROM)] * 6
+    assert len(counts) == 6
+    # When the first begins, the next may have been started beside it.
+    assert (max(counts) if room["alone"] == 2 else counts[0]) <= 2
 
 
 async def test_from_the_second_death_on_it_runs_in_a_process_of_its_own(bench: Bench) -> None:

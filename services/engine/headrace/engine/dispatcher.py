@@ -249,7 +249,7 @@ class Dispatcher:
         ends_at = asyncio.get_running_loop().time() + seconds
         await self._wait_for_attempts(seconds - NEEDED_SECONDS)
         # A wait that is too short to move the clock on would never end.
-        while self._running and (left := ends_at - asyncio.get_running_loop().time()) > _MOMENT_SECONDS and not away():
+        while self._waits_for_some() and (left := ends_at - asyncio.get_running_loop().time()) > _MOMENT_SECONDS and not away():
             await self._wait_for_attempts(min(left, _LOOK_SECONDS))
         for work in sorted(self._running, key=lambda work: (work.partition.source, work.offset)):
             self._stop(work)
@@ -273,9 +273,12 @@ class Dispatcher:
         self._look_who_runs()
         self._stuck(error)
 
+    def _waits_for_some(self) -> bool:
+        """Whether attempts run that may end. Nobody waits for those that only the end of the process ends."""
+        return not all(self._execution.is_stuck(work) for work in self._running)
+
     def _look_who_runs(self) -> None:
-        """Nobody waits for attempts that only the end of the process ends."""
-        if all(self._execution.is_stuck(work) for work in self._running):
+        if not self._waits_for_some():
             self._none_runs.set()
 
     def _write_off(self) -> None:

@@ -29,7 +29,7 @@ from headrace.engine.means import AttemptProcesses, Means, slots_of
 from headrace.engine.oversight import Oversight
 from headrace.engine.partition import Statistics
 from headrace.engine.presence import Presence
-from headrace.engine.processes import ProcessPool, reference_of
+from headrace.engine.processes import process_pools, reference_of
 from headrace.errors import ConfigurationError, EngineStuck, HeadraceError, LeaseLost
 from headrace.job_context import JobServices
 from headrace.kafka.leaving import client_id_of
@@ -89,7 +89,7 @@ class WorkerEngine:
         clock: Callable[[], Moment] = system_clock,
         now: Callable[[], int] = wall_clock,
         randomness: Callable[[int], bytes] = os.urandom,
-        processes: Callable[[AbstractWorker[Any]], AttemptProcesses] = ProcessPool,
+        processes: Callable[[AbstractWorker[Any]], AttemptProcesses] | None = None,
         guardian: Guardian | None = None,
     ) -> None:
         self.settings = settings or (load_settings() if log else settings_of_this_folder())
@@ -112,7 +112,7 @@ class WorkerEngine:
         self._workers: dict[str, AbstractWorker[Any]] = {}
         self._groups: list[WorkerGroup] = []
         self._executors: list[ThreadPoolExecutor] = []
-        self._make_processes = processes
+        self._make_processes = processes or process_pools()
         self._processes: list[AttemptProcesses] = []
         # A cluster in memory has a clock of its own, by which threads of the machine's clock would see nothing but blocks.
         self._oversight = Oversight(self.settings.engine, self._health) if self._owns_log else None

@@ -80,7 +80,7 @@ class _Part:
     Attributes:
         position: where the reading is.
         read_back: where it has to be before anything more is decided: past what was written, and what was there before.
-        read_until: the log's time of the last record that was read, in milliseconds.
+        read_until: the log's time of the last record that was read, in milliseconds; 0 before the first.
         removed: keys of jobs that are gone, which may be met again until compaction comes, and the offsets of their records.
     """
 
@@ -256,7 +256,7 @@ class Janitor:
             if part.position >= part.read_back:
                 await self._write(tools, part, [record_of(due, part.position) for due in part.keeper.due(before)])
                 part.read_back = max(part.read_back, ends[part.name])
-            if part.position < ends[part.name] and self._now() - part.read_until > _LATE_SECONDS * 1000:
+            if part.position < ends[part.name] and 0 < part.read_until < self._now() - _LATE_SECONDS * 1000:
                 _logger.warning("the janitor is late: %d records of %s/%d wait", ends[part.name] - part.position, *part.name)
             if suspects := part.keeper.suspects(before, _INQUIRED_AT_ONCE):
                 await self._look_into(tools, part, suspects)
