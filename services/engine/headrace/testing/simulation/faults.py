@@ -9,14 +9,15 @@ from contextlib import suppress
 from random import Random
 from typing import Protocol
 
-from headrace.core.records import LEASE_PREFIX
+from headrace.core.records import LEASE_PREFIX, STATUS_HEADER
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError
 from headrace.ports import NewRecord, TopicPartition
 from headrace.testing.cluster import InMemoryCluster
 from headrace.testing.faults import Hold
+from headrace.testing.simulation.kinds import WEIGHTS, FaultKind
 from headrace.testing.simulation.process import SimulatedProcess
-from headrace.testing.simulation.scenario import WEIGHTS, FaultKind, Scenario
+from headrace.testing.simulation.scenario import Scenario
 from headrace.testing.simulation.workload import WORKER
 
 # Brokers' clocks may differ by ten seconds, where leases are judged by them.
@@ -47,12 +48,14 @@ class Nemesis:
         self.counts: Counter[FaultKind] = Counter()
         self.broker_offset = 0.0
         self._scenario = scenario
+        self._pace = scenario.pace
         self._random = Random(f"faults {scenario.seed}")
         self._cluster = cluster
         self._topics = topics
         self._fleet = fleet
         self._under_way: set[asyncio.Task[None]] = set()
         self._holds: list[Hold] = []
+        self._untold: set[SimulatedProcess] = set()
         self._faults: dict[FaultKind, Callable[[], Awaitable[None]]] = {
             FaultKind.ACKNOWLEDGEMENT_LOST: self._lose_acknowledgement,
             FaultKind.ACKNOWLEDGEMENT_LATE: self._hold_acknowledgements,
@@ -61,6 +64,7 @@ class Nemesis:
             FaultKind.LANDS_LATE: self._land_late,
             FaultKind.CUT_OFF: self._cut_off,
             FaultKind.EVICTED: self._evict,
+            FaultKind.NEVER_TOLD: self._evict_for_good,
             FaultKind.CLAIM_DISPUTED: self._dispute_claim,
             FaultKind.REQUESTS_REFUSED: self._refuse_requests,
             FaultKind.READS_STALL: self._withhold,
@@ -68,6 +72,7 @@ class Nemesis:
             FaultKind.FREEZE_SHORT: lambda: self._freeze(0.05, 0.95),
             FaultKind.FREEZE_LONG: lambda: self._freeze(1.0, 3.0),
             FaultKind.FROZEN_SENDING: self._freeze_sending,
+            FaultKind.FROZEN_UNHEARD: self._freeze_unheard,
             FaultKind.LATE_THEN_CUT: self._acknowledge_late_and_cut,
             FaultKind.SUSPENDED: lambda: self._freeze(0.3, 3.0, slept=True),
             FaultKind.CLOCK_AHEAD: lambda: self._set_clock(1),
@@ -102,7 +107,8 @@ class Nemesis:
         for process in self._fleet.processes:
             process.log.reconnect()
             process.log.accept_requests()
-            process.log.tell_evicted(self._topics.group(WORKER))
+            if process not in self._untold:
+                process.log.tell_evicted(self._topics.group(WORKER))
             if not process.runs:
                 process.asleep = False
                 await process.thaw("as-it-came", slept=False, excused_seconds=0.0)
@@ -133,16 +139,16 @@ class Nemesis:
 
     async def _hold_acknowledgements(self) -> None:
         topic, partition = self._target()
-        await self._release(self._cluster.hold_acknowledgements(topic, partition=partition), self._random.uniform(0.2, 45))
+        await self._release(self._cluster.hold_acknowledgements(topic, partition=partition), self._random.uniform(0.2, 45) * self._pace)
 
     async def _hold_appends(self) -> None:
         topic, partition = self._target()
-        await self._release(self._cluster.hold_appends(topic, partition=partition), self._random.uniform(0.2, 45))
+        await self._release(self._cluster.hold_appends(topic, partition=partition), self._random.uniform(0.2, 45) * self._pace)
 
     async def _land_late(self) -> None:
         topic, partition = self._target()
         hold = self._cluster.land_late(topic, partition=partition, times=self._random.randint(1, 3))
-        await self._release(hold, self._random.choice((1, 10, 100)) * self._random.random())
+        await self._release(hold, self._random.choice((1, 10, 100)) * self._random.random() * self._pace)
 
     async def _release(self, hold: Hold, seconds: float) -> None:
         self._holds.append(hold)
@@ -162,15 +168,21 @@ class Nemesis:
     async def _cut_off(self) -> None:
         if process := self._victim():
             process.log.cut_off()
-            await asyncio.sleep(self._random.choice((1, 20, 90)) * self._random.random())
+            await asyncio.sleep(self._random.choice((1, 20, 90)) * self._random.random() * self._pace)
             process.log.reconnect()
 
     async def _evict(self) -> None:
         if process := self._engine():
             group = self._topics.group(WORKER)
             process.log.evict(group)
-            await asyncio.sleep(self._random.uniform(5, 120))
+            await asyncio.sleep(self._random.uniform(5, 120) * self._pace)
             process.log.tell_evicted(group)
+
+    async def _evict_for_good(self) -> None:
+        """Only its own commits tell the engine of it: it has to ask."""
+        if process := self._engine():
+            process.log.evict(self._topics.group(WORKER))
+            self._untold.add(process)
 
     async def _dispute_claim(self) -> None:
         """The next claim of an engine is on its way for long. Its group gives it up meanwhile, so that others claim, too."""
@@ -179,7 +191,7 @@ class Nemesis:
             hold = process.log.hold_appends(self._topics.job_state.name, matching=_is_claim)
             self._holds.append(hold)
             with suppress(TimeoutError):
-                await asyncio.wait_for(hold.caught(), 60)
+                await asyncio.wait_for(hold.caught(), 60 * self._pace)
             process.log.evict(group)
             await asyncio.sleep(self._random.choice((0.05, 0.3, 1.1)) * lease * self._random.random())
             hold.release()
@@ -189,7 +201,7 @@ class Nemesis:
     async def _refuse_requests(self) -> None:
         if process := self._victim():
             process.log.refuse_requests(BrokerError("The brokers are busy."))
-            await asyncio.sleep(self._random.uniform(0.1, 20))
+            await asyncio.sleep(self._random.uniform(0.1, 20) * self._pace)
             process.log.accept_requests()
 
     async def _withhold(self) -> None:
@@ -200,7 +212,7 @@ class Nemesis:
             await self._leave()
         if partition is not None:
             self._cluster.withhold(TopicPartition(topic, partition))
-            await asyncio.sleep(self._random.uniform(0.1, 30))
+            await asyncio.sleep(self._random.uniform(0.1, 30) * self._pace)
             self._cluster.give_out(TopicPartition(topic, partition))
 
     async def _kill(self) -> None:
@@ -235,6 +247,25 @@ class Nemesis:
                 await process.thaw("messages-first", slept=False, excused_seconds=0.0)
             hold.release()
 
+    async def _freeze_unheard(self) -> None:
+        """What an engine wrote of a job has landed, and it hears of it when others have the partition."""
+        if process := self._engine():
+            lease = self._scenario.lease
+            hold = process.log.hold_acknowledgements(self._topics.job_state.name, matching=_is_snapshot)
+            self._holds.append(hold)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(hold.caught(), 2 * lease)
+            if hold.count and process.is_free:
+                process.freeze()
+                if self._random.random() < 0.5:
+                    process.log.evict(self._topics.group(WORKER))
+                await asyncio.sleep(self._random.uniform(1.2, 3.0) * lease)
+                hold.release()
+                await asyncio.sleep(self._random.uniform(0.01, 1.0) * self._pace)
+                await process.thaw("messages-first", slept=False, excused_seconds=0.0)
+                process.log.tell_evicted(self._topics.group(WORKER))
+            hold.release()
+
     async def _acknowledge_late_and_cut(self) -> None:
         """A renewal is acknowledged when its term is nearly over, and none comes through after it."""
         if process := self._engine():
@@ -250,10 +281,10 @@ class Nemesis:
 
     async def _set_clock(self, direction: int) -> None:
         if process := self._engine():
-            process.wall_offset += direction * self._random.choice((1, 30, 120)) * self._random.random()
+            process.wall_offset += direction * self._random.choice((1, 30, 120)) * self._random.random() * self._pace
 
     async def _set_broker_clock(self) -> None:
-        apart = _BROKERS_APART if self._scenario.by_log_time else 600.0
+        apart = (_BROKERS_APART if self._scenario.by_log_time else 600.0) * self._pace
         self.broker_offset = self._random.uniform(-apart, apart)
 
     # --- the whole ----------------------------------------------------------------------------------------------------
@@ -267,12 +298,16 @@ class Nemesis:
 
     async def _leave(self) -> None:
         if process := self._engine():
-            self._fleet.stop_one(process, self._random.choice((0.0, 2.0, 20.0)))
+            self._fleet.stop_one(process, self._random.choice((0.0, 2.0, 20.0)) * self._pace)
 
     async def _stop_all(self) -> None:
         for process in list(self._fleet.processes[:-1]):
             if process.is_free:
-                self._fleet.stop_one(process, 1.0)
+                self._fleet.stop_one(process, self._pace)
+
+
+def _is_snapshot(record: NewRecord) -> bool:
+    return any(name == STATUS_HEADER for name, _ in record.headers)
 
 
 def _is_claim(record: NewRecord) -> bool:

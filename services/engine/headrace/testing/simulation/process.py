@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from headrace.core.lease import Moment
 from headrace.testing.cluster import InMemoryCluster
@@ -16,6 +16,17 @@ from headrace.testing.simulation.loop import Confined, SimulationLoop
 
 WALL_CLOCK_START = 1_780_000_000.0
 """The time of day, in seconds since the Unix epoch, at which the virtual clock would stand at 0."""
+
+
+# In a session's time: they are half of all messages.
+_HEARTBEATS = 6
+
+
+class Times(NamedTuple):
+    """How long a group waits for a process that says nothing, and a process for an answer, in seconds."""
+
+    session: float
+    connect: float
 
 
 class SimulatedProcess(Confined):
@@ -33,7 +44,7 @@ class SimulatedProcess(Confined):
     """
 
     def __init__(
-        self, name: str, seed: int, loop: SimulationLoop, cluster: InMemoryCluster, chronicle: Chronicle, session_timeout: float
+        self, name: str, seed: int, loop: SimulationLoop, cluster: InMemoryCluster, chronicle: Chronicle, times: Times
     ) -> None:
         super().__init__()
         self.name = name
@@ -51,7 +62,12 @@ class SimulatedProcess(Confined):
         self._stopped_at: float | None = None
         self._remains: set[asyncio.Task[Any]] = set()
         self.log: InMemoryLog = self.context.run(
-            lambda: InMemoryLog(cluster, session_timeout=session_timeout, heartbeat_interval=3.0)
+            lambda: InMemoryLog(
+                cluster,
+                session_timeout=times.session,
+                heartbeat_interval=times.session / _HEARTBEATS,
+                connect_timeout=times.connect,
+            )
         )
 
     # --- what its code sees -------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from headrace.core.topics import Topics
-from headrace.engine import intake, janitor, takeover
+from headrace.engine import commits, control, ended_keys, group, holdings, intake, janitor, takeover
 from headrace.engine.engine import WorkerEngine
 from headrace.engine.janitor import JanitorTimes
 from headrace.errors import HeadraceError, LeaseLost
@@ -28,7 +28,7 @@ from headrace.testing.simulation.compacted import compact, compare, superseded
 from headrace.testing.simulation.faults import Nemesis
 from headrace.testing.simulation.loop import SimulationLoop
 from headrace.testing.simulation.outcomes import Outcomes
-from headrace.testing.simulation.process import WALL_CLOCK_START, SimulatedProcess
+from headrace.testing.simulation.process import WALL_CLOCK_START, SimulatedProcess, Times
 from headrace.testing.simulation.scenario import FaultKind, Scenario
 from headrace.testing.simulation.supervision import ChildProcesses, SimulatedSupervisor
 from headrace.testing.simulation.workload import WORKER, SimulatedProcesses, Workload, simulated_worker
@@ -37,20 +37,49 @@ from headrace.views import follower
 _NAMESPACE = "simulation"
 # Kafka keeps the last hour; a run does not take one. So the janitors have less time, too, and what has ended goes sooner.
 _COMPACTION_LAG_SECONDS = 300.0
-_JANITOR_TIMES = JanitorTimes(start=5.0, round=10.0, settled=20.0, idle=3.0, retention=20.0)
 _JOB_RETENTION_SECONDS = 30.0
 _TIDYING_SECONDS = 240.0
 _LOOK_SECONDS = 5.0
 _MOST_PEACES = 6
 _LOOKS = 20
-# A fetch ends as soon as there is something, and how long it waits for that is all but half of a run's cost.
-_OTHERWISE: tuple[tuple[ModuleType, str, Any], ...] = (
-    (janitor, "TIMES", _JANITOR_TIMES),
-    (follower, "FETCH_SECONDS", 30.0),
-    (intake, "_POLL_SECONDS", 3.0),
-    (intake, "_POLL_SECONDS_WHILE_FULL", 0.5),
-    (takeover, "_FETCH_SECONDS", 0.5),
+_CONNECT_SECONDS = 10.0
+_SETTINGS = load_settings(namespace=_NAMESPACE, data_directory=Path(".headrace"))
+# What an engine has of times that no setting changes, in seconds: they are as much shorter as its lease is.
+_SHORTER: tuple[tuple[ModuleType, str], ...] = (
+    (commits, "_COMMIT_SECONDS"),
+    (commits, "_PROBE_SECONDS"),
+    (commits, "_UNANSWERED_SECONDS"),
+    (control, "_READ_SECONDS"),
+    (ended_keys, "_SILENCE_SECONDS"),
+    (group, "_COMMIT_SECONDS"),
+    (holdings, "_FORGOTTEN_SECONDS"),
+    (holdings, "_GIVE_BACK_SECONDS"),
+    (holdings, "_LONGEST_PAUSE_SECONDS"),
+    (holdings, "_RELEASE_SECONDS"),
+    (holdings, "_RETRY_SECONDS"),
+    (janitor, "_APPEND_SECONDS"),
+    (janitor, "_POLL_SECONDS"),
+    (janitor, "_RETRY_SECONDS"),
+    (takeover, "_APPEND_SECONDS"),
+    (takeover, "_LOOK_SECONDS"),
+    (takeover, "_RETRY_SECONDS"),
 )
+
+
+def _otherwise(pace: float) -> list[tuple[ModuleType, str, Any]]:
+    """What is other than usual in the modules of an engine, for a run.
+
+    A fetch ends as soon as there is something, and how long it waits for that is all but half of a run's cost.
+    """
+    times = JanitorTimes(start=5.0 * pace, round=10.0 * pace, settled=20.0 * pace, idle=3.0 * pace, retention=20.0 * pace)
+    return [
+        (janitor, "TIMES", times),
+        (follower, "FETCH_SECONDS", 30.0),
+        (intake, "_POLL_SECONDS", 6.0 * pace),
+        (intake, "_POLL_SECONDS_WHILE_FULL", 0.5 * pace),
+        (takeover, "_FETCH_SECONDS", 0.5 * pace),
+        *((module, name, getattr(module, name) * pace) for module, name in _SHORTER),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +117,7 @@ def simulate(scenario: Scenario, *, to_the_end: bool = True) -> Report:
     loop = SimulationLoop(Random(f"order {scenario.seed}"))
     run = _Run(scenario, loop, to_the_end)
     loop.set_exception_handler(run.note_failure)
-    with _quietly():
+    with _quietly(scenario.pace):
         try:
             loop.run_until_complete(run.main())
             return run.report()
@@ -143,7 +172,7 @@ class _Run:
             self._failures.append(f"the client failed: {error!r}")
         await self._until_all_ended()
         # Commits follow, and so does what was still under way.
-        await asyncio.sleep(max(2 * self.scenario.lease, _TIDYING_SECONDS))
+        await asyncio.sleep(max(2 * self.scenario.lease, _TIDYING_SECONDS * self.scenario.pace))
         keeping.cancel()
 
     def _is_decided(self) -> bool:
@@ -162,7 +191,7 @@ class _Run:
                 return
             if (unfinished, self._judge.attempts) != before:
                 quiet_since, before = self._loop.now, (unfinished, self._judge.attempts)
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS * self.scenario.pace)
 
     def report(self) -> Report:
         now = self._loop.now
@@ -257,8 +286,9 @@ class _Run:
 
     def _supervise(self, process: SimulatedProcess) -> tuple[SimulatedSupervisor, ChildProcesses]:
         """Begins to watch over an engine, from outside of its process."""
-        children = ChildProcesses(process, self._chronicle)
-        supervisor = SimulatedSupervisor(process, children, self._topics.job_state.name)
+        pace = self.scenario.pace
+        children = ChildProcesses(process, self._chronicle, pace)
+        supervisor = SimulatedSupervisor(process, children, self._topics.job_state.name, pace)
 
         def killed() -> None:
             self._nemesis.counts[FaultKind.KILLED_IN_TIME] += 1
@@ -272,13 +302,14 @@ class _Run:
 
     async def _keep_engines(self) -> None:
         while True:
-            await asyncio.sleep(1 + self._random.choice((0.0, 0.0, 30.0)) * self._random.random())
+            await asyncio.sleep((1 + self._random.choice((0.0, 0.0, 30.0)) * self._random.random()) * self.scenario.pace)
             if len(self.processes) - 1 < self.scenario.engines:
                 self.start_one()
 
     def _process(self, name: str) -> SimulatedProcess:
         scenario = self.scenario
-        process = SimulatedProcess(name, scenario.seed, self._loop, self._cluster, self._chronicle, scenario.session_timeout)
+        times = Times(scenario.session_timeout, _CONNECT_SECONDS * scenario.pace)
+        process = SimulatedProcess(name, scenario.seed, self._loop, self._cluster, self._chronicle, times)
         self.everyone.append(process)
         return process
 
@@ -294,7 +325,7 @@ class _Run:
 
     def compact(self) -> None:
         """Leaves the last record of each key, of all but the newest; which those are, no clock of a broker says here."""
-        newest = self._loop.now - _COMPACTION_LAG_SECONDS
+        newest = self._loop.now - _COMPACTION_LAG_SECONDS * self.scenario.pace
         ends: dict[TopicPartition, int] = {}
         for event in self._chronicle.events:
             if isinstance(event, Written) and event.at <= newest and event.record.topic == self._topics.job_state.name:
@@ -306,36 +337,37 @@ class _Run:
 
 
 def _settings(scenario: Scenario) -> Settings:
-    settings = load_settings(namespace=_NAMESPACE, data_directory=Path(".headrace"))
+    settings, pace = _SETTINGS, scenario.pace
     engine = {
         "partitions": scenario.partitions,
         "concurrency": scenario.concurrency,
         "buffer_per_partition": 8,
-        "grace_seconds": 5.0,
+        "grace_seconds": 5.0 * pace,
         "presence_interval_seconds": 300.0,
-        "commit_interval_seconds": 2.0,
+        "commit_interval_seconds": 2.0 * pace,
         "lease_seconds": scenario.lease,
         "lease_by_log_time": scenario.by_log_time,
         # Longer than a run, clocks that jump an hour ahead included: whatever is asked for again is the same job.
         "idempotency_window_seconds": 4 * 3_600.0,
-        "job_retention_seconds": _JOB_RETENTION_SECONDS,
+        "job_retention_seconds": _JOB_RETENTION_SECONDS * pace,
     }
     return settings.model_copy(update={"engine": settings.engine.model_copy(update=engine)})
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def _quietly(pace: float) -> Iterator[None]:
     """Engines among so many faults would tell of little else; and half the time would go into looking for what is not there."""
     logger = logging.getLogger("headrace")
-    level, usual = logger.level, [getattr(module, name) for module, name, _ in _OTHERWISE]
+    otherwise = _otherwise(pace)
+    level, usual = logger.level, [getattr(module, name) for module, name, _ in otherwise]
     logger.setLevel(logging.CRITICAL + 1)
-    for module, name, value in _OTHERWISE:
+    for module, name, value in otherwise:
         setattr(module, name, value)
     try:
         yield
     finally:
         logger.setLevel(level)
-        for (module, name, _), value in zip(_OTHERWISE, usual, strict=True):
+        for (module, name, _), value in zip(otherwise, usual, strict=True):
             setattr(module, name, value)
 
 

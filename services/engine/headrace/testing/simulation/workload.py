@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -34,8 +35,9 @@ WORKER = "work"
 _LONGEST_ENDING = 0.04
 
 
-# As long as a fault lasts, so that jobs change hands while they wait.
+# Times at the usual pace: as long as a fault lasts, so that jobs change hands while they wait.
 RETRY = RetryPolicy(max_attempts=3, initial=6.0, factor=4.0, maximum=20.0, jitter=0.2)
+_LONGEST_SECONDS = 80.0
 
 
 class WorkArguments(BaseModel):
@@ -54,12 +56,12 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
     Args:
         process: in which it runs.
         ending_seconds: how long it takes at most to end when it is stopped.
+        pace: of the scenario.
         children: of the process, where it has any: they run some of the attempts.
     """
 
     name = WORKER
     description = "Works for a while."
-    retry = RETRY
     _definitions: ClassVar[dict[type[SimulatedWorker], WorkerDefinition]] = {}
 
     def __init__(
@@ -68,9 +70,11 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
         chronicle: Chronicle,
         concurrency: int,
         ending_seconds: float,
+        pace: float,
         children: ChildProcesses | None = None,
     ) -> None:
         self.concurrency = concurrency
+        self.retry = dataclasses.replace(RETRY, initial=RETRY.initial * pace, maximum=RETRY.maximum * pace)
         self._host = process
         self._chronicle = chronicle
         self._ending_seconds = ending_seconds
@@ -168,7 +172,8 @@ def simulated_worker(
     process: SimulatedProcess, chronicle: Chronicle, scenario: Scenario, children: ChildProcesses | None
 ) -> SimulatedWorker:
     """The worker of one engine."""
-    return SimulatedWorker(process, chronicle, scenario.concurrency, scenario.lease * _LONGEST_ENDING, children)
+    ending_seconds = scenario.lease * _LONGEST_ENDING
+    return SimulatedWorker(process, chronicle, scenario.concurrency, ending_seconds, scenario.pace, children)
 
 
 class Workload:
@@ -184,7 +189,7 @@ class Workload:
         self._queue = Topics(settings.namespace).jobs_name(WORKER)
         self._make_client = partial(Client, settings, log=process.log, now=process.now, randomness=process.randomness)
         self._client = self._make_client()
-        self._worker = SimulatedWorker(process, chronicle, 1, 0.0)
+        self._worker = SimulatedWorker(process, chronicle, 1, 0.0, scenario.pace)
 
     async def run(self) -> None:
         """Enqueues all jobs, and waits until each was answered."""
@@ -242,7 +247,7 @@ class Workload:
     async def _cancel(self, job: Job) -> None:
         """At once, or after a while, in which it may have ended."""
         random = self._second_thoughts
-        await asyncio.sleep(random.choice((0.0, 0.01, random.uniform(0, 60))))
+        await asyncio.sleep(random.choice((0.0, 0.01, random.uniform(0, 60) * self._scenario.pace)))
         with suppress(BrokerError):  # the request may be in the log, or come into it
             await self._client._control.cancel(job, timeout=10)
 
@@ -254,7 +259,7 @@ class Workload:
             with suppress(EnqueueTimeout, BrokerError):
                 job = await self._client.enqueue(self._worker, args, ordering_key=key, idempotency_key=request)
                 self._chronicle.accepted(job.id)
-            await asyncio.sleep(self._random.choice((0.0, 1.0, 30.0, 200.0)) * self._random.random())
+            await asyncio.sleep(self._random.choice((0.0, 1.0, 30.0, 200.0)) * self._random.random() * self._scenario.pace)
             if self._random.random() < 0.05:
                 args = args.model_copy(update={"seconds": args.seconds + 1})
 
@@ -262,9 +267,9 @@ class Workload:
         random = self._random
         drawn = random.random()
         if drawn < self._scenario.long_jobs:
-            seconds = random.uniform(10, 80)
-        elif drawn < 0.35:
-            seconds = random.uniform(0.2, 10)
+            seconds = random.uniform(10, _LONGEST_SECONDS) * self._scenario.pace
+        elif drawn < self._scenario.long_jobs + 0.25:
+            seconds = random.uniform(0.2, 10) * self._scenario.pace
         else:
             seconds = random.choice((0.0, 0.01, 0.1))
         key = f"key-{random.randrange(self._scenario.keys)}" if random.random() < 0.35 else None
