@@ -139,7 +139,9 @@ class Nemesis:
 
     async def _hold_acknowledgements(self) -> None:
         topic, partition = self._target()
-        await self._release(self._cluster.hold_acknowledgements(topic, partition=partition), self._random.uniform(0.2, 45) * self._pace)
+        await self._release(
+            self._cluster.hold_acknowledgements(topic, partition=partition), self._random.uniform(0.2, 45) * self._pace
+        )
 
     async def _hold_appends(self) -> None:
         topic, partition = self._target()

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
-from types import ModuleType
 from typing import Any
 
 from headrace.core.topics import Topics
-from headrace.engine import commits, control, ended_keys, group, holdings, intake, janitor, takeover
 from headrace.engine.engine import WorkerEngine
-from headrace.engine.janitor import JanitorTimes
 from headrace.errors import HeadraceError, LeaseLost
 from headrace.ports import TopicPartition
-from headrace.settings import Settings, load_settings
 from headrace.testing.cluster import InMemoryCluster
 from headrace.testing.simulation.checks import Judge, Violation
 from headrace.testing.simulation.chronicle import Chronicle, Written
@@ -30,56 +24,21 @@ from headrace.testing.simulation.loop import SimulationLoop
 from headrace.testing.simulation.outcomes import Outcomes
 from headrace.testing.simulation.process import WALL_CLOCK_START, SimulatedProcess, Times
 from headrace.testing.simulation.scenario import FaultKind, Scenario
+from headrace.testing.simulation.starts import Starts
 from headrace.testing.simulation.supervision import ChildProcesses, SimulatedSupervisor
+from headrace.testing.simulation.surroundings import NAMESPACE, quietly, settings_of
 from headrace.testing.simulation.workload import WORKER, SimulatedProcesses, Workload, simulated_worker
-from headrace.views import follower
 
-_NAMESPACE = "simulation"
-# Kafka keeps the last hour; a run does not take one. So the janitors have less time, too, and what has ended goes sooner.
+# Kafka keeps the last hour; a run does not take one.
 _COMPACTION_LAG_SECONDS = 300.0
-_JOB_RETENTION_SECONDS = 30.0
 _TIDYING_SECONDS = 240.0
 _LOOK_SECONDS = 5.0
 _MOST_PEACES = 6
 _LOOKS = 20
 _CONNECT_SECONDS = 10.0
-_SETTINGS = load_settings(namespace=_NAMESPACE, data_directory=Path(".headrace"))
-# What an engine has of times that no setting changes, in seconds: they are as much shorter as its lease is.
-_SHORTER: tuple[tuple[ModuleType, str], ...] = (
-    (commits, "_COMMIT_SECONDS"),
-    (commits, "_PROBE_SECONDS"),
-    (commits, "_UNANSWERED_SECONDS"),
-    (control, "_READ_SECONDS"),
-    (ended_keys, "_SILENCE_SECONDS"),
-    (group, "_COMMIT_SECONDS"),
-    (holdings, "_FORGOTTEN_SECONDS"),
-    (holdings, "_GIVE_BACK_SECONDS"),
-    (holdings, "_LONGEST_PAUSE_SECONDS"),
-    (holdings, "_RELEASE_SECONDS"),
-    (holdings, "_RETRY_SECONDS"),
-    (janitor, "_APPEND_SECONDS"),
-    (janitor, "_POLL_SECONDS"),
-    (janitor, "_RETRY_SECONDS"),
-    (takeover, "_APPEND_SECONDS"),
-    (takeover, "_LOOK_SECONDS"),
-    (takeover, "_RETRY_SECONDS"),
-)
-
-
-def _otherwise(pace: float) -> list[tuple[ModuleType, str, Any]]:
-    """What is other than usual in the modules of an engine, for a run.
-
-    A fetch ends as soon as there is something, and how long it waits for that is all but half of a run's cost.
-    """
-    times = JanitorTimes(start=5.0 * pace, round=10.0 * pace, settled=20.0 * pace, idle=3.0 * pace, retention=20.0 * pace)
-    return [
-        (janitor, "TIMES", times),
-        (follower, "FETCH_SECONDS", 30.0),
-        (intake, "_POLL_SECONDS", 6.0 * pace),
-        (intake, "_POLL_SECONDS_WHILE_FULL", 0.5 * pace),
-        (takeover, "_FETCH_SECONDS", 0.5 * pace),
-        *((module, name, getattr(module, name) * pace) for module, name in _SHORTER),
-    ]
+# So soon an engine hears of what was asked: later than it reads, and than it tries again when it could not.
+_PATIENCE_SECONDS = 45.0
+_LEAST_PATIENCE_SECONDS = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +76,7 @@ def simulate(scenario: Scenario, *, to_the_end: bool = True) -> Report:
     loop = SimulationLoop(Random(f"order {scenario.seed}"))
     run = _Run(scenario, loop, to_the_end)
     loop.set_exception_handler(run.note_failure)
-    with _quietly(scenario.pace):
+    with quietly(scenario.pace):
         try:
             loop.run_until_complete(run.main())
             return run.report()
@@ -132,11 +91,13 @@ class _Run:
         self.everyone: list[SimulatedProcess] = []
         self._loop = loop
         self._random = Random(f"run {scenario.seed}")
-        self._settings = _settings(scenario)
-        self._topics = Topics(_NAMESPACE)
+        self._settings = settings_of(scenario)
+        self._topics = Topics(NAMESPACE)
         self._chronicle = Chronicle(lambda: loop.now)
         clocks_agree = scenario.faults.isdisjoint({FaultKind.CLOCK_AHEAD, FaultKind.CLOCK_BACK})
-        self._judge = Judge(self._topics, WORKER, scenario.concurrency, Outcomes(clocks_agree))
+        self._patience = _PATIENCE_SECONDS * scenario.pace + _LEAST_PATIENCE_SECONDS
+        starts = Starts(scenario.rate_limit if clocks_agree else None, scenario.partitions, self._patience)
+        self._judge = Judge(self._topics, WORKER, scenario.concurrency, Outcomes(clocks_agree), starts)
         self._judged = 0
         self._cluster = InMemoryCluster(now=self._broker_time, latency=self._latency)
         self._cluster.written = self._chronicle.written
@@ -146,6 +107,7 @@ class _Run:
         self._stops: dict[SimulatedProcess, tuple[asyncio.Event, list[float]]] = {}
         self._client = self._process("client")
         self._failures: list[str] = []
+        self._instances: dict[str, SimulatedProcess] = {}
         self._watching: set[asyncio.Task[None]] = set()
 
     # --- the course of it -------------------------------------------------------------------------------------------------
@@ -155,6 +117,7 @@ class _Run:
             self.start_one()
         workload = Workload(self.scenario, self._settings, self._client, self._chronicle)
         enqueuing = self._client.begin(workload.run(), "workload")
+        pausing = self._client.begin(workload.pause_now_and_then(), "pauses") if self.scenario.pauses else None
         keeping = asyncio.create_task(self._keep_engines())
         trouble = asyncio.create_task(self._nemesis.run())
         for _ in range(_LOOKS):
@@ -162,9 +125,13 @@ class _Run:
                 await asyncio.sleep(self.scenario.seconds / _LOOKS)
         trouble.cancel()
         await self._nemesis.end()
+        self._chronicle.calm()
         if self._is_decided():
             keeping.cancel()
             return
+        if pausing is not None:
+            pausing.cancel()
+            await asyncio.wait({self._client.begin(workload.pause_once(2 * self._patience), "pause")})
         await asyncio.wait({enqueuing}, timeout=self.scenario.peace)
         if not enqueuing.done():
             self._failures.append("the client was not answered")
@@ -208,6 +175,7 @@ class _Run:
         ]
         violations = [
             *judge.violations,
+            *(Violation(now, "who holds a partition is who is given it", what) for what in self._held_by_others()),
             *(Violation(now, "nothing fails by itself", failure) for failure in self._failures),
             *(Violation(now, "readers of the compacted log agree", each) for each in disagreements),
         ]
@@ -222,6 +190,23 @@ class _Run:
             digest=self._chronicle.digest(self._topics.workers.name),
             violations=violations,
         )
+
+    def _held_by_others(self) -> Iterator[str]:
+        """In words, the partitions that a live engine holds though its group has given them to another: nobody else can claim."""
+        if self._is_decided():
+            return  # it ended in the midst of it all
+        given = {
+            partition.partition: member.rpartition("-")[0]
+            for member, partitions in self._cluster.members(self._topics.group(WORKER)).items()
+            for partition in partitions
+        }
+        names = {process.log.name: process.name for process in self._engines}
+        for number, ledger in sorted(self._judge.reader.ledgers.items()):
+            holder = self._instances.get(ledger.holder or "")
+            if ledger.released or holder is None or holder.is_dead or number not in given:
+                continue
+            if holder.log.name != given[number]:
+                yield f"partition {number} is held by {holder.name}, and is {names[given[number]]}'s"
 
     def _queue(self) -> list[TopicPartition]:
         return [partition for partition in self._cluster.ends() if partition.topic == self._topics.jobs_name(WORKER)]
@@ -265,6 +250,7 @@ class _Run:
             guardian=supervisor,
         )
         process.fell = self._note_fall
+        self._instances[engine.instance_id] = process
         engine.register_worker(simulated_worker(process, self._chronicle, self.scenario, children))
         with suppress(HeadraceError):  # it cannot reach the brokers, and is started once more
             await engine.start()
@@ -334,41 +320,6 @@ class _Run:
             old = [record for record in self._cluster.records(state) if record.offset < end]
             last = {record.key: record.offset for record in old}
             self._cluster.remove_records(state, [record.offset for record in old if last[record.key] != record.offset])
-
-
-def _settings(scenario: Scenario) -> Settings:
-    settings, pace = _SETTINGS, scenario.pace
-    engine = {
-        "partitions": scenario.partitions,
-        "concurrency": scenario.concurrency,
-        "buffer_per_partition": 8,
-        "grace_seconds": 5.0 * pace,
-        "presence_interval_seconds": 300.0,
-        "commit_interval_seconds": 2.0 * pace,
-        "lease_seconds": scenario.lease,
-        "lease_by_log_time": scenario.by_log_time,
-        # Longer than a run, clocks that jump an hour ahead included: whatever is asked for again is the same job.
-        "idempotency_window_seconds": 4 * 3_600.0,
-        "job_retention_seconds": _JOB_RETENTION_SECONDS * pace,
-    }
-    return settings.model_copy(update={"engine": settings.engine.model_copy(update=engine)})
-
-
-@contextmanager
-def _quietly(pace: float) -> Iterator[None]:
-    """Engines among so many faults would tell of little else; and half the time would go into looking for what is not there."""
-    logger = logging.getLogger("headrace")
-    otherwise = _otherwise(pace)
-    level, usual = logger.level, [getattr(module, name) for module, name, _ in otherwise]
-    logger.setLevel(logging.CRITICAL + 1)
-    for module, name, value in otherwise:
-        setattr(module, name, value)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        for (module, name, _), value in zip(otherwise, usual, strict=True):
-            setattr(module, name, value)
 
 
 def _clear(loop: SimulationLoop, processes: Sequence[SimulatedProcess]) -> None:

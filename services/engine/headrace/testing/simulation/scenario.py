@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from headrace.core.rate import RateLimit
 from headrace.testing.simulation.kinds import DRAWN, THEMES, WEIGHTS, FaultKind, Theme
 
 __all__ = ["DRAWN", "WEIGHTS", "FaultKind", "Scenario", "Theme"]
@@ -35,6 +36,8 @@ class Scenario:
         cancelled_jobs: the share of those that somebody cancels.
         failing_jobs: the share of those of which attempts fail.
         poison: the share of those that take their process with them.
+        pauses: whether somebody pauses the worker now and then.
+        rate_limit: of the worker.
         supervised: whether engines have supervisors, and jobs in child processes; else an engine that is gone is just gone.
     """
 
@@ -58,6 +61,8 @@ class Scenario:
     cancelled_jobs: float = 0.1
     failing_jobs: float = 0.12
     poison: float = 0.0
+    pauses: bool = False
+    rate_limit: RateLimit | None = None
     supervised: bool = False
 
     @classmethod
@@ -98,6 +103,8 @@ def _small(seed: int, theme: Theme) -> Scenario:
         supervised=supervised,
         # Only a supervisor can say that a process has died: without one such a job would take one after another with it.
         poison=random.choice((0.0, 0.03, 0.1)) if supervised else 0.0,
+        pauses=random.random() < 0.25,
+        rate_limit=RateLimit(random.choice((2, 4, 8)), lease / 2) if random.random() < 0.2 else None,
     )
 
 
@@ -124,4 +131,6 @@ def _large(seed: int) -> Scenario:
         long_jobs=random.choice((0.03, 0.1, 0.2)),
         supervised=(supervised := random.random() < 0.5),
         poison=random.choice((0.0, 0.01, 0.03)) if supervised else 0.0,
+        pauses=random.random() < 0.25,
+        rate_limit=RateLimit(random.choice((3, 10)), 10.0) if random.random() < 0.2 else None,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from random import Random
@@ -14,6 +14,7 @@ import orjson
 from pydantic import BaseModel, Field
 
 from headrace.client import Client
+from headrace.core.rate import RateLimit
 from headrace.core.retry import RetryPolicy
 from headrace.core.topics import Topics
 from headrace.engine.partition import Work
@@ -72,8 +73,10 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
         ending_seconds: float,
         pace: float,
         children: ChildProcesses | None = None,
+        rate_limit: RateLimit | None = None,
     ) -> None:
         self.concurrency = concurrency
+        self.rate_limit = rate_limit
         self.retry = dataclasses.replace(RETRY, initial=RETRY.initial * pace, maximum=RETRY.maximum * pace)
         self._host = process
         self._chronicle = chronicle
@@ -173,7 +176,7 @@ def simulated_worker(
 ) -> SimulatedWorker:
     """The worker of one engine."""
     ending_seconds = scenario.lease * _LONGEST_ENDING
-    return SimulatedWorker(process, chronicle, scenario.concurrency, ending_seconds, scenario.pace, children)
+    return SimulatedWorker(process, chronicle, scenario.concurrency, ending_seconds, scenario.pace, children, scenario.rate_limit)
 
 
 class Workload:
@@ -189,11 +192,13 @@ class Workload:
         self._queue = Topics(settings.namespace).jobs_name(WORKER)
         self._make_client = partial(Client, settings, log=process.log, now=process.now, randomness=process.randomness)
         self._client = self._make_client()
+        self._started = asyncio.Event()
         self._worker = SimulatedWorker(process, chronicle, 1, 0.0, scenario.pace)
 
     async def run(self) -> None:
         """Enqueues all jobs, and waits until each was answered."""
         await self._start()
+        self._started.set()
         waiting: set[asyncio.Task[None]] = set()
         pace = self._scenario.seconds / self._scenario.jobs
         ends_at = asyncio.get_running_loop().time() + self._scenario.seconds
@@ -215,6 +220,28 @@ class Workload:
             task.add_done_callback(waiting.discard)
         while waiting:
             await asyncio.wait(set(waiting))
+
+    async def pause_now_and_then(self) -> None:
+        """Pauses the worker and resumes it, until it is cancelled; see `pause_once`."""
+        random = Random(f"pauses {self._scenario.seed}")
+        await self._started.wait()
+        while True:
+            await asyncio.sleep(random.expovariate(0.25) * self._scenario.lease)
+            await self.pause_once(random.uniform(0.1, 2.0) * self._scenario.lease)
+
+    async def pause_once(self, seconds: float) -> None:
+        """Pauses the worker for so long."""
+        await self._started.wait()
+        await self._until_acknowledged(self._client._control.pause)
+        await asyncio.sleep(seconds)
+        await self._until_acknowledged(self._client._control.resume)
+
+    async def _until_acknowledged(self, ask: Callable[..., Awaitable[None]]) -> None:
+        while True:
+            try:
+                return await ask(WORKER, timeout=10 * self._scenario.pace)
+            except BrokerError:
+                await asyncio.sleep(self._scenario.pace)
 
     async def _start(self) -> None:
         """As any program: one that cannot reach the brokers is started once more."""
