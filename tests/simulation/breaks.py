@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from headrace.codec import decode_object
@@ -19,9 +20,10 @@ from headrace.engine import admission, checkpoints, commits, folding, holdings
 from headrace.engine.cancelling import Cancelling
 from headrace.engine.control import EngineControl
 from headrace.engine.dispatcher import Dispatcher
+from headrace.engine.endings import Endings
 from headrace.engine.holdings import Holdings
 from headrace.engine.journal import Journal
-from headrace.engine.partition import OwnedPartition, Phase
+from headrace.engine.partition import OwnedPartition, Phase, Work
 from headrace.engine.takeover import Takeover
 from headrace.errors import LeaseLost
 from headrace.leases import take_lease
@@ -77,15 +79,15 @@ def f2_the_last_record_wins(patch: Patch) -> None:
     patch.setattr(recovery, "supersedes", lambda *_: True)
 
 
-def _without_check(patch: Patch, phase: Phase) -> None:
-    """Acknowledgements of this phase count whatever became of the lease."""
+def _without_check(patch: Patch, concerns: Callable[[Work], bool]) -> None:
+    """The acknowledgements that these jobs wait for count, whatever became of the lease."""
     acknowledged, may_go_on = Dispatcher._acknowledged, Dispatcher._may_go_on
     unchecked = False
 
     def each_alone(self: Any, works: Any) -> None:
         nonlocal unchecked
         for work in works:
-            unchecked = work.phase is phase
+            unchecked = concerns(work)
             acknowledged(self, [work])
             unchecked = False
 
@@ -94,11 +96,17 @@ def _without_check(patch: Patch, phase: Phase) -> None:
 
 
 def f3_late_ends_count(patch: Patch) -> None:
-    _without_check(patch, Phase.ENDING)
+    _without_check(patch, lambda work: work.phase is Phase.ENDING)
 
 
 def h2_starts_without_a_check(patch: Patch) -> None:
-    _without_check(patch, Phase.STARTING)
+    _without_check(patch, lambda work: work.phase is Phase.STARTING)
+
+
+def h2_tells_of_ends_without_a_check(patch: Patch) -> None:
+    """An end that is acknowledged after the lease is told to `ended-keys` all the same."""
+    _without_check(patch, lambda work: work.phase is Phase.ENDING and work.digest is not None)
+    patch.setattr(Endings, "_may_go_on", lambda _, work: work.partition.live)
 
 
 def h1_leases_last_for_ever(patch: Patch) -> None:
@@ -324,6 +332,7 @@ BREAKS = [
     Break("H1", h1_the_term_counts_from_the_acknowledgement),
     Break("H1", h1_the_clock_stops_with_the_machine),
     Break("H2", h2_starts_without_a_check),
+    Break("H2", h2_tells_of_ends_without_a_check),
     Break("H3", h3_the_supervisor_does_not_kill),
     Break("H4", h4_the_group_is_not_probed),
     Break("H5", h5_a_lapsed_lease_is_revived),

@@ -9,7 +9,7 @@ from contextlib import suppress
 from random import Random
 from typing import Protocol
 
-from headrace.core.records import LEASE_PREFIX, STATUS_HEADER
+from headrace.core.records import LEASE_PREFIX, REPEAT_HEADER, STATUS_HEADER
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError
 from headrace.ports import NewRecord, TopicPartition
@@ -63,12 +63,16 @@ class Nemesis:
             FaultKind.APPEND_DELAYED: self._hold_appends,
             FaultKind.LANDS_LATE: self._land_late,
             FaultKind.CUT_OFF: self._cut_off,
+            FaultKind.GROUP_AWAY: self._cut_off_from_groups,
             FaultKind.EVICTED: self._evict,
             FaultKind.NEVER_TOLD: self._evict_for_good,
             FaultKind.CLAIM_DISPUTED: self._dispute_claim,
             FaultKind.REQUESTS_REFUSED: self._refuse_requests,
             FaultKind.READS_STALL: self._withhold,
+            FaultKind.READS_LATE: self._read_late,
             FaultKind.CRASH: self._kill,
+            FaultKind.CRASH_AFTER_WRITES: self._kill_after_writes,
+            FaultKind.REPEAT_LATE: self._repeat_late,
             FaultKind.FREEZE_SHORT: lambda: self._freeze(0.05, 0.95),
             FaultKind.FREEZE_LONG: lambda: self._freeze(1.0, 3.0),
             FaultKind.FROZEN_SENDING: self._freeze_sending,
@@ -127,7 +131,9 @@ class Nemesis:
                 state for state, end in sorted(self._cluster.ends().items()) if state.topic == self._topics.job_state.name and end
             ]
             return self._topics.job_state.name, self._random.choice(ends).partition if ends else None
-        return (self._topics.jobs_name(WORKER) if drawn < 0.93 else self._topics.dead_letters.name), None
+        if drawn < 0.9:
+            return self._topics.ended_keys(1).name, None
+        return (self._topics.jobs_name(WORKER) if drawn < 0.95 else self._topics.dead_letters.name), None
 
     async def _lose_acknowledgement(self) -> None:
         topic, partition = self._target()
@@ -171,6 +177,13 @@ class Nemesis:
         if process := self._victim():
             process.log.cut_off()
             await asyncio.sleep(self._random.choice((1, 20, 90)) * self._random.random() * self._pace)
+            process.log.reconnect()
+
+    async def _cut_off_from_groups(self) -> None:
+        """Others get its partitions, and it reads and writes on."""
+        if process := self._engine():
+            process.log.cut_off_from_groups()
+            await asyncio.sleep(self._random.choice((1.0, 3.0)) * self._random.random() * self._scenario.lease)
             process.log.reconnect()
 
     async def _evict(self) -> None:
@@ -217,6 +230,39 @@ class Nemesis:
             await asyncio.sleep(self._random.uniform(0.1, 30) * self._pace)
             self._cluster.give_out(TopicPartition(topic, partition))
 
+    async def _read_late(self) -> None:
+        """What one process reads is old; asked for their ends, the partitions tell these."""
+        if process := self._engine():
+            process.log.read_late()
+            await asyncio.sleep(self._random.uniform(0.1, 1.5) * self._scenario.lease)
+            if process.is_free:  # one that is frozen reads on when it thaws
+                process.log.read_on()
+
+    async def _kill_after_writes(self) -> None:
+        """All that an engine writes is under way for a while, and lands at once. It dies soon after that."""
+        if process := self._engine():
+            held = process.log.hold_appends(self._topics.job_state.name)
+            told = process.log.hold_appends(self._topics.ended_keys(1).name)
+            self._holds += held, told
+            await asyncio.sleep(self._random.uniform(0.05, 0.5) * self._scenario.lease)
+            held.release()
+            await asyncio.sleep(self._random.choice((0.05, 0.3)) * self._random.random() * self._scenario.lease)
+            if process.is_free:
+                process.die()
+            else:
+                told.release()
+
+    async def _repeat_late(self) -> None:
+        """What a janitor repeats lands when more has happened; and then somebody else has to read it."""
+        hold = self._cluster.hold_appends(self._topics.job_state.name, matching=_is_repeat)
+        self._holds.append(hold)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(hold.caught(), 4 * self._scenario.lease)
+            await asyncio.sleep(self._random.uniform(0.2, 2.0) * self._scenario.lease)
+        hold.release()
+        await asyncio.sleep(self._random.uniform(0.0, 0.2) * self._scenario.lease)
+        await self._kill()
+
     async def _kill(self) -> None:
         if process := self._engine():
             if self._random.random() < 0.3:
@@ -243,10 +289,13 @@ class Nemesis:
             await asyncio.sleep(self._random.uniform(0.0, 0.3) * lease)
             if process.is_free:
                 process.freeze()
-                await asyncio.sleep(self._random.uniform(1.2, 2.5) * lease)
+                if self._random.random() < 0.5:
+                    process.log.evict(self._topics.group(WORKER))
+                await asyncio.sleep(self._random.uniform(1.2, 3.0) * lease)
                 hold.release()
                 await asyncio.sleep(self._random.uniform(0.01, 1.0))
                 await process.thaw("messages-first", slept=False, excused_seconds=0.0)
+                process.log.tell_evicted(self._topics.group(WORKER))
             hold.release()
 
     async def _freeze_unheard(self) -> None:
@@ -274,11 +323,15 @@ class Nemesis:
             lease = self._scenario.lease
             hold = process.log.hold_acknowledgements(self._topics.job_state.name)
             self._holds.append(hold)
-            await asyncio.sleep(self._random.uniform(0.4, 0.9) * lease)
+            await asyncio.sleep(self._random.uniform(0.4, 0.8) * lease)
             hold.release()
-            await asyncio.sleep(self._random.uniform(0.01, 0.3))
+            await asyncio.sleep(self._random.uniform(0.01, 0.3) * self._pace)
             process.log.cut_off()
-            await asyncio.sleep(self._random.uniform(0.5, 2.0) * lease)
+            await asyncio.sleep(self._random.uniform(0.1, 0.8) * lease)
+            # As when its session is over: so others look when the lease would be over but for its acknowledgement.
+            process.log.evict(self._topics.group(WORKER))
+            await asyncio.sleep(self._random.uniform(0.5, 1.5) * lease)
+            process.log.tell_evicted(self._topics.group(WORKER))
             process.log.reconnect()
 
     async def _set_clock(self, direction: int) -> None:
@@ -306,6 +359,10 @@ class Nemesis:
         for process in list(self._fleet.processes[:-1]):
             if process.is_free:
                 self._fleet.stop_one(process, self._pace)
+
+
+def _is_repeat(record: NewRecord) -> bool:
+    return any(name == REPEAT_HEADER for name, _ in record.headers)
 
 
 def _is_snapshot(record: NewRecord) -> bool:

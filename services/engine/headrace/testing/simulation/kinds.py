@@ -15,12 +15,16 @@ class FaultKind(StrEnum):
     APPEND_DELAYED = "append delayed"
     LANDS_LATE = "landed long after"
     CUT_OFF = "process cut off"
+    GROUP_AWAY = "cut off from its groups"
     EVICTED = "evicted, not told"
     NEVER_TOLD = "evicted, never told"
     CLAIM_DISPUTED = "evicted with a claim under way"
     REQUESTS_REFUSED = "requests refused"
     READS_STALL = "reads stall"
+    READS_LATE = "one process reads late"
     CRASH = "process killed"
+    CRASH_AFTER_WRITES = "killed when its writes had come late"
+    REPEAT_LATE = "janitor's repeat landed late"
     FREEZE_SHORT = "frozen for less than the term"
     FREEZE_LONG = "frozen for longer than the term"
     FROZEN_SENDING = "frozen with writes under way"
@@ -51,6 +55,7 @@ WEIGHTS: Mapping[FaultKind, float] = {
     FaultKind.CUT_OFF: 1.5,
     FaultKind.CLAIM_DISPUTED: 1.5,
     FaultKind.COMPACTION: 0.7,
+    FaultKind.REPEAT_LATE: 0.7,
     FaultKind.REQUESTS_REFUSED: 0.5,
     FaultKind.NEVER_TOLD: 0.5,
     FaultKind.ALL_STOP: 0.3,
@@ -85,6 +90,7 @@ THEMES: Mapping[Theme, frozenset[FaultKind]] = {
             FaultKind.APPEND_DELAYED,
             FaultKind.SUSPENDED,
             FaultKind.FREEZE_SHORT,
+            FaultKind.GROUP_AWAY,
         }
     ),
     # What nobody knows of what was written (F2, H6, K1, K3).
@@ -96,6 +102,7 @@ THEMES: Mapping[Theme, frozenset[FaultKind]] = {
             FaultKind.APPEND_DELAYED,
             FaultKind.LANDS_LATE,
             FaultKind.CRASH,
+            FaultKind.CRASH_AFTER_WRITES,
         }
     ),
     # Many want the same partition (C1 to C4, H4).
@@ -104,7 +111,9 @@ THEMES: Mapping[Theme, frozenset[FaultKind]] = {
             FaultKind.CLAIM_DISPUTED,
             FaultKind.EVICTED,
             FaultKind.NEVER_TOLD,
+            FaultKind.GROUP_AWAY,
             FaultKind.READS_STALL,
+            FaultKind.READS_LATE,
             FaultKind.LANDS_LATE,
             FaultKind.JOIN,
             FaultKind.LEAVE,
@@ -117,6 +126,7 @@ THEMES: Mapping[Theme, frozenset[FaultKind]] = {
             FaultKind.LEAVE,
             FaultKind.ALL_STOP,
             FaultKind.CRASH,
+            FaultKind.CRASH_AFTER_WRITES,
             FaultKind.READS_STALL,
             FaultKind.APPEND_DELAYED,
             FaultKind.ACKNOWLEDGEMENT_LATE,
@@ -141,6 +151,7 @@ THEMES: Mapping[Theme, frozenset[FaultKind]] = {
             FaultKind.COMPACTION,
             FaultKind.FROZEN_SENDING,
             FaultKind.LANDS_LATE,
+            FaultKind.REPEAT_LATE,
             FaultKind.CLAIM_DISPUTED,
             FaultKind.CRASH,
             FaultKind.LEAVE,

@@ -31,14 +31,15 @@ from headrace.testing.simulation.workload import WORKER, SimulatedProcesses, Wor
 
 # Kafka keeps the last hour; a run does not take one.
 _COMPACTION_LAG_SECONDS = 300.0
-_TIDYING_SECONDS = 240.0
+# After the last job has ended, until janitors have tidied up after it: at least, and at most.
+_TIDYING_SECONDS = 80.0
+_LONGEST_TIDYING_SECONDS = 300.0
 _LOOK_SECONDS = 5.0
 _MOST_PEACES = 6
 _LOOKS = 20
 _CONNECT_SECONDS = 10.0
 # So soon an engine hears of what was asked: later than it reads, and than it tries again when it could not.
-_PATIENCE_SECONDS = 45.0
-_LEAST_PATIENCE_SECONDS = 6.0
+_PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class _Run:
         self._topics = Topics(NAMESPACE)
         self._chronicle = Chronicle(lambda: loop.now)
         clocks_agree = scenario.faults.isdisjoint({FaultKind.CLOCK_AHEAD, FaultKind.CLOCK_BACK})
-        self._patience = _PATIENCE_SECONDS * scenario.pace + _LEAST_PATIENCE_SECONDS
+        self._patience = _PATIENCE_SECONDS * scenario.pace
         starts = Starts(scenario.rate_limit if clocks_agree else None, scenario.partitions, self._patience)
         self._judge = Judge(self._topics, WORKER, scenario.concurrency, Outcomes(clocks_agree), starts)
         self._judged = 0
@@ -131,7 +132,7 @@ class _Run:
             return
         if pausing is not None:
             pausing.cancel()
-            await asyncio.wait({self._client.begin(workload.pause_once(2 * self._patience), "pause")})
+            await asyncio.wait({self._client.begin(workload.pause_once(self._patience + 2 * _LOOK_SECONDS * self.scenario.pace), "pause")})
         await asyncio.wait({enqueuing}, timeout=self.scenario.peace)
         if not enqueuing.done():
             self._failures.append("the client was not answered")
@@ -139,8 +140,18 @@ class _Run:
             self._failures.append(f"the client failed: {error!r}")
         await self._until_all_ended()
         # Commits follow, and so does what was still under way.
-        await asyncio.sleep(max(2 * self.scenario.lease, _TIDYING_SECONDS * self.scenario.pace))
+        await self._until_tidy()
         keeping.cancel()
+
+    async def _until_tidy(self) -> None:
+        pace = self.scenario.pace
+        latest = self._loop.now + _LONGEST_TIDYING_SECONDS * pace
+        await asyncio.sleep(max(2 * self.scenario.lease, _TIDYING_SECONDS * pace))
+        while self._loop.now < latest and not self._is_decided() and not self._is_tidy():
+            await asyncio.sleep(4 * _LOOK_SECONDS * pace)
+
+    def _is_tidy(self) -> bool:
+        return not any(self._disagreements()) and not any(self._held_by_others())
 
     def _is_decided(self) -> bool:
         """Whether nothing that is to come could change what the run tells."""
@@ -165,19 +176,11 @@ class _Run:
         self._catch_up()
         judge = self._judge
         judge.conclude(now)
-        state = self._topics.job_state.name
-        history = [event.record for event in self._chronicle.events if isinstance(event, Written) and event.record.topic == state]
-        starts = {partition.partition: self._cluster.partition(partition).start for partition in self._queue()}
-        disagreements = [
-            *compare(judge.reader, compact(history), starts),
-            *superseded(judge.reader, compact(history)),
-            *compare(judge.reader, self._cluster.topic_records(state), starts),
-        ]
         violations = [
             *judge.violations,
             *(Violation(now, "who holds a partition is who is given it", what) for what in self._held_by_others()),
             *(Violation(now, "nothing fails by itself", failure) for failure in self._failures),
-            *(Violation(now, "readers of the compacted log agree", each) for each in disagreements),
+            *(Violation(now, "readers of the compacted log agree", each) for each in self._disagreements()),
         ]
         return Report(
             scenario=self.scenario,
@@ -190,6 +193,16 @@ class _Run:
             digest=self._chronicle.digest(self._topics.workers.name),
             violations=violations,
         )
+
+    def _disagreements(self) -> Iterator[str]:
+        """In words, what readers of what compaction leaves take for other than it is; of now, and in the end."""
+        state, reader = self._topics.job_state.name, self._judge.reader
+        history = [event.record for event in self._chronicle.events if isinstance(event, Written) and event.record.topic == state]
+        starts = {partition.partition: self._cluster.partition(partition).start for partition in self._queue()}
+        left = compact(history)
+        yield from compare(reader, left, starts)
+        yield from superseded(reader, left)
+        yield from compare(reader, self._cluster.topic_records(state), starts)
 
     def _held_by_others(self) -> Iterator[str]:
         """In words, the partitions that a live engine holds though its group has given them to another: nobody else can claim."""

@@ -32,6 +32,8 @@ class Scenario:
         faults: what goes wrong.
         jobs: how many there are, about.
         keys: how many ordering keys there are.
+        keyed_jobs: the share of the jobs that have one.
+        strangers: the share of the records of the queue that are no jobs.
         long_jobs: the share of the jobs that take long: from ten seconds up to three terms of a lease.
         cancelled_jobs: the share of those that somebody cancels.
         failing_jobs: the share of those of which attempts fail.
@@ -57,6 +59,8 @@ class Scenario:
     faults: frozenset[FaultKind] = DRAWN
     jobs: int = 200
     keys: int = 4
+    keyed_jobs: float = 0.35
+    strangers: float = 0.03
     long_jobs: float = 0.06
     cancelled_jobs: float = 0.1
     failing_jobs: float = 0.12
@@ -97,6 +101,8 @@ def _small(seed: int, theme: Theme) -> Scenario:
         faults=THEMES[theme],
         jobs=jobs,
         keys=random.randint(1, 4),
+        keyed_jobs=random.choice((0.2, 0.5, 0.9)),
+        strangers=random.choice((0.03, 0.15)),
         long_jobs=random.choice((0.1, 0.25, 0.4)),
         cancelled_jobs=random.choice((0.1, 0.1, 0.3)),
         failing_jobs=random.choice((0.0, 0.12, 0.25)),
@@ -116,17 +122,17 @@ def _large(seed: int) -> Scenario:
         faults -= {FaultKind.CLOCK_AHEAD, FaultKind.CLOCK_BACK}
     return Scenario(
         seed=seed,
-        seconds=random.choice((300.0, 450.0, 600.0)),
+        seconds=random.choice((300.0, 450.0)),
         engines=random.randint(2, 4),
         partitions=random.randint(1, 4),
         concurrency=random.choice((1, 2, 3, 10)),
-        lease=random.choice((10.0, 25.0, 25.0)),
+        lease=random.choice((18.0, 25.0, 25.0)),
         by_log_time=random.random() < 0.7,
         session_timeout=random.choice((10.0, 20.0, 45.0)),
         latency=(random.choice((0.001, 0.01, 0.05)), random.choice((0.1, 0.5, 3.0))),
         fault_interval=random.choice((6.0, 12.0, 25.0)),
         faults=faults or frozenset({FaultKind.CRASH}),
-        jobs=random.choice((60, 100, 180)),
+        jobs=random.choice((60, 100, 140)),
         keys=random.randint(1, 6),
         long_jobs=random.choice((0.03, 0.1, 0.2)),
         supervised=(supervised := random.random() < 0.5),

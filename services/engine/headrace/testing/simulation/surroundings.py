@@ -26,6 +26,7 @@ _SHORTER: tuple[tuple[ModuleType, str], ...] = (
     (commits, "_UNANSWERED_SECONDS"),
     (control, "_READ_SECONDS"),
     (ended_keys, "_SILENCE_SECONDS"),
+    (follower, "LONGEST_PAUSE_SECONDS"),
     (group, "_COMMIT_SECONDS"),
     (holdings, "_FORGOTTEN_SECONDS"),
     (holdings, "_GIVE_BACK_SECONDS"),

@@ -33,7 +33,7 @@ from headrace.worker import AbstractWorker
 
 WORKER = "work"
 # Of the term of a lease: how long an attempt takes at most to end when it is told to.
-_LONGEST_ENDING = 0.04
+_LONGEST_ENDING = 0.06
 
 
 # Times at the usual pace: as long as a fault lasts, so that jobs change hands while they wait.
@@ -207,7 +207,7 @@ class Workload:
                 break
             # They come in bursts: most at once with the one before, and then nothing for a while.
             await asyncio.sleep(self._random.expovariate(1 / (4 * pace)) if self._random.random() < 0.25 else 0)
-            if self._random.random() < 0.03:
+            if self._random.random() < self._scenario.strangers:
                 self._put_what_is_no_job()
                 continue
             args, key = self._draw()
@@ -299,7 +299,7 @@ class Workload:
             seconds = random.uniform(0.2, 10) * self._scenario.pace
         else:
             seconds = random.choice((0.0, 0.01, 0.1))
-        key = f"key-{random.randrange(self._scenario.keys)}" if random.random() < 0.35 else None
+        key = f"key-{random.randrange(self._scenario.keys)}" if random.random() < self._scenario.keyed_jobs else None
         kills = self._poison.random() < self._scenario.poison
         children = random.choice((1, 3)) if random.random() < 0.05 else 0
         failures = random.choice((1, 1, 2, 9)) if random.random() < self._scenario.failing_jobs else 0
