@@ -17,10 +17,12 @@ class Break:
     Attributes:
         rule: its id in the protocol, or the promise.
         apply: takes the rule away.
+        covered: whether other rules hold what this one does, so that no seed finds it; the documentation says which.
     """
 
     rule: str
     apply: Callable[[Patch], None]
+    covered: bool = False
 
     @property
     def name(self) -> str:
