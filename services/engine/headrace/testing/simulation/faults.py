@@ -113,7 +113,9 @@ class Nemesis:
             process.log.accept_requests()
             if process not in self._untold:
                 process.log.tell_evicted(self._topics.group(WORKER))
-            if not process.runs:
+            if process.runs:
+                process.log.read_on()
+            else:
                 process.asleep = False
                 await process.thaw("as-it-came", slept=False, excused_seconds=0.0)
 

@@ -47,7 +47,7 @@ def _otherwise(pace: float) -> list[tuple[ModuleType, str, Any]]:
 
     A fetch ends as soon as there is something, and how long it waits for that is all but half of a run's cost.
     """
-    times = JanitorTimes(start=5.0 * pace, round=10.0 * pace, settled=20.0 * pace, idle=3.0 * pace, retention=20.0 * pace)
+    times = JanitorTimes(start=5.0 * pace, round=12.0 * pace, settled=20.0 * pace, idle=4.0 * pace, retention=40.0 * pace)
     return [
         (janitor, "TIMES", times),
         (follower, "FETCH_SECONDS", 30.0 * pace),
