@@ -185,7 +185,7 @@ class Nemesis:
         """Others get its partitions, and it reads and writes on."""
         if process := self._engine():
             process.log.cut_off_from_groups()
-            await asyncio.sleep(self._random.choice((1.0, 3.0)) * self._random.random() * self._scenario.lease)
+            await asyncio.sleep(self._random.choice((1.0, 6.0)) * self._random.random() * self._scenario.lease)
             process.log.reconnect()
 
     async def _evict(self) -> None:

@@ -38,6 +38,7 @@ class SimulatedProcess(Confined):
         seed: of the run.
         wall_offset: how far its time of day is ahead, in seconds.
         asleep: whether all of its machine stands still, its supervisor too.
+        thawed_at: when it last went on after it was frozen.
         died_with_machine: whether nobody is left to say that it has died.
         log: its way to the cluster.
         fell: called when a job of its own takes it along.
@@ -55,6 +56,7 @@ class SimulatedProcess(Confined):
         self.fell: Callable[[], None] | None = None
         self.asleep = False
         self.died_with_machine = False
+        self.thawed_at = 0.0
         self._death = asyncio.Event()
         self._excused_until = 0.0
         self._loop = loop
@@ -121,6 +123,7 @@ class SimulatedProcess(Confined):
             self.suspended_seconds += self._loop.now - self._stopped_at
         self._stopped_at = None
         self._excused_until = self._loop.now + excused_seconds
+        self.thawed_at = self._loop.now
         self._chronicle.fate(self.name, Fate.THAWED, excused_seconds=excused_seconds)
         self._loop.go_on(self, order)
         # What it had asked for before comes first, as it was answered then.

@@ -31,15 +31,18 @@ from headrace.testing.simulation.workload import WORKER, SimulatedProcesses, Wor
 
 # Kafka keeps the last hour; a run does not take one.
 _COMPACTION_LAG_SECONDS = 300.0
-# After the last job has ended, until janitors have tidied up after it: at least, and at most.
+# After the last job has ended, until janitors have tidied up after it: at least, and so many looks more.
 _TIDYING_SECONDS = 80.0
-_LONGEST_TIDYING_SECONDS = 300.0
+_TIDYING_LOOKS = 12
 _LOOK_SECONDS = 5.0
 _MOST_PEACES = 6
 _LOOKS = 20
 _CONNECT_SECONDS = 10.0
 # So soon an engine hears of what was asked: later than it reads, and than it tries again when it could not.
 _PATIENCE_SECONDS = 60.0
+# An engine gives back what it holds when its group has not answered for 40 s, and has 10 s for that.
+_LET_GO_SECONDS = 70.0
+_HOLDER = "who holds a partition is who is given it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,10 @@ class _Run:
         self._client = self._process("client")
         self._failures: list[str] = []
         self._instances: dict[str, SimulatedProcess] = {}
+        self._foreign_since: dict[tuple[int, SimulatedProcess], float] = {}
+        self._leases: dict[int, int] = {}
+        self._looked_at = 0.0
+        self._is_over = False
         self._watching: set[asyncio.Task[None]] = set()
 
     # --- the course of it -------------------------------------------------------------------------------------------------
@@ -132,7 +139,8 @@ class _Run:
             return
         if pausing is not None:
             pausing.cancel()
-            await asyncio.wait({self._client.begin(workload.pause_once(self._patience + 2 * _LOOK_SECONDS * self.scenario.pace), "pause")})
+            seconds = self._patience + 2 * _LOOK_SECONDS * self.scenario.pace
+            await asyncio.wait({self._client.begin(workload.pause_once(seconds), "pause")})
         await asyncio.wait({enqueuing}, timeout=self.scenario.peace)
         if not enqueuing.done():
             self._failures.append("the client was not answered")
@@ -141,13 +149,15 @@ class _Run:
         await self._until_all_ended()
         # Commits follow, and so does what was still under way.
         await self._until_tidy()
+        self._is_over = not self._is_decided()
         keeping.cancel()
 
     async def _until_tidy(self) -> None:
         pace = self.scenario.pace
-        latest = self._loop.now + _LONGEST_TIDYING_SECONDS * pace
         await asyncio.sleep(max(2 * self.scenario.lease, _TIDYING_SECONDS * pace))
-        while self._loop.now < latest and not self._is_decided() and not self._is_tidy():
+        for _ in range(_TIDYING_LOOKS):
+            if self._is_decided() or self._is_tidy():
+                return
             await asyncio.sleep(4 * _LOOK_SECONDS * pace)
 
     def _is_tidy(self) -> bool:
@@ -156,6 +166,7 @@ class _Run:
     def _is_decided(self) -> bool:
         """Whether nothing that is to come could change what the run tells."""
         self._catch_up()
+        self._look_at_holders()
         return not self._to_the_end and bool(self._judge.violations)
 
     async def _until_all_ended(self) -> None:
@@ -178,7 +189,7 @@ class _Run:
         judge.conclude(now)
         violations = [
             *judge.violations,
-            *(Violation(now, "who holds a partition is who is given it", what) for what in self._held_by_others()),
+            *(Violation(now, _HOLDER, what) for _, (_, what) in (self._held_by_others() if self._is_over else ())),
             *(Violation(now, "nothing fails by itself", failure) for failure in self._failures),
             *(Violation(now, "readers of the compacted log agree", each) for each in self._disagreements()),
         ]
@@ -204,10 +215,22 @@ class _Run:
         yield from superseded(reader, left)
         yield from compare(reader, self._cluster.topic_records(state), starts)
 
-    def _held_by_others(self) -> Iterator[str]:
-        """In words, the partitions that a live engine holds though its group has given them to another: nobody else can claim."""
-        if self._is_decided():
-            return  # it ended in the midst of it all
+    def _look_at_holders(self) -> None:
+        """Rule H4: an engine that its group has given up finds that out, and lets go of what it holds."""
+        now, looked_at = self._loop.now, self._looked_at
+        self._looked_at = now
+        leases = {number: ledger.last_lease for number, ledger in self._judge.reader.ledgers.items()}
+        before, self._leases = self._leases, leases
+        foreign_before, self._foreign_since = self._foreign_since, {}
+        for number, (holder, what) in self._held_by_others():
+            since = max(foreign_before.get((number, holder), now), holder.thawed_at)
+            self._foreign_since[number, holder] = since
+            # What was written after the last look was written long after it should have let go.
+            if looked_at > since + _LET_GO_SECONDS * self.scenario.pace and leases[number] != before[number]:
+                self._judge.violations.append(Violation(now, _HOLDER, f"{what} for {now - since:.3f} s"))
+
+    def _held_by_others(self) -> Iterator[tuple[int, tuple[SimulatedProcess, str]]]:
+        """The partitions that an engine holds though its group has given them to another: nobody else can claim them."""
         given = {
             partition.partition: member.rpartition("-")[0]
             for member, partitions in self._cluster.members(self._topics.group(WORKER)).items()
@@ -216,10 +239,10 @@ class _Run:
         names = {process.log.name: process.name for process in self._engines}
         for number, ledger in sorted(self._judge.reader.ledgers.items()):
             holder = self._instances.get(ledger.holder or "")
-            if ledger.released or holder is None or holder.is_dead or number not in given:
+            if ledger.released or holder is None or not holder.runs or number not in given:
                 continue
             if holder.log.name != given[number]:
-                yield f"partition {number} is held by {holder.name}, and is {names[given[number]]}'s"
+                yield number, (holder, f"partition {number} is held by {holder.name}, and is {names[given[number]]}'s")
 
     def _queue(self) -> list[TopicPartition]:
         return [partition for partition in self._cluster.ends() if partition.topic == self._topics.jobs_name(WORKER)]

@@ -36,7 +36,7 @@ class Result:
 
 
 def run_seed(seed: int, hang_seconds: float = HANG_SECONDS, *, to_the_end: bool = True) -> Result:
-    """Runs one seed, in this process. One that computes for longer than `hang_seconds` hangs, where the system can tell (SIGPROF)."""
+    """Runs one seed, in this process. One that computes for longer than `hang_seconds` hangs, where a system tells (SIGPROF)."""
     began = time.monotonic()
     alarm = getattr(signal, "SIGPROF", None)
     if alarm is not None:
