@@ -185,7 +185,10 @@ class Nemesis:
         """Others get its partitions, and it reads and writes on."""
         if process := self._engine():
             process.log.cut_off_from_groups()
-            await asyncio.sleep(self._random.choice((1.0, 6.0)) * self._random.random() * self._scenario.lease)
+            process.spared = self._random.random() < 0.5
+            seconds = self._random.uniform(4.0, 6.0) if process.spared else 3.0 * self._random.random()
+            await asyncio.sleep(seconds * self._scenario.lease)
+            process.spared = False
             process.log.reconnect()
 
     async def _evict(self) -> None:

@@ -38,6 +38,7 @@ class SimulatedProcess(Confined):
         seed: of the run.
         wall_offset: how far its time of day is ahead, in seconds.
         asleep: whether all of its machine stands still, its supervisor too.
+        spared: whether nothing else is done to it.
         thawed_at: when it last went on after it was frozen.
         died_with_machine: whether nobody is left to say that it has died.
         log: its way to the cluster.
@@ -57,6 +58,7 @@ class SimulatedProcess(Confined):
         self.asleep = False
         self.died_with_machine = False
         self.thawed_at = 0.0
+        self.spared = False
         self._death = asyncio.Event()
         self._excused_until = 0.0
         self._loop = loop
@@ -96,7 +98,7 @@ class SimulatedProcess(Confined):
     @property
     def is_free(self) -> bool:
         """Whether it runs, and nothing is about to happen to it."""
-        return self.runs and not self.is_dead and self._stopped_at is None
+        return self.runs and not self.is_dead and not self.spared and self._stopped_at is None
 
     def freeze(self) -> None:
         """Nothing of it runs any more until `thaw`; it stops where it waits for something."""
