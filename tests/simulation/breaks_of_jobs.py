@@ -16,7 +16,7 @@ from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.group import WorkerGroup
 from headrace.engine.journal import Journal
 from headrace.engine.limiting import Limiting
-from headrace.engine.partition import OwnedPartition
+from headrace.engine.partition import OwnedPartition, Phase
 from headrace.engine.rests import Rests
 from headrace.errors import EnqueueTimeout
 from headrace.ports import Acknowledged
@@ -83,13 +83,15 @@ def a_retry_waits_for_nothing(patch: Patch) -> None:
 
 def a_retry_lets_its_key_go_on(patch: Patch) -> None:
     """The next of a key begins while the one before waits for its retry."""
-    original = Rests.add
+    original = Dispatcher._acknowledged
 
-    def add(self: Any, work: Any, seconds: float) -> None:
-        original(self, work, seconds)
-        self._lanes.leave_lane(work)
+    def acknowledged(self: Any, works: Any) -> None:
+        original(self, works)
+        for work in works:
+            if work.phase is Phase.RESTING:
+                self._leave_lane(work)
 
-    patch.setattr(Rests, "add", add)
+    patch.setattr(Dispatcher, "_acknowledged", acknowledged)
 
 
 def a_retry_that_changes_hands_lets_its_key_go_on(patch: Patch) -> None:
