@@ -6,6 +6,7 @@ import asyncio
 
 from headrace.core.lanes import Lanes
 from headrace.core.recovery import PartitionRecovery
+from headrace.engine.guarding import UNGUARDED
 from headrace.engine.partition import OwnedPartition, Phase, Work
 from headrace.engine.rests import Rests
 from headrace.ports import TopicPartition
@@ -23,7 +24,7 @@ class Bench:
     def __init__(self) -> None:
         self.lanes: Lanes[Work] = Lanes(10)
         self.due: list[tuple[int, float]] = []
-        self.rests = Rests(self.lanes, loop_clock, self._note)
+        self.rests = Rests(self.lanes, loop_clock, self._note, UNGUARDED)
         self._began = asyncio.get_running_loop().time()
 
     def rest(self, of: OwnedPartition, offset: int, seconds: float) -> Work:

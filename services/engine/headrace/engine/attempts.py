@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
+from headrace.engine.guarding import Guard
 from headrace.engine.partition import Work
 
 _MOST_IN_A_TURN = 128
@@ -23,11 +24,13 @@ class Attempts:
     """The attempts of one worker that are due, and those that wait.
 
     Args:
-        attempt: makes the coroutine of an attempt, which writes down what came of it and raises nothing.
+        attempt: makes the coroutine of an attempt, which writes down what came of it. What it raises is a fault of the engine's.
+        guard: ends the engine by such a fault: the job would stay as it is for ever.
     """
 
-    def __init__(self, attempt: Callable[[Work], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, attempt: Callable[[Work], Coroutine[Any, Any, None]], guard: Guard) -> None:
         self._attempt = attempt
+        self._guard = guard
         self._due: deque[Work] = deque()
         self._runner: asyncio.Task[None] | None = None
 
@@ -69,6 +72,10 @@ class Attempts:
                     self._keep(work, task)
                     await _Rest(coroutine, awaited, run)
                     break
+        except GeneratorExit:
+            raise  # the event loop is closed
+        except BaseException as error:
+            self._guard.tell("an attempt", error)
         finally:
             if self._runner is task:
                 self._runner = None

@@ -13,6 +13,7 @@ from headrace.core.records import source_header
 from headrace.core.snapshots import CONTINUED
 from headrace.core.timestamps import from_milliseconds, parse_timestamp
 from headrace.engine.admission import NotAdmitted
+from headrace.engine.guarding import Guard
 from headrace.engine.partition import OwnedPartition, Phase, Work
 from headrace.engine.states import State
 from headrace.errors import IdempotencyConflict, LeaseLost, RecordUndecodable
@@ -37,6 +38,7 @@ class Endings:
         now: milliseconds since the Unix epoch.
         claim_lost: called when nothing more may be written about a partition.
         progressed: set when a job has left.
+        guard: ends the engine by a fault of its own.
     """
 
     def __init__(
@@ -46,12 +48,15 @@ class Endings:
         now: Callable[[], int],
         claim_lost: Callable[[OwnedPartition, Exception], None],
         progressed: asyncio.Event,
+        guard: Guard,
     ) -> None:
         self._writer = writer
         self._topic = topic
         self._now = now
         self._claim_lost = claim_lost
         self._progressed = progressed
+        self._written = guard(self._done)
+        self._try_again = guard(self._send_again)
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -134,7 +139,7 @@ class Endings:
         self._under_way += 1
         self._idle.clear()
         place = TopicPartition(self._topic, work.partition.state_partition)
-        self._writer.submit(place, [NewRecord(work.key, encode(entry), [work.source_header])], partial(self._done, work, end))
+        self._writer.submit(place, [NewRecord(work.key, encode(entry), [work.source_header])], partial(self._written, work, end))
 
     def _done(self, work: Work, end: End, outcome: Outcome) -> None:
         self._under_way -= 1
@@ -148,7 +153,7 @@ class Endings:
             return
         _logger.warning("the end of job %s is not in %s yet: %s", work.key.decode(), self._topic, outcome.reason)
         # It may be there twice then, and says the same.
-        asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._send_again, work, end)
+        asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._try_again, work, end)
 
     def _send_again(self, work: Work, end: End) -> None:
         if self._may_go_on(work):

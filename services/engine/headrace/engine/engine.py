@@ -21,6 +21,7 @@ from headrace.engine.children import enqueue_child
 from headrace.engine.control import EngineControl
 from headrace.engine.ended_keys import EndedKeys
 from headrace.engine.group import Environment, WorkerGroup
+from headrace.engine.guarding import Guard
 from headrace.engine.guardian import Guardian, NoGuardian
 from headrace.engine.health import WorkerHealth
 from headrace.engine.janitor import Janitor
@@ -216,7 +217,7 @@ class WorkerEngine:
         processes = self._make_processes(worker)
         self._processes.append(processes)
         settings = self.settings.engine
-        means = Means(processes, settings.stuck_seconds, self._crashed, settings.max_crashes)
+        means = Means(processes, settings.stuck_seconds, self._crashed, settings.max_crashes, Guard(self._crashed))
         services = JobServices(
             now=self._now,
             memory=self._memory_for,

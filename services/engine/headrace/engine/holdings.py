@@ -22,6 +22,7 @@ from headrace.engine.checkpoints import make_checkpoint
 from headrace.engine.closing import Closing
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.guardian import Guardian
+from headrace.engine.guarding import Guard
 from headrace.engine.partition import OwnedPartition
 from headrace.engine.takeover import Claimant, Takeover
 from headrace.errors import HeadraceError, LeaseLost
@@ -82,6 +83,7 @@ class Holdings:
         self._losses: dict[TopicPartition, tuple[float, int]] = {}
         self._renewing: set[OwnedPartition] = set()
         self._releasing: set[asyncio.Task[None]] = set()
+        self._renewal_answered = Guard(surroundings.stuck)(self._renewed)
 
     @property
     def held(self) -> Mapping[TopicPartition, OwnedPartition]:
@@ -319,7 +321,7 @@ class Holdings:
             records.append(checkpoint)
             pointer = Pointer(partition.writer.epoch, covers)
         self._renewing.add(partition)
-        renewed = partial(self._renewed, partition, self._claimant.clock(), pointer)
+        renewed = partial(self._renewal_answered, partition, self._claimant.clock(), pointer)
         self._claimant.writer.submit(self._state_of(partition), records, renewed)
 
     def _renewed(self, partition: OwnedPartition, sent: Moment, pointer: Pointer | None, outcome: Outcome) -> None:

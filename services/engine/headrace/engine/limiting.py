@@ -9,6 +9,7 @@ from collections.abc import Callable
 from headrace.core.lanes import Lanes
 from headrace.core.lease import Moment
 from headrace.core.rate import RateLimit, Share
+from headrace.engine.guarding import Guard
 from headrace.engine.partition import OwnedPartition, Work
 
 # The loop's clock may stand still while the machine is suspended. The clock of the leases does not.
@@ -21,12 +22,13 @@ class Limiting:
     Args:
         clock: by which the limit counts.
         wake: called when some of them are among those that may start again.
+        guard: ends the engine by a fault of its own.
 
     Attributes:
         partitions: how many the worker's queue has; to be set before the first job comes.
     """
 
-    def __init__(self, limit: RateLimit, lanes: Lanes[Work], clock: Callable[[], Moment], wake: Callable[[], None]) -> None:
+    def __init__(self, limit: RateLimit, lanes: Lanes[Work], clock: Callable[[], Moment], wake: Callable[[], None], guard: Guard) -> None:
         self.partitions = 1
         self._limit = limit
         self._lanes = lanes
@@ -34,6 +36,7 @@ class Limiting:
         self._wake = wake
         self._shares: dict[OwnedPartition, Share] = {}
         self._waiting: dict[OwnedPartition, deque[Work]] = {}
+        self._wake_up = guard(self._look)
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_at = 0.0
 
@@ -78,7 +81,7 @@ class Limiting:
     def _set_timer(self, at: float, now: float) -> None:
         self.stop()
         self._wakes_at = at
-        self._timer = asyncio.get_running_loop().call_later(min(max(at - now, 0.0), _LONGEST_SLEEP_SECONDS), self._look)
+        self._timer = asyncio.get_running_loop().call_later(min(max(at - now, 0.0), _LONGEST_SLEEP_SECONDS), self._wake_up)
 
     def _look(self) -> None:
         """Puts those whose time has come before all others; whether they may start is asked when they have a slot."""

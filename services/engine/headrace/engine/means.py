@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from headrace.engine.guarding import UNGUARDED, Guard
 from headrace.engine.partition import Work
 from headrace.errors import EngineStuck
 from headrace.job_context import JobContext
@@ -49,12 +50,14 @@ class Means:
         stuck_seconds: how long an attempt may go on after its time before `stuck` is called.
         stuck: called when only the end of the engine's process can end an attempt.
         most_crashes: how many processes may die with one job before it is given up.
+        guard: ends the engine by a fault of its own.
     """
 
     processes: AttemptProcesses | None = None
     stuck_seconds: float = 300.0
     stuck: Callable[[EngineStuck], None] = _nobody
     most_crashes: int = 3
+    guard: Guard = UNGUARDED
 
 
 def slots_of(worker: AbstractWorker[Any], settings: EngineSettings) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from headrace.core import snapshots
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp
-from headrace.engine.failure import after_failure, why
+from headrace.engine.failure import after_failure, after_resistance, why
 from headrace.engine.journal import Journal
 from headrace.engine.outcome import describe_error, encode_result
 from headrace.engine.partition import Phase, Work
@@ -66,11 +66,11 @@ class Outcomes:
             self.end_as_cancelled(work)
         elif error is None and late_after is None:
             self._complete(work, result)
-        elif late_after is None and (work.stopped or _is_outage(error, work)):
-            # Whatever it raised on its way out, it was the engine that stopped it, or a broker that was away: no failure.
+        elif late_after is None and work.stopped:
+            # Whatever it raised on its way out, it was the engine that stopped it: no failure.
             self.interrupt(work)
         else:
-            self._fail(work, why(error, late_after))
+            self._fail(work, error, late_after)
 
     def interrupt(self, work: Work) -> None:
         """The attempt ended for no reason of its own: the job waits for another, unless somebody has cancelled it."""
@@ -106,28 +106,35 @@ class Outcomes:
             try:
                 state = State(snapshots.completed(work.state.fields, encode_result(result), self.now()))
             except JobFailed as failure:
-                self._fail(work, failure)
+                self._fail(work, failure, None)
                 return
         work.phase = Phase.ENDING
         self._journal.write(work, state)
 
-    def _fail(self, work: Work, error: BaseException) -> None:
-        if work.original is not None and isinstance(error, WorkerProcessDied):
-            self._died(work, error)
+    def _fail(self, work: Work, error: BaseException | None, late_after: float | None) -> None:
+        """Writes what follows from an exception.
+
+        To look at it runs code of the user's own, which may raise in its turn, wherever one looks. Then the job ends by that.
+        """
+        try:
+            state, died = self._after(work, error, late_after)
+        except BaseException as resistance:
+            state, died = after_resistance(work, self._worker, error, resistance, self._clock()), False
+        if died and snapshots.crashes(state.fields) >= self._most_crashes:
+            work.state = state
+            self.refuse_poison(work)
             return
-        state = after_failure(work, self._worker, error, self._clock(), self._chance())
         work.phase = Phase.ENDING if state.fields["status"] == JobStatus.FAILED else Phase.INTERRUPTED
         self._journal.write(work, state)
 
-    def _died(self, work: Work, error: WorkerProcessDied) -> None:
-        """A job that runs in a process of its own took that with it (rule X1)."""
-        state = State(snapshots.died(work.state.fields, describe_error(error), self.now()))
-        if snapshots.crashes(state.fields) < self._most_crashes:
-            work.phase = Phase.INTERRUPTED
-            self._journal.write(work, state)
-        else:
-            work.state = state
-            self.refuse_poison(work)
+    def _after(self, work: Work, error: BaseException | None, late_after: float | None) -> tuple[State, bool]:
+        """How the job stands after its attempt; and whether a process of its own died with it (rule X1)."""
+        if late_after is None and _is_outage(error, work):
+            return State(snapshots.interrupted(work.state.fields, self.now())), False
+        cause = why(error, late_after)
+        if work.original is not None and isinstance(cause, WorkerProcessDied):
+            return State(snapshots.died(work.state.fields, describe_error(cause), self.now())), True
+        return after_failure(work, self._worker, cause, self._clock(), self._chance()), False
 
 
 def _is_outage(error: BaseException | None, work: Work) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 
 from headrace.core.lanes import Lanes
 from headrace.core.lease import Moment
+from headrace.engine.guarding import Guard
 from headrace.engine.partition import OwnedPartition, Phase, Work
 
 # The loop's clock may stand still while the machine is suspended. The clock of the leases does not.
@@ -23,14 +24,16 @@ class Rests:
     Args:
         clock: by which the waits are measured.
         due: called with each job whose time has come.
+        guard: ends the engine by a fault of its own.
     """
 
-    def __init__(self, lanes: Lanes[Work], clock: Callable[[], Moment], due: Callable[[Work], None]) -> None:
+    def __init__(self, lanes: Lanes[Work], clock: Callable[[], Moment], due: Callable[[Work], None], guard: Guard) -> None:
         self._lanes = lanes
         self._clock = clock
         self._due = due
         self._queue: list[tuple[float, int, Work]] = []
         self._numbers = itertools.count()
+        self._wake_up = guard(self._look)
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_at = 0.0
         # Empty as a rule: it is looked at for every job that comes.
@@ -82,7 +85,7 @@ class Rests:
             self._timer.cancel()
         self._wakes_at = self._queue[0][0]
         seconds = min(max(self._wakes_at - self._clock().steady, 0.0), _LONGEST_SLEEP_SECONDS)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._wake_up)
 
     def _look(self) -> None:
         self._timer = None

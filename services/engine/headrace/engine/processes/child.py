@@ -91,7 +91,7 @@ class _Child:
             LogForwarder(self._send).install(begin["levels"])
             self._worker = worker_named(begin["worker"])
         except BaseException as error:  # also what a module raises that wants to end the process
-            self._send(Kind.RAISED, orjson.dumps(tell(error)))
+            self._send(Kind.RAISED, tell(error))
             return
         self._send(Kind.READY)
         while True:
@@ -111,7 +111,7 @@ class _Child:
             result = encode_result(self._call(job, ctx))
             kind, content = Kind.RETURNED, b"" if result is None else orjson.dumps(result)
         except BaseException as error:  # whatever a worker raises costs its attempt alone
-            kind, content = Kind.RAISED, orjson.dumps(tell(error))
+            kind, content = Kind.RAISED, tell(error)
         self._reports.flush()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
