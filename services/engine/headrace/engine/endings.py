@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from headrace.codec import decode_object, encode
 from headrace.core.duplicates import UNKNOWN, End, Verdict
@@ -72,7 +73,13 @@ class Endings:
         owned = work.partition
         job_id = work.record["id"]
         unread = refusal is not None and refusal.reason == "undecodable"
-        work.digest = UNKNOWN if unread else digest_of(work.record["args"])
+        if unread:
+            work.digest = UNKNOWN
+        elif (digest := _digest_of(work.record["args"])) is not None:
+            work.digest = digest
+        else:
+            work.digest = UNKNOWN
+            refusal = NotAdmitted("undecodable", "its arguments are nested too deep to be compared with others", work)
         now = self._now()
         at = record.timestamp if record.timestamp >= 0 else now
         owned.ids.forget(min(at, now))
@@ -115,7 +122,7 @@ class Endings:
         header = source_header(owned.recovery.worker, record.partition, record.offset)
         work = Work(owned, record.offset, None, State(dict(known.fields or {})), raw, size, known.job_id, source_header=header)
         args = raw.get("args")
-        work.digest = digest_of(args) if isinstance(args, dict) else UNKNOWN
+        work.digest = _digest_of(args) or UNKNOWN if isinstance(args, dict) else UNKNOWN
         owned.hold(work)
         if owned.is_held():
             self.write(work)
@@ -167,6 +174,14 @@ class Endings:
         if not owned.is_held():
             self._claim_lost(owned, LeaseLost("its lease was not renewed in time"))
         return owned.live
+
+
+def _digest_of(args: Mapping[str, Any]) -> str | None:
+    """The digest of arguments; None where they are nested deeper than JSON can be written, though it can be read."""
+    try:
+        return digest_of(args)
+    except (TypeError, RecursionError):
+        return None
 
 
 class Duplicate(Exception):

@@ -56,9 +56,13 @@ def describe_error(error: BaseException) -> dict[str, str]:
     """Type, message and traceback of an exception; the frames of headrace itself are left out of the traceback."""
     if (told := attribute_of(error, TOLD_ATTRIBUTE)) is not None:
         return dict(told)
-    kind = type(error)
-    text = "".join(traceback.format_exception(kind, error, without_own_frames(error)))
-    return {"type": _clean(qualified_name(kind), _TYPE_LIMIT_BYTES), "message": _clean(text_of(error), _MESSAGE_LIMIT_BYTES), "traceback": _clean(text)}
+    name, message = _clean(qualified_name(type(error)), _TYPE_LIMIT_BYTES), _clean(text_of(error), _MESSAGE_LIMIT_BYTES)
+    frames = without_own_frames(error)
+    try:
+        lines = traceback.format_exception(type(error), error, frames)
+    except Exception:  # it asks for notes, for causes and more, which not every exception bears
+        lines = ["Traceback (most recent call last):\n", *traceback.format_tb(frames), f"{name}: {message}\n"]
+    return {"type": name, "message": message, "traceback": _clean("".join(lines))}
 
 
 def without_own_frames(error: BaseException) -> TracebackType | None:
