@@ -142,6 +142,7 @@ class WorkerGroup:
             since_poll=now - (self._intake.polled_at or now),
             since_commit=now - self._commits.answered_at if self._commits.partitions else 0.0,
             since_append=self._appends.seconds(now, dispatcher.statistics.last_ended_at, dispatcher.unacknowledged),
+            since_hand_over=self._holdings.since_hand_over,
         )
 
     async def start(self) -> None:

@@ -23,6 +23,7 @@ from headrace.engine.closing import Closing
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.guardian import Guardian
 from headrace.engine.guarding import Guard
+from headrace.engine.kept import KeptPartitions
 from headrace.engine.partition import OwnedPartition
 from headrace.engine.takeover import Claimant, Takeover
 from headrace.errors import HeadraceError, LeaseLost
@@ -83,12 +84,18 @@ class Holdings:
         self._losses: dict[TopicPartition, tuple[float, int]] = {}
         self._renewing: set[OwnedPartition] = set()
         self._releasing: set[asyncio.Task[None]] = set()
+        self._kept = KeptPartitions(claimant.clock, Guard(surroundings.stuck))
         self._renewal_answered = Guard(surroundings.stuck)(self._renewed)
 
     @property
     def held(self) -> Mapping[TopicPartition, OwnedPartition]:
         """All that this instance has a claim on."""
         return self._held
+
+    @property
+    def since_hand_over(self) -> float:
+        """Seconds since the oldest hand-over began that is not done; 0 when there is none."""
+        return self._kept.longest()
 
     def start(self) -> None:
         """Begins to renew what is held."""
@@ -199,7 +206,8 @@ class Holdings:
             within: seconds after which the process has to end instead: nobody else could ever run the partition's jobs (H4).
         """
         try:
-            await asyncio.wait_for(partition.vacated.wait(), within)
+            with self._kept.watch(partition):
+                await asyncio.wait_for(partition.vacated.wait(), within)
         except TimeoutError:
             message = f"a job of {partition.recovery.worker} cannot be stopped, and the group has given this engine up"
             self._surroundings.stuck(LeaseLost(message))
