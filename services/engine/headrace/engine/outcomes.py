@@ -13,9 +13,21 @@ from headrace.engine.journal import Journal
 from headrace.engine.outcome import describe_error, encode_result
 from headrace.engine.partition import Phase, Work
 from headrace.engine.states import State
-from headrace.errors import BrokerUnreachable, JobFailed, WorkerProcessDied
+from headrace.errors import (
+    BrokerAuthenticationFailed,
+    BrokerCertificateUntrusted,
+    BrokerError,
+    EnqueueTimeout,
+    JobFailed,
+    LocalBrokerError,
+    WorkerProcessDied,
+)
 from headrace.worker import AbstractWorker
 
+# What an attempt ends by that writes or reads while brokers are away, or take nothing. Its repetition enqueues nothing twice.
+_OUTAGES = (BrokerError, EnqueueTimeout)
+_NO_OUTAGES = (BrokerAuthenticationFailed, BrokerCertificateUntrusted, LocalBrokerError)
+# One after another: a worker may ask a broker that never comes.
 _MOST_OUTAGES = 60
 
 
@@ -129,14 +141,13 @@ class Outcomes:
 
     def _after(self, work: Work, error: BaseException | None, late_after: float | None) -> tuple[State, bool]:
         """How the job stands after its attempt; and whether a process of its own died with it (rule X1)."""
-        if late_after is None and _is_outage(error, work):
-            return State(snapshots.interrupted(work.state.fields, self.now())), False
+        if late_after is None and _is_outage(error) and snapshots.outages(work.state.fields) < _MOST_OUTAGES:
+            return State(snapshots.cut_short(work.state.fields, self.now())), False
         cause = why(error, late_after)
         if work.original is not None and isinstance(cause, WorkerProcessDied):
             return State(snapshots.died(work.state.fields, describe_error(cause), self.now())), True
         return after_failure(work, self._worker, cause, self._clock(), self._chance()), False
 
 
-def _is_outage(error: BaseException | None, work: Work) -> bool:
-    """Whether a broker that was away ended the attempt; not again and again: a worker may ask a broker that never comes."""
-    return isinstance(error, BrokerUnreachable) and work.state.fields["attempt"] < _MOST_OUTAGES
+def _is_outage(error: BaseException | None) -> bool:
+    return isinstance(error, _OUTAGES) and not isinstance(error, _NO_OUTAGES)
