@@ -108,7 +108,7 @@ NASTY: dict[str, Callable[[], BaseException]] = {
     "guarded": Guarded,
     "masked": Masked,
     "without-name": WithoutName,
-    "long-name": lambda: type("Long" * 500_000, (Exception,), {})(),
+    "long-name": type("Long" * 500_000, (Exception,), {}),
     "odd-text": TellsOddly,
     "no-text": TellsNothing,
     "surrogate-text": lambda: ValueError("\ud800" * 10),

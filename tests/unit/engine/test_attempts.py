@@ -24,7 +24,7 @@ class Bench:
         self.told: dict[int, Any] = {}
         self.gates: dict[int, asyncio.Event] = {}
         self.over: asyncio.Queue[int] = asyncio.Queue()
-        self.attempts = Attempts(self._run, UNGUARDED)
+        self.attempts = Attempts(self._run, lambda _: True, UNGUARDED)
         self._doings: dict[int, Coroutine[Any, Any, Any]] = {}
 
     def start(self, *doings: Coroutine[Any, Any, Any]) -> list[Work]:

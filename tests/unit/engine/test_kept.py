@@ -1,4 +1,4 @@
-"""An attempt that was stopped and does not end: it ends its engine after its time, or else it is told for as long as it goes on."""
+"""An attempt that was stopped and does not end: it ends its engine after its time, or it is told for as long as it goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a worker raises, its job ends: in the event loop, in a thread and in a process; and a fault of ours ends the engine."""
+"""Whatever a worker raises, its job ends: in the event loop, in a thread, in a process. A fault of ours ends the engine."""
 
 from __future__ import annotations
 

@@ -103,7 +103,10 @@ class PartitionRecovery(Generic[SnapshotT]):
     def _knows_better(self, offset: int, version: Version) -> bool:
         """Whether the checkpoint has a newer state of a job: a repeat may come long after what it repeats was outdone."""
         begun = self.checkpoint.begun.get(offset) if self.checkpoint else None
-        return begun is not None and Version(*(begun[1].get(name, -1) for name in Version._fields)) > version
+        if begun is None:
+            return False
+        found = [begun[1].get(name, -1) for name in Version._fields]
+        return all(isinstance(each, int) for each in found) and Version(*found) > version  # of a damaged one nothing is known
 
     def snapshot(self, headers: SnapshotHeaders, job_id: bytes, snapshot: SnapshotT | None) -> bool:
         """Takes in a snapshot of a job of this partition; tells whether it counts (rules F1, F2 and J1)."""
@@ -120,7 +123,10 @@ class PartitionRecovery(Generic[SnapshotT]):
         return True
 
     def remove(self, offset: int, removal: Removal) -> None:
-        """Takes in a tombstone of a job: what stood there counted for nothing, also if that is told by nothing else any more."""
+        """Takes in a tombstone of a job: what stood there counted for nothing, also if that is told by nothing else any more.
+
+        One that says that the job has ended, and its record is gone, is nothing to recovery: that record lay below the watermark.
+        """
         known = self.jobs.get(offset)
         if removal.reason == "void" and known is not None and known.version <= removal.version:
             del self.jobs[offset]
@@ -171,13 +177,11 @@ class PartitionRecovery(Generic[SnapshotT]):
 
 @dataclass(frozen=True, slots=True)
 class Begun(Generic[SnapshotT]):
-    """A job that a former owner has begun: its last snapshot, or what the checkpoint has of it.
+    """A job that a former owner has begun, and may have ended: its last snapshot, or what the checkpoint has of it.
 
     Attributes:
         died: whether the process died in which it ran, after what is said here of it.
     """
-
-    """A job that a former owner has begun, and may have ended: its last snapshot, or what the checkpoint has of it."""
 
     job_id: bytes
     snapshot: SnapshotT | None

@@ -89,7 +89,7 @@ def qualified_name(kind: type[BaseException]) -> str:
 
 
 def attribute_of(error: BaseException, name: str) -> Any:
-    """An attribute that was set of an exception, or None; the class is not asked, whatever it does with names it does not have."""
+    """An attribute that was set of an exception, or None. Its class is not asked, whatever that does with other names."""
     try:
         return object.__getattribute__(error, name)
     except AttributeError:

@@ -92,7 +92,7 @@ class Dispatcher:
         self._paused = False
         self._draining = False
         self._held: list[Work] = []
-        self._attempts = Attempts(self._execution.run, guard)
+        self._attempts = Attempts(self._execution.run, self._may_go_on, guard)
         self._running: set[Work] = set()
         self._none_runs = asyncio.Event()
         self.progressed = asyncio.Event()
@@ -276,6 +276,8 @@ class Dispatcher:
             elif self._draining or partition.leaving:
                 self._lanes.leave_lane(work)
                 partition.leave_to_others(work)
+            elif work.original is not None and self._outcomes.took_too_many(work):
+                self._outcomes.refuse_poison(work)
             else:
                 self._rests.add(work, self._seconds_left(work) if "runAt" in work.state.fields else _AGAIN_SECONDS)
         self.statistics.last_ended_at = time.perf_counter()

@@ -21,8 +21,8 @@ from headrace.engine.children import enqueue_child
 from headrace.engine.control import EngineControl
 from headrace.engine.ended_keys import EndedKeys
 from headrace.engine.group import Environment, WorkerGroup
-from headrace.engine.guarding import Guard
 from headrace.engine.guardian import Guardian, NoGuardian
+from headrace.engine.guarding import Guard
 from headrace.engine.health import WorkerHealth
 from headrace.engine.janitor import Janitor
 from headrace.engine.means import AttemptProcesses, Means, slots_of
@@ -226,19 +226,19 @@ class WorkerEngine:
             loop=asyncio.get_running_loop(),
         )
         return Environment(
-            self._log,
-            self.topics,
-            self.settings.engine,
-            self.instance_id,
-            self._writer,
-            services,
-            self._clock,
-            self._chance,
-            self._crashed,
-            self._control,
-            means,
-            self._guardian,
-            self._ended_keys,
+            log=self._log,
+            topics=self.topics,
+            settings=self.settings.engine,
+            instance_id=self.instance_id,
+            writer=self._writer,
+            services=services,
+            clock=self._clock,
+            chance=self._chance,
+            crashed=self._crashed,
+            control=self._control,
+            means=means,
+            guardian=self._guardian,
+            ended_keys=self._ended_keys,
         )
 
     def _chance(self) -> float:

@@ -13,6 +13,7 @@ from headrace.core.records import (
     CHECKPOINT_PREFIX,
     LEASE_PREFIX,
     SOURCE_HEADER,
+    Removal,
     checkpoint_prefix,
     parse_lease_key,
     parse_removal,
@@ -61,8 +62,19 @@ def fold(record: Record, partition: OwnedPartition, source_prefix: bytes) -> Non
                 ended = headers.status in TERMINAL and record.value is not None
                 recovery.snapshot(headers, key, _end_in(record.value, key) if ended else record.value)
             elif (removal := parse_removal(record.headers)) is not None:
-                recovery.remove(int(value.rpartition(b"/")[2]), removal)
+                _remove(record, partition, value, removal)
             return
+
+
+def _remove(record: Record, partition: OwnedPartition, source: bytes, removal: Removal) -> None:
+    try:
+        offset = int(source.rpartition(b"/")[2])
+    except ValueError:
+        _logger.warning(
+            "a tombstone in %s/%d at offset %d was skipped: it has no source", record.topic, record.partition, record.offset
+        )
+    else:
+        partition.recovery.remove(offset, removal)
 
 
 def _end_in(snapshot: bytes | None, key: bytes) -> bytes | None:

@@ -46,7 +46,7 @@ _COMMIT_SECONDS = 5.0
 _STOP_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
     """What a worker group gets from its engine.
 

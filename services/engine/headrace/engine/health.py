@@ -51,7 +51,9 @@ class WorkerHealth:
         if self.since_append > _APPEND_SECONDS:
             found.append(f"nothing acknowledged for {self.since_append:.0f} s though something waits for it")
         if self.since_hand_over > _HAND_OVER_SECONDS:
-            found.append(f"a partition is kept from another engine for {self.since_hand_over:.0f} s by an attempt that does not stop")
+            found.append(
+                f"a partition is kept from another engine for {self.since_hand_over:.0f} s by an attempt that does not stop"
+            )
         return found
 
 

@@ -152,6 +152,8 @@ class Holdings:
     def give_back(self) -> None:
         """Hands over all that is held, and wants nothing until the group deals out its partitions anew."""
         self._wanted = frozenset()
+        if self._current is not None:
+            self._current.wind_up()
         for partition in list(self._held.values()):
             self._surroundings.unavailable(partition.source)
             self.ready.pop(partition.source, None)

@@ -51,7 +51,7 @@ class KeptPartitions:
         if since is None:
             return
         for work in partition.works.values():
-            if work.phase is Phase.RUNNING:
+            if work.phase is Phase.RUNNING and work.stopped:
                 attempt = work.state.fields["attempts"][-1]
                 _logger.warning(
                     "%s/%d should have gone to another engine %.0f s ago, and is kept: attempt %d of job %s, which began at %s,"

@@ -28,7 +28,9 @@ class Limiting:
         partitions: how many the worker's queue has; to be set before the first job comes.
     """
 
-    def __init__(self, limit: RateLimit, lanes: Lanes[Work], clock: Callable[[], Moment], wake: Callable[[], None], guard: Guard) -> None:
+    def __init__(
+        self, limit: RateLimit, lanes: Lanes[Work], clock: Callable[[], Moment], wake: Callable[[], None], guard: Guard
+    ) -> None:
         self.partitions = 1
         self._limit = limit
         self._lanes = lanes

@@ -129,24 +129,23 @@ class Outcomes:
         To look at it runs code of the user's own, which may raise in its turn, wherever one looks. Then the job ends by that.
         """
         try:
-            state, died = self._after(work, error, late_after)
+            state = self._after(work, error, late_after)
         except BaseException as resistance:
-            state, died = after_resistance(work, self._worker, error, resistance, self._clock()), False
-        if died and snapshots.crashes(state.fields) >= self._most_crashes:
-            work.state = state
-            self.refuse_poison(work)
-            return
+            state = after_resistance(work, self._worker, error, resistance, self._clock())
         work.phase = Phase.ENDING if state.fields["status"] == JobStatus.FAILED else Phase.INTERRUPTED
         self._journal.write(work, state)
 
-    def _after(self, work: Work, error: BaseException | None, late_after: float | None) -> tuple[State, bool]:
-        """How the job stands after its attempt; and whether a process of its own died with it (rule X1)."""
+    def _after(self, work: Work, error: BaseException | None, late_after: float | None) -> State:
+        """How the job stands after its attempt.
+
+        The last death that a job may cause is written like the others (rule X1): whoever has its partition then gives it up.
+        """
         if late_after is None and _is_outage(error) and snapshots.outages(work.state.fields) < _MOST_OUTAGES:
-            return State(snapshots.cut_short(work.state.fields, self.now())), False
+            return State(snapshots.cut_short(work.state.fields, self.now()))
         cause = why(error, late_after)
         if work.original is not None and isinstance(cause, WorkerProcessDied):
-            return State(snapshots.died(work.state.fields, describe_error(cause), self.now())), True
-        return after_failure(work, self._worker, cause, self._clock(), self._chance()), False
+            return State(snapshots.died(work.state.fields, describe_error(cause), self.now()))
+        return after_failure(work, self._worker, cause, self._clock(), self._chance())
 
 
 def _is_outage(error: BaseException | None) -> bool:
