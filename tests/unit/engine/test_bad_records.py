@@ -13,6 +13,7 @@ from headrace import WorkerEngine
 from headrace.dead_letters.letters import dead_letter_of
 from headrace.ports import Header, NewRecord, TopicPartition
 from headrace.testing import InMemoryLog
+from support.leases import lease_bench
 from support.log import eventually
 from support.memory_engines import DEAD_LETTERS, TOPICS, Bench, GatedWorker, passing
 from support.virtual_time import run_in_virtual_time
@@ -40,7 +41,7 @@ def deep(job_id: str, pad: int = 0, more: bytes = b"") -> bytes:
 
 async def passed_over(folder: Path, records: list[Put]) -> tuple[Bench, list[str | None]]:
     """Runs an engine until the job behind the records has ended; the ids of the dead letters."""
-    bench = Bench(folder)
+    bench = lease_bench(folder)
     for key, value, headers, timestamp in records:
         bench.cluster.append(QUEUE, NewRecord(key, value, headers), timestamp=timestamp)
     good = bench.enqueue("good")

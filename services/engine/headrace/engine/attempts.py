@@ -25,8 +25,8 @@ class Attempts:
 
     Args:
         attempt: makes the coroutine of an attempt, which writes down what came of it. What it raises is a fault of ours.
-        may_start: asked just before each start whether the partition's lease is held still (rule H2), since other attempts may have
-            taken their time after the start was acknowledged. If it is not, its attempts are withdrawn.
+        may_start: asked just before each start whether the partition's lease is held still (rule H2), since others may have taken
+            their time after the start was acknowledged. If it is not, its attempts are withdrawn.
         guard: ends the engine by such a fault: the job would stay as it is for ever.
     """
 
