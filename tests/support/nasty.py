@@ -46,7 +46,7 @@ class WithoutName(Exception, metaclass=Unnamed):
 
 
 class OddText(str):
-    def encode(self, *_: Any, **__: Any) -> NoReturn:  # type: ignore[override]
+    def encode(self, *_: Any, **__: Any) -> NoReturn:
         raise RuntimeError("no bytes")
 
 
@@ -65,14 +65,14 @@ class TellsNothing(Exception):
 class Endless(Exception):
     def __init__(self) -> None:
         self.__cause__ = self
-        self.__notes__ = [object()]
+        self.__notes__ = [object()]  # type: ignore[list-item]
 
 
 class CodedRetry(Retry):
     """As anybody writes it: the base is not asked."""
 
     def __init__(self, code: int) -> None:
-        self.code = code
+        self.status_code = code
 
 
 class NeverRetry(Retry):
@@ -139,7 +139,7 @@ class NastyWorker(GatedWorker):
 
 
 class NastyInThread(NastyWorker):
-    def run(self, args: dict[str, Any], ctx: JobContext) -> Any:  # type: ignore[override]
+    def run(self, args: dict[str, Any], ctx: JobContext) -> Any:
         return raise_nasty(args)
 
 

@@ -23,7 +23,7 @@ FRESH = "01990000-0000-7000-8000-000000000001"
 DERIVED = "job-x"
 IN_NANOSECONDS = 1_780_000_000_000_000_000
 
-Put = tuple[bytes | None, bytes | None, list[Header], int | None]
+Put = tuple[bytes, bytes | None, list[Header], int | None]
 
 
 def nested(depth: int, *, objects: bool = False) -> bytes:
@@ -128,7 +128,7 @@ times = st.none() | st.integers(0, 2**63 - 1) | st.sampled_from([0, IN_NANOSECON
 headers = st.lists(st.tuples(st.text(max_size=10), st.none() | st.binary(max_size=20)), max_size=2)
 
 
-@given(records=st.lists(st.tuples(st.none() | st.binary(max_size=10), contents, headers, times), min_size=1, max_size=12))
+@given(records=st.lists(st.tuples(st.binary(max_size=10), contents, headers, times), min_size=1, max_size=12))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_whatever_the_bytes_the_key_the_headers_and_the_time_those_behind_are_done(tmp_path: Path, records: list[Put]) -> None:
     async def scenario() -> None:
