@@ -201,7 +201,8 @@ class WorkerEngine:
         await self._presence.publish()
         self._groups = [WorkerGroup(worker, self._environment(worker)) for worker in self._workers.values()]
         await asyncio.gather(*(group.start() for group in self._groups))
-        self._presence_task = asyncio.create_task(self._presence.keep_up())
+        self._presence_task = asyncio.create_task(self._presence.keep_up(), name="presence")
+        Guard(self._crashed).watch(self._presence_task)
         if settings.janitor:
             self._janitor.start()
         if self._oversight is not None:

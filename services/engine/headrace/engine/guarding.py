@@ -5,6 +5,7 @@ What is left half done by it would be done by nobody: a job that runs for ever b
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
@@ -41,6 +42,14 @@ class Guard:
             yield
         except Exception as error:
             self.tell(what, error)
+
+    def watch(self, task: asyncio.Task[None]) -> None:
+        """A task that is to run until it is cancelled."""
+        task.add_done_callback(self._look)
+
+    def _look(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.tell(task.get_name(), error)
 
     def __call__(self, callback: Callable[ParametersT, None]) -> Callable[ParametersT, None]:
         """The same callback, which raises nothing."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 from collections.abc import Callable, Hashable
 
 from headrace.core.lanes import Lanes
 from headrace.core.lease import Moment
+from headrace.engine.alarm import Alarm
 from headrace.engine.guarding import Guard
 from headrace.engine.partition import OwnedPartition, Phase, Work
-
-# The loop's clock may stand still while the machine is suspended. The clock of the leases does not.
-_LONGEST_SLEEP_SECONDS = 5.0
 
 
 class Rests:
@@ -33,9 +30,7 @@ class Rests:
         self._due = due
         self._queue: list[tuple[float, int, Work]] = []
         self._numbers = itertools.count()
-        self._wake_up = guard(self._look)
-        self._timer: asyncio.TimerHandle | None = None
-        self._wakes_at = 0.0
+        self._alarm = Alarm(clock, guard(self._look))
         # Empty as a rule: it is looked at for every job that comes.
         self.lanes: set[Hashable] = set()
 
@@ -50,8 +45,7 @@ class Rests:
         work.partition.held_back += 1 + self._lanes.behind(work.lane)
         if work.lane is not None:
             self.lanes.add(work.lane)
-        if self._timer is None or due_at < self._wakes_at:
-            self._set_timer()
+        self._alarm.set(due_at)
 
     def remove(self, work: Work) -> None:
         """A job rests no more, and keeps its lane. Those behind it are not held back by it any more."""
@@ -76,19 +70,9 @@ class Rests:
         """No job's time comes any more."""
         self._queue.clear()
         self.lanes.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._wakes_at = self._queue[0][0]
-        seconds = min(max(self._wakes_at - self._clock().steady, 0.0), _LONGEST_SLEEP_SECONDS)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._wake_up)
+        self._alarm.stop()
 
     def _look(self) -> None:
-        self._timer = None
         now = self._clock().steady
         while self._queue and self._queue[0][0] <= now:
             _, _, work = heapq.heappop(self._queue)
@@ -96,4 +80,4 @@ class Rests:
             self.lanes.discard(work.lane)
             self._due(work)
         if self._queue:
-            self._set_timer()
+            self._alarm.set(self._queue[0][0])
