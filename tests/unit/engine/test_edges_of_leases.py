@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from headrace import JobContext
-from headrace.core.checkpoint import Checkpoint
+from headrace.codec import encode
+from headrace.core.checkpoint import Pointer
 from headrace.core.ownership import Version
-from headrace.core.records import Removal, removal_header, source_header
-from headrace.core.recovery import Known, PartitionRecovery
-from headrace.core.status import JobStatus
+from headrace.core.records import Removal, checkpoint_key, removal_header, source_header
+from headrace.core.recovery import PartitionRecovery
 from headrace.engine.ended_keys import EndedKeys
+from headrace.engine.folding import fold
+from headrace.engine.partition import OwnedPartition
 from headrace.errors import BrokerUnreachable
-from headrace.ports import NewRecord
+from headrace.models import BegunJob, CheckpointRecord
+from headrace.ports import NewRecord, TopicPartition
 from headrace.testing.consumer import InMemoryGroupConsumer
 from support.leases import Clocks, Instance, engine, kinds, lease_bench
 from support.log import eventually
@@ -114,9 +117,27 @@ async def test_a_tombstone_that_names_no_place_is_skipped(bench: Bench, caplog: 
     assert "was skipped: it has no source" in caplog.text
 
 
-@pytest.mark.parametrize("state", [{"epoch": "x"}, {"epoch": None, "attempt": 1, "sequence": 1}, {}])
-def test_of_a_job_that_is_damaged_in_a_checkpoint_nothing_is_known(state: dict[str, Any]) -> None:
-    recovery: PartitionRecovery[bytes] = PartitionRecovery("w", 0, 0)
-    recovery.checkpoint = Checkpoint(5, 6, 0, [], {3: ("job", state)})
-    recovery.jobs[3] = Known(Version(1, 1, 1), JobStatus.RUNNING, b"{}", b"job")
-    assert not recovery._knows_better(3, Version(1, 1, 1))
+GOOD = {"epoch": 3, "attempt": 1, "sequence": 1, "status": "running", "updatedAt": "2026-03-02T09:31:00.000Z"}
+
+
+@pytest.mark.parametrize("change", [{"epoch": "x"}, {"attempt": 1.5}, {"sequence": None}, {"status": 7}, {"updatedAt": "later"}])
+def test_what_is_damaged_in_a_checkpoint_is_skipped(
+    bench: Bench, change: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    recovery: PartitionRecovery[bytes] = PartitionRecovery("w", 0, 0, Pointer(3, 4))
+    partition = OwnedPartition(TopicPartition("jobs", 0), 0, recovery)
+    checkpoint = CheckpointRecord(
+        worker_name="w",
+        partition=0,
+        instance_id="i",
+        epoch=3,
+        covers=4,
+        watermark=0,
+        ranges=[],
+        begun=[BegunJob(id="good", offset=0, state=GOOD), BegunJob(id="bad", offset=1, state={**GOOD, **change})],
+    )
+    bench.cluster.append(bench.state(), NewRecord(checkpoint_key("w", 0, "i"), encode(checkpoint)), timestamp=0)
+    [written] = bench.cluster.records(bench.state())
+    fold(written, partition, b"w/0/")
+    assert recovery.checkpoint is not None and recovery.checkpoint.begun == {0: ("good", GOOD)}
+    assert "of job bad was skipped: it is damaged" in caplog.text

@@ -103,10 +103,7 @@ class PartitionRecovery(Generic[SnapshotT]):
     def _knows_better(self, offset: int, version: Version) -> bool:
         """Whether the checkpoint has a newer state of a job: a repeat may come long after what it repeats was outdone."""
         begun = self.checkpoint.begun.get(offset) if self.checkpoint else None
-        if begun is None:
-            return False
-        found = [begun[1].get(name, -1) for name in Version._fields]
-        return all(isinstance(each, int) for each in found) and Version(*found) > version  # of a damaged one nothing is known
+        return begun is not None and Version(*(begun[1].get(name, -1) for name in Version._fields)) > version
 
     def snapshot(self, headers: SnapshotHeaders, job_id: bytes, snapshot: SnapshotT | None) -> bool:
         """Takes in a snapshot of a job of this partition; tells whether it counts (rules F1, F2 and J1)."""

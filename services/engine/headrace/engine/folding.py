@@ -9,6 +9,7 @@ import orjson
 from headrace.codec import decode, decode_object
 from headrace.core.checkpoint import Checkpoint
 from headrace.core.identifiers import is_fresh
+from headrace.core.ownership import Version
 from headrace.core.records import (
     CHECKPOINT_PREFIX,
     LEASE_PREFIX,
@@ -19,7 +20,7 @@ from headrace.core.records import (
     parse_removal,
     parse_snapshot_headers,
 )
-from headrace.core.snapshots import CONTINUED
+from headrace.core.snapshots import CONTINUED, Snapshot
 from headrace.core.status import TERMINAL
 from headrace.core.timestamps import parse_timestamp
 from headrace.engine.partition import OwnedPartition
@@ -96,5 +97,18 @@ def _take_checkpoint(record: Record, partition: OwnedPartition) -> None:
     except RecordUndecodable as error:
         _logger.warning("a checkpoint at offset %d was skipped: %s", record.offset, error)
         return
-    begun = {job.offset: (job.id, job.state) for job in found.begun}
+    begun = {job.offset: (job.id, job.state) for job in found.begun if not _is_damaged(job.state, job.id, record)}
     partition.recovery.take_checkpoint(Checkpoint(found.epoch, found.covers, found.watermark, found.ranges, begun))
+
+
+def _is_damaged(state: Snapshot, job_id: str, checkpoint: Record) -> bool:
+    """Whether a checkpoint does not really tell how a job stands: then it is as if it told nothing of it."""
+    try:
+        State(state)
+        parse_timestamp(state["updatedAt"])
+        if all(isinstance(state[name], int) for name in Version._fields):
+            return False
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
+    _logger.warning("what a checkpoint at offset %d has of job %s was skipped: it is damaged", checkpoint.offset, job_id)
+    return True
