@@ -15,7 +15,7 @@ from headrace.core.retry import qualified_name
 from headrace.core.snapshots import NOT_ACCEPTED
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp
-from headrace.engine.outcome import text_of
+from headrace.engine.outcome import shortened, text_of
 from headrace.engine.partition import OwnedPartition, Work
 from headrace.engine.states import State
 from headrace.errors import ArgumentsInvalid, RecordUndecodable, WorkerUnknown
@@ -29,6 +29,7 @@ _job_id: TypeAdapter[str] = TypeAdapter(JobId)
 _identity: TypeAdapter[str] = TypeAdapter(Identity)
 
 _MESSAGE_LIMIT_BYTES = 4 * 1024
+_TYPE_LIMIT_BYTES = 1024
 # Of the year 9999: brokers may be told times in other units, and write down what they are told.
 _LAST_MILLISECOND = 253_402_300_799_999
 # A snapshot repeats what the record has, and a result comes on top: both together must fit into the topic.
@@ -49,11 +50,11 @@ class NotAdmitted(Exception):
     def __init__(self, reason: Reason, message: str, work: Work | None, kind: type[BaseException] = RecordUndecodable) -> None:
         self.reason: Reason = reason
         # It goes into a header and a snapshot, which must fit however much is wrong with the record.
-        self.message = snapshots.shorten(message.encode(errors="replace").decode(), _MESSAGE_LIMIT_BYTES)
+        self.message = shortened(message, _MESSAGE_LIMIT_BYTES)
         super().__init__(self.message)
         self.work = work
         self.fails = work is not None and reason != "idempotency_conflict"
-        self.error_type = qualified_name(kind)
+        self.error_type = shortened(qualified_name(kind), _TYPE_LIMIT_BYTES)
 
 
 class _TooLarge(Exception):
@@ -151,12 +152,12 @@ def _continue(state: State, earlier: Begun[bytes]) -> State:
 
 def _remains(raw: dict[str, Any], record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]) -> Work | None:
     """A job of which only the id is sure, so that its sender finds it as failed."""
-    context = b"{}"
-    with contextlib.suppress(ValueError, TypeError):  # it does not fit, or is nested too deep to be written again
-        context = orjson.dumps(CallContext.model_validate(raw.get("ctx") or {}).to_wire())
     job_id = _valid(_job_id, raw.get("id"))
     if job_id is None:
         return None
+    context = b"{}"
+    with contextlib.suppress(ValueError, TypeError, RecursionError):  # it does not fit, or is nested too deep to be written again
+        context = orjson.dumps(CallContext.model_validate(raw.get("ctx") or {}).to_wire())
     bare: dict[str, Any] = {
         "schemaVersion": SCHEMA_VERSION,
         "id": job_id,

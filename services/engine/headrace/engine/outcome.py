@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel
 
 from headrace.core.retry import attribute_of, qualified_name
-from headrace.core.snapshots import shorten
+from headrace.core.snapshots import TRACEBACK_LIMIT_BYTES, shorten
 from headrace.errors import JobFailed, ResultTooLarge
 from headrace.models import PAYLOAD_LIMIT_BYTES
 
@@ -56,13 +56,13 @@ def describe_error(error: BaseException) -> dict[str, str]:
     """Type, message and traceback of an exception; the frames of headrace itself are left out of the traceback."""
     if (told := attribute_of(error, TOLD_ATTRIBUTE)) is not None:
         return dict(told)
-    name, message = _clean(qualified_name(type(error)), _TYPE_LIMIT_BYTES), _clean(text_of(error), _MESSAGE_LIMIT_BYTES)
+    name, message = shortened(qualified_name(type(error)), _TYPE_LIMIT_BYTES), shortened(text_of(error), _MESSAGE_LIMIT_BYTES)
     frames = without_own_frames(error)
     try:
         lines = traceback.format_exception(type(error), error, frames)
     except Exception:  # it asks for notes, for causes and more, which not every exception bears
         lines = ["Traceback (most recent call last):\n", *traceback.format_tb(frames), f"{name}: {message}\n"]
-    return {"type": name, "message": message, "traceback": _clean("".join(lines))}
+    return {"type": name, "message": message, "traceback": shortened("".join(lines))}
 
 
 def without_own_frames(error: BaseException) -> TracebackType | None:
@@ -95,6 +95,6 @@ def _is_own(filename: str) -> bool:
     return filename.startswith(_OWN_CODE) and not filename.startswith(str(Path(_OWN_CODE) / "workers"))
 
 
-def _clean(text: str, limit: int | None = None) -> str:
-    valid = text.encode(errors="replace").decode()
-    return shorten(valid) if limit is None else shorten(valid, limit)
+def shortened(text: str, limit: int = TRACEBACK_LIMIT_BYTES) -> str:
+    """`text` in at most `limit` bytes of UTF-8, whatever stands in it."""
+    return shorten(text.encode(errors="replace").decode(), limit)
