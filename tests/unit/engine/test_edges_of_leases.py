@@ -61,7 +61,8 @@ async def test_no_attempt_starts_when_the_first_step_of_another_took_longer_than
 
 @in_virtual_time
 async def test_a_commit_that_fails_gives_nothing_back_that_was_just_had(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, refused = InMemoryGroupConsumer.commit, []
+    original = InMemoryGroupConsumer.commit
+    refused: list[bool] = []
 
     async def commit(consumer: InMemoryGroupConsumer, *args: Any, **options: Any) -> bool:
         if len(refused) < 3:
@@ -89,7 +90,8 @@ async def test_a_commit_that_fails_gives_nothing_back_that_was_just_had(bench: B
 async def test_claims_outlive_a_failure_to_read_what_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two partitions one is another's still: the claim of the first is used when it can be, and not made anew."""
     bench = lease_bench(tmp_path, partitions=2)
-    original, failures = EndedKeys.learn, []
+    original = EndedKeys.learn
+    failures: list[bool] = []
 
     async def learn(keys: EndedKeys, partitions: Any) -> None:
         if len(bench.claims(0)) == 1 and len(failures) < 3:
