@@ -39,14 +39,14 @@ class Stubborn(GatedWorker):
 async def half_handed_over(bench: Bench, timeout: float | None) -> AsyncIterator[tuple[WorkerEngine, Stubborn]]:
     """An engine that runs an attempt in each of its partitions, neither of which stops; one partition is to go to another."""
     worker = Stubborn(timeout)
-    async with leases.engine(bench, worker) as engine, asyncio.TaskGroup() as others:
+    async with leases.engine(bench, worker) as engine:
         await passing(5)
         bench.enqueue("a", 0)
         bench.enqueue("b", 1)
         await eventually(lambda: len(worker.started) == 2, "the starts")
         other = WorkerEngine(bench.settings, log=InMemoryLog(bench.cluster))
         other.register_worker(GatedWorker())
-        await others.create_task(other.start())
+        await other.start()
         try:
             await eventually(lambda: bool(worker.interrupted), "the hand-over of one")
             [moved] = set(worker.interrupted)
