@@ -99,6 +99,7 @@ class Acceptance:
             shared: the fields of the record that all of them have in common: `tenant`, `ctx`, and others of the wire.
             identify: makes the id of the one job that there is; ids are fresh when left out.
             keys: the idempotency key of each job, from which its id follows; None for a job without.
+            timeout: seconds that all of it may take, but for what `find` takes.
             find: looks whether there is a job already whose id is not fresh, as far as that is known: then it is not written.
         """
         started = _loop_time()
@@ -127,9 +128,12 @@ class Acceptance:
                 job_id = id_of_key(own["tenant"], definition.name, key, idempotency_key)
             elif identify is not None:
                 job_id = _identified(identify, definition.name, each, key)
-            made = self._source.now(), self._source.randomness(10)
-            prepared.append(prepare(definition, each, own, key, (topic, count), job_id=job_id, made=made))
+            fresh = self._source.now(), self._source.randomness(10)
+            prepared.append(prepare(definition, each, own, key, (topic, count), job_id=job_id, made=fresh))
+        asked_at = _loop_time()
         known = {} if find is None else await _known(prepared, find)
+        # To read a view that was not open takes as long as it takes; what is left for the records is left.
+        started += _loop_time() - asked_at
         missing = prepared if find is None else _each_once(prepared, known)
         offsets = await self._append(missing, timeout, left=max(0.0, timeout - (_loop_time() - started)))
         accepted = [each.accepted(offset) for each, offset in zip(missing, offsets, strict=True)]

@@ -152,6 +152,7 @@ class Client:
             IdempotencyConflict: the key belongs to a job with other arguments, as far as this client knows; nothing was written.
                 What only the engine can know goes to dead-letters.
             PayloadTooLarge: arguments and context are over 512 KB; nothing was written.
+            BrokerUnreachable: the brokers did not even say in time how the worker's queue stands; nothing was written.
             EnqueueTimeout: no acknowledgement came in time. What was not on its way by then was taken back; it says whether
                 the job may be accepted all the same.
         """

@@ -251,3 +251,19 @@ async def test_a_letter_that_cannot_be_written_leaves_the_job_to_the_next_claim(
 
         await eventually_async(look)
     assert [letter.reason for letter in letters(bench)] == ["poison"]
+
+
+async def test_the_last_death_is_written_before_the_letter(bench: Bench) -> None:
+    """Whoever has the job next knows of it, and puts no further process at risk."""
+    job_id = bench.enqueue("killed")
+    process_died(bench, job_id, ISOLATED_FROM)
+    hold = bench.cluster.hold_appends(DEAD_LETTERS)
+    async with running(bench, InLoop()):
+        await hold.caught()
+        state = bench.state_of(job_id) or {}
+        assert (state["status"], state["crashes"], state["attempt"]) == ("queued", 3, 3)
+    assert letters(bench) == []
+    bench.cluster.end_faults()
+    async with running(bench, InLoop()):
+        job = await end_of(bench, job_id)
+    assert (job.status, job.crashes, job.attempt) == ("failed", 3, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from headrace.core.recovery import PartitionRecovery
+from headrace.engine.guarding import UNGUARDED
 from headrace.engine.partition import OwnedPartition, Phase, Work
 from headrace.engine.rests import Rests
 from headrace.ports import TopicPartition
@@ -21,7 +22,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.due: list[tuple[int, float]] = []
-        self.rests = Rests(loop_clock, self._note)
+        self.rests = Rests(loop_clock, self._note, UNGUARDED)
         self._began = asyncio.get_running_loop().time()
 
     def rest(self, of: OwnedPartition, offset: int, seconds: float) -> Work:

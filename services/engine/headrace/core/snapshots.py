@@ -28,6 +28,7 @@ _WRITTEN_BY_OWNERS = frozenset(
     {
         *("status", "updatedAt", "epoch", "attempt", "sequence", "attempts", "failures", "source"),
         *("crashes", "engineDeaths", "isolated", "runAt", "startedAt", "finishedAt", "instanceId", "progress", "result", "error"),
+        "outages",
         *("argsOmitted", "ctxOmitted"),  # by a list, of what it leaves out
     }
 )
@@ -47,7 +48,7 @@ _UNTIL_DUE = frozenset({"runAt"})
 
 CONTINUED = (
     *("status", "updatedAt", "startedAt", "epoch", "attempt", "sequence", "attempts", "instanceId"),
-    *("failures", "crashes", "engineDeaths", "isolated", "runAt"),
+    *("failures", "crashes", "engineDeaths", "isolated", "outages", "runAt"),
 )
 """What goes on from one owner of a job to the next: those fields of its last snapshot that the next one continues."""
 
@@ -177,6 +178,7 @@ def retried(before: Snapshot, error: Mapping[str, Any], due: str, now: str) -> S
     """The attempt failed, and another follows when the job is due. Why it failed stands in the history alone."""
     after = _ended(before, JobStatus.QUEUED, "failed", now, {"error": error, "runAt": due, "failures": failures(before) + 1})
     del after["error"]
+    after.pop("outages", None)
     return after
 
 
@@ -238,6 +240,16 @@ def progressed(before: Snapshot, progress: Mapping[str, Any], now: str) -> Snaps
 def interrupted(before: Snapshot, now: str) -> Snapshot:
     """The attempt was stopped for reasons that are not the job's: it waits for another, and has not failed."""
     return _ended(before, JobStatus.QUEUED, "interrupted", now, {})
+
+
+def cut_short(before: Snapshot, now: str) -> Snapshot:
+    """A broker that was away ended the attempt: that is no failure, unless it goes on for ever."""
+    return {**interrupted(before, now), "outages": outages(before) + 1}
+
+
+def outages(snapshot: Mapping[str, Any]) -> int:
+    """How many attempts of a job were ended by a broker that was away, one after another: those since it last failed, if ever."""
+    return int(snapshot.get("outages", 0))
 
 
 def refused(before: Snapshot, writer: Writer, error: Mapping[str, Any], now: str) -> Snapshot:

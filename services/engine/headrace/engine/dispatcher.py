@@ -76,29 +76,31 @@ class Dispatcher:
     ) -> None:
         self._worker = worker
         self._services = services
-        self._reports = ProgressReports(services.now, self._note_progress)
+        guard = means.guard
+        self._reports = ProgressReports(services.now, self._note_progress, guard)
         self._stuck = means.stuck
         means = replace(means, stuck=self._is_stuck)
         self._execution = Execution(worker, replace(services, report=self._reports.report), self._over, means)
         self._lanes: Lanes[Work] = Lanes(slots)
         self._claim_lost = claim_lost
-        self._rests = Rests(clock, self._start_again)
-        self._journal = Journal(*journal, self._acknowledged, self._reports.acknowledged, claim_lost)
+        self._rests = Rests(clock, self._start_again, guard)
+        self._journal = Journal(*journal, self._acknowledged, self._reports.acknowledged, claim_lost, guard)
         self._outcomes = Outcomes(worker, self._journal, services.now, chance, give_up, means.most_deaths)
         self._now = self._outcomes.now
         self.cancelling = Cancelling(control, self._withdraw, self._rests, self._stop, self._outcomes.end_as_cancelled)
         limit = worker.rate_limit
-        self.limiting = None if limit is None else Limiting(limit, self._lanes, clock, self._schedule)
+        self.limiting = None if limit is None else Limiting(limit, self._lanes, clock, self._schedule, guard)
         self._scheduled = False
+        self._start_soon = guard(self._start_all)
         self._open = True
         self._paused = False
         self._draining = False
         self._held: list[Work] = []
-        self._attempts = Attempts(self._execution.run)
+        self._attempts = Attempts(self._execution.run, self._may_go_on, guard)
         self._running: set[Work] = set()
         self._none_runs = asyncio.Event()
         self.progressed = asyncio.Event()
-        self.endings = Endings(*ended_keys, services.now, claim_lost, self.progressed)
+        self.endings = Endings(*ended_keys, services.now, claim_lost, self.progressed, guard)
         self.statistics = Statistics()
 
     @property
@@ -304,7 +306,7 @@ class Dispatcher:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._start_all)
+            asyncio.get_running_loop().call_soon(self._start_soon)
 
     def _start_all(self) -> None:
         self._scheduled = False
@@ -337,6 +339,8 @@ class Dispatcher:
             elif self._draining or partition.leaving:
                 self._leave_lane(work)
                 partition.leave_to_others(work)
+            elif work.original is not None and self._outcomes.took_too_many(work):
+                self._outcomes.refuse_poison(work)
             else:
                 self._rests.add(work, self._seconds_left(work) if "runAt" in work.state.fields else _AGAIN_SECONDS)
         self.statistics.last_ended_at = time.perf_counter()

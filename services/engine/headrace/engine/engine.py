@@ -23,6 +23,7 @@ from headrace.engine.control import EngineControl
 from headrace.engine.ended_keys import EndedKeys
 from headrace.engine.group import Environment, WorkerGroup
 from headrace.engine.guardian import Guardian, NoGuardian
+from headrace.engine.guarding import Guard
 from headrace.engine.health import WorkerHealth
 from headrace.engine.janitor import Janitor
 from headrace.engine.means import AttemptProcesses, Means, slots_of
@@ -203,7 +204,8 @@ class WorkerEngine:
         await self._presence.publish()
         self._groups = [WorkerGroup(worker, self._environment(worker)) for worker in self._workers.values()]
         await asyncio.gather(*(group.start() for group in self._groups))
-        self._presence_task = asyncio.create_task(self._presence.keep_up())
+        self._presence_task = asyncio.create_task(self._presence.keep_up(), name="presence")
+        Guard(self._crashed).watch(self._presence_task)
         if settings.janitor:
             self._janitor.start()
         if self._oversight is not None:
@@ -220,7 +222,7 @@ class WorkerEngine:
         self._processes.append(processes)
         settings = self.settings.engine
         most_deaths = MostDeaths(settings.max_crashes, settings.max_engine_deaths)
-        means = Means(processes, settings.stuck_seconds, self._crashed, most_deaths)
+        means = Means(processes, settings.stuck_seconds, self._crashed, most_deaths, Guard(self._crashed))
         services = JobServices(
             now=self._now,
             memory=self._memory_for,
@@ -229,19 +231,19 @@ class WorkerEngine:
             loop=asyncio.get_running_loop(),
         )
         return Environment(
-            self._log,
-            self.topics,
-            self.settings.engine,
-            self.instance_id,
-            self._writer,
-            services,
-            self._clock,
-            self._chance,
-            self._crashed,
-            self._control,
-            means,
-            self._guardian,
-            self._ended_keys,
+            log=self._log,
+            topics=self.topics,
+            settings=self.settings.engine,
+            instance_id=self.instance_id,
+            writer=self._writer,
+            services=services,
+            clock=self._clock,
+            chance=self._chance,
+            crashed=self._crashed,
+            control=self._control,
+            means=means,
+            guardian=self._guardian,
+            ended_keys=self._ended_keys,
         )
 
     def _chance(self) -> float:

@@ -48,7 +48,7 @@ _STOP_SECONDS = 5.0
 _MOMENT_SECONDS = 0.3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
     """What a worker group gets from its engine.
 
@@ -79,6 +79,7 @@ class WorkerGroup:
     def __init__(self, worker: AbstractWorker[Any], environment: Environment) -> None:
         self.worker = worker
         self._environment = environment
+        self._guard = environment.means.guard
         topics, settings = environment.topics, environment.settings
         self._state_topic = topics.job_state.name
         self._group_name = topics.group(worker.name)
@@ -98,7 +99,7 @@ class WorkerGroup:
         )
         self._dead_letters = DeadLetters(environment.writer, topics.dead_letters.name, environment.instance_id)
         self._consumer = environment.log.group_consumer(
-            topics.jobs_name(worker.name), self._group_name, GroupListener(self._assigned, self._revoked)
+            topics.jobs_name(worker.name), self._group_name, GroupListener(self._guard(self._assigned), self._revoked)
         )
         self._reader = environment.log.reader()
         self._holdings = self._make_holdings()
@@ -146,6 +147,7 @@ class WorkerGroup:
             since_poll=now - (self._intake.polled_at or now),
             since_commit=now - self._commits.answered_at if self._commits.partitions else 0.0,
             since_append=self._appends.seconds(now, dispatcher.statistics.last_ended_at, dispatcher.unacknowledged),
+            since_hand_over=self._holdings.since_hand_over,
         )
 
     async def start(self) -> None:
@@ -231,7 +233,8 @@ class WorkerGroup:
         source = TopicPartition(self._environment.topics.jobs_name(self.worker.name), cancellation.partition)
         partition = self._holdings.held.get(source)
         if partition is not None and partition.live:
-            self.dispatcher.cancelling.take(partition, cancellation)
+            with self._guard.within("a cancellation"):
+                self.dispatcher.cancelling.take(partition, cancellation)
 
     def pause(self, paused: bool) -> None:
         """Whether the worker is to start nothing."""
@@ -264,7 +267,7 @@ class WorkerGroup:
         _logger.error("job %s of %s goes to dead-letters: %s", work.record["id"], self.worker.name, refusal.message)
         if work.original is not None:
             done = partial(self._dead_letter_written, work.partition, work.offset, refusal)
-            self._dead_letters.submit(work.original, self.worker.name, refusal, done)
+            self._dead_letters.submit(work.original, self.worker.name, refusal, self._guard(done))
 
     def _put_aside(self, partition: OwnedPartition, record: Record, refusal: NotAdmitted) -> None:
         place = record.topic, record.partition, record.offset
@@ -274,7 +277,7 @@ class WorkerGroup:
         work.phase = Phase.REFUSED
         partition.hold(work)
         done = partial(self._dead_letter_written, partition, record.offset, refusal)
-        self._dead_letters.submit(record, self.worker.name, refusal, done)
+        self._dead_letters.submit(record, self.worker.name, refusal, self._guard(done))
 
     def _dead_letter_written(self, partition: OwnedPartition, offset: int, refusal: NotAdmitted, outcome: Outcome) -> None:
         if not partition.live or offset not in partition.works:
@@ -291,12 +294,13 @@ class WorkerGroup:
 
     async def _revoked(self, _: Collection[TopicPartition]) -> None:
         """An eager rebalance takes every partition away; most come straight back, so work in flight goes on."""
-        self._holdings.revoked()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._commits.commit(), _COMMIT_SECONDS)
-        self._commits.revoked()
-        self._holdings.put_aside()
-        self._intake.forget()
+        with self._guard.within("a revocation"):
+            self._holdings.revoked()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._commits.commit(), _COMMIT_SECONDS)
+            self._commits.revoked()
+            self._holdings.put_aside()
+            self._intake.forget()
 
     def _tell_membership(self) -> None:
         self._environment.guardian.belongs(self._group_name, lambda: self._consumer.member_id)

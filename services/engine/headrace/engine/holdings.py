@@ -22,6 +22,8 @@ from headrace.engine.checkpoints import make_checkpoint
 from headrace.engine.closing import Closing
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.guardian import Guardian
+from headrace.engine.guarding import Guard
+from headrace.engine.kept import KeptPartitions
 from headrace.engine.partition import OwnedPartition
 from headrace.engine.takeover import Claimant, Takeover
 from headrace.errors import HeadraceError, LeaseLost
@@ -83,6 +85,8 @@ class Holdings:
         self._losses: dict[TopicPartition, tuple[float, int]] = {}
         self._renewing: set[OwnedPartition] = set()
         self._releasing: set[asyncio.Task[None]] = set()
+        self._kept = KeptPartitions(claimant.clock, Guard(surroundings.stuck))
+        self._renewal_answered = Guard(surroundings.stuck)(self._renewed)
 
     @property
     def held(self) -> Mapping[TopicPartition, OwnedPartition]:
@@ -96,6 +100,11 @@ class Holdings:
         now = self._claimant.clock()
         longest = timing.renewal + max(timing.renewal, _SILENT_SECONDS)
         return any(each.live and timing.term - each.lease.remaining(now) > longest for each in self._held.values())
+
+    @property
+    def since_hand_over(self) -> float:
+        """Seconds since the oldest hand-over began that is not done; 0 when there is none."""
+        return self._kept.longest()
 
     def start(self) -> None:
         """Begins to renew what is held."""
@@ -171,6 +180,8 @@ class Holdings:
     def give_back(self) -> None:
         """Hands over all that is held, and wants nothing until the group deals out its partitions anew."""
         self._wanted = frozenset()
+        if self._current is not None:
+            self._current.wind_up()
         for partition in list(self._held.values()):
             self._surroundings.unavailable(partition.source)
             self.ready.pop(partition.source, None)
@@ -225,7 +236,8 @@ class Holdings:
             within: seconds after which the process has to end instead: nobody else could ever run the partition's jobs (H4).
         """
         try:
-            await asyncio.wait_for(partition.vacated.wait(), within)
+            with self._kept.watch(partition):
+                await asyncio.wait_for(partition.vacated.wait(), within)
         except TimeoutError:
             message = f"a job of {partition.recovery.worker} cannot be stopped, and the group has given this engine up"
             self._surroundings.stuck(LeaseLost(message))
@@ -350,7 +362,7 @@ class Holdings:
                 records.append(checkpoint)
                 pointer = Pointer(partition.writer.epoch, covers)
         self._renewing.add(partition)
-        renewed = partial(self._renewed, partition, self._claimant.clock(), pointer)
+        renewed = partial(self._renewal_answered, partition, self._claimant.clock(), pointer)
         self._claimant.writer.submit(self._state_of(partition), records, renewed)
 
     def _renewed(self, partition: OwnedPartition, sent: Moment, pointer: Pointer | None, outcome: Outcome) -> None:

@@ -9,14 +9,26 @@ from headrace.core import snapshots
 from headrace.core.snapshots import MostDeaths
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp
-from headrace.engine.failure import after_failure, why
+from headrace.engine.failure import after_failure, after_resistance, why
 from headrace.engine.journal import Journal
 from headrace.engine.outcome import describe_error, encode_result
 from headrace.engine.partition import Phase, Work
 from headrace.engine.states import State
-from headrace.errors import BrokerUnreachable, JobFailed, WorkerProcessDied
+from headrace.errors import (
+    BrokerAuthenticationFailed,
+    BrokerCertificateUntrusted,
+    BrokerError,
+    EnqueueTimeout,
+    JobFailed,
+    LocalBrokerError,
+    WorkerProcessDied,
+)
 from headrace.worker import AbstractWorker
 
+# What an attempt ends by that writes or reads while brokers are away, or take nothing. Its repetition enqueues nothing twice.
+_OUTAGES = (BrokerError, EnqueueTimeout)
+_NO_OUTAGES = (BrokerAuthenticationFailed, BrokerCertificateUntrusted, LocalBrokerError)
+# One after another: a worker may ask a broker that never comes.
 _MOST_OUTAGES = 60
 
 
@@ -67,11 +79,11 @@ class Outcomes:
             self.end_as_cancelled(work)
         elif error is None and late_after is None:
             self._complete(work, result)
-        elif late_after is None and (work.stopped or _is_outage(error, work)):
-            # Whatever it raised on its way out, it was the engine that stopped it, or a broker that was away: no failure.
+        elif late_after is None and work.stopped:
+            # Whatever it raised on its way out, it was the engine that stopped it: no failure.
             self.interrupt(work)
         else:
-            self._fail(work, why(error, late_after))
+            self._fail(work, error, late_after)
 
     def interrupt(self, work: Work) -> None:
         """The attempt ended for no reason of its own: the job waits for another, unless somebody has cancelled it."""
@@ -107,30 +119,35 @@ class Outcomes:
             try:
                 state = State(snapshots.completed(work.state.fields, encode_result(result), self.now()))
             except JobFailed as failure:
-                self._fail(work, failure)
+                self._fail(work, failure, None)
                 return
         work.phase = Phase.ENDING
         self._journal.write(work, state)
 
-    def _fail(self, work: Work, error: BaseException) -> None:
-        if work.original is not None and isinstance(error, WorkerProcessDied):
-            self._died(work, error)
-            return
-        state = after_failure(work, self._worker, error, self._clock(), self._chance())
+    def _fail(self, work: Work, error: BaseException | None, late_after: float | None) -> None:
+        """Writes what follows from an exception.
+
+        To look at it runs code of the user's own, which may raise in its turn, wherever one looks. Then the job ends by that.
+        """
+        try:
+            state = self._after(work, error, late_after)
+        except BaseException as resistance:
+            state = after_resistance(work, self._worker, error, resistance, self._clock())
         work.phase = Phase.ENDING if state.fields["status"] == JobStatus.FAILED else Phase.INTERRUPTED
         self._journal.write(work, state)
 
-    def _died(self, work: Work, error: WorkerProcessDied) -> None:
-        """A job that runs in a process of its own took that with it (rule X1)."""
-        state = State(snapshots.died(work.state.fields, describe_error(error), self.now()))
-        if not snapshots.is_poison(state.fields, self._most_deaths):
-            work.phase = Phase.INTERRUPTED
-            self._journal.write(work, state)
-        else:
-            work.state = state
-            self.refuse_poison(work)
+    def _after(self, work: Work, error: BaseException | None, late_after: float | None) -> State:
+        """How the job stands after its attempt.
+
+        The last death that a job may cause is written like the others (rule X1): whoever has its partition then gives it up.
+        """
+        if late_after is None and _is_outage(error) and snapshots.outages(work.state.fields) < _MOST_OUTAGES:
+            return State(snapshots.cut_short(work.state.fields, self.now()))
+        cause = why(error, late_after)
+        if work.original is not None and isinstance(cause, WorkerProcessDied):
+            return State(snapshots.died(work.state.fields, describe_error(cause), self.now()))
+        return after_failure(work, self._worker, cause, self._clock(), self._chance())
 
 
-def _is_outage(error: BaseException | None, work: Work) -> bool:
-    """Whether a broker that was away ended the attempt; not again and again: a worker may ask a broker that never comes."""
-    return isinstance(error, BrokerUnreachable) and work.state.fields["attempt"] < _MOST_OUTAGES
+def _is_outage(error: BaseException | None) -> bool:
+    return isinstance(error, _OUTAGES) and not isinstance(error, _NO_OUTAGES)

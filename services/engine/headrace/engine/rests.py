@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 from collections.abc import Callable
 
 from headrace.core.lease import Moment
+from headrace.engine.alarm import Alarm
+from headrace.engine.guarding import Guard
 from headrace.engine.partition import OwnedPartition, Phase, Work
-
-# The loop's clock may stand still while the machine is suspended. The clock of the leases does not.
-_LONGEST_SLEEP_SECONDS = 5.0
 
 
 class Rests:
@@ -22,15 +20,15 @@ class Rests:
     Args:
         clock: by which the waits are measured.
         due: called with each job whose time has come.
+        guard: ends the engine by a fault of its own.
     """
 
-    def __init__(self, clock: Callable[[], Moment], due: Callable[[Work], None]) -> None:
+    def __init__(self, clock: Callable[[], Moment], due: Callable[[Work], None], guard: Guard) -> None:
         self._clock = clock
         self._due = due
         self._queue: list[tuple[float, int, Work]] = []
         self._numbers = itertools.count()
-        self._timer: asyncio.TimerHandle | None = None
-        self._wakes_at = 0.0
+        self._alarm = Alarm(clock, guard(self._look))
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -41,8 +39,7 @@ class Rests:
         due_at = self._clock().steady + max(seconds, 0.0)
         heapq.heappush(self._queue, (due_at, next(self._numbers), work))
         work.partition.held_back += 1
-        if self._timer is None or due_at < self._wakes_at:
-            self._set_timer()
+        self._alarm.set(due_at)
 
     def remove(self, work: Work) -> None:
         """A job rests no more, and keeps its lane."""
@@ -64,23 +61,13 @@ class Rests:
     def stop(self) -> None:
         """No job's time comes any more."""
         self._queue.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._wakes_at = self._queue[0][0]
-        seconds = min(max(self._wakes_at - self._clock().steady, 0.0), _LONGEST_SLEEP_SECONDS)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+        self._alarm.stop()
 
     def _look(self) -> None:
-        self._timer = None
         now = self._clock().steady
         while self._queue and self._queue[0][0] <= now:
             _, _, work = heapq.heappop(self._queue)
             work.partition.held_back -= 1
             self._due(work)
         if self._queue:
-            self._set_timer()
+            self._alarm.set(self._queue[0][0])

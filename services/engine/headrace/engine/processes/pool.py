@@ -95,18 +95,18 @@ class ProcessPool:
         child = await self._take(fresh=alone)
         try:
             begun()
-            result = await child.call(_call(work, ctx), ctx.progress)
+            answer = await child.call(_call(work, ctx), ctx.progress)
         except GeneratorExit:
             child.kill()
             raise
-        except asyncio.CancelledError:
+        except BaseException:
+            # Whatever it is, the attempt may run on in that process, and its answer would be taken for another's.
             await self._destroy(child)
             raise
-        except BaseException:
-            await self._give_back(child, alone=alone)
-            raise
         await self._give_back(child, alone=alone)
-        return result
+        if answer.error is not None:
+            raise answer.error
+        return answer.result
 
     async def close(self) -> None:
         """Ends all processes."""
