@@ -15,7 +15,7 @@ from headrace.core.lease import Moment
 from headrace.core.timestamps import parse_timestamp
 from headrace.engine.attempts import Attempts
 from headrace.engine.cancelling import Cancelling
-from headrace.engine.closing import NEEDED_SECONDS, Closing
+from headrace.engine.closing import Closing
 from headrace.engine.control import WorkerControl
 from headrace.engine.endings import Endings
 from headrace.engine.execution import Execution
@@ -26,6 +26,7 @@ from headrace.engine.outcomes import Outcomes
 from headrace.engine.partition import LEFT_AS_THEY_ARE, OwnedPartition, Phase, Statistics, Work
 from headrace.engine.progress import ProgressReports
 from headrace.engine.rests import Rests
+from headrace.engine.running import Running
 from headrace.engine.states import State
 from headrace.errors import EngineStuck, LeaseLost
 from headrace.job_context import JobServices
@@ -34,8 +35,6 @@ from headrace.worker import AbstractWorker
 
 _SETTLE_SECONDS = 5.0
 _CANCEL_SECONDS = 1.0
-_LOOK_SECONDS = 0.25
-_MOMENT_SECONDS = 0.01
 _AGAIN_SECONDS = 1.0
 
 
@@ -74,7 +73,7 @@ class Dispatcher:
         means: Means,
         ended_keys: tuple[LogWriter, str],
     ) -> None:
-        self._worker = worker
+        self._worker, self.worker_name = worker, worker.name
         self._services = services
         guard = means.guard
         self._reports = ProgressReports(services.now, self._note_progress, guard)
@@ -97,16 +96,10 @@ class Dispatcher:
         self._draining = False
         self._held: list[Work] = []
         self._attempts = Attempts(self._execution.run, self._may_go_on, guard)
-        self._running: set[Work] = set()
-        self._none_runs = asyncio.Event()
+        self._running = Running(self._execution.is_stuck)
         self.progressed = asyncio.Event()
         self.endings = Endings(*ended_keys, services.now, claim_lost, self.progressed, guard)
         self.statistics = Statistics()
-
-    @property
-    def worker_name(self) -> str:
-        """Name of the worker whose jobs it runs."""
-        return self._worker.name
 
     @property
     def waiting(self) -> int:
@@ -233,7 +226,7 @@ class Dispatcher:
 
     async def quiet(self, seconds: float) -> None:
         """Waits until no attempt runs, and then until what was written is acknowledged, but for neither any longer."""
-        await self._wait_for_attempts(seconds)
+        await self._running.wait(seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._journal.settled()
@@ -243,19 +236,15 @@ class Dispatcher:
         """Starts nothing more, lets running attempts go on for so long, then interrupts them, and waits for their records.
 
         Args:
-            away: whether the brokers do not answer. Then what has to be done afterwards takes long, at the attempts' cost.
+            away: see `Running.wait_while`.
 
         Returns False when an attempt would not stop: a plain function in a thread.
         """
         self.wind_up()
-        ends_at = asyncio.get_running_loop().time() + seconds
-        await self._wait_for_attempts(seconds - NEEDED_SECONDS)
-        # A wait that is too short to move the clock on would never end.
-        while self._waits_for_some() and (left := ends_at - asyncio.get_running_loop().time()) > _MOMENT_SECONDS and not away():
-            await self._wait_for_attempts(min(left, _LOOK_SECONDS))
-        for work in sorted(self._running, key=lambda work: (work.partition.source, work.offset)):
+        await self._running.wait_while(seconds, away)
+        for work in self._running.in_order():
             self._stop(work)
-        await self._wait_for_attempts(_CANCEL_SECONDS)
+        await self._running.wait(_CANCEL_SECONDS)
         self._write_off()
         with closing.step(_SETTLE_SECONDS) as most, contextlib.suppress(TimeoutError):
             # The brokers may be away: then what was written last is void, and the next owner runs those jobs again.
@@ -264,24 +253,9 @@ class Dispatcher:
                 await self.endings.settled()
         return not self._running
 
-    async def _wait_for_attempts(self, seconds: float) -> None:
-        self._none_runs.clear()
-        self._look_who_runs()
-        if seconds > 0:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._none_runs.wait(), seconds)
-
     def _is_stuck(self, error: EngineStuck) -> None:
-        self._look_who_runs()
+        self._running.look()
         self._stuck(error)
-
-    def _waits_for_some(self) -> bool:
-        """Whether attempts run that may end. Nobody waits for those that only the end of the process ends."""
-        return not all(self._execution.is_stuck(work) for work in self._running)
-
-    def _look_who_runs(self) -> None:
-        if not self._waits_for_some():
-            self._none_runs.set()
 
     def _write_off(self) -> None:
         """Attempts that took too long and cannot be stopped end with the process: that they failed is the last thing it writes.
@@ -289,7 +263,7 @@ class Dispatcher:
         Their partitions are kept. Whoever sees the process end releases them, or else the leases lapse; the next attempt begins
         elsewhere after that.
         """
-        for work in sorted(self._running, key=lambda work: (work.partition.source, work.offset)):
+        for work in self._running.in_order():
             late_after = self._execution.overrun(work)
             if late_after is not None and work.partition.live and work not in work.partition.runaways:
                 work.partition.runaways.add(work)
@@ -372,9 +346,7 @@ class Dispatcher:
     def _over(self, work: Work, result: Any, error: BaseException | None) -> None:
         late_after = self._execution.late_after(work)
         self._lanes.free_slot()
-        self._running.discard(work)
-        if not self._running or self._draining:
-            self._look_who_runs()
+        self._running.remove(work)
         self._schedule()
         if work.partition.runaways and work.partition.has_stopped(work):
             return  # what came of it is written
