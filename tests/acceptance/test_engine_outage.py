@@ -13,8 +13,7 @@ from support.engines import ended, engine_with, eventually, with_engine
 from support.outages import Away, frozen, killed
 
 GRACE_SECONDS = 2.0
-# What an engine may take beyond a grace as short as this, to write what it can and to cut off its clients; and what a busy
-# machine adds.
+# What an engine may take beyond a grace as short as this, to write what it can and cut off its clients; what a busy machine adds.
 BEYOND_SECONDS = 8.0
 SLACK_SECONDS = 5.0
 LEASE_SECONDS = 4.0
