@@ -127,8 +127,8 @@ class Acceptance:
                 job_id = id_of_key(own["tenant"], definition.name, key, idempotency_key)
             elif identify is not None:
                 job_id = _identified(identify, definition.name, each, key)
-            made = self._source.now(), self._source.randomness(10)
-            prepared.append(prepare(definition, each, own, key, (topic, count), job_id=job_id, made=made))
+            now = self._source.now(), self._source.randomness(10)
+            prepared.append(prepare(definition, each, own, key, (topic, count), job_id=job_id, made=now))
         known = {} if find is None else await _known(prepared, find)
         missing = prepared if find is None else _each_once(prepared, known)
         offsets = await self._append(missing, timeout, left=max(0.0, timeout - (_loop_time() - started)))
