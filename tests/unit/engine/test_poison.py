@@ -112,7 +112,7 @@ async def test_a_count_outlives_owners_that_never_came_to_the_job(bench: Bench, 
     )
     blocked, last = GatedWorker(concurrency=1), GatedWorker()
     blocked.close_gate("first")
-    first, job_id = bench.enqueue("first", key="k"), bench.enqueue("bad", key="k")
+    first, *_, job_id = [bench.enqueue(name, key="k") for name in ("first", "second", "third", "fourth", "bad")]
     process_died(bench, job_id, 1)
     log = InMemoryLog(bench.cluster, session_timeout=6.0)
     async with engine(bench, blocked, log):

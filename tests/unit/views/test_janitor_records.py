@@ -82,15 +82,18 @@ def test_a_repeat_over_a_void_record_changes_nothing(table: Table, engines: Engi
 
 @pytest.mark.parametrize("one_batch", [True, False])
 def test_what_compaction_left_of_it_is_enough(table: Table, engines: Engines, one_batch: bool) -> None:
-    """Of the claims nothing is left, so that nothing tells that the record is void but the repeat."""
+    """Of the claims the newest alone is left, so that nothing tells that the record is void but the repeat, which never is."""
     records, winner, void, version = completed_and_written_over(engines)
+    engines.claim("three", -1)
+    claim = engines.log.cluster.records(engines.state(0))[-1]
     late = repeat(engines, {**winner, "epoch": version.epoch, "attempt": 1}, version)
     if not one_batch:
         table.take(records[0], void)
         assert table.statuses() == {"a": "running"}
+        table.take(claim)
         table.take(late)
     else:
-        table.take(records[0], void, late)
+        table.take(records[0], void, claim, late)
     assert table.statuses() == {"a": "completed"}
     assert table.job("a")["result"] == {"sent": 1}  # type: ignore[index]
 
