@@ -51,7 +51,7 @@ async def passed_over(folder: Path, records: list[Put]) -> tuple[Bench, list[str
     try:
         await eventually(lambda: bench.has_completed(good), "the end of the job behind")
         await eventually(lambda: bench.committed() == len(records) + 1, "the commit of all")
-        await passing(30)
+        await passing(5)
         assert not engine._broken.is_set()
     finally:
         await engine.stop(grace_seconds=0)
@@ -129,7 +129,7 @@ headers = st.lists(st.tuples(st.text(max_size=10), st.none() | st.binary(max_siz
 
 
 @given(records=st.lists(st.tuples(st.binary(max_size=10), contents, headers, times), min_size=1, max_size=12))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_whatever_the_bytes_the_key_the_headers_and_the_time_those_behind_are_done(tmp_path: Path, records: list[Put]) -> None:
     async def scenario() -> None:
         await passed_over(tmp_path, records)

@@ -58,7 +58,7 @@ def fold(record: Record, partition: OwnedPartition, source_prefix: bytes) -> Non
         return
     for name, value in record.headers:
         if name == SOURCE_HEADER:
-            if not value.startswith(source_prefix):
+            if not (value or b"").startswith(source_prefix):
                 return
             if (headers := parse_snapshot_headers(record.headers)) is not None:
                 ended = headers.status in TERMINAL and record.value is not None
