@@ -78,6 +78,10 @@ def f2_the_last_record_wins(patch: Patch) -> None:
     patch.setattr(recovery, "supersedes", lambda *_: True)
 
 
+def f2_the_first_record_wins(patch: Patch) -> None:
+    patch.setattr(recovery, "supersedes", lambda *_: False)
+
+
 def _without_check(patch: Patch, concerns: Callable[[Work], bool]) -> None:
     """The acknowledgements that these jobs wait for count, whatever became of the lease."""
     acknowledged, may_go_on = Dispatcher._acknowledged, Dispatcher._may_go_on
@@ -333,7 +337,8 @@ BREAKS = [
     Break("C2", c2_every_claim_is_valid),
     Break("C3", c3_does_not_read_back),
     Break("F1", f1_last_words_count),
-    Break("F2", f2_the_last_record_wins),
+    Break("F2", f2_the_last_record_wins, covered=True),
+    Break("F2", f2_the_first_record_wins),
     Break("F3", f3_late_ends_count),
     Break("H1", h1_leases_last_for_ever),
     Break("H1", h1_the_term_counts_from_the_acknowledgement),

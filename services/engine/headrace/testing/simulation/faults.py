@@ -10,6 +10,7 @@ from random import Random
 from typing import Protocol
 
 from headrace.core.records import LEASE_PREFIX, REPEAT_HEADER, STATUS_HEADER
+from headrace.core.status import TERMINAL
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError
 from headrace.ports import NewRecord, TopicPartition
@@ -289,9 +290,14 @@ class Nemesis:
         """What an engine wrote last lands while it is frozen, after its lease; of that it hears first when it goes on."""
         if process := self._engine():
             lease = self._scenario.lease
-            hold = process.log.hold_appends(self._topics.job_state.name)
+            ends = self._random.random() < 0.5
+            hold = process.log.hold_appends(self._topics.job_state.name, matching=_is_end if ends else None)
             self._holds.append(hold)
-            await asyncio.sleep(self._random.uniform(0.0, 0.3) * lease)
+            if ends:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(hold.caught(), 2 * lease)
+            else:
+                await asyncio.sleep(self._random.uniform(0.0, 0.3) * lease)
             if process.is_free:
                 process.freeze()
                 if self._random.random() < 0.5:
@@ -368,6 +374,10 @@ class Nemesis:
 
 def _is_repeat(record: NewRecord) -> bool:
     return any(name == REPEAT_HEADER for name, _ in record.headers)
+
+
+def _is_end(record: NewRecord) -> bool:
+    return any(name == STATUS_HEADER and value.decode() in TERMINAL for name, value in record.headers)
 
 
 def _is_snapshot(record: NewRecord) -> bool:

@@ -13,6 +13,8 @@ __all__ = ["DRAWN", "WEIGHTS", "FaultKind", "Scenario", "Theme"]
 _USUAL_LEASE = 25.0
 # Of so many seeds in a row, so many are small: in these most is found in the least time.
 _IN_A_ROW, _SMALL = 5, 4
+# Of these it matters what compaction leaves of a job.
+_WHAT_IS_LEFT = frozenset({Theme.COMPACTION, Theme.FREEZES})
 _SMALL_THEMES = [theme for theme in Theme if theme is not Theme.EVERYTHING]
 
 
@@ -40,6 +42,7 @@ class Scenario:
         poison: the share of those that take their process with them.
         pauses: whether somebody pauses the worker now and then.
         rate_limit: of the worker.
+        retention: after how long a job that has ended is deleted; before that, its state has to outlast compaction.
         supervised: whether engines have supervisors, and jobs in child processes; else an engine that is gone is just gone.
     """
 
@@ -67,6 +70,7 @@ class Scenario:
     poison: float = 0.0
     pauses: bool = False
     rate_limit: RateLimit | None = None
+    retention: float = 30.0
     supervised: bool = False
 
     @classmethod
@@ -111,6 +115,7 @@ def _small(seed: int, theme: Theme) -> Scenario:
         poison=random.choice((0.0, 0.03, 0.1)) if supervised else 0.0,
         pauses=random.random() < 0.25,
         rate_limit=RateLimit(random.choice((2, 4, 8)), lease / 2) if random.random() < 0.2 else None,
+        retention=lease * (100.0 if theme in _WHAT_IS_LEFT and random.random() < 0.7 else 1.2),
     )
 
 

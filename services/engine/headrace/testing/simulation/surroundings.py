@@ -16,8 +16,6 @@ from headrace.testing.simulation.scenario import Scenario
 from headrace.views import follower
 
 NAMESPACE = "simulation"
-# So soon goes what has ended: the janitors have less time than a week.
-_JOB_RETENTION_SECONDS = 30.0
 _SETTINGS = load_settings(namespace=NAMESPACE, data_directory=Path(".headrace"))
 # What an engine has of times that no setting changes, in seconds: they are as much shorter as its lease is.
 _SHORTER: tuple[tuple[ModuleType, str], ...] = (
@@ -72,7 +70,7 @@ def settings_of(scenario: Scenario) -> Settings:
         "lease_by_log_time": scenario.by_log_time,
         # Longer than a run, clocks that jump an hour ahead included: whatever is asked for again is the same job.
         "idempotency_window_seconds": 4 * 3_600.0,
-        "job_retention_seconds": _JOB_RETENTION_SECONDS * pace,
+        "job_retention_seconds": scenario.retention,
     }
     return settings.model_copy(update={"engine": settings.engine.model_copy(update=engine)})
 
