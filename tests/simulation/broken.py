@@ -17,7 +17,7 @@ class Break:
     Attributes:
         rule: its id in the protocol, or the promise.
         apply: takes the rule away.
-        covered: whether other rules hold what this one does, so that no seed finds it; the documentation says which.
+        covered: whether no seed finds it; the documentation says why, and what holds instead.
     """
 
     rule: str
