@@ -13,7 +13,9 @@ import pytest
 from headrace import RetryPolicy
 from headrace.core.checkpoint import parse_pointer
 from headrace.core.records import CHECKPOINT_PREFIX
-from headrace.engine.checkpoints import begun_jobs
+from headrace.core.recovery import Begun, PartitionRecovery
+from headrace.engine.checkpoints import begun_jobs, make_checkpoint
+from headrace.engine.partition import OwnedPartition
 from headrace.errors import RecordUndecodable
 from headrace.models import CheckpointRecord
 from headrace.ports import TopicPartition
@@ -112,6 +114,19 @@ async def test_what_one_owner_only_passes_on_reaches_the_next(bench: Bench) -> N
                 assert sorted(third.started) == [("a", 3), ("b", 2), ("c", 2)]
         for worker in workers:
             worker.open_gate(*names)
+
+
+def test_a_checkpoint_counts_the_death_in_which_a_job_that_was_not_taken_in_yet_ended() -> None:
+    """Who reads from it on does not meet the release that says so."""
+    recovery: PartitionRecovery[bytes] = PartitionRecovery(GatedWorker.name, 0, 0)
+    owned = OwnedPartition(TopicPartition(TOPICS.jobs_name(GatedWorker.name), 0), 0, recovery)
+    fields = {"status": "running", "epoch": 3, "attempt": 2, "sequence": 1, "attempts": [], "crashes": 1}
+    owned.begun = {5: Begun(b"died", None, fields, died=True), 6: Begun(b"lapsed", orjson.dumps(fields), None)}
+    for _ in range(2):
+        written = make_checkpoint(owned, 7)
+        assert written is not None and written.value is not None
+        begun = orjson.loads(written.value)["begun"]
+        assert {job["id"]: job["state"]["crashes"] for job in begun} == {"died": 2, "lapsed": 1}, "and however often it is made"
 
 
 @in_virtual_time
