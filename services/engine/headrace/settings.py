@@ -125,7 +125,7 @@ class EngineSettings(SettingsGroup):
         description="How long an attempt that cannot be stopped may go on after its timeout, before its engine drains and ends.",
     )
     max_crashes: int = Field(
-        3, ge=1, description="Processes that may die while a job runs in them, before it goes to dead-letters."
+        3, ge=2, description="Processes that may die while a job runs in them, before it goes to dead-letters."
     )
     max_engine_deaths: int = Field(
         10,

@@ -25,7 +25,7 @@ from headrace.kafka.administration import Administration
 from headrace.kafka.assignor import sticky_assignor
 from headrace.kafka.closing import close_client
 from headrace.kafka.connection import Cluster
-from headrace.kafka.positions import go_back, known_positions
+from headrace.kafka.polling import Polling
 from headrace.ports import Committed, GroupListener, Record, TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -80,6 +80,8 @@ class KafkaGroupConsumer:
         self._commits: set[asyncio.Task[None]] = set()
         self._poll: asyncio.Task[_Fetched] | None = None
         self._seeks: Counter[Any] = Counter()
+        self._as_polled = (0, self._seeks)
+        self._polling = Polling(self._stays)
 
     @property
     def member_id(self) -> str:
@@ -248,16 +250,14 @@ class KafkaGroupConsumer:
             # To aiokafka, no partitions at all mean every partition.
             await asyncio.sleep(timeout)
             return _Fetched(self._generation, {}, {})
-        consumer, generation, sought = self._consumer, self._generation, self._seeks.copy()
-        before = known_positions(consumer)
-        try:
-            records = await consumer.getmany(*chosen, timeout_ms=int(timeout * 1000), max_records=maximum)
-        except KafkaError:
-            if self._generation == generation:
-                # Where something was sought meanwhile, that holds.
-                go_back(consumer, {each: position for each, position in before.items() if self._seeks[each] == sought[each]})
-            raise
+        self._as_polled = self._generation, self._seeks.copy()
+        records = await self._polling.poll(self._consumer, chosen, timeout=timeout, maximum=maximum)
         return _Fetched(self._generation, dict(self._seeks), records)
+
+    def _stays(self, partition: Any) -> bool:
+        """Whether nothing was assigned, and nothing sought, since the poll began."""
+        generation, sought = self._as_polled
+        return self._generation == generation and self._seeks[partition] == sought[partition]
 
     def _still_wanted(
         self, fetched: _Fetched, partitions: Collection[TopicPartition] | None

@@ -14,7 +14,7 @@ from headrace.errors import BrokerError, BrokerUnreachable
 from headrace.kafka.administration import Administration
 from headrace.kafka.closing import close_client
 from headrace.kafka.connection import Cluster
-from headrace.kafka.positions import go_back, known_positions
+from headrace.kafka.polling import Polling
 from headrace.ports import Record, TopicPartition
 
 ResultT = TypeVar("ResultT")
@@ -36,6 +36,7 @@ class KafkaReader:
         self._administration = administration
         self._consumer: Any = None
         self._topics: set[str] = set()
+        self._polling = Polling()
 
     async def start(self) -> None:
         """Raises: BrokerUnreachable, BrokerAuthenticationFailed, BrokerCertificateUntrusted."""
@@ -81,15 +82,11 @@ class KafkaReader:
             # aiokafka would wait for an assignment, however long that takes.
             await asyncio.sleep(timeout)
             return {}
-        before = known_positions(self._consumer)
         try:
-            # Its own timeout: a getmany that is cancelled leaves aiokafka's bookkeeping wrong.
-            fetched = await self._consumer.getmany(timeout_ms=int(timeout * 1000), max_records=maximum)
+            fetched = await self._polling.poll(self._consumer, (), timeout=timeout, maximum=maximum)
         except ConsumerStoppedError:
             return {}
         except KafkaError as error:
-            if self._consumer is not None:
-                go_back(self._consumer, before)
             raise BrokerError(f"Records cannot be read: {error}") from error
         return {TopicPartition(*partition): records for partition, records in fetched.items()}
 
