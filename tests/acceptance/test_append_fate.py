@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -17,28 +14,17 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import RequestTimedOutError
 
 from headrace import Client, EnqueueTimeout, JobContext, WorkerEngine, worker
-from headrace.broker import LocalBroker, start_local_broker
+from headrace.broker import LocalBroker
 from headrace.errors import AppendTimeout, BrokerError
 from headrace.kafka import KafkaLog
 from headrace.kafka.writer import KafkaWriter
 from headrace.ports import AppendFailed, NewRecord, TopicPartition
-from headrace.settings import Settings, load_settings
+from headrace.settings import Settings
 from headrace.workers.memory_compaction import MemoryCompactionWorker
 from support.log import Outcomes, eventually, numbered, numbers_of, plain_topic, read_topic, started
+from support.outages import frozen
 
 PATIENCE_SECONDS = 20.0
-
-
-@pytest.fixture(scope="module")
-def fragile_broker() -> Iterator[LocalBroker]:
-    """A broker of its own, that these tests freeze."""
-    with start_local_broker(None, cache_directory=load_settings().cache_directory) as started_broker:
-        yield started_broker
-
-
-@pytest.fixture
-def fragile_settings(fragile_broker: LocalBroker, settings: Settings) -> Settings:
-    return settings.model_copy(update={"bootstrap_servers": fragile_broker.bootstrap_servers})
 
 
 @pytest.fixture
@@ -55,23 +41,13 @@ async def target(log: KafkaLog, namespace: str) -> TopicPartition:
     return TopicPartition(name, 0)
 
 
-@contextmanager
-def frozen(broker: LocalBroker) -> Iterator[None]:
-    """The broker's connections stay open, and it says nothing."""
-    os.kill(broker.node.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(broker.node.pid, signal.SIGCONT)
-
-
 async def test_a_job_that_was_taken_back_is_not_accepted_later(
     fragile_broker: LocalBroker, fragile_settings: Settings, log: KafkaLog
 ) -> None:
     arguments = {"userId": "ann", "conversationId": "c"}  # one ordering key: one partition
     async with Client(fragile_settings) as client:
         known = await client.enqueue(MemoryCompactionWorker, arguments)
-        with frozen(fragile_broker):
+        async with frozen(fragile_broker):
             with pytest.raises(EnqueueTimeout, match="idempotency_key") as under_way:
                 await client.enqueue(MemoryCompactionWorker, arguments, timeout=0.5)
             with pytest.raises(EnqueueTimeout, match="was not accepted") as waiting:
@@ -105,8 +81,9 @@ async def test_a_call_that_is_repeated_with_its_key_makes_one_job(
         one_partition = partial(client.enqueue, count, ordering_key="c")
         await one_partition({"n": 0}, timeout=PATIENCE_SECONDS)
         lost_by = pytest.raises(EnqueueTimeout, match="repeat the call only with the same idempotency_key")
-        with frozen(fragile_broker), lost_by as lost:
-            await one_partition({"n": 1}, idempotency_key="k", timeout=0.5)
+        async with frozen(fragile_broker):
+            with lost_by as lost:
+                await one_partition({"n": 1}, idempotency_key="k", timeout=0.5)
         assert lost.value.may_be_accepted
         again = await one_partition({"n": 1}, idempotency_key="k", timeout=PATIENCE_SECONDS)
         last = await one_partition({"n": 2}, timeout=PATIENCE_SECONDS)
@@ -124,7 +101,7 @@ async def test_what_a_caller_no_longer_waits_for_is_taken_back(
 ) -> None:
     async with started(log.writer()) as writer:
         await writer.append(target, NewRecord(b"key", b"0"), timeout=10)
-        with frozen(fragile_broker):
+        async with frozen(fragile_broker):
             under_way = asyncio.create_task(writer.append(target, NewRecord(b"key", b"1"), timeout=PATIENCE_SECONDS))
             await eventually(lambda: writer._lanes[target].in_flight is not None, "the record is under way")
             cancelled = asyncio.create_task(writer.append(target, NewRecord(b"key", b"2"), timeout=PATIENCE_SECONDS))
@@ -142,7 +119,7 @@ async def test_what_waits_is_bounded(fragile_broker: LocalBroker, log: KafkaLog,
     writer = KafkaWriter(log._cluster, log._administration, appended_bytes=100_000)
     async with started(writer):
         await writer.append(target, large, timeout=10)
-        with frozen(fragile_broker):
+        async with frozen(fragile_broker):
             under_way = asyncio.create_task(writer.append(target, large, timeout=PATIENCE_SECONDS))
             await eventually(lambda: writer._lanes[target].in_flight is not None, "the record is under way")
             waiting = asyncio.create_task(writer.append_all([(target, large)] * 100, timeout=1.0))

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
-from headrace.broker import LocalBroker, start_local_broker
+from headrace.broker import LocalBroker
 from headrace.errors import BrokerUnreachable
 from headrace.kafka import KafkaLog
 from headrace.ports import Committed, NewRecord, TopicPartition
 from headrace.settings import KafkaSettings, load_settings
-from support.log import Member, Outcomes, members, numbered, numbers_of, plain_topic, read, read_topic, started
+from support.log import Member, Outcomes, members, numbered, numbers_of, read, read_topic, started
+from support.outages import Away, frozen, killed
 
 # Every bound below is this much longer than asked for: the machine may be busy.
 SLACK_SECONDS = 4.0
-
-
-@pytest.fixture(scope="module")
-def fragile_broker() -> Iterator[LocalBroker]:
-    """A broker of its own, that these tests kill, freeze and start again."""
-    with start_local_broker(None, cache_directory=load_settings().cache_directory) as started_broker:
-        yield started_broker
 
 
 @pytest.fixture
@@ -40,33 +32,6 @@ async def log(fragile_broker: LocalBroker, namespace: str) -> AsyncIterator[Kafk
     await made.close()
 
 
-@pytest.fixture
-async def topic(log: KafkaLog, namespace: str) -> str:
-    name = f"{namespace}.things"
-    await log.create_topics([plain_topic(name, 2)])
-    return name
-
-
-@asynccontextmanager
-async def killed(broker: LocalBroker) -> AsyncIterator[None]:
-    """The broker is gone; at the end it listens on the same port again."""
-    await asyncio.to_thread(broker.node.kill)
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(broker.node.start)
-
-
-@asynccontextmanager
-async def frozen(broker: LocalBroker) -> AsyncIterator[None]:
-    """The broker's connections stay open, and it says nothing."""
-    os.kill(broker.node.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(broker.node.pid, signal.SIGCONT)
-
-
 @asynccontextmanager
 async def within(seconds: float) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
@@ -77,7 +42,7 @@ async def within(seconds: float) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("away", [killed, frozen])
 async def test_everything_stops_in_time_and_says_what_is_lost(
-    fragile_broker: LocalBroker, log: KafkaLog, topic: str, away: Callable[[LocalBroker], AbstractAsyncContextManager[None]]
+    fragile_broker: LocalBroker, log: KafkaLog, topic: str, away: Away
 ) -> None:
     target = TopicPartition(topic, 0)
     writer, reader, member = log.writer(), log.reader(), Member(log, topic, f"{topic}.group")
@@ -158,24 +123,3 @@ async def test_a_client_waits_for_a_broker_that_is_about_to_come(fragile_broker:
         await asyncio.sleep(0)
     assert isinstance(await asking, set)
     await log.close()
-
-
-async def test_a_commit_under_way_ends_with_the_revocation(fragile_broker: LocalBroker, log: KafkaLog, topic: str) -> None:
-    """aiokafka repeats a commit for ever, with the generation of the day: after a revocation it would undo the new owner's."""
-    member = Member(log, topic, f"{topic}.group")
-    async with members(member):
-        await member.joined(2)
-        async with frozen(fragile_broker):
-            commit = asyncio.create_task(member.consumer.commit(dict.fromkeys(member.held, Committed(0)), timeout=600))
-            await asyncio.sleep(0)
-            ended: list[bool] = []
-
-            async def see_whether_it_has_ended(_: Collection[TopicPartition]) -> None:
-                await asyncio.wait({commit}, timeout=SLACK_SECONDS)
-                ended.append(commit.done())
-
-            member.when_revoked(see_whether_it_has_ended)
-            # As aiokafka calls it; the broker that would bring it about says nothing.
-            await member.consumer._give_up(member.held)  # type: ignore[attr-defined]
-            assert ended == [True], "the commit must end before the partitions are given up"
-            assert not await commit

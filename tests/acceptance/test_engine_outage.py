@@ -3,56 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
 
 from headrace import AbstractWorker, Client, JobContext, Settings, WorkerEngine
-from headrace.broker import LocalBroker, start_local_broker
-from headrace.settings import load_settings
+from headrace.broker import LocalBroker
 from support.engines import ended, engine_with, eventually, with_engine
+from support.outages import Away, frozen, killed
 
 GRACE_SECONDS = 2.0
-# What an engine may take beyond its grace, to write what it can and to leave its groups; and what a busy machine adds.
-BEYOND_SECONDS = 10.0
+# What an engine may take beyond a grace as short as this, to write what it can and cut off its clients; what a busy machine adds.
+BEYOND_SECONDS = 8.0
 SLACK_SECONDS = 5.0
 LEASE_SECONDS = 4.0
-
-
-@pytest.fixture(scope="module")
-def fragile_broker() -> Iterator[LocalBroker]:
-    """A broker of its own, that these tests kill, freeze and start again."""
-    with start_local_broker(None, cache_directory=load_settings().cache_directory) as started_broker:
-        yield started_broker
-
-
-@pytest.fixture
-def fragile_settings(fragile_broker: LocalBroker, settings: Settings) -> Settings:
-    return settings.model_copy(update={"bootstrap_servers": fragile_broker.bootstrap_servers})
-
-
-@asynccontextmanager
-async def killed(broker: LocalBroker) -> AsyncIterator[None]:
-    """The broker is gone; at the end it listens on the same port again."""
-    await asyncio.to_thread(broker.node.kill)
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(broker.node.start)
-
-
-@asynccontextmanager
-async def frozen(broker: LocalBroker) -> AsyncIterator[None]:
-    """The broker's connections stay open, and it says nothing."""
-    os.kill(broker.node.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(broker.node.pid, signal.SIGCONT)
 
 
 class Waiting(AbstractWorker[dict[str, Any]]):
@@ -85,7 +49,7 @@ class Waiting(AbstractWorker[dict[str, Any]]):
 async def test_an_engine_stops_within_its_grace_while_the_broker_is_away(
     fragile_broker: LocalBroker,
     fragile_settings: Settings,
-    away: Callable[[LocalBroker], AbstractAsyncContextManager[None]],
+    away: Away,
 ) -> None:
     worker = Waiting()
     engine = WorkerEngine(fragile_settings)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Collection
 
 from headrace import Settings
+from headrace.kafka.closing import close_client
+from headrace.kafka.leaving import client_id_of, leave_groups
 from headrace.kafka.log import KafkaLog
 from headrace.ports import GroupListener, TopicPartition
 from support.engines import eventually
@@ -59,3 +61,34 @@ async def test_a_member_that_stops_before_it_was_given_partitions_gets_none(sett
         await first.stop(timeout=5)
         await second.stop(timeout=5)
         await log.close()
+
+
+async def test_a_dead_member_whose_id_nobody_was_told_is_taken_out_by_its_client_id(settings: Settings, namespace: str) -> None:
+    """It died while the group was dealing out its partitions: without it the others get theirs at once."""
+    group, topic = f"{namespace}.group", plain_topic(f"{namespace}.things", PARTITIONS)
+    log, others = KafkaLog(settings), KafkaLog(settings, client_id=client_id_of("dead"))
+    await log.create_topics([topic])
+    holder, dead = Holder(), Holder()
+    first = log.group_consumer(topic.name, group, holder.listener())
+    second = others.group_consumer(topic.name, group, dead.listener())
+    try:
+        await first.start()
+
+        async def has_all() -> bool:
+            await first.fetch(timeout=0.05, maximum=1)
+            return len(holder.partitions) == PARTITIONS
+
+        await eventually(has_all)
+        await second.start()
+        await asyncio.wait_for(holder.revoked.wait(), 30)
+        # Its process is gone: it neither joins on, nor says that it goes.
+        await close_client(second._consumer, timeout=0)
+        await leave_groups(settings, {group: ""}, client_id_of("dead"))
+        holder.may_go_on.set()
+        # Far within the 30 s that the group would have waited for it.
+        await eventually(has_all, within=15)
+    finally:
+        await first.stop(timeout=5)
+        await second.stop(timeout=5)
+        await log.close()
+        await others.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import pytest
@@ -16,24 +16,10 @@ from headrace.kafka import KafkaLog
 from headrace.kafka.group import KafkaGroupConsumer
 from headrace.ports import Committed, TopicPartition
 from headrace.settings import EngineSettings, Settings
-from support.log import Member, Outcomes, eventually, members, numbered, plain_topic, started
+from support.log import Member, Outcomes, eventually, members, numbered, started
 
 # The first heartbeat comes when the test is over: until then nobody tells a member anything by it.
 SILENT_SECONDS = 40.0
-
-
-@pytest.fixture
-async def log(settings: Settings) -> AsyncIterator[KafkaLog]:
-    made = KafkaLog(settings)
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def topic(log: KafkaLog, namespace: str) -> str:
-    name = f"{namespace}.things"
-    await log.create_topics([plain_topic(name, 2)])
-    return name
 
 
 def kafka_consumer(member: Member) -> KafkaGroupConsumer:
@@ -50,26 +36,46 @@ async def write(log: KafkaLog, topic: str, *numbers: int) -> None:
         await outcomes.offsets()
 
 
-async def test_a_commit_that_backs_off_across_a_rebalance_does_not_undo_the_new_owner_s(log: KafkaLog, topic: str) -> None:
+async def refused() -> None:
+    """The coordinator answers that the commit may be tried again."""
+    raise RequestTimedOutError
+
+
+async def unanswered() -> None:
+    """The coordinator says nothing, and the connection stays open."""
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("coordinator_does", [refused, unanswered])
+async def test_a_commit_that_goes_on_across_a_rebalance_does_not_undo_the_new_owner_s(
+    log: KafkaLog, topic: str, coordinator_does: Callable[[], Awaitable[None]]
+) -> None:
     """aiokafka repeats it for as long as it may be repeated, with whatever generation it has by then."""
     await write(log, topic, *range(10))
     first, second = Member(log, topic, f"{topic}.group"), Member(log, topic, f"{topic}.group")
     async with members(first):
         await first.joined(2)
         coordinator = kafka_consumer(first)._consumer._coordinator
-        send, backs_off = coordinator._do_commit_offsets, asyncio.Event()
+        send, under_way = coordinator._do_commit_offsets, asyncio.Event()
+        over_at_revocation: list[bool] = []
 
-        async def no_answer(*arguments: Any) -> None:
-            backs_off.set()
-            raise RequestTimedOutError
+        async def no_success(*arguments: Any) -> None:
+            under_way.set()
+            await coordinator_does()
 
-        coordinator._do_commit_offsets = no_answer
+        async def see_whether_it_is_over(_: Collection[TopicPartition]) -> None:
+            await asyncio.wait({committing}, timeout=5)
+            over_at_revocation.append(committing.done())
+
+        coordinator._do_commit_offsets = no_success
+        first.when_revoked(see_whether_it_is_over)
         partitions = first.held
         committing = asyncio.create_task(first.consumer.commit(dict.fromkeys(partitions, Committed(3)), timeout=600))
-        await asyncio.wait_for(backs_off.wait(), 20)
+        await asyncio.wait_for(under_way.wait(), 20)
         async with members(second):
             await second.joined(1)
             await first.joined(1)
+            assert over_at_revocation == [True], "it must be over before the partitions are given up"
             [lost] = second.held
             assert await second.consumer.commit({lost: Committed(7)})
             coordinator._do_commit_offsets = send  # the coordinator answers again

@@ -10,22 +10,7 @@ import pytest
 from headrace.kafka import KafkaLog
 from headrace.kafka.group import KafkaGroupConsumer
 from headrace.ports import TopicPartition
-from headrace.settings import Settings
-from support.log import Member, Outcomes, eventually, members, numbered, numbers_of, plain_topic, started
-
-
-@pytest.fixture
-async def log(settings: Settings) -> AsyncIterator[KafkaLog]:
-    made = KafkaLog(settings)
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def topic(log: KafkaLog, namespace: str) -> str:
-    name = f"{namespace}.things"
-    await log.create_topics([plain_topic(name, 2)])
-    return name
+from support.log import Member, Outcomes, eventually, members, numbered, numbers_of, started
 
 
 @pytest.fixture

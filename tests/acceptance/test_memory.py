@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -53,13 +52,6 @@ def tell(process: subprocess.Popen[str]) -> None:
 def end(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.communicate()
-
-
-@pytest.fixture
-async def log(settings: Settings) -> AsyncIterator[KafkaLog]:
-    log = KafkaLog(settings)
-    yield log
-    await log.close()
 
 
 def said(*ids: str) -> list[NewEntry]:

@@ -14,7 +14,7 @@ import os
 import time
 from pathlib import Path
 
-from headrace import worker
+from headrace import RetryPolicy, worker
 
 HERE = Path(__file__).parent
 
@@ -28,10 +28,20 @@ async def step(args, ctx):
     return os.getpid()
 
 
-@worker(category="test", timeout=0.2)
+@worker(category="test")
+async def strike(args, ctx):
+    # From its third attempt on it runs in a process of its own, and ends the one that has started it.
+    with (HERE / "ran.txt").open("a") as file:
+        file.write(f"strike {ctx.attempt} {os.getpid()}\\n")
+    os.kill(os.getpid() if ctx.attempt < 3 else os.getppid(), 9)
+    time.sleep(600)
+
+
+@worker(category="test", timeout=0.2, order_by=("name",), retry=RetryPolicy(max_attempts=2, initial=0.1))
 def block(args, ctx):
-    if not (HERE / "blocked").exists():
-        (HERE / "blocked").touch()
+    with (HERE / "ran.txt").open("a") as file:
+        file.write(f"{args['name']} {ctx.attempt} {os.getpid()}\\n")
+    if ctx.attempt <= args["blocks"]:
         time.sleep(600)
     return os.getpid()
 """
@@ -93,17 +103,41 @@ async def test_the_third_process_that_dies_with_a_job_is_one_of_its_own(settings
     assert (letter.record() or {})["args"]["name"] == "poison"
 
 
-async def test_an_engine_with_a_thread_that_never_ends_drains_and_exits_and_another_follows(
+@pytest.mark.long
+async def test_a_job_that_ends_its_engines_from_a_process_of_its_own_is_poison_too(settings: Settings, workers: Path) -> None:
+    async with Client(settings) as client:
+        with engine_process(settings, workers, **QUICK, HEADRACE_ENGINE_MAX_ENGINE_DEATHS="2") as engine:
+            strike = await enqueue(client, "strike")
+            job = await ended(client, strike)
+            beside = await ended(client, await enqueue(client, "step", name="beside", key="k"))
+            [letter] = [each async for each in client.dead_letters(reason="poison")]
+            assert engine.terminate() == 0
+    assert (job.status, job.crashes, job.engine_deaths, job.attempt, job.failures) == ("failed", 2, 2, 4, 0)
+    assert (letter.job_id, letter.attempt) == (strike.id, 4)
+    assert [number for number, _ in ran(workers, "strike")] == [1, 2, 3, 4]
+    assert engine.log.read_text().count("has ended with SIGKILL") == 4
+    assert beside.status == "completed"
+
+
+async def test_a_thread_that_never_ends_costs_an_engine_each_time_and_counts_as_a_failure(
     settings: Settings, workers: Path
 ) -> None:
     async with Client(settings) as client:
         with engine_process(settings, workers, **QUICK, HEADRACE_ENGINE_STUCK_SECONDS="1") as engine:
             beside = await ended(client, await enqueue(client, "step", name="beside", key="k"))
-            blocked = await enqueue(client, "block")
+            [once, always] = [await enqueue(client, "block", name=f"blocks-{n}", blocks=n) for n in (1, 2)]
+            behind = await enqueue(client, "block", name="blocks-2", blocks=0)
             await says(engine, "goes on 1 s later: the engine ends")
             await says(engine, "has ended with exit code 3; another starts")
-            job = await ended(client, blocked)
+            [again, failed, after] = [await ended(client, each) for each in (once, always, behind)]
             assert engine.terminate() == 0
     assert beside.status == "completed"
-    assert (job.status, job.attempt, job.crashes) == ("completed", 2, 0), "who ends in order is no sign of a job that kills"
-    assert job.result != beside.result, "it ran in another process"
+    assert (again.status, again.attempt, again.failures, again.crashes) == ("completed", 2, 1, 0)
+    assert (failed.status, failed.attempt, failed.failures, failed.crashes) == ("failed", 2, 2, 0)
+    assert failed.error is not None and failed.error.type == "headrace.errors.JobTimeout"
+    assert [each.status for each in failed.attempts] == ["failed", "failed"]
+    assert engine.log.read_text().count("has ended with exit code 3") == 2, "who ends in order is no sign of a job that kills"
+    attempts = ran(workers, "blocks-2")
+    assert [number for number, _ in attempts] == [1, 2, 1], "its key waits for the job's end"
+    assert len({pid for _, pid in attempts}) == 3 and attempts[0][1] == beside.result
+    assert after.result == attempts[-1][1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,13 +15,6 @@ from headrace.kafka import KafkaLog
 from headrace.ports import TopicPartition
 from headrace.settings import Settings
 from support.log import Outcomes, numbered, numbers_of, plain_topic, read, started
-
-
-@pytest.fixture
-async def log(settings: Settings) -> AsyncIterator[KafkaLog]:
-    made = KafkaLog(settings)
-    yield made
-    await made.close()
 
 
 @pytest.fixture

@@ -117,25 +117,9 @@ async def releases(settings: Settings) -> list[dict[str, Any]]:
     return [value for value in values if value["kind"] == "release"]
 
 
-async def both_hold(settings: Settings) -> bool:
-    """Whether two engines have leases: the group has dealt out its partitions, and is not about to."""
-    records = await read_all(settings, Topics(settings.namespace).job_state)
-    return (
-        len(
-            {
-                (each.key or b"").split(b"/")[-1]
-                for each in records
-                if each.value and (each.key or b"").startswith(LEASE_PREFIX + b"step/")
-            }
-        )
-        == 2
-    )
-
-
 async def test_what_a_killed_engine_held_goes_on_within_seconds(settings: Settings, workers: Path) -> None:
     async with Client(settings) as client:
         with engine_process(settings, workers, "--processes", "2") as engines:
-            await eventually(lambda: both_hold(settings))
             job = await enqueue(client, "step", "long", until="go")
             pid, _ = await begun(workers, "long")
             (victim,) = [each for each in engines.engines if each.pid == pid]
@@ -201,6 +185,31 @@ async def test_an_engine_that_was_frozen_for_longer_than_its_lease_does_nothing_
             (workers.parent / "go").touch()
             assert (await ended(client, job)).attempt == 2
             assert engines.terminate() == 0
+
+
+async def test_a_supervisor_that_was_frozen_kills_no_engine_that_has_renewed_its_leases_meanwhile(
+    settings: Settings, workers: Path
+) -> None:
+    async with Client(settings) as client:
+        with engine_process(settings, workers, **SHORT_LEASE) as engines:
+            job = await enqueue(client, "step", "watched", until="go")
+            pid, _ = await begun(workers, "watched")
+            os.kill(engines.process.pid, signal.SIGSTOP)
+            over_at = time.time() + 1.5 * float(SHORT_LEASE["HEADRACE_ENGINE_LEASE_SECONDS"])
+
+            async def renewed() -> bool:
+                records = await read_all(settings, Topics(settings.namespace).job_state)
+                return max(each.timestamp for each in records if (each.key or b"").startswith(LEASE_PREFIX)) > over_at * 1000
+
+            try:
+                await eventually(renewed)
+            finally:
+                os.kill(engines.process.pid, signal.SIGCONT)
+            (workers.parent / "go").touch()
+            assert (await ended(client, job)).attempt == 1
+            assert alive(pid)
+            assert engines.terminate() == 0
+            assert "is killed" not in engines.log.read_text(), "what it was told last is that the leases hold"
 
 
 async def test_engines_end_in_order_when_their_supervisor_is_killed(settings: Settings, workers: Path) -> None:

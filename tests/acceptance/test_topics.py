@@ -168,3 +168,23 @@ async def test_more_replicas_than_brokers_are_refused_with_the_setting_to_change
         await log.create_topics([Topics(settings.namespace).workers])
     assert Topics(settings.namespace).workers.name not in await log.topic_names()
     await log.close()
+
+
+async def test_a_broker_that_has_just_come_back_and_names_none_is_asked_again(
+    settings: Settings, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe, answers = AIOKafkaAdminClient.describe_cluster, list[int]()
+
+    async def describe_none_first(client: AIOKafkaAdminClient) -> Any:
+        answer = await describe(client)
+        if not answers:
+            answer["brokers"] = []
+        answers.append(len(answer["brokers"]))
+        return answer
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "describe_cluster", describe_none_first)
+    log, name = KafkaLog(settings), f"{namespace}.things"
+    await log.create_topics([plain_topic(name)])
+    assert await log.partition_count(name) == 1
+    assert answers == [0, 1]
+    await log.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from headrace.bench.view import measure_view
-from headrace.broker import LocalBroker, start_local_broker
+from headrace.broker import LocalBroker
 from headrace.core.topics import JOB_STATE_PARTITIONS, Topics
 from headrace.kafka import KafkaLog
 from headrace.models import Job
@@ -21,6 +21,7 @@ from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory
 from support.log import Member, Outcomes, eventually, members, started
+from support.outages import killed
 from support.written_jobs import WORKER, Engines, WrittenLog
 
 PATIENCE = 60.0
@@ -206,13 +207,6 @@ async def test_engines_that_come_and_go(copied: Copied) -> None:
         await directory.stop()
 
 
-@pytest.fixture(scope="module")
-def fragile_broker() -> Iterator[LocalBroker]:
-    """A broker of its own, that the test kills and starts again."""
-    with start_local_broker(None) as started_broker:
-        yield started_broker
-
-
 async def test_a_view_survives_an_outage(fragile_broker: LocalBroker, namespace: str, tmp_path: Path) -> None:
     log = KafkaLog(load_settings(bootstrap_servers=fragile_broker.bootstrap_servers, namespace=namespace))
     topics = Topics(namespace)
@@ -223,9 +217,8 @@ async def test_a_view_survives_an_outage(fragile_broker: LocalBroker, namespace:
     engines.enqueue("a")
     await copied.send()
     async with opened(copied, tmp_path / "jobs.sqlite") as view:
-        await asyncio.to_thread(fragile_broker.node.kill)
-        assert await statuses(view) == {"a": "queued"}
-        await asyncio.to_thread(fragile_broker.node.start)
+        async with killed(fragile_broker):
+            assert await statuses(view) == {"a": "queued"}
         engines.run("a", engines.claim("one", -1))
         engines.enqueue("b", 1)
         await copied.send()

@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from headrace.broker import LocalBroker
+from headrace.errors import LocalBrokerError
 
 IN_SYNC_SECONDS = 60.0
 POLL_SECONDS = 0.5
@@ -29,14 +30,21 @@ class Brokers:
     def count(self) -> int:
         return len(self._broker.cluster.nodes)
 
-    async def away(self, number: int, seconds: float, *, killed: bool) -> None:
-        """Ends a node, by a kill or in order, and starts it again after so many seconds."""
+    async def away(self, number: int, seconds: float, *, killed: bool) -> LocalBrokerError | None:
+        """Ends a node, by a kill or in order, and starts it again after so many seconds.
+
+        Returns:
+            What hindered its start, if it took a second one.
+        """
         cluster = self._broker.cluster
         await asyncio.to_thread(cluster.kill_node if killed else cluster.stop_node, number)
+        await asyncio.sleep(seconds)
         try:
-            await asyncio.sleep(seconds)
-        finally:
             await asyncio.to_thread(cluster.start_node, number)
+        except LocalBrokerError as error:
+            await asyncio.to_thread(cluster.start_node, number)
+            return error
+        return None
 
     async def whole(self) -> bool:
         """Waits until every partition is in sync on all its nodes; whether that came in time."""

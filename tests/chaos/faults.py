@@ -86,7 +86,8 @@ class Faults:
         async with self.brokers.one_at_a_time:
             began = now()
             self.say(f"{step.kind}: node {number}, away for {step.seconds:g} s")
-            await self.brokers.away(number, step.seconds, killed=killed)
+            if (trouble := await self.brokers.away(number, step.seconds, killed=killed)) is not None:
+                self.remarks.append(f"node {number} did not serve again at the first try: {trouble}")
             ended = now()
             if not await self.brokers.whole():
                 self.remarks.append(f"node {number} was not in sync again in time after it had been started")
@@ -95,10 +96,10 @@ class Faults:
     # --- units ------------------------------------------------------------------------------------------------------------
 
     async def _target(self) -> Unit | None:
-        """A unit that is left alone at the moment, busy from now on; another one must go on meanwhile."""
+        """A unit that is left alone at the moment and has an engine, busy from now on; another one must go on meanwhile."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + TARGET_SECONDS
-        while len(free := self.fleet.free()) < LEAST_UNITS:
+        while len(free := [unit for unit in self.fleet.free() if unit.engines()]) < LEAST_UNITS:
             if loop.time() >= deadline:
                 return None
             await asyncio.sleep(POLL_SECONDS)
@@ -110,13 +111,9 @@ class Faults:
         if (unit := await self._target()) is None:
             return None
         began = now()
-        pid = self.chance.choice(unit.engines())
-        self.say(f"kill -9 of the engine {pid} of {unit.name}")
-        if pid == unit.pid:
-            unit.expected_to_end = True
-        self.fleet.send(pid, "SIGKILL")
-        if pid == unit.pid:
-            await self._replace(unit, step.seconds)
+        for pid in unit.engines():
+            self.say(f"kill -9 of the engine {pid} of {unit.name}")
+            self.fleet.send(pid, "SIGKILL")
         unit.busy = False
         return Done(unit.name, began, now())
 
@@ -145,7 +142,6 @@ class Faults:
             return None
         engines = unit.engines()
         pids = {"freeze engine": engines, "freeze supervisor": [unit.pid]}.get(step.kind, [unit.pid, *engines])
-        pids = list(dict.fromkeys(pids))
         self.say(f"{step.kind}: {unit.name} for {step.seconds:g} s, processes {pids}")
         frozen = now()
         for pid in pids:
@@ -188,13 +184,15 @@ class Faults:
         async with self._rolling:
             began, units = now(), self.fleet.free()
             self.say(f"rolling restart of {', '.join(unit.name for unit in units)}")
+            count = 0
             for unit in units:
                 if unit.busy or not unit.running:  # another fault has come first
                     continue
                 unit.busy = True
                 self.fleet.start()
                 await self._end(unit)
-            return Done(f"{len(units)} units", began, now())
+                count += 1
+            return Done(f"{count} units", began, now()) if count else None
 
     async def mind(self) -> None:
         """Notes what ends that nobody has ended, and starts another where no supervisor does, until it is cancelled."""

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ POLL_SECONDS = 0.05
 # Of a running attempt after SIGTERM; long jobs are interrupted.
 GRACE_SECONDS = 5.0
 END_SECONDS = 45.0
+# What ends so long after a signal does so for another reason.
+EXPLAINED_SECONDS = 60.0
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
@@ -47,7 +50,7 @@ def spawn(arguments: Iterable[str], environment: Mapping[str, str], output: Path
 
 @dataclass(eq=False)
 class Unit:
-    """A `headrace engine`: a supervisor and the engines below it, or an engine by itself where there is no supervisor.
+    """A `headrace engine`: a supervisor and the engine below it, which is missing for a moment when it has died.
 
     Attributes:
         busy: whether a fault is under way here.
@@ -72,7 +75,7 @@ class Unit:
         return self.process.poll() is None
 
     def engines(self) -> list[int]:
-        """The processes of its engines; the unit's own where it has no child of that kind."""
+        """The processes of its engines."""
         found = []
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(self.pid).children():
@@ -80,8 +83,8 @@ class Unit:
                     line = " ".join(child.cmdline())
                     if "headrace" in line and "engine" in line:
                         found.append(child.pid)
-        self.seen.update(found or [self.pid])
-        return found or [self.pid]
+        self.seen.update(found)
+        return found
 
     def everything(self) -> list[int]:
         """The unit's process and all below it."""
@@ -103,7 +106,7 @@ class Fleet:
         self._folder = folder
         self._ledger = ledger
         self._names = itertools.count(1)
-        self._signalled: set[int] = set()
+        self._signalled: dict[int, float] = {}
 
     def start(self) -> Unit:
         name = f"engine-{next(self._names)}"
@@ -121,7 +124,7 @@ class Fleet:
         """Sends a signal, and notes it; whether there was such a process."""
         # Noted first: what the process does between the signal and the note would seem to have no reason.
         self._ledger.note(Signalled(now(), pid, name))
-        self._signalled.add(pid)
+        self._signalled[pid] = time.monotonic()
         try:
             os.kill(pid, signal.Signals[name])
         except ProcessLookupError:
@@ -129,19 +132,21 @@ class Fleet:
         return True
 
     def vanished(self, unit: Unit) -> list[int]:
-        """The engines of a unit that have ended since the last call, without a signal of this run."""
+        """The engines of a unit that have ended since the last call, and that no signal of this run explains."""
         now_there = set(unit.engines())
         gone = unit.known - now_there
         unit.known = now_there
+        if unit.expected_to_end:
+            return []
         # An engine that was frozen is killed by its supervisor when its lease is over.
-        return [pid for pid in gone - {unit.pid} - self._signalled if not unit.expected_to_end]
+        explained_since = time.monotonic() - EXPLAINED_SECONDS
+        return [pid for pid in gone if self._signalled.get(pid, explained_since) <= explained_since]
 
     def kill_supervisor(self, unit: Unit) -> None:
         """Kills the unit's own process, with which its engines have to end."""
         unit.expected_to_end = True
         for pid in unit.engines():
-            if pid != unit.pid:
-                self._ledger.note(Signalled(now(), pid, "SIGKILL"))
+            self._ledger.note(Signalled(now(), pid, "SIGKILL"))
         self.send(unit.pid, "SIGKILL")
 
     async def stop(self, unit: Unit, *, within: float = END_SECONDS) -> bool:
@@ -149,9 +154,8 @@ class Fleet:
         unit.expected_to_end = True
         engines = unit.engines()
         self.send(unit.pid, "SIGTERM")
-        for pid in engines:
-            if pid != unit.pid:  # told by the supervisor
-                self._ledger.note(Signalled(now(), pid, "SIGTERM"))
+        for pid in engines:  # told by the supervisor
+            self._ledger.note(Signalled(now(), pid, "SIGTERM"))
         ended = await self.gone(unit, within=within)
         if not ended:
             for pid in unit.everything():
@@ -172,7 +176,7 @@ class Fleet:
     async def orphans(self, unit: Unit, *, within: float) -> list[int]:
         """The engines of a dead unit that live on after so many seconds."""
         deadline = asyncio.get_running_loop().time() + within
-        while left := [pid for pid in unit.seen if pid != unit.pid and _is_engine(pid)]:
+        while left := [pid for pid in unit.seen if _is_engine(pid)]:
             if asyncio.get_running_loop().time() >= deadline:
                 return left
             await asyncio.sleep(POLL_SECONDS)

@@ -49,7 +49,7 @@ class Report:
             ("out of order", len(verdict.out_of_order)),
             ("finished and begun again", len(verdict.finished_again)),
             ("failed without being poison", len(verdict.failed)),
-            ("executed more than once", sum(verdict.repeated.values())),
+            ("executed more than once", f"{verdict.executed_again} jobs, {sum(verdict.repeated.values())} times"),
             *((f"  {reason}", count) for reason, count in verdict.repeated.items()),
             ("longest stall", f"{verdict.longest_stall:.1f} s"),
             ("faults", sum(verdict.faults.values())),

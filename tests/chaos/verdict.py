@@ -108,7 +108,8 @@ class Verdict:
         accepted: jobs whose acceptance was acknowledged.
         unconfirmed: jobs in the log whose acknowledgement the sender never got.
         duplicates: records of jobs beyond the first of each.
-        repeated: jobs that were executed more than once, by reason.
+        executed_again: jobs that were executed more than once.
+        repeated: executions of a job beyond its first, by what ended the one before.
         failed: jobs that failed and killed no process: no job of these workers fails by itself.
         after_thaw: ticks of superseded attempts within 500 ms of the end of a freeze.
         longest_stall: seconds in which no job ticked anywhere.
@@ -121,6 +122,7 @@ class Verdict:
     statuses: Mapping[str, int]
     long_jobs: int
     lost: Sequence[str]
+    executed_again: int
     repeated: Mapping[str, int]
     overlaps: Sequence[str]
     after_thaw: int
@@ -161,6 +163,7 @@ def judge(entries: Iterable[Entry], log: LogFacts, minimums: Minimums) -> Verdic
         statuses=dict(Counter(log.outcomes[job].status for job in ended)),
         long_jobs=long_jobs,
         lost=lost,
+        executed_again=sum(len(attempts) > 1 for attempts in evidence.attempts.values()),
         repeated=_repeated(evidence, log),
         overlaps=overlaps,
         after_thaw=after_thaw,
@@ -259,7 +262,7 @@ def _overlaps(evidence: _Evidence) -> tuple[list[str], int]:
 
 
 def _repeated(evidence: _Evidence, log: LogFacts) -> dict[str, int]:
-    """How many jobs were executed again, by what ended the attempt before."""
+    """How many executions followed another one of their job, by what ended that."""
     reasons: Counter[str] = Counter()
     for job, attempts in evidence.attempts.items():
         outcome = log.outcomes.get(job)

@@ -8,12 +8,15 @@ from typing import Any
 from headrace.acceptance import Acceptance
 from headrace.core import snapshots
 from headrace.core.lanes import Lanes
+from headrace.core.rate import Share
 from headrace.core.status import TERMINAL
+from headrace.engine.control import EngineControl
 from headrace.engine.dead_letters import DeadLetters
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.group import WorkerGroup
 from headrace.engine.journal import Journal
-from headrace.engine.partition import OwnedPartition
+from headrace.engine.limiting import Limiting
+from headrace.engine.partition import OwnedPartition, Phase
 from headrace.engine.rests import Rests
 from headrace.errors import EnqueueTimeout
 from headrace.ports import Acknowledged
@@ -80,13 +83,15 @@ def a_retry_waits_for_nothing(patch: Patch) -> None:
 
 def a_retry_lets_its_key_go_on(patch: Patch) -> None:
     """The next of a key begins while the one before waits for its retry."""
-    original = Rests.add
+    original = Dispatcher._acknowledged
 
-    def add(self: Any, work: Any, seconds: float) -> None:
-        original(self, work, seconds)
-        self._lanes.leave_lane(work)
+    def acknowledged(self: Any, works: Any) -> None:
+        original(self, works)
+        for work in works:
+            if work.phase is Phase.RESTING:
+                self._leave_lane(work)
 
-    patch.setattr(Rests, "add", add)
+    patch.setattr(Dispatcher, "_acknowledged", acknowledged)
 
 
 def a_retry_that_changes_hands_lets_its_key_go_on(patch: Patch) -> None:
@@ -173,20 +178,53 @@ def an_interruption_ends_the_job(patch: Patch) -> None:
     patch.setattr(snapshots, "interrupted", interrupted)
 
 
+def pauses_are_not_heeded(patch: Patch) -> None:
+    """Jobs of a worker that is paused start all the same."""
+    patch.setattr(Dispatcher, "pause", lambda *_: None)
+
+
+def an_engine_that_starts_does_not_know_what_is_paused(patch: Patch) -> None:
+    """What was asked for before an engine started is not handed on to its workers."""
+
+    def attach(self: Any, worker: str, group: Any) -> None:
+        self._groups[worker] = group
+
+    patch.setattr(EngineControl, "attach", attach)
+
+
+def the_rate_limit_is_not_heeded(patch: Patch) -> None:
+    """Whatever has a slot starts."""
+    patch.setattr(Limiting, "may_start", lambda *_: True)
+
+
+def a_new_owner_starts_its_share_at_once(patch: Patch) -> None:
+    """What a former owner of a partition started does not count in the first window of the next."""
+    original = Share.__init__
+
+    def make(self: Any, limit: Any, number: int, partitions: int, now: float) -> None:
+        original(self, limit, number, partitions, now - 2 * partitions * limit.per_seconds)
+
+    patch.setattr(Share, "__init__", make)
+
+
 BREAKS = [
-    Break("one write accepts a job", accepted_before_the_acknowledgement, 0),
-    Break("one write accepts a job", what_may_be_accepted_is_denied, 0),
-    Break("bad input costs one record", the_watermark_does_not_wait_for_the_dead_letter, 0),
-    Break("an interruption is no failure", an_interruption_is_a_failure, 0),
-    Break("an interruption is no failure", an_interruption_ends_the_job, 0),
-    Break("failures count on", failures_are_forgotten, 0),
-    Break("a retry waits for its time", a_retry_waits_for_nothing, 0),
-    Break("order by key", a_retry_lets_its_key_go_on, 0),
-    Break("order by key", a_retry_that_changes_hands_lets_its_key_go_on, 0),
-    Break("an end is final", an_end_is_written_twice, 0),
-    Break("concurrency", more_at_a_time_than_is_allowed, 0),
-    Break("an accepted job ends", reads_on_too_far, 0),
-    Break("a job runs once", reads_again_what_is_in_hand, 0),
-    Break("nothing is delivered before recovery", delivers_before_the_take_over, 0),
-    Break("the watermark", an_interrupted_job_is_let_go, 0),
+    Break("one write accepts a job", accepted_before_the_acknowledgement),
+    Break("one write accepts a job", what_may_be_accepted_is_denied),
+    Break("bad input costs one record", the_watermark_does_not_wait_for_the_dead_letter),
+    Break("an interruption is no failure", an_interruption_is_a_failure),
+    Break("an interruption is no failure", an_interruption_ends_the_job),
+    Break("failures count on", failures_are_forgotten),
+    Break("a retry waits for its time", a_retry_waits_for_nothing),
+    Break("order by key", a_retry_lets_its_key_go_on),
+    Break("order by key", a_retry_that_changes_hands_lets_its_key_go_on),
+    Break("an end is final", an_end_is_written_twice),
+    Break("concurrency", more_at_a_time_than_is_allowed),
+    Break("an accepted job ends", reads_on_too_far),
+    Break("a job runs once", reads_again_what_is_in_hand),
+    Break("nothing is delivered before recovery", delivers_before_the_take_over, covered=True),
+    Break("the watermark", an_interrupted_job_is_let_go),
+    Break("a pause holds", pauses_are_not_heeded),
+    Break("a pause holds", an_engine_that_starts_does_not_know_what_is_paused),
+    Break("rate limits", the_rate_limit_is_not_heeded),
+    Break("rate limits", a_new_owner_starts_its_share_at_once),
 ]

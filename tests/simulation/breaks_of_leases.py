@@ -159,16 +159,16 @@ def r1_released_before_the_ends_are_acknowledged(patch: Patch) -> None:
 
 
 BREAKS = [
-    Break("C4", c4_takes_over_twice_at_a_time, 0),
-    Break("F1", f1_a_late_release_counts, 0),
-    Break("F1", f1_a_late_renewal_counts, 0),
-    Break("O1", o1_renewals_do_not_count, 0),
-    Break("O1", o1_silence_of_a_stalled_reader, 0),
-    Break("O1", o1_counts_from_before_it_was_seen, 0),
-    Break("H1", h1_a_lost_claim_goes_on_running, 0),
-    Break("H5", h5_claims_anew_while_the_old_still_ends, 0),
-    Break("K1", k1_counts_ends_that_are_under_way, 0),
-    Break("K2", k2_reads_on_from_the_checkpoint, 0),
-    Break("K3", k3_points_to_a_checkpoint_under_way, 0),
-    Break("R1", r1_released_before_the_ends_are_acknowledged, 0),
+    Break("C4", c4_takes_over_twice_at_a_time),
+    Break("F1", f1_a_late_release_counts),
+    Break("F1", f1_a_late_renewal_counts),
+    Break("O1", o1_renewals_do_not_count),
+    Break("O1", o1_silence_of_a_stalled_reader, covered=True),
+    Break("O1", o1_counts_from_before_it_was_seen, covered=True),
+    Break("H1", h1_a_lost_claim_goes_on_running),
+    Break("H5", h5_claims_anew_while_the_old_still_ends),
+    Break("K1", k1_counts_ends_that_are_under_way),
+    Break("K2", k2_reads_on_from_the_checkpoint),
+    Break("K3", k3_points_to_a_checkpoint_under_way),
+    Break("R1", r1_released_before_the_ends_are_acknowledged),
 ]

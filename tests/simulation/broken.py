@@ -1,4 +1,4 @@
-"""What a broken engine is: a rule that is taken away, and a seed that finds it out."""
+"""What a broken engine is: one from which a rule is taken away."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Break:
     Attributes:
         rule: its id in the protocol, or the promise.
         apply: takes the rule away.
-        found_by: where the search for a seed that finds it begins, as long as `found_by.json` knows none.
+        covered: whether no seed finds it; the documentation says why, and what holds instead.
     """
 
     rule: str
     apply: Callable[[Patch], None]
-    found_by: int = 0
+    covered: bool = False
 
     @property
     def name(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,15 @@ from simulation.search import SEEDS, Found, find, known_seeds, pool
 
 _LONGEST_SECONDS = 3_600.0
 _KNOWN = known_seeds()
+_RULES = [
+    *("C1", "C2", "C3", "C4"),
+    *("F1", "F2", "F3"),
+    *("H1", "H2", "H3", "H4", "H5", "H6"),
+    *("O1", "R1", "R2"),
+    *("K1", "K2", "K3", "E1", "E2"),
+    *("J1", "J2", "J3", "X1"),
+]
+_DOCUMENTATION = Path(__file__).parents[2] / "docs" / "reliability.md"
 _NAMES = [each.name for each in BREAKS]
 
 
@@ -35,7 +45,7 @@ def test_a_broken_engine_is_found_out(name: str, searches: Mapping[str, Future[F
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [name for name in _NAMES if name not in _KNOWN])
+@pytest.mark.parametrize("name", [each.name for each in BREAKS if each.name not in _KNOWN and not each.covered])
 def test_a_broken_engine_of_which_no_seed_is_known_is_found_out(name: str, executor: ProcessPoolExecutor) -> None:
     _check(executor.submit(find, name).result(_LONGEST_SECONDS))
 
@@ -50,29 +60,12 @@ def test_there_are_breaks_enough_and_seeds_of_no_others() -> None:
     assert set(_NAMES) >= _KNOWN.keys()
 
 
-def test_each_rule_of_the_protocol_that_engines_keep_is_broken() -> None:
-    rules = {each.rule for each in BREAKS}
-    assert rules >= {
-        "C1",
-        "C2",
-        "C3",
-        "C4",
-        "F1",
-        "F2",
-        "F3",
-        "H1",
-        "H2",
-        "H4",
-        "H5",
-        "H6",
-        "H3",
-        "O1",
-        "R1",
-        "R2",
-        "E1",
-        "E2",
-        "X1",
-        "K1",
-        "K2",
-        "K3",
-    }
+def test_of_each_rule_of_the_protocol_a_break_is_found_out_by_a_seed_that_is_known() -> None:
+    known = {each.rule for each in BREAKS if each.name in _KNOWN}
+    assert [rule for rule in _RULES if rule not in known] == []
+
+
+def test_the_documentation_says_what_covers_the_breaks_that_no_seed_finds() -> None:
+    covered = [each.name for each in BREAKS if each.covered]
+    assert not _KNOWN.keys() & set(covered)
+    assert [name for name in covered if f"| `{name}` |" not in _DOCUMENTATION.read_text(encoding="utf-8")] == []

@@ -25,7 +25,7 @@ def test_what_is_promised_holds_whatever_a_seed_draws() -> None:
     assert missing in ([], [FaultKind.KILLED_IN_TIME])
 
 
-@pytest.mark.parametrize("seed", [3, 8])
+@pytest.mark.parametrize("seed", [3, 9])
 def test_jobs_run_and_things_go_wrong(seed: int) -> None:
     report = simulate(Scenario.of(seed))
     assert report.attempts > 0.7 * report.jobs

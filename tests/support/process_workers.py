@@ -80,6 +80,10 @@ def behave(args: dict[str, Any], ctx: JobContext) -> Any:  # noqa: C901 - a tabl
             for number in range(1, 101):
                 ctx.progress(number / 100, f"{number} of 100")
             return "done"
+        case "says-and-works":
+            logging.getLogger("elsewhere").warning("at work")
+            time.sleep(0.3)
+            return "its own"
         case "logs":
             ctx.logger.warning("from %s", "afar", extra={"colour": "blue"})
             logging.getLogger("elsewhere").info("not loud enough")

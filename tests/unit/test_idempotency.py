@@ -95,6 +95,33 @@ async def test_the_same_key_with_other_arguments_is_refused(desk: Desk, client: 
     assert desk.ids() == [first.id]
 
 
+async def test_many_jobs_with_keys_are_each_accepted_once_and_the_call_can_be_repeated(desk: Desk, client: Client) -> None:
+    args, keys = [{"n": number} for number in (1, 2, 3, 1)], ["a", "b", None, "a"]
+    first = await client.enqueue_many("digest", args, idempotency_keys=keys)
+    assert [job.idempotency_key for job in first] == keys
+    assert first[0].id == first[3].id == id_of_key("default", "digest", None, "a")
+    assert [job.args for job in first] == args
+    assert desk.ids() and sorted(desk.ids()) == sorted({job.id for job in first}), "a request that is made twice is written once"
+    again = await client.enqueue_many("digest", [*args, {"n": 5}], idempotency_keys=["a", "b", "c", "a", "e"])
+    assert [job.source for job in again][:2] == [job.source for job in first][:2]
+    assert len(desk.ids()) == 5, "the third had no key, and the last is new"
+    assert [job.id for job in await client.enqueue_many("digest", [{"n": 2}], idempotency_keys=["b"])] == [first[1].id]
+    assert len(desk.ids()) == 5
+    one = await client.enqueue("digest", {"n": 1}, idempotency_key="a")
+    assert one.source == first[0].source, "one alone is the same job, too"
+
+
+async def test_keys_of_many_jobs_that_contradict_themselves_or_others_write_nothing(desk: Desk, client: Client) -> None:
+    first = await client.enqueue("digest", {"n": 1}, idempotency_key="a")
+    for args, keys in (([{"n": 2}, {"n": 3}], ["b", "b"]), ([{"n": 9}, {"n": 2}], ["c", "a"])):
+        with pytest.raises(IdempotencyConflict, match="other arguments"):
+            await client.enqueue_many("digest", args, idempotency_keys=keys)
+    with pytest.raises(ArgumentsInvalid, match="2 idempotency keys for 1 jobs: give one for each, or None"):
+        await client.enqueue_many("digest", [{"n": 1}], idempotency_keys=["a", "b"])
+    assert desk.ids() == [first.id]
+    assert await client.enqueue_many("digest", [], idempotency_keys=[]) == []
+
+
 async def test_a_client_whose_view_is_open_knows_what_others_accepted(desk: Desk, client: Client) -> None:
     first = await client.enqueue("digest", {"to": "ann"}, idempotency_key="k")
     async with desk.client(view=True) as other:

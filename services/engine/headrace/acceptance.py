@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from headrace.arguments import PublishedSchemas
+from headrace.core.identifiers import is_fresh
 from headrace.core.topics import Topics
 from headrace.errors import AppendTimeout, ArgumentsInvalid, BrokerUnreachable, EnqueueTimeout, WorkerUnknown
+from headrace.idempotency import check_same, id_of_key
 from headrace.models import Job, WorkerDefinition
 from headrace.ports import Acknowledged, AppendFailed, Log, LogWriter
 from headrace.resubmission import Resubmission
@@ -21,7 +24,8 @@ from headrace.worker import AbstractWorker
 
 _DEFINITION_SECONDS = 60.0
 
-
+Find = Callable[[Job], Awaitable[Job | None]]
+"""Looks whether there is a job already, and gives it as it stands."""
 Identify = Callable[[str, Mapping[str, Any], str | None], str]
 """Makes the id of a job from its worker's name, its arguments as they go over the wire, and its ordering key."""
 
@@ -86,14 +90,17 @@ class Acceptance:
         ordering_key: str | None,
         timeout: float,
         identify: Identify | None = None,
-        find: Callable[[Job], Awaitable[Job | None]] | None = None,
+        keys: Sequence[str | None] = (),
+        find: Find | None = None,
     ) -> list[Job]:
         """Accepts jobs of one worker. Raises as `Client.enqueue_many`.
 
         Args:
             shared: the fields of the record that all of them have in common: `tenant`, `ctx`, and others of the wire.
             identify: makes the id of the one job that there is; ids are fresh when left out.
-            find: looks whether there is this job already, as far as that is known: then nothing is written.
+            keys: the idempotency key of each job, from which its id follows; None for a job without.
+            timeout: seconds that all of it may take, but for what `find` takes.
+            find: looks whether there is a job already whose id is not fresh, as far as that is known: then it is not written.
         """
         started = _loop_time()
         reference = worker() if isinstance(worker, type) else worker
@@ -113,23 +120,27 @@ class Acceptance:
         topic = self._topics.jobs_name(definition.name)
         model = None if made is None else made.arguments_model
         prepared = []
-        for each in plain:
+        for each, idempotency_key in zip_longest(plain, keys):
             key = ordering_key or ordering_key_of(definition, each, model)
-            prepared.append(
-                prepare(
-                    definition,
-                    each,
-                    dict(shared),
-                    key,
-                    (topic, count),
-                    job_id=None if identify is None else _identified(identify, definition.name, each, key),
-                    made=(self._source.now(), self._source.randomness(10)),
-                )
-            )
-        if find is not None and (known := await find(prepared[0].job)) is not None:
-            return [known]
-        offsets = await self._append(prepared, timeout, left=max(0.0, timeout - (_loop_time() - started)))
-        return [each.accepted(offset) for each, offset in zip(prepared, offsets, strict=True)]
+            job_id, own = None, dict(shared)
+            if idempotency_key is not None:
+                own["idempotencyKey"] = idempotency_key
+                job_id = id_of_key(own["tenant"], definition.name, key, idempotency_key)
+            elif identify is not None:
+                job_id = _identified(identify, definition.name, each, key)
+            fresh = self._source.now(), self._source.randomness(10)
+            prepared.append(prepare(definition, each, own, key, (topic, count), job_id=job_id, made=fresh))
+        asked_at = _loop_time()
+        known = {} if find is None else await _known(prepared, find)
+        # To read a view that was not open takes as long as it takes; what is left for the records is left.
+        started += _loop_time() - asked_at
+        missing = prepared if find is None else _each_once(prepared, known)
+        offsets = await self._append(missing, timeout, left=max(0.0, timeout - (_loop_time() - started)))
+        accepted = [each.accepted(offset) for each, offset in zip(missing, offsets, strict=True)]
+        if missing is prepared:
+            return accepted
+        known.update((job.id, job) for job in accepted)
+        return [known[each.job.id] for each in prepared]
 
     async def _definition(self, worker: str | AbstractWorker[Any]) -> WorkerDefinition:
         if not isinstance(worker, str):
@@ -162,6 +173,8 @@ class Acceptance:
 
     async def _append(self, prepared: Sequence[Prepared], timeout: float, *, left: float) -> list[int]:
         """Offsets of the records, in their order. Of `timeout` seconds, `left` are left."""
+        if not prepared:
+            return []
         started = _loop_time()
         outcomes = await self._writer.append_all([(each.target, each.record) for each in prepared], timeout=left)
         # Of many, some may be accepted, whatever became of one of them.
@@ -177,6 +190,25 @@ class Acceptance:
             waited = timeout if late else timeout - left + _loop_time() - started
             raise EnqueueTimeout(each.job.id, may_be_accepted=may_be_accepted, seconds=waited) from outcome.reason
         return [outcome.offset for outcome in outcomes if isinstance(outcome, Acknowledged)]
+
+
+async def _known(prepared: Sequence[Prepared], find: Find) -> dict[str, Job]:
+    """Those of the jobs that there are already, by id."""
+    asked = [each.job for each in prepared if not is_fresh(each.job.id)]
+    return {job.id: found for job in asked if (found := await find(job)) is not None}
+
+
+def _each_once(prepared: Sequence[Prepared], known: Mapping[str, Job]) -> list[Prepared]:
+    """Those that are to be written, each once: of a request that is made twice in one call, one.
+
+    Raises:
+        IdempotencyConflict: two requests have one key, and other arguments.
+    """
+    missing: dict[str, Prepared] = {}
+    for each in prepared:
+        if each.job.id not in known:
+            check_same(each.job, missing.setdefault(each.job.id, each).job)
+    return list(missing.values())
 
 
 def _identified(identify: Identify, worker: str, args: Mapping[str, Any], ordering_key: str | None) -> str:

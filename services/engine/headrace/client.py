@@ -20,7 +20,7 @@ from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
 from headrace.dead_letters import DeadLetter, DeadLetterFilter, Redrive, read_dead_letter, read_dead_letters, redrive
 from headrace.errors import ArgumentsInvalid, BrokerUnreachable, JobUnknown
-from headrace.idempotency import Accepted, check_same, id_of_key
+from headrace.idempotency import Accepted, check_same
 from headrace.kafka.log import KafkaLog
 from headrace.memory.facade import Remembering
 from headrace.memory.store import TopicMemoryStore
@@ -160,23 +160,12 @@ class Client(Watching, Remembering):
             IdempotencyConflict: the key belongs to a job with other arguments, as far as this client knows; nothing was written.
                 What only the engine can know goes to dead-letters.
             PayloadTooLarge: arguments and context are over 512 KB; nothing was written.
+            BrokerUnreachable: the brokers did not even say in time how the worker's queue stands; nothing was written.
             EnqueueTimeout: no acknowledgement came in time. What was not on its way by then was taken back; it says whether
                 the job may be accepted all the same.
         """
         shared = shared_fields(tenant, ctx, ordering_key, retry, attempt_timeout)
-        if idempotency_key is None:
-            [job] = await self._acceptance.accept(worker, [args], shared, ordering_key=ordering_key, timeout=timeout)
-        else:
-            shared["idempotencyKey"] = idempotency_key
-
-            def identify(worker_name: str, _: Mapping[str, Any], key: str | None) -> str:
-                return id_of_key(tenant, worker_name, key, idempotency_key)
-
-            [job] = await self._acceptance.accept(
-                worker, [args], shared, ordering_key=ordering_key, timeout=timeout, identify=identify, find=self._find
-            )
-            self._accepted.add(job, self._now())
-        await self._view.show([job])
+        [job] = await self._accept(worker, [args], shared, ordering_key, timeout, [idempotency_key])
         return job
 
     async def enqueue_many(
@@ -187,18 +176,23 @@ class Client(Watching, Remembering):
         *,
         tenant: str = DEFAULT_TENANT,
         ordering_key: str | None = None,
+        idempotency_keys: Sequence[str | None] | None = None,
         retry: RetryPolicy | None = None,
         attempt_timeout: float | None = None,
         timeout: float = ENQUEUE_SECONDS,
     ) -> list[Job]:
         """Accepts many jobs of one worker, far faster than one after another.
 
+        Args:
+            idempotency_keys: one for each job, in their order, None for a job without. With keys the call can be repeated.
+
         Raises as `enqueue`. After an `EnqueueTimeout` some of the jobs may have been accepted.
         """
+        keys: Sequence[str | None] = [None] * len(args) if idempotency_keys is None else idempotency_keys
+        if len(keys) != len(args):
+            raise ArgumentsInvalid(f"There are {len(keys)} idempotency keys for {len(args)} jobs: give one for each, or None.")
         shared = shared_fields(tenant, ctx, ordering_key, retry, attempt_timeout)
-        jobs = await self._acceptance.accept(worker, args, shared, ordering_key=ordering_key, timeout=timeout)
-        await self._view.show(jobs)
-        return jobs
+        return await self._accept(worker, args, shared, ordering_key, timeout, keys)
 
     async def list_jobs(
         self,
@@ -407,6 +401,26 @@ class Client(Watching, Remembering):
         """So that `list_workers` tells at once what was asked for."""
         with contextlib.suppress(TimeoutError):
             await self._directory.catch_up(_HEARD_SECONDS)
+
+    async def _accept(
+        self,
+        worker: WorkerReference,
+        args: Sequence[Arguments],
+        shared: dict[str, Any],
+        ordering_key: str | None,
+        timeout: float,
+        keys: Sequence[str | None],
+    ) -> list[Job]:
+        find = None if all(key is None for key in keys) else self._find
+        jobs = await self._acceptance.accept(
+            worker, args, shared, ordering_key=ordering_key, timeout=timeout, keys=keys, find=find
+        )
+        if find is not None:
+            for job in jobs:
+                if job.idempotency_key is not None:
+                    self._accepted.add(job, self._now())
+        await self._view.show(jobs)
+        return jobs
 
     async def _find(self, asked: Job) -> Job | None:
         """The job that was accepted for the same request, as it stands if the view is open, as far as it is known here."""

@@ -292,6 +292,8 @@ class Retry(JobFailed):
 
     code = "retry"
 
+    after: float | None = None
+
     def __init__(self, message: str = "The worker asks for another attempt.", *, after: float | None = None) -> None:
         if after is not None and not 0 <= after <= LONGEST_WAIT_SECONDS:
             raise ValueError(f"Retry(after={after!r}): give seconds, from 0 to a year ({LONGEST_WAIT_SECONDS:.0f}).")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypedDict, Unpack
 
 from pydantic import BaseModel
 
@@ -34,6 +34,15 @@ class JobSource(Protocol):
     """Who has a job in hand, and makes a `Job` of it for those who look at it."""
 
     def as_job(self) -> Job: ...
+
+
+class ChildOptions(TypedDict, total=False):
+    """How a running job may have another one done: see `JobContext.enqueue`."""
+
+    ordering_key: str | None
+    retry: RetryPolicy | None
+    attempt_timeout: float | None
+    timeout: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,8 +176,18 @@ class JobContext:
             JobRefused: the job runs where nobody can enqueue.
             Others as `Client.enqueue`. After an EnqueueTimeout the call can be repeated, by this attempt or the next.
         """
-        options = {"ordering_key": ordering_key, "retry": retry, "attempt_timeout": attempt_timeout, "timeout": timeout}
-        request = self._child_request(worker=worker, args=args, ctx=ctx, **options)
+        request = ChildRequest(
+            parent=self.job,
+            ids=self._child_ids(),
+            attempt=self.attempt,
+            worker=worker,
+            args=args,
+            ctx=ctx,
+            ordering_key=ordering_key,
+            retry=retry,
+            attempt_timeout=attempt_timeout,
+            timeout=timeout,
+        )
         return await _enqueue_of(self._services)(request)
 
     def enqueue_from_thread(
@@ -176,27 +195,22 @@ class JobContext:
         worker: Any,
         args: Mapping[str, Any] | BaseModel,
         ctx: CallContext | Mapping[str, Any] | None = None,
-        *,
-        ordering_key: str | None = None,
-        retry: RetryPolicy | None = None,
-        attempt_timeout: float | None = None,
-        timeout: float = 10.0,
+        **options: Unpack[ChildOptions],
     ) -> Job:
         """What `enqueue` does, for plain functions: it blocks its thread until the job is accepted.
 
         Raises as `enqueue`, and RuntimeError in the thread of the event loop, which it would block for ever.
         """
-        options = {"ordering_key": ordering_key, "retry": retry, "attempt_timeout": attempt_timeout, "timeout": timeout}
-        request = self._child_request(worker=worker, args=args, ctx=ctx, **options)
-        enqueue, loop = _enqueue_of(self._services), self._services.loop
+        _enqueue_of(self._services)
+        loop = self._services.loop
         if loop is None or _runs_here(loop):
             raise RuntimeError("enqueue_from_thread() is for plain functions, in threads: await enqueue() in a coroutine.")
-        return asyncio.run_coroutine_threadsafe(enqueue(request), loop).result()
+        return asyncio.run_coroutine_threadsafe(self.enqueue(worker, args, ctx, **options), loop).result()
 
-    def _child_request(self, **asked: Any) -> ChildRequest:
+    def _child_ids(self) -> ChildIds:
         if self._children is None:
             self._children = ChildIds(self.job.id)
-        return ChildRequest(parent=self.job, ids=self._children, attempt=self.attempt, **asked)
+        return self._children
 
     @property
     def cancelled(self) -> bool:

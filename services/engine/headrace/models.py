@@ -79,6 +79,7 @@ class Job(WireModel):
     attempts: list[Attempt] = Field(default_factory=list, description="The last 20.")
     failures: int = Field(0, description="How many attempts have failed; those that were interrupted have not.")
     crashes: int = Field(0, description="How many processes died in which an attempt of it ran.")
+    engine_deaths: int = Field(0, description="How many engines died beside it, while it ran in a process of its own.")
     isolated: bool = Field(False, description="Whether its attempts run in a process of their own, since others died with it.")
     run_at: Timestamp | None = Field(None, description="When a job that waits is due.")
     started_at: Timestamp | None = None
@@ -174,6 +175,10 @@ class CheckpointRecord(WireModel):
     watermark: int = Field(description="Offset in the queue below which every job has ended.")
     ranges: list[tuple[int, int]] = Field(description="What has ended above it: first and last offsets.")
     begun: list[BegunJob] = Field(description="The jobs that were begun and have not ended.")
+    packed: str | None = Field(
+        None,
+        description="These jobs in place of `begun`, where they are many: their JSON, compressed (zlib, RFC 1950), in base64.",
+    )
 
 
 class EndedKeyRecord(WireModel):

@@ -125,7 +125,12 @@ class EngineSettings(SettingsGroup):
         description="How long an attempt that cannot be stopped may go on after its timeout, before its engine drains and ends.",
     )
     max_crashes: int = Field(
-        3, ge=1, description="Processes that may die while a job runs in them, before it goes to dead-letters."
+        3, ge=2, description="Processes that may die while a job runs in them, before it goes to dead-letters."
+    )
+    max_engine_deaths: int = Field(
+        10,
+        ge=1,
+        description="Engines that may die while a job runs beside them, in a process of its own, before it goes to dead-letters.",
     )
     grace_seconds: float = Field(30.0, ge=0, description="How long running jobs may go on after SIGTERM.")
     commit_interval_seconds: float = Field(1.0, gt=0, description="How often finished offsets are committed.")

@@ -190,12 +190,26 @@ def _model_of(argument: Any, owner: str) -> type[BaseModel] | None:
 
 async def _in_thread(executor: Executor | None, function: Callable[..., Any], *arguments: Any) -> Any:
     """Runs a plain function in a thread. A thread cannot be stopped: whoever cancels this waits until it has ended."""
-    future = asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
+    future = asyncio.get_running_loop().run_in_executor(executor, _call, function, *arguments)
     try:
-        return await asyncio.shield(future)
+        result, error = await asyncio.shield(future)
     except asyncio.CancelledError:
         await _end_of(future)
         raise
+    try:
+        if error is not None:
+            raise error
+    finally:
+        del error  # its traceback has this frame
+    return result
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseException | None]:
+    """What a function returns, and what it raises. Futures look at an exception that they carry, and not every one bears that."""
+    try:
+        return function(*arguments), None
+    except BaseException as error:
+        return None, error
 
 
 async def _end_of(future: asyncio.Future[Any]) -> None:

@@ -183,7 +183,7 @@ def test_a_job_that_is_begun_again_after_its_end_fails_the_run() -> None:
 def test_what_ran_more_than_once_is_told_with_its_reason(events: list[Entry], attempts: Outcome, reason: str) -> None:
     entries = [*ticks("a", 1, 2, ends=False), *events, *ticks("a", 5, 6, attempt=2, token=(5, 2), pid=200)]
     verdict = verdict_of(entries, log(queued("a", 0), a=attempts))
-    assert verdict.repeated == {reason: 1}
+    assert (verdict.executed_again, verdict.repeated) == (1, {reason: 1})
     assert verdict.passed
 
 

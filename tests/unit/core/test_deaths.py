@@ -14,7 +14,7 @@ from headrace.core.checkpoint import Checkpoint, Pointer
 from headrace.core.ownership import NO_OFFSET
 from headrace.core.records import SnapshotHeaders
 from headrace.core.recovery import PartitionRecovery
-from headrace.core.snapshots import Snapshot, Writer, version_of
+from headrace.core.snapshots import MostDeaths, Snapshot, Writer, version_of
 from headrace.core.status import TERMINAL, JobStatus
 
 AT = "2026-03-02T09:30:00.000Z"
@@ -30,6 +30,7 @@ class World:
         held: how each begun job stands by its holder's last acknowledgement.
         latest: the newest valid snapshot of each job.
         deaths: of processes, while each job ran there.
+        beside: of processes, while each job ran beside them in one of its own.
         pointers: that a commit may have named so far.
     """
 
@@ -39,6 +40,7 @@ class World:
     held: dict[int, Snapshot] = field(default_factory=dict)
     latest: dict[int, Snapshot] = field(default_factory=dict)
     deaths: Counter[int] = field(default_factory=Counter)
+    beside: Counter[int] = field(default_factory=Counter)
     pointers: list[Pointer | None] = field(default_factory=lambda: [None])
 
     def append(self, kind: str, carried: Any) -> int:
@@ -96,6 +98,8 @@ class World:
         before = self.held.get(job) or snapshots.unbegun()
         runs_here = before["status"] == JobStatus.RUNNING and before["epoch"] == self.epoch
         if move == "start" and not runs_here:
+            if snapshots.is_isolated(before):
+                before = {**before, "isolated": True}
             self.write(job, snapshots.running(before, Writer("i", self.epoch), AT))
         elif move == "complete" and runs_here:
             self.write(job, snapshots.completed(before, None, AT))
@@ -109,7 +113,9 @@ class World:
         for _ in range(said):
             self.append("release", (self.epoch, True))
         if said:
-            self.deaths.update(job for job, snapshot in self.latest.items() if self._runs(snapshot))
+            for job, snapshot in self.latest.items():
+                if self._runs(snapshot):
+                    (self.beside if snapshot.get("isolated") else self.deaths)[job] += 1
 
     def stop(self) -> None:
         for job, snapshot in list(self.latest.items()):
@@ -146,6 +152,7 @@ def test_every_reader_counts_each_death_once(lives: list[tuple[list[tuple[int, s
         begun = {job for job, snapshot in world.latest.items() if snapshot["status"] not in TERMINAL}
         assert found.keys() == begun
         assert {job: snapshots.crashes(found[job]) for job in begun} == {job: world.deaths[job] for job in begun}
+        assert {job: snapshots.engine_deaths(found[job]) for job in begun} == {job: world.beside[job] for job in begun}
 
 
 def test_the_count_is_written_with_the_next_attempt() -> None:
@@ -155,6 +162,20 @@ def test_the_count_is_written_with_the_next_attempt() -> None:
         world.step(0, "start")
         assert snapshots.crashes(world.latest[0]) == number - 1
         world.die(said=1)
+
+
+def test_a_death_is_not_counted_again_after_a_checkpoint_that_has_it() -> None:
+    """The job waits in the second process, whose checkpoint tells of the death; a commit may still name the one before."""
+    world = World()
+    world.take_over(None)
+    world.step(0, "start")
+    world.checkpoint()
+    world.checkpoint()  # who begins to read here meets the job in checkpoints alone
+    world.die(said=1)
+    world.take_over(world.pointers[-1])
+    world.checkpoint()
+    world.checkpoint()
+    assert {pointer: snapshots.crashes(world.read(pointer)[0]) for pointer in world.pointers} == dict.fromkeys(world.pointers, 1)
 
 
 def test_a_death_counts_for_what_ran_under_that_claim_alone() -> None:
@@ -172,7 +193,30 @@ def test_a_death_counts_for_what_ran_under_that_claim_alone() -> None:
         assert {job: snapshots.crashes(fields) for job, fields in world.read(pointer).items()} == {0: 1, 1: 0}
 
 
-def test_the_death_of_an_engine_is_not_counted_for_what_ran_in_a_process_of_its_own() -> None:
+def test_the_death_of_an_engine_is_counted_apart_for_what_ran_in_a_process_of_its_own() -> None:
     beside = {"status": "running", "crashes": 2, "isolated": True}
-    assert snapshots.crashed(beside) == beside
+    assert snapshots.crashed(beside) == {**beside, "engineDeaths": 1}
+    assert snapshots.crashed({**beside, "engineDeaths": 1}) == {**beside, "engineDeaths": 2}
     assert snapshots.crashed({**beside, "isolated": False}) == {**beside, "isolated": False, "crashes": 3}
+
+
+def test_it_takes_many_deaths_beside_a_job_to_make_it_poison() -> None:
+    most = MostDeaths(processes=3, engines=10)
+    isolated = {"crashes": 2, "isolated": True}
+    assert not snapshots.is_poison({**isolated, "engineDeaths": 9}, most)
+    assert snapshots.is_poison({**isolated, "engineDeaths": 10}, most)
+    assert snapshots.is_poison({**isolated, "crashes": 3}, most)
+
+
+def test_a_job_that_ends_its_engines_from_a_process_of_its_own_is_poison_in_the_end() -> None:
+    world = World()
+    lives = 0
+    while not snapshots.is_poison(world.held.get(0, {}), MostDeaths()):
+        world.take_over(None)
+        world.step(0, "start")
+        world.checkpoint()
+        world.die(said=1)
+        world.held = world.read(world.pointers[-1])
+        lives += 1
+        assert lives <= 12
+    assert (snapshots.crashes(world.held[0]), snapshots.engine_deaths(world.held[0]), lives) == (2, 10, 12)

@@ -9,6 +9,7 @@ from typing import Any
 
 from headrace.core.recovery import PartitionRecovery
 from headrace.engine.attempts import Attempts
+from headrace.engine.guarding import UNGUARDED
 from headrace.engine.partition import OwnedPartition, Work
 from headrace.ports import TopicPartition
 
@@ -23,7 +24,7 @@ class Bench:
         self.told: dict[int, Any] = {}
         self.gates: dict[int, asyncio.Event] = {}
         self.over: asyncio.Queue[int] = asyncio.Queue()
-        self.attempts = Attempts(self._run)
+        self.attempts = Attempts(self._run, lambda _: True, UNGUARDED)
         self._doings: dict[int, Coroutine[Any, Any, Any]] = {}
 
     def start(self, *doings: Coroutine[Any, Any, Any]) -> list[Work]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from headrace import JobContext, RetryPolicy
+from headrace import ConfigurationError, JobContext, JobUnknown, RetryPolicy, WorkerEngine
 from headrace.models import Source
 from headrace.testing import InMemoryLog
 from support import leases, requests
@@ -377,3 +377,17 @@ def test_outside_of_an_engine_nothing_is_cancelled() -> None:
     context = JobContext(a_job("a"))
     assert not context.cancelled
     context.raise_if_cancelled()
+
+
+async def test_an_engine_cancels_as_a_client_does(bench: Bench) -> None:
+    worker = GatedWorker()
+    worker.close_gate("long")
+    async with leases.engine(bench, worker) as engine:
+        job = await engine.enqueue(GatedWorker.name, {"name": "long"})
+        await eventually(lambda: worker.running == ["long"], "the start")
+        assert (await engine.cancel_job(job.id, wait=30)).status == "cancelled"
+        with pytest.raises(JobUnknown, match="nothing"):
+            await engine.cancel_job("nothing")
+    assert attempts(bench, job.id) == ["cancelled"]
+    with pytest.raises(ConfigurationError, match="has not started"):
+        await WorkerEngine(bench.settings, log=InMemoryLog(bench.cluster)).cancel_job(job.id)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import zlib
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
 import pytest
 
+from headrace import RetryPolicy
 from headrace.core.checkpoint import parse_pointer
 from headrace.core.records import CHECKPOINT_PREFIX
+from headrace.core.recovery import Begun, PartitionRecovery
+from headrace.engine.checkpoints import begun_jobs, make_checkpoint
+from headrace.engine.partition import OwnedPartition
+from headrace.errors import RecordUndecodable
+from headrace.models import CheckpointRecord
 from headrace.ports import TopicPartition
 from headrace.testing import InMemoryLog, StoredRecord
+from support.flaky import FlakyWorker
 from support.leases import engine
 from support.log import eventually
 from support.memory_engines import TOPICS, Bench, GatedWorker, passing
@@ -21,6 +30,7 @@ TERM = 25.0
 # A lease lapses, and whoever waits for it has looked.
 PATIENCE = 45.0
 MANY = 200
+MOST = 3_000
 
 
 @pytest.fixture
@@ -104,6 +114,19 @@ async def test_what_one_owner_only_passes_on_reaches_the_next(bench: Bench) -> N
                 assert sorted(third.started) == [("a", 3), ("b", 2), ("c", 2)]
         for worker in workers:
             worker.open_gate(*names)
+
+
+def test_a_checkpoint_counts_the_death_in_which_a_job_that_was_not_taken_in_yet_ended() -> None:
+    """Who reads from it on does not meet the release that says so."""
+    recovery: PartitionRecovery[bytes] = PartitionRecovery(GatedWorker.name, 0, 0)
+    owned = OwnedPartition(TopicPartition(TOPICS.jobs_name(GatedWorker.name), 0), 0, recovery)
+    fields = {"status": "running", "epoch": 3, "attempt": 2, "sequence": 1, "attempts": [], "crashes": 1}
+    owned.begun = {5: Begun(b"died", None, fields, died=True), 6: Begun(b"lapsed", orjson.dumps(fields), None)}
+    for _ in range(2):
+        written = make_checkpoint(owned, 7)
+        assert written is not None and written.value is not None
+        begun = orjson.loads(written.value)["begun"]
+        assert {job["id"]: job["state"]["crashes"] for job in begun} == {"died": 2, "lapsed": 1}, "and however often it is made"
 
 
 @in_virtual_time
@@ -199,3 +222,39 @@ def _is_checkpoint(record: StoredRecord) -> bool:
 
 def _covers(checkpoint: StoredRecord) -> int:
     return int(orjson.loads(checkpoint.value or b"")["covers"])
+
+
+def newest_checkpoint(bench: Bench) -> StoredRecord:
+    return [each for each in bench.cluster.records(bench.state()) if (each.key or b"").startswith(CHECKPOINT_PREFIX)][-1]
+
+
+@in_virtual_time
+async def test_thousands_of_jobs_that_wait_for_their_retries_fit_in_a_checkpoint(bench: Bench) -> None:
+    """As when a model is away for an hour. Whoever takes over knows all of them, and reads the tail alone."""
+    first, second = (FlakyWorker(RetryPolicy(max_attempts=10, initial=600, jitter=0), concurrency=500) for _ in range(2))
+    names = [f"job-{number}" for number in range(MOST)]
+    log = InMemoryLog(bench.cluster, session_timeout=6.0)
+    async with bench.engine(first, log):
+        for name in names:
+            first.fail(name, RuntimeError("The model is away."))
+            bench.enqueue(name)
+        await eventually(lambda: len(first.started) == MOST, "all first attempts")
+        await passing(2 * TERM)
+        newest = newest_checkpoint(bench)
+        assert bench.cluster.now() - newest.timestamp < 30_000
+        assert len(newest.value or b"") < 1024 * 1024
+        assert newest.offset > bench.cluster.ends()[bench.state()] - 30
+        log.cut_off()
+        fetched = Fetched(bench)
+        async with bench.engine(second):
+            await passing(900)
+            assert min(fetched.offsets) > newest.offset - 100
+            assert sorted(second.started) == sorted((name, 2) for name in names)
+        log.reconnect()
+
+
+def test_what_is_packed_and_damaged_is_told() -> None:
+    made = {"workerName": "w", "partition": 0, "instanceId": "i", "epoch": 1, "covers": 2, "watermark": 0}
+    for packed in ("no base64!", "bm90IHBhY2tlZA==", b64encode(zlib.compress(b"[1]")).decode()):
+        with pytest.raises(RecordUndecodable, match="cannot be unpacked"):
+            begun_jobs(CheckpointRecord.model_validate({**made, "ranges": [], "begun": [], "packed": packed}))

@@ -7,13 +7,15 @@ from pathlib import Path
 import orjson
 import pytest
 
+from headrace import WorkerEngine
 from headrace.core.records import CHECKPOINT_PREFIX, SOURCE_HEADER
 from headrace.ports import NewRecord
 from headrace.testing import InMemoryLog, StoredRecord
-from support.duplicates import ENDED_KEYS, ask, entries, raw_entries, stated
-from support.leases import Clocks, caught, engine, of_status
+from support.duplicates import ENDED_KEYS, WINDOW, ask, entries, raw_entries, stated
+from support.leases import Clocks, caught, engine, lease_bench, of_status
 from support.log import eventually
-from support.memory_engines import STATE, Bench, GatedWorker, passing
+from support.memory_engines import STATE, Bench, GatedWorker, loop_clock, passing, wall_clock
+from support.requests import cancel, standing
 from support.virtual_time import in_virtual_time
 
 TERM = 25.0
@@ -208,3 +210,27 @@ async def test_entries_of_others_are_passed_over(bench: Bench) -> None:
         other = ask(bench, "other")
         await eventually(lambda: bench.committed() == other + 1, "the commit")
     assert worker.names_started() == ["same", "other"]
+
+
+@in_virtual_time
+async def test_a_request_to_cancel_that_comes_when_the_job_has_ended_does_not_meet_the_next_of_its_id(tmp_path: Path) -> None:
+    """It comes while the end is acknowledged, and the entry in `ended-keys` is not."""
+    bench = lease_bench(tmp_path, idempotency_window_seconds=WINDOW)
+    worker, log = GatedWorker(), InMemoryLog(bench.cluster)
+    engine = WorkerEngine(bench.settings, log=log, clock=loop_clock, now=wall_clock)
+    engine.register_worker(worker)
+    async with engine:
+        await passing(10)
+        hold = log.hold_appends(ENDED_KEYS)
+        ask(bench, "job-x")
+        await passing(3)
+        cancel(bench, "job-x")
+        await passing(1)
+        hold.release()
+        await passing(2)
+        assert standing(bench) == []
+        await passing(3 * WINDOW)
+        ask(bench, "job-x")
+        await passing(5)
+        assert [bench.statuses("job-x")[number] for number in (1, -1)] == ["completed", "completed"]
+        assert len(worker.started) == 2

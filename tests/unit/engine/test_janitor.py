@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from headrace.core.records import checkpoint_key, lease_key, parse_removal, parse_snapshot_headers
+from headrace.core.topics import JOB_STATE_PARTITIONS
 from headrace.engine import janitor
 from headrace.errors import BrokerError
-from headrace.ports import TopicPartition
+from headrace.ports import NewRecord, TopicPartition
 from headrace.testing import InMemoryLog, StoredRecord
+from support.duplicates import WINDOW, ask, stated
 from support.leases import Instance, engine, lease_bench, seconds_until
 from support.memory_engines import STATE, TOPICS, Bench, GatedWorker, passing
 from support.virtual_time import in_virtual_time
@@ -134,6 +136,24 @@ async def test_old_ended_jobs_vanish_and_unfinished_ones_stay(bench: Bench) -> N
 
 
 @in_virtual_time
+async def test_a_later_job_with_the_id_of_one_that_is_gone_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a report that is asked for with the same idempotency key each week."""
+    monkeypatch.setattr(janitor, "TIMES", replace(janitor.TIMES, retention=60.0))
+    bench = lease_bench(tmp_path, janitor=True, job_retention_seconds=RETENTION, idempotency_window_seconds=WINDOW)
+    async with bench.engine(GatedWorker()):
+        first = ask(bench, "job-x")
+        await passing(RETENTION - SOON)
+        second = ask(bench, "job-x")
+        await passing(2 * SOON)
+        assert bench.cluster.partition(TopicPartition(QUEUE, 0)).start == second > first
+        assert [status for _, status in stated(bench, "job-x")][-1] == "completed"
+        assert last_of(bench, "job-x").value is not None
+        assert not [record for record in bench.cluster.records(bench.state()) if record.key == b"job-x" and record.value is None]
+        await passing(RETENTION)
+        assert last_of(bench, "job-x").value is None, "it goes in its turn"
+
+
+@in_virtual_time
 async def test_job_records_go_before_their_snapshots(bench: Bench) -> None:
     seen: list[int] = []
 
@@ -166,6 +186,27 @@ async def test_what_fails_in_it_is_tried_again_and_stops_no_job(bench: Bench, ca
         job = bench.enqueue("meanwhile")
         await seconds_until(lambda: bench.has_completed(job), "the end of a job")
         await seconds_until(lambda: last_of(bench, lease_key("gated", 0, "frozen")).value is None, "what it does in the end")
+
+
+@in_virtual_time
+async def test_who_is_late_by_what_it_has_read_says_so_and_who_has_not_begun_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(janitor, "_CHUNK", 10)
+    bench = lease_bench(tmp_path, janitor=True, janitor_records_per_second=10)
+    other = TopicPartition(STATE, (bench.state().partition + 1) % JOB_STATE_PARTITIONS)
+    long_ago = bench.cluster.now() - 3_600_000
+    bench.cluster.append(other, *[NewRecord(b"key", None)] * 1_000, timestamp=long_ago)
+    bench.cluster.withhold(other)
+    async with bench.engine(GatedWorker()):
+        await passing(SOON)
+        assert "the janitor is late" not in caplog.text
+        bench.cluster.give_out(other)
+        await seconds_until(lambda: "the janitor is late" in caplog.text, "a warning")
+        await passing(SOON)
+        caplog.clear()
+        await passing(SOON)
+        assert "the janitor is late" not in caplog.text, "it has caught up"
 
 
 @in_virtual_time

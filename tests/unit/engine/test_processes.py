@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -45,7 +46,12 @@ async def running(bench: Bench, worker: GatedWorker, **engine: Any) -> AsyncIter
 
 def children() -> list[int]:
     """The child processes of this process that are an engine's."""
-    return [each.pid for each in psutil.Process().children() if "headrace.engine.processes" in " ".join(each.cmdline())]
+    found = []
+    for each in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # it ends in this moment
+            if "headrace.engine.processes" in " ".join(each.cmdline()):
+                found.append(each.pid)
+    return found
 
 
 async def end_of(bench: Bench, job_id: str) -> Job:

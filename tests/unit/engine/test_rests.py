@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from headrace.core.lanes import Lanes
 from headrace.core.recovery import PartitionRecovery
+from headrace.engine.guarding import UNGUARDED
 from headrace.engine.partition import OwnedPartition, Phase, Work
 from headrace.engine.rests import Rests
 from headrace.ports import TopicPartition
@@ -21,14 +21,12 @@ class Bench:
     """Jobs that rest, and when each was due."""
 
     def __init__(self) -> None:
-        self.lanes: Lanes[Work] = Lanes(10)
         self.due: list[tuple[int, float]] = []
-        self.rests = Rests(self.lanes, loop_clock, self._note)
+        self.rests = Rests(loop_clock, self._note, UNGUARDED)
         self._began = asyncio.get_running_loop().time()
 
     def rest(self, of: OwnedPartition, offset: int, seconds: float) -> Work:
         work = Work(of, offset, (of.source.partition, f"key-{offset}"), of.unbegun)
-        assert self.lanes.reserve(work)
         self.rests.add(work, seconds)
         return work
 
@@ -44,7 +42,7 @@ async def test_each_is_due_at_its_time_whatever_the_order_in_which_they_came() -
     assert one.held_back == len(bench.rests) == 5
     await passing(60)
     assert bench.due == [(4, 0), (2, 1), (5, 1), (3, 12), (1, 30)]
-    assert (one.held_back, len(bench.rests), bench.rests.lanes) == (0, 0, set())
+    assert (one.held_back, len(bench.rests)) == (0, 0)
 
 
 @in_virtual_time
@@ -55,7 +53,6 @@ async def test_a_partition_that_goes_leaves_nothing_behind_and_one_that_stays_go
     bench.rest(gone, 3, 20)
     bench.rests.forget(gone)
     assert (gone.held_back, kept.held_back, len(bench.rests)) == (0, 1, 1)
-    assert bench.rests.lanes == {(1, "key-2")}
     await passing(60)
     assert bench.due == [(2, 10)]
 

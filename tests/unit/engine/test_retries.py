@@ -20,7 +20,8 @@ from headrace.testing import InMemoryLog
 from support.flaky import FlakyWorker
 from support.leases import Clocks
 from support.log import eventually
-from support.memory_engines import STATE, Bench, ended, passing
+from support.memory_engines import STATE, Bench, GatedWorker, ended, passing
+from support.requests import QUEUE, cancel
 from support.virtual_time import in_virtual_time
 
 STEADY = RetryPolicy(max_attempts=4, initial=10, factor=3, jitter=0)
@@ -139,6 +140,32 @@ async def test_jobs_that_are_held_back_leave_the_room_of_others_to_them(tmp_path
         assert sorted(worker.names_started()) == sorted([*(f"r{number}" for number in range(10)), "free"])
         await passing(10)
         await eventually(lambda: bench.committed() == 29, "all ends")
+
+
+@pytest.mark.parametrize("ends", ["it ends", "it is cancelled while it waits"])
+@in_virtual_time
+async def test_jobs_behind_one_that_runs_leave_the_room_of_others_to_them(tmp_path: Path, ends: str) -> None:
+    """However long the first of a key runs, and however many stand behind it."""
+    bench = Bench(tmp_path, buffer_per_partition=4)
+    worker = GatedWorker(concurrency=2)
+    worker.close_gate("hot")
+    async with bench.engine(worker) as engine:
+        bench.enqueue("hot", key="k")
+        behind = [bench.enqueue(f"behind-{number}", key="k") for number in range(20)]
+        other, free = bench.enqueue("other", key="l"), bench.enqueue("free")
+        await passing(5)
+        assert bench.has_completed(other)
+        assert bench.has_completed(free)
+        assert worker.started == [("hot", 1), ("other", 1), ("free", 1)]
+        if ends == "it is cancelled while it waits":
+            for job_id in behind[:10]:
+                cancel(bench, job_id)
+            await passing(5)
+        worker.open_gate("hot")
+        await eventually(lambda: bench.committed() == 23, "all ends")
+        [group] = engine._groups
+        partition = group._holdings.ready[TopicPartition(QUEUE, 0)]
+        assert (partition.held_back, len(partition.works)) == (0, 0)
 
 
 def test_a_partition_with_too_many_jobs_that_are_held_back_has_no_room() -> None:

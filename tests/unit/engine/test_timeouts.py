@@ -153,10 +153,78 @@ async def test_an_attempt_that_goes_on_long_after_its_time_ends_its_engine_when_
             assert await stopping is False, "one attempt runs on"
             assert bench.has_completed(beside)
             assert worker.names_started() == ["stubborn", "beside"], "nothing more starts"
-            assert bench.statuses(stubborn) == ["running"]
-            assert "stopped" not in leases.kinds(bench), "what runs on keeps its partition"
+            job = ended(bench, stubborn)
+            assert (job.status, job.failures, job.attempt) == ("failed", 1, 1)
+            assert job.error is not None and job.error.type.endswith("JobTimeout")
+            assert "could not be stopped, and ended with the process of its engine" in (job.error.traceback or "")
+            assert leases.kinds(bench) == ["claim"], "what runs on keeps its partition"
             worker.open_gate("stubborn")
+            await passing(10)
+            assert bench.statuses(stubborn) == ["running", "failed"], "whatever becomes of it, nothing more is said of it"
             await engine._raise_crash()
+
+
+@in_virtual_time
+async def test_the_retry_of_an_attempt_that_cannot_be_stopped_begins_when_its_engine_is_gone(tmp_path: Path) -> None:
+    bench = leases.lease_bench(tmp_path, stuck_seconds=60.0)
+    worker, other = (FlakyWorker(RetryPolicy(max_attempts=2, initial=1, jitter=0), timeout=5) for _ in range(2))
+    worker.close_gate("stubborn")
+    worker.stubborn = {"stubborn"}
+    async with leases.engine(bench, worker) as engine:
+        job_id, behind = bench.enqueue("stubborn", key="k"), bench.enqueue("behind", key="k")
+        await eventually(lambda: worker.running == ["stubborn"], "the start")
+        await asyncio.wait_for(engine.ended(), 70)
+        async with leases.engine(bench, other):
+            assert not await engine.stop(grace_seconds=0)
+            written = bench.state_of(job_id)
+            assert written is not None
+            assert (written["status"], written["failures"], written["attempts"][-1]["status"]) == ("queued", 1, "failed")
+            await passing(20)
+            assert (leases.kinds(bench), other.started) == (["claim"], []), "nobody says that the process is gone"
+            dead = leases.Instance(bench, engine.instance_id)
+            dead.epoch = bench.claims()[0].offset
+            dead.release()
+            await eventually(lambda: bench.has_completed(job_id, behind), "the ends")
+            worker.open_gate("stubborn")
+    assert other.started == [("stubborn", 2), ("behind", 1)]
+    assert (ended(bench, job_id).failures, ended(bench, job_id).crashes) == (1, 0)
+
+
+@in_virtual_time
+async def test_a_rebalance_does_not_release_what_runs_on_though_its_end_is_written(tmp_path: Path) -> None:
+    bench = leases.lease_bench(tmp_path)
+    worker = FlakyWorker(timeout=5)
+    worker.close_gate("stubborn")
+    worker.stubborn = {"stubborn"}
+    async with leases.engine(bench, worker) as engine:
+        job_id = bench.enqueue("stubborn")
+        await eventually(lambda: worker.running == ["stubborn"], "the start")
+        await passing(10)
+        [group] = engine.groups
+        assert not await group.drain(0)
+        assert ended(bench, job_id).status == "failed"
+        group._holdings.give_back()
+        await passing(5)
+        assert leases.kinds(bench) == ["claim"]
+        worker.open_gate("stubborn")
+        await eventually(lambda: leases.kinds(bench) == ["claim", "handed-over"], "the release")
+
+
+@in_virtual_time
+async def test_under_a_lease_that_is_lost_nothing_is_said_of_an_attempt_that_cannot_be_stopped(tmp_path: Path) -> None:
+    bench, clocks = leases.lease_bench(tmp_path), leases.Clocks()
+    worker = FlakyWorker(timeout=5)
+    worker.close_gate("stubborn")
+    worker.stubborn = {"stubborn"}
+    async with leases.engine(bench, worker, clock=clocks) as engine:
+        job_id = bench.enqueue("stubborn")
+        await eventually(lambda: worker.running == ["stubborn"], "the start")
+        await passing(10)
+        clocks.suspend(100)
+        await passing(5)
+        assert not await engine.stop(grace_seconds=0)
+        assert bench.statuses(job_id) == ["running"]
+        worker.open_gate("stubborn")
 
 
 async def test_a_thread_that_goes_on_long_after_its_time_ends_its_engine(tmp_path: Path) -> None:
@@ -186,3 +254,20 @@ async def test_an_attempt_that_ends_late_but_in_time_for_its_engine_ends_nothing
         assert not ended_by_itself.done()
         ended_by_itself.cancel()
         assert ended(bench, job_id).status == "failed"
+
+
+@in_virtual_time
+async def test_what_runs_on_when_the_lease_is_over_ends_the_process_also_if_its_end_is_written(tmp_path: Path) -> None:
+    bench, clocks = leases.lease_bench(tmp_path), leases.Clocks()
+    worker = FlakyWorker(timeout=5)
+    worker.close_gate("stubborn")
+    worker.stubborn = {"stubborn"}
+    async with leases.engine(bench, worker, clock=clocks) as engine:
+        job_id = bench.enqueue("stubborn")
+        await eventually(lambda: worker.running == ["stubborn"], "the start")
+        await passing(10)
+        assert not await engine.groups[0].drain(0)
+        assert ended(bench, job_id).status == "failed"
+        clocks.suspend(100)
+        assert "1 jobs of gated cannot be stopped, and their lease is over" in str(await asyncio.wait_for(engine.ended(), 30))
+        worker.open_gate("stubborn")

@@ -1,4 +1,4 @@
-"""The worker of `headrace bench failover`: it writes down, outside of Kafka, when its attempts begin and end."""
+"""The workers of `headrace bench failover`: they write down, outside of Kafka, when their attempts begin and end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headrace.worker import AbstractWorker
 
 
 class FailoverArguments(BaseModel):
-    """What a job of it does.
+    """What a job of them does.
 
     Attributes:
         file: where it says so.
@@ -50,3 +50,9 @@ class Failover(AbstractWorker[FailoverArguments]):
             os.write(descriptor, f"{event} {ctx.job.id} {ctx.attempt} {os.getpid()} {os.getppid()} {time.time():.6f}\n".encode())
         finally:
             os.close(descriptor)
+
+
+class FailoverLong(Failover):
+    """Waits, as for a long piece of work."""
+
+    name = "bench_failover_long"

@@ -86,7 +86,7 @@ def latency(
 def failover(
     rounds: Annotated[int, typer.Option(min=1, help="How often each of three engines is killed.")] = 2,
     per_second: Annotated[float, typer.Option(min=1, help="Jobs per second.")] = 30.0,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds that running jobs get when an engine is restarted.")] = 2.0,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds that running jobs get when an engine is restarted.")] = 30.0,
     machine: Annotated[
         bool, typer.Option("--machine", help="Kill a supervisor with its engine, too; work goes on after a minute or so.")
     ] = False,

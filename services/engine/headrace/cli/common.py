@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.text import Text
 
 from headrace.broker import Broker, BrokerRequest, provide_broker
 from headrace.broker.discovery import with_broker_of_this_folder
+from headrace.client import Client
 from headrace.errors import HeadraceError
 from headrace.settings import Settings, load_settings
 
 BootstrapServers = Annotated[str | None, typer.Option(help="Addresses of the brokers, as host:port,host:port.")]
 NamespaceOption = Annotated[str | None, typer.Option(help="The first part of every topic's name. [default: headrace]")]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+ResultT = TypeVar("ResultT")
 
 EXIT_USAGE = 2
 # What could move a terminal's cursor or change its title: all control characters but tabs and line breaks.
@@ -66,6 +72,19 @@ def log_to_stderr(settings: Settings, *, default: str | None = None) -> None:
     level = settings.log_level if default is None or "log_level" in settings.model_fields_set else default
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
+
+
+def ask(bootstrap_servers: str | None, namespace: str | None, question: Callable[[Client], Awaitable[ResultT]]) -> ResultT:
+    """What a client answers. An error that headrace raises on purpose ends the command, as by `errors_shown`."""
+    with errors_shown():
+        settings = settings_from(bootstrap_servers, namespace)
+        log_to_stderr(settings, default="WARNING")
+        return asyncio.run(_ask(settings, question))
+
+
+async def _ask(settings: Settings, question: Callable[[Client], Awaitable[ResultT]]) -> ResultT:
+    async with Client(settings) as client:
+        return await question(client)
 
 
 def plain(text: str, *, style: str = "") -> Text:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from headrace.cli.common import BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, plain, settings_from
-from headrace.cli.inspect import AsJson
-from headrace.client import Client
+from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, ask, plain
 from headrace.core.status import JobStatus
-from headrace.models import Job
-from headrace.settings import Settings
 
 WorkerName = Annotated[str, typer.Argument(help="The worker's name, as `headrace workers` has it.")]
 
@@ -26,10 +21,7 @@ def cancel(
     as_json: AsJson = False,
 ) -> None:
     """Cancel a job: one that waits never starts, one that runs is stopped. What it has done already is not undone."""
-    with errors_shown():
-        settings = settings_from(bootstrap_servers, namespace)
-        log_to_stderr(settings, default="WARNING")
-        job = asyncio.run(_cancel(settings, job_id, wait))
+    job = ask(bootstrap_servers, namespace, lambda client: client.cancel_job(job_id, wait=wait))
     if as_json:
         Console().print_json(data=job.to_wire())
         return
@@ -40,32 +32,11 @@ def cancel(
 
 def pause(worker: WorkerName, bootstrap_servers: BootstrapServers = None, namespace: NamespaceOption = None) -> None:
     """Have all engines start no job of a worker, until it is resumed. Jobs are accepted, and what runs goes on."""
-    with errors_shown():
-        settings = settings_from(bootstrap_servers, namespace)
-        log_to_stderr(settings, default="WARNING")
-        asyncio.run(_pause(settings, worker))
+    ask(bootstrap_servers, namespace, lambda client: client.pause_worker(worker))
     typer.echo(f"{worker} is paused. `headrace workers resume {worker}` ends that.")
 
 
 def resume(worker: WorkerName, bootstrap_servers: BootstrapServers = None, namespace: NamespaceOption = None) -> None:
     """End the pause of a worker."""
-    with errors_shown():
-        settings = settings_from(bootstrap_servers, namespace)
-        log_to_stderr(settings, default="WARNING")
-        asyncio.run(_resume(settings, worker))
+    ask(bootstrap_servers, namespace, lambda client: client.resume_worker(worker))
     typer.echo(f"{worker} is not paused.")
-
-
-async def _cancel(settings: Settings, job_id: str, wait: float) -> Job:
-    async with Client(settings) as client:
-        return await client.cancel_job(job_id, wait=wait)
-
-
-async def _pause(settings: Settings, worker: str) -> None:
-    async with Client(settings) as client:
-        await client.pause_worker(worker)
-
-
-async def _resume(settings: Settings, worker: str) -> None:
-    async with Client(settings) as client:
-        await client.resume_worker(worker)

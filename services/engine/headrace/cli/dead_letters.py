@@ -17,7 +17,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from headrace.cli.common import BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, plain, settings_from
+from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, plain, settings_from
 from headrace.cli.redriving import RedrivePlan, Tally, matching_letters, named_letters, redrive_letters, select_letters
 from headrace.client import Client
 from headrace.core.timestamps import from_milliseconds, parse_timestamp
@@ -45,7 +45,6 @@ SinceOption = Annotated[
     str | None, typer.Option("--since", help="Only those written since then: 2026-01-31T09:15:00Z, or 2h for two hours ago.")
 ]
 UntilOption = Annotated[str | None, typer.Option("--until", help="Only those written before then; as --since.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @application.command("list")

@@ -19,7 +19,7 @@ from headrace.engine.engine import WorkerEngine
 from headrace.engine.guardian import Guardian
 from headrace.engine.loading import load_workers
 from headrace.engine.supervised import Supervised
-from headrace.errors import EngineStuck
+from headrace.errors import EngineStuck, HeadraceError, LeaseLost
 from headrace.runtime import leave_threads_behind, run
 from headrace.settings import Settings
 from headrace.workers import shipped_workers
@@ -72,7 +72,10 @@ def _become_supervisor(settings: Settings, processes: int) -> NoReturn:
 async def _run(engine: WorkerEngine) -> None:
     try:
         drained = await engine.run()
-    except EngineStuck as error:
+    except HeadraceError as error:
+        if not isinstance(error, EngineStuck) and not isinstance(error.__cause__, LeaseLost):
+            raise
+        # A job runs on in a thread, and the interpreter would wait for that.
         _logger.critical("%s", error)
         leave_threads_behind(EXIT_STUCK)
     if not drained:

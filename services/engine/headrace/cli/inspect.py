@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -12,12 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from headrace.cli.common import BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, plain, settings_from
+from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, ask, plain
 from headrace.client import Client
 from headrace.core.status import JobStatus
 from headrace.errors import JobUnknown
 from headrace.models import Job, WorkerSummary
-from headrace.settings import Settings
 from headrace.tool_models import JobList
 
 _STATUS_STYLES = {
@@ -26,8 +24,6 @@ _STATUS_STYLES = {
     JobStatus.RUNNING: "yellow",
     JobStatus.CANCELLED: "dim",
 }
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 workers_application = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 
@@ -42,10 +38,7 @@ def workers(
     """List the workers: what each does, and how many engines run it; or pause one."""
     if _is_for_a_subcommand(context):
         return
-    with errors_shown():
-        settings = settings_from(bootstrap_servers, namespace)
-        log_to_stderr(settings, default="WARNING")
-        summaries = asyncio.run(_workers(settings))
+    summaries = ask(bootstrap_servers, namespace, Client.list_workers)
     if as_json:
         Console().print_json(data=[summary.to_wire() for summary in summaries])
     else:
@@ -70,11 +63,12 @@ def jobs(
     """List jobs, newest first; or do a failed one anew, or cancel one."""
     if _is_for_a_subcommand(context):
         return
-    with errors_shown():
-        settings = settings_from(bootstrap_servers, namespace)
-        log_to_stderr(settings, default="WARNING")
-        wanted = {"status": status, "worker_name": worker, "user_id": user, "conversation_id": conversation}
-        page, known = asyncio.run(_jobs(settings, wanted, limit))
+    wanted: dict[str, Any] = {"status": status, "worker_name": worker, "user_id": user, "conversation_id": conversation}
+
+    async def read(client: Client) -> tuple[JobList, list[str]]:
+        return await client.list_jobs(limit=limit, **wanted), sorted(await client.worker_definitions())
+
+    page, known = ask(bootstrap_servers, namespace, read)
     if worker is not None and worker not in known:
         # A worker whose definition is gone may have left jobs, so it is no error; most of all it is a misspelling.
         typer.echo(plain(f"No worker is named {worker!r}. Defined are: {', '.join(known) or 'none yet'}.").plain, err=True)
@@ -92,10 +86,7 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Do a failed job anew, as a new job with its arguments and context. To repeat it makes no second one."""
-    with errors_shown():
-        settings = settings_from(bootstrap_servers, namespace)
-        log_to_stderr(settings, default="WARNING")
-        again = asyncio.run(_retry(settings, job_id))
+    again = ask(bootstrap_servers, namespace, lambda client: client.retry_job(job_id))
     if as_json:
         Console().print_json(data=again.to_wire())
     else:
@@ -118,34 +109,14 @@ def job(
     namespace: NamespaceOption = None,
 ) -> None:
     """Print one job whole, with its result, traceback and attempts, as JSON."""
-    with errors_shown():
-        settings = settings_from(bootstrap_servers, namespace)
-        log_to_stderr(settings, default="WARNING")
-        found = asyncio.run(_job(settings, job_id))
+
+    async def read(client: Client) -> Job:
+        found = await client.get_job(job_id)
         if found is None:
             raise JobUnknown(f"There is no job {job_id!r}. `headrace jobs` lists the newest.")
-    Console().print_json(data=found.to_wire())
+        return found
 
-
-async def _job(settings: Settings, job_id: str) -> Job | None:
-    async with Client(settings) as client:
-        return await client.get_job(job_id)
-
-
-async def _retry(settings: Settings, job_id: str) -> Job:
-    async with Client(settings) as client:
-        return await client.retry_job(job_id)
-
-
-async def _workers(settings: Settings) -> list[WorkerSummary]:
-    async with Client(settings) as client:
-        return await client.list_workers()
-
-
-async def _jobs(settings: Settings, wanted: dict[str, Any], limit: int) -> tuple[JobList, list[str]]:
-    """The jobs, and the names of the workers that are defined."""
-    async with Client(settings) as client:
-        return await client.list_jobs(limit=limit, **wanted), sorted(await client.worker_definitions())
+    Console().print_json(data=ask(bootstrap_servers, namespace, read).to_wire())
 
 
 def workers_table(summaries: list[WorkerSummary]) -> Table:

@@ -37,8 +37,11 @@ class Lanes(Generic[QueuedT]):
     def __len__(self) -> int:
         return len(self._ready) + sum(len(behind) for behind in self._behind.values() if behind)
 
-    def add(self, job: QueuedT) -> None:
-        """Appends a job; those of one lane must come in the order of the log."""
+    def add(self, job: QueuedT) -> bool:
+        """Appends a job; those of one lane must come in the order of the log.
+
+        Tells whether it waits for a slot alone; else it waits for another of its lane, until `leave_lane` returns it.
+        """
         lane = job.lane
         if lane is None:
             self._ready.append(job)
@@ -50,6 +53,8 @@ class Lanes(Generic[QueuedT]):
             if behind is None:
                 behind = self._behind[lane] = deque()
             behind.append(job)
+            return False
+        return True
 
     def reserve(self, job: QueuedT) -> bool:
         """A job that may not start yet gets its lane, and keeps it until `leave_lane`; `put_back` makes it ready.
@@ -61,10 +66,6 @@ class Lanes(Generic[QueuedT]):
                 return False
             self._behind[job.lane] = None
         return True
-
-    def behind(self, lane: Hashable | None) -> int:
-        """How many jobs wait in a lane behind the one that has it."""
-        return len(self._behind.get(lane) or ())
 
     def take(self) -> QueuedT | None:
         """The next job that may start, which takes a slot; None while all slots are taken or nothing is ready."""
@@ -90,16 +91,18 @@ class Lanes(Generic[QueuedT]):
         """The work of a job that was taken is over."""
         self.taken -= 1
 
-    def leave_lane(self, job: QueuedT) -> None:
-        """The end of a job that was taken is acknowledged: the next of its lane becomes ready."""
+    def leave_lane(self, job: QueuedT) -> QueuedT | None:
+        """The end of a job that was taken is acknowledged: the next of its lane becomes ready, and is returned."""
         lane = job.lane
         if lane is None:
-            return
+            return None
         behind = self._behind.get(lane)
         if behind:
-            self._ready.append(behind.popleft())
-        else:
-            self._behind.pop(lane, None)
+            follower = behind.popleft()
+            self._ready.append(follower)
+            return follower
+        self._behind.pop(lane, None)
+        return None
 
     def drop(self, is_dropped: Callable[[QueuedT], bool]) -> None:
         """Forgets waiting jobs, for example those of a partition that was lost. Lanes are of one partition: they go whole.

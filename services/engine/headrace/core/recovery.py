@@ -120,7 +120,10 @@ class PartitionRecovery(Generic[SnapshotT]):
         return True
 
     def remove(self, offset: int, removal: Removal) -> None:
-        """Takes in a tombstone of a job: what stood there counted for nothing, also if that is told by nothing else any more."""
+        """Takes in a tombstone of a job: what stood there counted for nothing, also if that is told by nothing else any more.
+
+        One that says that the job has ended, and its record is gone, is nothing to recovery: that record lay below the watermark.
+        """
         known = self.jobs.get(offset)
         if removal.reason == "void" and known is not None and known.version <= removal.version:
             del self.jobs[offset]
@@ -171,13 +174,11 @@ class PartitionRecovery(Generic[SnapshotT]):
 
 @dataclass(frozen=True, slots=True)
 class Begun(Generic[SnapshotT]):
-    """A job that a former owner has begun: its last snapshot, or what the checkpoint has of it.
+    """A job that a former owner has begun, and may have ended: its last snapshot, or what the checkpoint has of it.
 
     Attributes:
         died: whether the process died in which it ran, after what is said here of it.
     """
-
-    """A job that a former owner has begun, and may have ended: its last snapshot, or what the checkpoint has of it."""
 
     job_id: bytes
     snapshot: SnapshotT | None

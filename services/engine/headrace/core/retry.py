@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from headrace.errors import LONGEST_WAIT_SECONDS, ConfigurationError, GiveUp, Retry
 
@@ -88,6 +88,14 @@ def qualified_name(kind: type[BaseException]) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
+def attribute_of(error: BaseException, name: str) -> Any:
+    """An attribute that was set of an exception, or None. Its class is not asked, whatever that does with other names."""
+    try:
+        return object.__getattribute__(error, name)
+    except AttributeError:
+        return None
+
+
 def kind_names(kinds: Iterable[ErrorKind]) -> list[str]:
     """The names of exceptions, by which a policy is written down."""
     return [kind if isinstance(kind, str) else qualified_name(kind) for kind in kinds]
@@ -96,7 +104,7 @@ def kind_names(kinds: Iterable[ErrorKind]) -> list[str]:
 def _is_among(error: BaseException, kinds: Collection[ErrorKind]) -> bool:
     if any(isinstance(kind, type) and isinstance(error, kind) for kind in kinds):
         return True
-    if (told := getattr(error, NAMES_ATTRIBUTE, None)) is not None:
+    if (told := attribute_of(error, NAMES_ATTRIBUTE)) is not None:
         return not set(kind_names(kinds)).isdisjoint(told)
     return any(qualified_name(kind) in kinds for kind in type(error).__mro__ if issubclass(kind, BaseException))
 

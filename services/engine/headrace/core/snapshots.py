@@ -27,7 +27,8 @@ Snapshot = dict[str, Any]
 _WRITTEN_BY_OWNERS = frozenset(
     {
         *("status", "updatedAt", "epoch", "attempt", "sequence", "attempts", "failures", "source"),
-        *("crashes", "isolated", "runAt", "startedAt", "finishedAt", "instanceId", "progress", "result", "error"),
+        *("crashes", "engineDeaths", "isolated", "runAt", "startedAt", "finishedAt", "instanceId", "progress", "result", "error"),
+        "outages",
         *("argsOmitted", "ctxOmitted"),  # by a list, of what it leaves out
     }
 )
@@ -35,7 +36,7 @@ _WRITTEN_BY_OWNERS = frozenset(
 _SPELT_OTHERWISE = frozenset(
     {
         *("schema_version", "worker_name", "created_at", "updated_at", "run_at", "started_at", "finished_at", "instance_id"),
-        *("ordering_key", "idempotency_key", "schedule_id", "parent_id", "retry_of", "attempt_timeout"),
+        *("ordering_key", "idempotency_key", "schedule_id", "parent_id", "retry_of", "attempt_timeout", "engine_deaths"),
     }
 )
 NOT_ACCEPTED = _WRITTEN_BY_OWNERS | _SPELT_OTHERWISE
@@ -47,7 +48,7 @@ _UNTIL_DUE = frozenset({"runAt"})
 
 CONTINUED = (
     *("status", "updatedAt", "startedAt", "epoch", "attempt", "sequence", "attempts", "instanceId"),
-    *("failures", "crashes", "isolated", "runAt"),
+    *("failures", "crashes", "engineDeaths", "isolated", "outages", "runAt"),
 )
 """What goes on from one owner of a job to the next: those fields of its last snapshot that the next one continues."""
 
@@ -58,6 +59,19 @@ class Writer:
 
     instance_id: str
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class MostDeaths:
+    """How much may die with one job before it is given up (rule X1).
+
+    Attributes:
+        processes: those in which it ran.
+        engines: those beside which it ran in a process of its own, by their supervisors' word.
+    """
+
+    processes: int = 3
+    engines: int = 10
 
 
 def version_of(snapshot: Mapping[str, Any]) -> Version:
@@ -164,6 +178,7 @@ def retried(before: Snapshot, error: Mapping[str, Any], due: str, now: str) -> S
     """The attempt failed, and another follows when the job is due. Why it failed stands in the history alone."""
     after = _ended(before, JobStatus.QUEUED, "failed", now, {"error": error, "runAt": due, "failures": failures(before) + 1})
     del after["error"]
+    after.pop("outages", None)
     return after
 
 
@@ -177,13 +192,21 @@ def crashes(snapshot: Mapping[str, Any]) -> int:
     return int(snapshot.get("crashes", 0))
 
 
+def engine_deaths(snapshot: Mapping[str, Any]) -> int:
+    """How many engines died while the job ran in a process of its own, beside them."""
+    return int(snapshot.get("engineDeaths", 0))
+
+
 def crashed(fields: Mapping[str, Any]) -> Snapshot:
     """The job as it stands when it is known that the process of its engine died, in which it ran (rule X1).
 
-    Of one that ran in a process of its own it says nothing: the engine counts the deaths of that process itself. Else a job that
-    was isolated for another's sake would be taken for poison when its engine ends once more, by whatever.
+    Of one that ran in a process of its own that says little: the engine counts the deaths of that process itself. Else a job that
+    was isolated for another's sake would be taken for poison when its engine ends once more, by whatever. So these deaths are
+    counted apart, and only many of them tell of a job that ends its engine from outside.
     """
-    return dict(fields) if fields.get("isolated") else _counted(fields)
+    if fields.get("isolated"):
+        return {**fields, "engineDeaths": engine_deaths(fields) + 1}
+    return _counted(fields)
 
 
 def _counted(fields: Mapping[str, Any]) -> Snapshot:
@@ -193,6 +216,11 @@ def _counted(fields: Mapping[str, Any]) -> Snapshot:
 def is_isolated(snapshot: Mapping[str, Any]) -> bool:
     """Whether a job that stands so runs in a process of its own from now on, where a death concerns it alone."""
     return crashes(snapshot) >= ISOLATED_FROM
+
+
+def is_poison(snapshot: Mapping[str, Any], most: MostDeaths) -> bool:
+    """Whether so much died with a job that runs in a process of its own that it is given up."""
+    return crashes(snapshot) >= most.processes or engine_deaths(snapshot) >= most.engines
 
 
 def died(before: Snapshot, error: Mapping[str, Any], now: str) -> Snapshot:
@@ -212,6 +240,16 @@ def progressed(before: Snapshot, progress: Mapping[str, Any], now: str) -> Snaps
 def interrupted(before: Snapshot, now: str) -> Snapshot:
     """The attempt was stopped for reasons that are not the job's: it waits for another, and has not failed."""
     return _ended(before, JobStatus.QUEUED, "interrupted", now, {})
+
+
+def cut_short(before: Snapshot, now: str) -> Snapshot:
+    """A broker that was away ended the attempt: that is no failure, unless it goes on for ever."""
+    return {**interrupted(before, now), "outages": outages(before) + 1}
+
+
+def outages(snapshot: Mapping[str, Any]) -> int:
+    """How many attempts of a job were ended by a broker that was away, one after another: those since it last failed, if ever."""
+    return int(snapshot.get("outages", 0))
 
 
 def refused(before: Snapshot, writer: Writer, error: Mapping[str, Any], now: str) -> Snapshot:

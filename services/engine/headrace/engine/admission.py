@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Literal
 
 import orjson
@@ -14,6 +15,7 @@ from headrace.core.retry import qualified_name
 from headrace.core.snapshots import NOT_ACCEPTED
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp
+from headrace.engine.outcome import shortened, text_of
 from headrace.engine.partition import OwnedPartition, Work
 from headrace.engine.states import State
 from headrace.errors import ArgumentsInvalid, RecordUndecodable, WorkerUnknown
@@ -27,6 +29,9 @@ _job_id: TypeAdapter[str] = TypeAdapter(JobId)
 _identity: TypeAdapter[str] = TypeAdapter(Identity)
 
 _MESSAGE_LIMIT_BYTES = 4 * 1024
+_TYPE_LIMIT_BYTES = 1024
+# Of the year 9999: brokers may be told times in other units, and write down what they are told.
+_LAST_MILLISECOND = 253_402_300_799_999
 # A snapshot repeats what the record has, and a result comes on top: both together must fit into the topic.
 _RECORD_LIMIT_BYTES = 1024 * 1024
 
@@ -45,11 +50,11 @@ class NotAdmitted(Exception):
     def __init__(self, reason: Reason, message: str, work: Work | None, kind: type[BaseException] = RecordUndecodable) -> None:
         self.reason: Reason = reason
         # It goes into a header and a snapshot, which must fit however much is wrong with the record.
-        self.message = snapshots.shorten(message, _MESSAGE_LIMIT_BYTES)
+        self.message = shortened(message, _MESSAGE_LIMIT_BYTES)
         super().__init__(self.message)
         self.work = work
         self.fails = work is not None and reason != "idempotency_conflict"
-        self.error_type = qualified_name(kind)
+        self.error_type = shortened(qualified_name(kind), _TYPE_LIMIT_BYTES)
 
 
 class _TooLarge(Exception):
@@ -60,8 +65,20 @@ def admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]
     """The job that a record holds, ready to wait for its start.
 
     Raises:
-        NotAdmitted: the bytes are no job, the job is for another worker, or its arguments do not fit.
+        NotAdmitted: the bytes are no job, the job is for another worker, or its arguments do not fit. It raises nothing else, as
+            bad as the record may be: whoever takes records in would end by it, and so would every one after him.
     """
+    try:
+        return _admit(record, partition, worker)
+    except NotAdmitted:
+        raise
+    except BaseException as error:
+        # JSON may be nested too deep to be written again, and a class of the user's own may resist all looks.
+        message = f"the record cannot be made a job: {type.__repr__(type(error))}: {text_of(error)}"
+        raise NotAdmitted("undecodable", message, _bare(record, partition, worker)) from None
+
+
+def _admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]) -> Work:
     try:
         raw = decode_object(record.value)
     except RecordUndecodable as error:
@@ -87,8 +104,8 @@ def admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]
         work.arguments = worker.parse_arguments(raw["args"])
     except ArgumentsInvalid as error:
         raise NotAdmitted("arguments_invalid", str(error), work, ArgumentsInvalid) from None
-    except Exception as error:  # a validator of the user's own can raise anything
-        message = f"validating the arguments raised {error!r}"
+    except BaseException as error:  # a validator of the user's own can raise anything
+        message = f"validating the arguments raised {type.__repr__(type(error))}: {text_of(error)}"
         raise NotAdmitted("arguments_invalid", message, work, type(error)) from None
     key = raw.get("orderingKey")
     work.lane = None if key is None else (record.partition, key)
@@ -138,23 +155,29 @@ def _remains(raw: dict[str, Any], record: Record, partition: OwnedPartition, wor
     job_id = _valid(_job_id, raw.get("id"))
     if job_id is None:
         return None
+    context = b"{}"
+    with contextlib.suppress(ValueError, TypeError, RecursionError):  # it does not fit, or is nested too deep to be written again
+        context = orjson.dumps(CallContext.model_validate(raw.get("ctx") or {}).to_wire())
     bare: dict[str, Any] = {
         "schemaVersion": SCHEMA_VERSION,
         "id": job_id,
         "tenant": _valid(_identity, raw.get("tenant")) or DEFAULT_TENANT,
         "workerName": worker.name,
-        "createdAt": format_timestamp(max(record.timestamp, 0)),
+        "createdAt": format_timestamp(min(max(record.timestamp, 0), _LAST_MILLISECOND)),
         "args": {},
     }
+    if len(head := orjson.dumps({**bare, "ctx": orjson.Fragment(context)})) > _RECORD_LIMIT_BYTES:
+        context = b"{}"
+        head = orjson.dumps({**bare, "ctx": {}})
+    return partition.work(record, {**bare, "ctx": orjson.loads(context)}, head)
+
+
+def _bare(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]) -> Work | None:
+    """What remains of a record of which nobody knows what is wrong with it."""
     try:
-        context = CallContext.model_validate(raw.get("ctx") or {})
-    except ValidationError:
-        context = CallContext()
-    bare["ctx"] = context.to_wire()
-    if len(head := orjson.dumps(bare)) > _RECORD_LIMIT_BYTES:
-        bare["ctx"] = {}
-        head = orjson.dumps(bare)
-    return partition.work(record, bare, head)
+        return _remains(decode_object(record.value), record, partition, worker)
+    except Exception:
+        return None
 
 
 def _valid(kind: TypeAdapter[str], value: Any) -> str | None:

@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-from headrace.engine.partition import Work
+from headrace.engine.guarding import Guard
+from headrace.engine.partition import OwnedPartition, Work
 
 _MOST_IN_A_TURN = 128
 
@@ -23,11 +24,21 @@ class Attempts:
     """The attempts of one worker that are due, and those that wait.
 
     Args:
-        attempt: makes the coroutine of an attempt, which writes down what came of it and raises nothing.
+        attempt: makes the coroutine of an attempt, which writes down what came of it. What it raises is a fault of ours.
+        may_start: asked just before each start whether the partition's lease is held still (rule H2), since others may have taken
+            their time after the start was acknowledged. If it is not, its attempts are withdrawn.
+        guard: ends the engine by such a fault: the job would stay as it is for ever.
     """
 
-    def __init__(self, attempt: Callable[[Work], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self,
+        attempt: Callable[[Work], Coroutine[Any, Any, None]],
+        may_start: Callable[[OwnedPartition], bool],
+        guard: Guard,
+    ) -> None:
         self._attempt = attempt
+        self._may_start = may_start
+        self._guard = guard
         self._due: deque[Work] = deque()
         self._runner: asyncio.Task[None] | None = None
 
@@ -56,7 +67,11 @@ class Attempts:
             for _ in range(_MOST_IN_A_TURN):
                 if not self._due:
                     break
-                work = self._due.popleft()
+                work = self._due[0]
+                if not self._may_start(work.partition):
+                    self.withdraw(work)
+                    continue
+                self._due.popleft()
                 coroutine = self._attempt(work)
                 run = contextvars.copy_context().run
                 try:
@@ -69,6 +84,10 @@ class Attempts:
                     self._keep(work, task)
                     await _Rest(coroutine, awaited, run)
                     break
+        except GeneratorExit:
+            raise  # the event loop is closed
+        except BaseException as error:
+            self._guard.tell("an attempt", error)
         finally:
             if self._runner is task:
                 self._runner = None

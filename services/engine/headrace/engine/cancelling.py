@@ -52,8 +52,12 @@ class Cancelling:
         self._end = end
 
     def concerns(self, work: Work) -> bool:
-        """Whether somebody wants this job cancelled; whoever asks has looked whether anything stands at all."""
-        return _key_of(work) in self.standing
+        """Whether somebody wants this job cancelled; whoever asks has looked whether anything stands at all.
+
+        A later record with the same id, of a request that was made again after its window, is another job.
+        """
+        standing = self.standing.get(_key_of(work))
+        return standing is not None and (standing.partition != work.partition.source.partition or work.offset <= standing.offset)
 
     def ended(self, work: Work) -> None:
         """The end of a job is acknowledged: the request goes, if there is one."""
@@ -75,13 +79,15 @@ class Cancelling:
 
     def cancel(self, work: Work) -> None:
         """Ends a job, or sees to it that it ends soon. To repeat it changes nothing."""
-        if work.cancelled or work.phase in (Phase.ENDING, Phase.REFUSED):
+        if work.phase is Phase.TELLING:
+            # It has ended, and its end is acknowledged: the request came too late, and nobody else would settle it.
+            self.ended(work)
+        if work.cancelled or work.phase in (Phase.ENDING, Phase.REFUSED, Phase.TELLING):
             return
         work.cancelled = True
         if work.phase is Phase.WAITING:
             if not self._withdraw(work):
-                if work.lane in self._rests.lanes:
-                    work.partition.held_back -= 1
+                work.partition.held_back -= 1
                 work.lane = None
             self._end(work)
         elif work.phase is Phase.RESTING:

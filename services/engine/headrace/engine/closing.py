@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _SECONDS = 5.0
-# A broker that is merely slow still gets the releases, without which others would wait for the lease.
-_LEAST_SECONDS = 1.0
+_MOMENT_SECONDS = 0.01
+
+NEEDED_SECONDS = 8.0
+"""What a stop takes after its attempts have ended while the brokers are away, the time to cut off its clients included."""
 
 
 class Closing:
-    """The time that is left to a stop when its attempts have ended.
+    """The time that the steps of a stop may take between them, when its attempts have ended.
 
-    Each step would wait for some seconds of its own. Where the brokers answer, none needs them; where they do not, the later
-    steps wait in vain as the first one did, and are tried for a moment only.
+    Each step would wait for some seconds of its own. Where the brokers answer, none needs them. A broker that is merely slow
+    still gets the releases, without which others would wait for the lease: so no step may use up more than half of what is left.
+
+    Attributes:
+        in_vain: whether a step has used up its time: then the brokers are away, or as good as.
     """
 
     def __init__(self, seconds: float = _SECONDS) -> None:
-        self._seconds = seconds
-        self._ends_at: float | None = None
+        self._left = seconds
+        self.in_vain = False
 
-    def begin(self) -> None:
-        """The attempts have ended, or will not; said again, it changes nothing."""
-        if self._ends_at is None:
-            self._ends_at = asyncio.get_running_loop().time() + self._seconds
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the time is used up: then the brokers are away, or as good as."""
-        return self._ends_at is not None and asyncio.get_running_loop().time() >= self._ends_at
-
-    def at_most(self, seconds: float) -> float:
+    @contextmanager
+    def step(self, seconds: float) -> Iterator[float]:
         """How long the next step may wait, which would wait for so many seconds by itself."""
-        self.begin()
-        assert self._ends_at is not None
-        return min(seconds, max(self._ends_at - asyncio.get_running_loop().time(), _LEAST_SECONDS))
+        given = min(seconds, self._left / 2)
+        begun = asyncio.get_running_loop().time()
+        try:
+            yield given
+        finally:
+            took = asyncio.get_running_loop().time() - begun
+            self._left = max(self._left - took, 0.0)
+            self.in_vain = self.in_vain or took >= given - _MOMENT_SECONDS

@@ -33,6 +33,7 @@ class Commits:
         self._assigned: Collection[TopicPartition] = ()
         self._answered_at = 0.0
         self._given_back = False
+        self._held_since: float | None = None
 
     @property
     def partitions(self) -> int:
@@ -62,6 +63,7 @@ class Commits:
 
     async def commit(self) -> None:
         """Commits the watermarks that rose: all that lies below them has ended, and its end is acknowledged."""
+        self._held_since = (self._held_since or _now()) if self._holdings.held else None
         try:
             answered = await self._send(probes=_now() - self._answered_at >= _PROBE_SECONDS)
         except HeadraceError as error:
@@ -72,10 +74,14 @@ class Commits:
             if self._given_back:
                 self._given_back = False
                 self._holdings.assigned(self._assigned)
-        elif self._holdings.held and not self._given_back and _now() - self._answered_at >= _UNANSWERED_SECONDS:
+        elif self._held_since is not None and not self._given_back and self._is_unanswered(self._held_since):
             _logger.warning("nothing could be committed for %s for a while: its partitions are given back", self._worker_name)
             self._given_back = True
             self._holdings.give_back()
+
+    def _is_unanswered(self, held_since: float) -> bool:
+        """Whether the group has been silent for long. While nothing was held, there was nothing that it could answer."""
+        return bool(self._holdings.held) and _now() - max(self._answered_at, held_since) >= _UNANSWERED_SECONDS
 
     async def _send(self, *, probes: bool) -> bool:
         """Tells whether the group took a commit. There may be nothing to commit, and then there is no answer."""

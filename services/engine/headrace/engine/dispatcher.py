@@ -26,8 +26,9 @@ from headrace.engine.outcomes import Outcomes
 from headrace.engine.partition import LEFT_AS_THEY_ARE, OwnedPartition, Phase, Statistics, Work
 from headrace.engine.progress import ProgressReports
 from headrace.engine.rests import Rests
+from headrace.engine.running import Running
 from headrace.engine.states import State
-from headrace.errors import LeaseLost
+from headrace.errors import EngineStuck, LeaseLost
 from headrace.job_context import JobServices
 from headrace.ports import LogWriter
 from headrace.worker import AbstractWorker
@@ -72,35 +73,33 @@ class Dispatcher:
         means: Means,
         ended_keys: tuple[LogWriter, str],
     ) -> None:
-        self._worker = worker
+        self._worker, self.worker_name = worker, worker.name
         self._services = services
-        self._reports = ProgressReports(services.now, self._note_progress)
+        guard = means.guard
+        self._reports = ProgressReports(services.now, self._note_progress, guard)
+        self._stuck = means.stuck
+        means = replace(means, stuck=self._is_stuck)
         self._execution = Execution(worker, replace(services, report=self._reports.report), self._over, means)
         self._lanes: Lanes[Work] = Lanes(slots)
         self._claim_lost = claim_lost
-        self._rests = Rests(self._lanes, clock, self._start_again)
-        self._journal = Journal(*journal, self._acknowledged, self._reports.acknowledged, claim_lost)
-        self._outcomes = Outcomes(worker, self._journal, services.now, chance, give_up, means.most_crashes)
+        self._rests = Rests(clock, self._start_again, guard)
+        self._journal = Journal(*journal, self._acknowledged, self._reports.acknowledged, claim_lost, guard)
+        self._outcomes = Outcomes(worker, self._journal, services.now, chance, give_up, means.most_deaths)
         self._now = self._outcomes.now
         self.cancelling = Cancelling(control, self._withdraw, self._rests, self._stop, self._outcomes.end_as_cancelled)
         limit = worker.rate_limit
-        self.limiting = None if limit is None else Limiting(limit, self._lanes, clock, self._schedule)
+        self.limiting = None if limit is None else Limiting(limit, self._lanes, clock, self._schedule, guard)
         self._scheduled = False
+        self._start_soon = guard(self._start_all)
         self._open = True
         self._paused = False
         self._draining = False
         self._held: list[Work] = []
-        self._attempts = Attempts(self._execution.run)
-        self._running: set[Work] = set()
-        self._none_runs = asyncio.Event()
+        self._attempts = Attempts(self._execution.run, self._may_go_on, guard)
+        self._running = Running(self._execution.is_stuck)
         self.progressed = asyncio.Event()
-        self.endings = Endings(*ended_keys, services.now, claim_lost, self.progressed)
+        self.endings = Endings(*ended_keys, services.now, claim_lost, self.progressed, guard)
         self.statistics = Statistics()
-
-    @property
-    def worker_name(self) -> str:
-        """Name of the worker whose jobs it runs."""
-        return self._worker.name
 
     @property
     def waiting(self) -> int:
@@ -130,13 +129,19 @@ class Dispatcher:
         elif work.original is not None and self._outcomes.took_too_many(work) and self._lanes.reserve(work):
             self._outcomes.refuse_poison(work)
         else:
-            self._lanes.add(work)
-            if self._rests.lanes and work.lane in self._rests.lanes:
-                work.partition.held_back += 1
+            self._add(work)
         if not self.statistics.fetched:
             self.statistics.first_fetched_at = time.perf_counter()
         self.statistics.fetched += 1
         self._schedule()
+
+    def _add(self, work: Work) -> None:
+        if not self._lanes.add(work):
+            work.partition.held_back += 1
+
+    def _leave_lane(self, work: Work) -> None:
+        if (follower := self._lanes.leave_lane(work)) is not None:
+            follower.partition.held_back -= 1
 
     def refuse(self, work: Work, error: dict[str, Any]) -> None:
         """Writes a job as failed that cannot be started. It waits for nobody; if it has its lane, it keeps that until then."""
@@ -164,18 +169,24 @@ class Dispatcher:
                 self._run(work)
         self._schedule()
 
-    def hand_over(self, partition: OwnedPartition) -> None:
-        """Starts nothing more of a partition, and interrupts what runs. It is vacated when nothing of it is left in hand."""
+    def hand_over(self, partition: OwnedPartition, *, interrupting: bool = True) -> None:
+        """Starts nothing more of a partition, which is vacated when nothing of it is left in hand.
+
+        Args:
+            interrupting: whether what runs is stopped, and what only waits for its entry in `ended-keys` left to the next owner.
+                Otherwise both go on to their ends.
+        """
         self._forget_waiting(partition)
         acknowledged = [work for work in self._held if work.partition is partition]
         self._held = [work for work in self._held if work.partition is not partition]
         partition.leaving = True
         for work in list(partition.works.values()):
             if work.phase is Phase.RUNNING:
-                self._stop(work)
+                if interrupting:
+                    self._stop(work)
             elif work.phase is Phase.RESTING or work.phase is Phase.REFUSED:
-                self._lanes.leave_lane(work)
-            if work.phase in LEFT_AS_THEY_ARE:
+                self._leave_lane(work)
+            if work.phase in LEFT_AS_THEY_ARE and (interrupting or work.phase is not Phase.TELLING):
                 partition.leave_to_others(work)
         for work in acknowledged:
             self._never_ran(work)
@@ -195,17 +206,15 @@ class Dispatcher:
                 if task is not None:
                     stopped.append(task)
             if work.phase is not Phase.WAITING and work.phase is not Phase.RUNNING:
-                self._lanes.leave_lane(work)
+                self._leave_lane(work)
+        stopped += [work.task for work in partition.runaways if work.task is not None]
         partition.works.clear()
         self._held = [work for work in self._held if work.partition is not partition]
         self._schedule()
         return stopped
 
-    async def drain(self, seconds: float, closing: Closing) -> bool:
-        """Lets running attempts go on for so long, then interrupts them, and waits for their records.
-
-        Returns False when an attempt would not stop: a plain function in a thread.
-        """
+    def wind_up(self) -> None:
+        """Starts nothing more, for good; what runs goes on."""
         self._open = False
         self._draining = True
         self._rests.stop()
@@ -214,22 +223,52 @@ class Dispatcher:
         held, self._held = self._held, []
         for work in held:
             self._never_ran(work)
-        await self._wait_for_attempts(seconds)
-        for work in sorted(self._running, key=lambda work: (work.partition.source, work.offset)):
-            self._stop(work)
-        await self._wait_for_attempts(_CANCEL_SECONDS)
+
+    async def quiet(self, seconds: float) -> None:
+        """Waits until no attempt runs, and then until what was written is acknowledged, but for neither any longer."""
+        await self._running.wait(seconds)
         with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._journal.settled()
+                await self.endings.settled()
+
+    async def drain(self, seconds: float, closing: Closing, away: Callable[[], bool]) -> bool:
+        """Starts nothing more, lets running attempts go on for so long, then interrupts them, and waits for their records.
+
+        Args:
+            away: see `Running.wait_while`.
+
+        Returns False when an attempt would not stop: a plain function in a thread.
+        """
+        self.wind_up()
+        await self._running.wait_while(seconds, away)
+        for work in self._running.in_order():
+            self._stop(work)
+        await self._running.wait(_CANCEL_SECONDS)
+        self._write_off()
+        with closing.step(_SETTLE_SECONDS) as most, contextlib.suppress(TimeoutError):
             # The brokers may be away: then what was written last is void, and the next owner runs those jobs again.
-            async with asyncio.timeout(closing.at_most(_SETTLE_SECONDS)):
+            async with asyncio.timeout(most):
                 await self._journal.settled()
                 await self.endings.settled()
         return not self._running
 
-    async def _wait_for_attempts(self, seconds: float) -> None:
-        self._none_runs.clear()
-        if self._running and seconds > 0:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._none_runs.wait(), seconds)
+    def _is_stuck(self, error: EngineStuck) -> None:
+        self._running.look()
+        self._stuck(error)
+
+    def _write_off(self) -> None:
+        """Attempts that took too long and cannot be stopped end with the process: that they failed is the last thing it writes.
+
+        Their partitions are kept. Whoever sees the process end releases them, or else the leases lapse; the next attempt begins
+        elsewhere after that.
+        """
+        for work in self._running.in_order():
+            late_after = self._execution.overrun(work)
+            if late_after is not None and work.partition.live and work not in work.partition.runaways:
+                work.partition.runaways.add(work)
+                error = EngineStuck("It could not be stopped, and ended with the process of its engine.")
+                self._write_down(work, None, error, late_after)
 
     def _stop(self, work: Work) -> None:
         work.stopped = True
@@ -241,7 +280,7 @@ class Dispatcher:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._start_all)
+            asyncio.get_running_loop().call_soon(self._start_soon)
 
     def _start_all(self) -> None:
         self._scheduled = False
@@ -272,8 +311,10 @@ class Dispatcher:
             elif work.cancelled:
                 self._outcomes.end_as_cancelled(work)
             elif self._draining or partition.leaving:
-                self._lanes.leave_lane(work)
+                self._leave_lane(work)
                 partition.leave_to_others(work)
+            elif work.original is not None and self._outcomes.took_too_many(work):
+                self._outcomes.refuse_poison(work)
             else:
                 self._rests.add(work, self._seconds_left(work) if "runAt" in work.state.fields else _AGAIN_SECONDS)
         self.statistics.last_ended_at = time.perf_counter()
@@ -304,14 +345,17 @@ class Dispatcher:
 
     def _over(self, work: Work, result: Any, error: BaseException | None) -> None:
         late_after = self._execution.late_after(work)
-        unsaid = self._reports.end(work) if self._reports.told else None
         self._lanes.free_slot()
-        self._running.discard(work)
-        if not self._running:
-            self._none_runs.set()
+        self._running.remove(work)
         self._schedule()
+        if work.partition.runaways and work.partition.has_stopped(work):
+            return  # what came of it is written
+        self._write_down(work, result, error, late_after)
+
+    def _write_down(self, work: Work, result: Any, error: BaseException | None, late_after: float | None) -> None:
+        unsaid = self._reports.end(work) if self._reports.told else None
         if not work.partition.live:
-            self._lanes.leave_lane(work)  # a lost partition's outcome is void
+            self._leave_lane(work)  # a lost partition's outcome is void
             return
         if unsaid is not None:
             work.state = State({**work.state.fields, "progress": unsaid})
@@ -348,7 +392,7 @@ class Dispatcher:
         if self.cancelling.standing:
             self.cancelling.ended(work)
         if work.lane is not None:
-            self._lanes.leave_lane(work)
+            self._leave_lane(work)
             self._schedule()
         if work.digest is not None:
             self.endings.write(work)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from headrace.codec import decode_object, encode
 from headrace.core.duplicates import UNKNOWN, End, Verdict
@@ -13,6 +14,7 @@ from headrace.core.records import source_header
 from headrace.core.snapshots import CONTINUED
 from headrace.core.timestamps import from_milliseconds, parse_timestamp
 from headrace.engine.admission import NotAdmitted
+from headrace.engine.guarding import Guard
 from headrace.engine.partition import OwnedPartition, Phase, Work
 from headrace.engine.states import State
 from headrace.errors import IdempotencyConflict, LeaseLost, RecordUndecodable
@@ -37,6 +39,7 @@ class Endings:
         now: milliseconds since the Unix epoch.
         claim_lost: called when nothing more may be written about a partition.
         progressed: set when a job has left.
+        guard: ends the engine by a fault of its own.
     """
 
     def __init__(
@@ -46,12 +49,15 @@ class Endings:
         now: Callable[[], int],
         claim_lost: Callable[[OwnedPartition, Exception], None],
         progressed: asyncio.Event,
+        guard: Guard,
     ) -> None:
         self._writer = writer
         self._topic = topic
         self._now = now
         self._claim_lost = claim_lost
         self._progressed = progressed
+        self._written = guard(self._done)
+        self._try_again = guard(self._send_again)
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -67,7 +73,13 @@ class Endings:
         owned = work.partition
         job_id = work.record["id"]
         unread = refusal is not None and refusal.reason == "undecodable"
-        work.digest = UNKNOWN if unread else digest_of(work.record["args"])
+        if unread:
+            work.digest = UNKNOWN
+        elif (digest := _digest_of(work.record["args"])) is not None:
+            work.digest = digest
+        else:
+            work.digest = UNKNOWN
+            refusal = NotAdmitted("undecodable", "its arguments are nested too deep to be compared with others", work)
         now = self._now()
         at = record.timestamp if record.timestamp >= 0 else now
         owned.ids.forget(min(at, now))
@@ -110,7 +122,7 @@ class Endings:
         header = source_header(owned.recovery.worker, record.partition, record.offset)
         work = Work(owned, record.offset, None, State(dict(known.fields or {})), raw, size, known.job_id, source_header=header)
         args = raw.get("args")
-        work.digest = digest_of(args) if isinstance(args, dict) else UNKNOWN
+        work.digest = _digest_of(args) or UNKNOWN if isinstance(args, dict) else UNKNOWN
         owned.hold(work)
         if owned.is_held():
             self.write(work)
@@ -134,7 +146,7 @@ class Endings:
         self._under_way += 1
         self._idle.clear()
         place = TopicPartition(self._topic, work.partition.state_partition)
-        self._writer.submit(place, [NewRecord(work.key, encode(entry), [work.source_header])], partial(self._done, work, end))
+        self._writer.submit(place, [NewRecord(work.key, encode(entry), [work.source_header])], partial(self._written, work, end))
 
     def _done(self, work: Work, end: End, outcome: Outcome) -> None:
         self._under_way -= 1
@@ -148,7 +160,7 @@ class Endings:
             return
         _logger.warning("the end of job %s is not in %s yet: %s", work.key.decode(), self._topic, outcome.reason)
         # It may be there twice then, and says the same.
-        asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._send_again, work, end)
+        asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._try_again, work, end)
 
     def _send_again(self, work: Work, end: End) -> None:
         if self._may_go_on(work):
@@ -162,6 +174,14 @@ class Endings:
         if not owned.is_held():
             self._claim_lost(owned, LeaseLost("its lease was not renewed in time"))
         return owned.live
+
+
+def _digest_of(args: Mapping[str, Any]) -> str | None:
+    """The digest of arguments; None where they are nested deeper than JSON can be written, though it can be read."""
+    try:
+        return digest_of(args)
+    except (TypeError, RecursionError):
+        return None
 
 
 class Duplicate(Exception):

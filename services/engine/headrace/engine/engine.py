@@ -17,20 +17,23 @@ from headrace.client import Client
 from headrace.core.identifiers import fresh_id
 from headrace.core.lease import Moment
 from headrace.core.retry import RetryPolicy
+from headrace.core.snapshots import MostDeaths
 from headrace.engine.children import enqueue_child
 from headrace.engine.control import EngineControl
 from headrace.engine.ended_keys import EndedKeys
 from headrace.engine.group import Environment, WorkerGroup
 from headrace.engine.guardian import Guardian, NoGuardian
+from headrace.engine.guarding import Guard
 from headrace.engine.health import WorkerHealth
 from headrace.engine.janitor import Janitor
 from headrace.engine.means import AttemptProcesses, Means, slots_of
 from headrace.engine.oversight import Oversight
 from headrace.engine.partition import Statistics
 from headrace.engine.presence import Presence
-from headrace.engine.processes import ProcessPool, reference_of
+from headrace.engine.processes import process_pools, reference_of
 from headrace.errors import ConfigurationError, EngineStuck, HeadraceError, LeaseLost
 from headrace.job_context import JobServices
+from headrace.kafka.leaving import client_id_of
 from headrace.kafka.log import KafkaLog
 from headrace.memory import BoundMemory, StoreOptions, TopicMemoryStore
 from headrace.models import CallContext, Job
@@ -52,10 +55,11 @@ _WORKER_CLOSE_SECONDS = 5.0
 def _by_client(
     method: Callable[Concatenate[Client, ParametersT], Awaitable[ResultT]],
 ) -> Callable[Concatenate[WorkerEngine, ParametersT], Coroutine[Any, Any, ResultT]]:
-    """The same method of an engine, which asks the client that it has."""
+    """The same method of an engine, which asks its own client. Raises ConfigurationError before the engine's start, too."""
 
     @functools.wraps(method)
     async def ask(engine: WorkerEngine, /, *args: ParametersT.args, **options: ParametersT.kwargs) -> ResultT:
+        engine._check_started()
         return await method(engine._client, *args, **options)
 
     return ask
@@ -86,7 +90,7 @@ class WorkerEngine:
         clock: Callable[[], Moment] = system_clock,
         now: Callable[[], int] = wall_clock,
         randomness: Callable[[int], bytes] = os.urandom,
-        processes: Callable[[AbstractWorker[Any]], AttemptProcesses] = ProcessPool,
+        processes: Callable[[AbstractWorker[Any]], AttemptProcesses] | None = None,
         guardian: Guardian | None = None,
     ) -> None:
         self.settings = settings or (load_settings() if log else settings_of_this_folder())
@@ -94,11 +98,11 @@ class WorkerEngine:
         self._now = now
         self._randomness = randomness
         self._guardian = guardian or NoGuardian()
+        self.instance_id = fresh_id(now(), randomness(10))
         self._owns_log = log is None
-        self._log = log or KafkaLog(self.settings)
+        self._log = log or KafkaLog(self.settings, client_id=client_id_of(self.instance_id))
         self._client = Client(self.settings, log=self._log, now=now, randomness=randomness)
         self.topics = self._client.topics
-        self.instance_id = fresh_id(now(), randomness(10))
         self._writer = self._log.writer()
         self._control = EngineControl(self._client._directory, self._writer, self.topics.control.name)
         view_path = self.settings.data_directory / "views" / self.settings.namespace / "memory.sqlite"
@@ -109,7 +113,7 @@ class WorkerEngine:
         self._workers: dict[str, AbstractWorker[Any]] = {}
         self._groups: list[WorkerGroup] = []
         self._executors: list[ThreadPoolExecutor] = []
-        self._make_processes = processes
+        self._make_processes = processes or process_pools()
         self._processes: list[AttemptProcesses] = []
         # A cluster in memory has a clock of its own, by which threads of the machine's clock would see nothing but blocks.
         self._oversight = Oversight(self.settings.engine, self._health) if self._owns_log else None
@@ -200,7 +204,8 @@ class WorkerEngine:
         await self._presence.publish()
         self._groups = [WorkerGroup(worker, self._environment(worker)) for worker in self._workers.values()]
         await asyncio.gather(*(group.start() for group in self._groups))
-        self._presence_task = asyncio.create_task(self._presence.keep_up())
+        self._presence_task = asyncio.create_task(self._presence.keep_up(), name="presence")
+        Guard(self._crashed).watch(self._presence_task)
         if settings.janitor:
             self._janitor.start()
         if self._oversight is not None:
@@ -216,7 +221,8 @@ class WorkerEngine:
         processes = self._make_processes(worker)
         self._processes.append(processes)
         settings = self.settings.engine
-        means = Means(processes, settings.stuck_seconds, self._crashed, settings.max_crashes)
+        most_deaths = MostDeaths(settings.max_crashes, settings.max_engine_deaths)
+        means = Means(processes, settings.stuck_seconds, self._crashed, most_deaths, Guard(self._crashed))
         services = JobServices(
             now=self._now,
             memory=self._memory_for,
@@ -225,19 +231,19 @@ class WorkerEngine:
             loop=asyncio.get_running_loop(),
         )
         return Environment(
-            self._log,
-            self.topics,
-            self.settings.engine,
-            self.instance_id,
-            self._writer,
-            services,
-            self._clock,
-            self._chance,
-            self._crashed,
-            self._control,
-            means,
-            self._guardian,
-            self._ended_keys,
+            log=self._log,
+            topics=self.topics,
+            settings=self.settings.engine,
+            instance_id=self.instance_id,
+            writer=self._writer,
+            services=services,
+            clock=self._clock,
+            chance=self._chance,
+            crashed=self._crashed,
+            control=self._control,
+            means=means,
+            guardian=self._guardian,
+            ended_keys=self._ended_keys,
         )
 
     def _chance(self) -> float:
@@ -247,18 +253,18 @@ class WorkerEngine:
         return BoundMemory(self._memory, job.tenant, job.id)
 
     async def stop(self, *, grace_seconds: float | None = None) -> bool:
-        """Starts nothing more, gives running attempts `grace_seconds`, commits what has ended, and leaves the groups.
+        """Starts nothing more, leaves the groups at once, and gives running attempts `grace_seconds`.
 
-        What did not end in time waits for its next attempt, in another engine or after a restart; it has not failed. For brokers
-        that are away it waits some ten seconds more at most, all steps together.
+        What did not end in time waits for its next attempt, in another engine or after a restart; it has not failed. While the
+        brokers are away, the attempts get the grace without the last eight seconds, so that all has ended when it is over.
         Returns False when an attempt runs on all the same, in a thread: then only the end of the process ends it.
         """
         grace = self.settings.engine.grace_seconds if grace_seconds is None else grace_seconds
         if isinstance(self._crash, LeaseLost):
             grace = 0.0  # another engine may run its jobs already
-        drained = await self._drain(grace)
-        await asyncio.gather(self._janitor.stop(), *(group.stop() for group in self._groups))
-        in_vain = any(group.closing.is_over for group in self._groups)
+        drained, _ = await asyncio.gather(self._drain(grace), self._janitor.stop())
+        await asyncio.gather(*(group.stop() for group in self._groups))
+        in_vain = any(group.closing.in_vain for group in self._groups)
         self._groups = []
         await asyncio.gather(*(processes.close() for processes in self._processes))
         await self._close_workers()
@@ -363,15 +369,19 @@ class WorkerEngine:
 
         The arguments are those of `Client.enqueue`. Raises as `Client.enqueue`, and ConfigurationError before the start.
         """
-        if not self._started:
-            raise ConfigurationError("The engine has not started: start it, or enqueue with a Client, which needs no engine.")
+        self._check_started()
         worker = self._workers.get(worker_name, worker_name)
         return await self._client.enqueue(
             worker, args, ctx, idempotency_key=idempotency_key, retry=retry, attempt_timeout=attempt_timeout
         )
 
+    def _check_started(self) -> None:
+        if not self._started:
+            raise ConfigurationError("The engine has not started: start it, or use a Client, which needs no engine.")
+
     list_workers = _by_client(Client.list_workers)
     list_jobs = _by_client(Client.list_jobs)
+    cancel_job = _by_client(Client.cancel_job)
 
 
 async def _close(worker: AbstractWorker[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -47,11 +48,11 @@ class Execution:
         """Runs a job to its end. What it raises is handed on, also an attempt to end the process: it costs that job alone."""
         result: Any = None
         error: BaseException | None = None
-        # Where the process must be made first, the time begins when it is there.
-        processes = self._processes_for(work) if self._apart or work.original is not None else None
-        if processes is None and (self._timeout is not None or "attemptTimeout" in work.record):
-            self._begin_timeout(work, cancels=self._in_loop)
         try:
+            # Where the process must be made first, the time begins when it is there.
+            processes = self._processes_for(work) if self._apart or work.original is not None else None
+            if processes is None and (self._timeout is not None or "attemptTimeout" in work.record):
+                self._begin_timeout(work, cancels=self._in_loop)
             ctx = self._context(work)
             if processes is not None:
                 begun = partial(self._begin_timeout, work, cancels=True)
@@ -62,8 +63,10 @@ class Execution:
                 result = await self._worker.run(work.arguments, ctx)
             else:
                 result = await self._worker._process(ctx)
-        except GeneratorExit:
-            raise  # the event loop is closed, and nothing can be written any more
+        except GeneratorExit as raised:
+            if not _is_run(work):
+                raise  # the event loop is closed, and nothing can be written any more
+            error = raised
         except BaseException as raised:
             error = raised
         self._over(work, result, error)
@@ -77,9 +80,17 @@ class Execution:
         """The attempt is over: the seconds that it should have taken at most, if it took more."""
         return self._timeouts.end(work) if self._timeouts.limits else None
 
+    def overrun(self, work: Work) -> float | None:
+        """The seconds that an attempt should have taken at most that takes more, and runs on."""
+        return self._timeouts.overrun(work)
+
+    def is_stuck(self, work: Work) -> bool:
+        """Whether a running attempt has been given up: only the end of the process ends it."""
+        return self._timeouts.is_stuck(work)
+
     def _is_cancelled(self, work: Work) -> bool:
         """Whether an attempt is to end; asked from any thread."""
-        return work.cancelled or self._timeouts.is_late(work)
+        return work.cancelled or self._timeouts.overrun(work) is not None
 
     def _processes_for(self, work: Work) -> AttemptProcesses | None:
         """Where an attempt runs apart from this process. A worker that cannot be had there gets its last chance here."""
@@ -98,3 +109,12 @@ class Execution:
         ctx = JobContext(work, attempt=number, services=self._services, fencing_token=token)
         ctx._arguments = work.arguments
         return ctx
+
+
+def _is_run(work: Work) -> bool:
+    """Whether the task of an attempt is at work, and not just being closed."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop runs
+        return False
+    return task is not None and work.task in (None, task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from headrace.core import snapshots
 from headrace.core.retry import FOR_THOSE_WHO_ASK, RetryPolicy
 from headrace.core.timestamps import format_timestamp
-from headrace.engine.outcome import describe_error, without_own_frames
+from headrace.engine.outcome import describe_error, resisting, without_own_frames
 from headrace.engine.partition import Work
 from headrace.engine.states import State
 from headrace.errors import JobFailed, JobTimeout
@@ -58,6 +59,21 @@ def after_failure(work: Work, worker: AbstractWorker[Any], error: BaseException,
     )
     due = format_timestamp(now + math.ceil(wait * 1000))
     return State(snapshots.retried(standing, described, due, format_timestamp(now)))
+
+
+def after_resistance(
+    work: Work, worker: AbstractWorker[Any], error: BaseException | None, resistance: BaseException, now: int
+) -> State:
+    """The state of a job that has failed by an exception of which nothing can be told, nor whether it is worth another attempt.
+
+    Args:
+        resistance: what was raised when it was looked at.
+        now: milliseconds since the Unix epoch.
+    """
+    failure = resisting(error, resistance)
+    with contextlib.suppress(Exception):  # perhaps it was a filter or a handler of the program's own that raised
+        _logger.error("job %s of %s failed: %s", work.record["id"], worker.name, failure)
+    return State(snapshots.failed(work.state.fields, describe_error(failure), format_timestamp(now)))
 
 
 def _policy(work: Work, worker: AbstractWorker[Any]) -> RetryPolicy:

@@ -9,18 +9,21 @@ import orjson
 from headrace.codec import decode, decode_object
 from headrace.core.checkpoint import Checkpoint
 from headrace.core.identifiers import is_fresh
+from headrace.core.ownership import Version
 from headrace.core.records import (
     CHECKPOINT_PREFIX,
     LEASE_PREFIX,
     SOURCE_HEADER,
+    Removal,
     checkpoint_prefix,
     parse_lease_key,
     parse_removal,
     parse_snapshot_headers,
 )
-from headrace.core.snapshots import CONTINUED
+from headrace.core.snapshots import CONTINUED, Snapshot
 from headrace.core.status import TERMINAL
 from headrace.core.timestamps import parse_timestamp
+from headrace.engine.checkpoints import begun_jobs
 from headrace.engine.partition import OwnedPartition
 from headrace.engine.states import State
 from headrace.errors import RecordUndecodable
@@ -55,14 +58,25 @@ def fold(record: Record, partition: OwnedPartition, source_prefix: bytes) -> Non
         return
     for name, value in record.headers:
         if name == SOURCE_HEADER:
-            if not value.startswith(source_prefix):
+            if not (value or b"").startswith(source_prefix):
                 return
             if (headers := parse_snapshot_headers(record.headers)) is not None:
                 ended = headers.status in TERMINAL and record.value is not None
                 recovery.snapshot(headers, key, _end_in(record.value, key) if ended else record.value)
             elif (removal := parse_removal(record.headers)) is not None:
-                recovery.remove(int(value.rpartition(b"/")[2]), removal)
+                _remove(record, partition, value, removal)
             return
+
+
+def _remove(record: Record, partition: OwnedPartition, source: bytes, removal: Removal) -> None:
+    try:
+        offset = int(source.rpartition(b"/")[2])
+    except ValueError:
+        _logger.warning(
+            "a tombstone in %s/%d at offset %d was skipped: it has no source", record.topic, record.partition, record.offset
+        )
+    else:
+        partition.recovery.remove(offset, removal)
 
 
 def _end_in(snapshot: bytes | None, key: bytes) -> bytes | None:
@@ -81,8 +95,22 @@ def _end_in(snapshot: bytes | None, key: bytes) -> bytes | None:
 def _take_checkpoint(record: Record, partition: OwnedPartition) -> None:
     try:
         found = decode(CheckpointRecord, record.value)
+        jobs = begun_jobs(found)
     except RecordUndecodable as error:
         _logger.warning("a checkpoint at offset %d was skipped: %s", record.offset, error)
         return
-    begun = {job.offset: (job.id, job.state) for job in found.begun}
+    begun = {job.offset: (job.id, job.state) for job in jobs if not _is_damaged(job.state, job.id, record)}
     partition.recovery.take_checkpoint(Checkpoint(found.epoch, found.covers, found.watermark, found.ranges, begun))
+
+
+def _is_damaged(state: Snapshot, job_id: str, checkpoint: Record) -> bool:
+    """Whether a checkpoint does not really tell how a job stands: then it is as if it told nothing of it."""
+    try:
+        State(state)
+        parse_timestamp(state["updatedAt"])
+        if all(isinstance(state[name], int) for name in Version._fields):
+            return False
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
+    _logger.warning("what a checkpoint at offset %d has of job %s was skipped: it is damaged", checkpoint.offset, job_id)
+    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -44,9 +44,11 @@ _logger = logging.getLogger(__name__)
 
 _COMMIT_SECONDS = 5.0
 _STOP_SECONDS = 5.0
+# What ends so soon after a stop has begun is committed still.
+_MOMENT_SECONDS = 0.3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
     """What a worker group gets from its engine.
 
@@ -77,8 +79,10 @@ class WorkerGroup:
     def __init__(self, worker: AbstractWorker[Any], environment: Environment) -> None:
         self.worker = worker
         self._environment = environment
+        self._guard = environment.means.guard
         topics, settings = environment.topics, environment.settings
         self._state_topic = topics.job_state.name
+        self._group_name = topics.group(worker.name)
         slots = slots_of(worker, settings)
         self.dispatcher = Dispatcher(
             worker,
@@ -95,14 +99,16 @@ class WorkerGroup:
         )
         self._dead_letters = DeadLetters(environment.writer, topics.dead_letters.name, environment.instance_id)
         self._consumer = environment.log.group_consumer(
-            topics.jobs_name(worker.name), topics.group(worker.name), GroupListener(self._assigned, self._revoked)
+            topics.jobs_name(worker.name), self._group_name, GroupListener(self._guard(self._assigned), self._revoked)
         )
         self._reader = environment.log.reader()
         self._holdings = self._make_holdings()
         # Few enough that they stay near to the processor, and as many as may run even if all are of one partition.
         room = Room(max(settings.buffer_per_partition, slots), settings.buffer_bytes_per_partition)
         self._intake = Intake(self._consumer, self._holdings.ready, self._take, room, self.dispatcher.progressed)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._intaking: asyncio.Task[None] | None = None
+        self._committing: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self._outside: list[OwnedPartition] = []
         self._gate: asyncio.Task[None] | None = None
         self._commits = Commits(worker.name, self._consumer, self._holdings)
@@ -141,6 +147,7 @@ class WorkerGroup:
             since_poll=now - (self._intake.polled_at or now),
             since_commit=now - self._commits.answered_at if self._commits.partitions else 0.0,
             since_append=self._appends.seconds(now, dispatcher.statistics.last_ended_at, dispatcher.unacknowledged),
+            since_hand_over=self._holdings.since_hand_over,
         )
 
     async def start(self) -> None:
@@ -148,17 +155,11 @@ class WorkerGroup:
         await self._reader.start()
         await self._ask_ahead()
         await self._consumer.start()
-        self._environment.guardian.belongs(self._environment.topics.group(self.worker.name), lambda: self._consumer.member_id)
+        self._tell_membership()
         self._holdings.start()
         self._environment.control.attach(self.worker.name, self)
-        self._tasks = [
-            asyncio.create_task(self._intake.run(), name=f"intake-{self.worker.name}"),
-            asyncio.create_task(
-                self._commits.run(self._environment.settings.commit_interval_seconds), name=f"commit-{self.worker.name}"
-            ),
-        ]
-        for task in self._tasks:
-            task.add_done_callback(self._note_crash)
+        self._intaking = self._begin(self._intake.run(), "intake")
+        self._committing = self._begin(self._commits.run(self._environment.settings.commit_interval_seconds), "commit")
 
     async def _ask_ahead(self) -> None:
         """A client's first question about a topic takes a while: it is not to be asked while partitions wait to be taken over."""
@@ -167,24 +168,51 @@ class WorkerGroup:
             await self._reader.end_offsets([TopicPartition(topic, 0) for topic in topics])
 
     async def drain(self, grace_seconds: float) -> bool:
-        """Starts nothing more, gives running attempts `grace_seconds`, and commits what has ended.
+        """Starts nothing more, leaves the group at once, and gives running attempts `grace_seconds`.
 
         Returns False when an attempt runs on all the same, in a thread.
         """
         self._intake.close()
-        drained = await self.dispatcher.drain(grace_seconds, self.closing)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._commits.commit(), self.closing.at_most(_COMMIT_SECONDS))
+        self.dispatcher.wind_up()
+        if self._leaving is None:
+            self._leaving = self._begin(self._leave(), "leaving")
+        drained = await self.dispatcher.drain(grace_seconds, self.closing, lambda: self._holdings.hears_nothing)
+        if not self._leaving.done():
+            with self.closing.step(_STOP_SECONDS) as most:
+                await asyncio.wait({self._leaving}, timeout=most)
         return drained
+
+    async def _leave(self) -> None:
+        """Gives back what nothing runs of, and leaves the group: others have those partitions within a second or two.
+
+        The others are kept, and renewed, until their last attempt has ended: who is given one waits for that (C1). Of what ends
+        in them nothing is committed any more. The checkpoints tell it to the next owner, who reads on from what the last commit
+        names. Nor is the group asked whether it still knows this member (H4): that is for those whose holding has no end.
+        """
+        await self.dispatcher.quiet(_MOMENT_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._commits.commit(), _COMMIT_SECONDS)
+        await self._end(self._committing)
+        await self._holdings.leave()
+        self._commits.revoked()
+        await self._consumer.stop(timeout=_STOP_SECONDS)
+        self._environment.guardian.left(self._group_name)
 
     async def stop(self) -> None:
         """Gives back what nothing runs of, and leaves the group. Nothing is written from now on, whatever ends in a thread."""
+        await self._end(self._leaving)
         await self._holdings.stop(self.closing)
         self._environment.control.detach(self.worker.name)
-        await self._end(self._tasks if self._gate is None else [*self._tasks, self._gate])
-        self._tasks = []
-        await self._consumer.stop(timeout=self.closing.at_most(_STOP_SECONDS))
+        await self._end(self._intaking, self._committing, self._gate)
+        with self.closing.step(_STOP_SECONDS) as most:
+            await self._consumer.stop(timeout=most)
+        self._environment.guardian.left(self._group_name)
         await self._reader.stop()
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.create_task(work, name=f"{name}-{self.worker.name}")
+        task.add_done_callback(self._note_crash)
+        return task
 
     def _note_crash(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -192,10 +220,11 @@ class WorkerGroup:
             self._environment.crashed(error)
 
     @staticmethod
-    async def _end(tasks: list[asyncio.Task[None]]) -> None:
-        for task in tasks:
+    async def _end(*tasks: asyncio.Task[None] | None) -> None:
+        begun = [task for task in tasks if task is not None]
+        for task in begun:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*begun, return_exceptions=True)
 
     # --- what is asked --------------------------------------------------------------------------------------------------
 
@@ -204,7 +233,8 @@ class WorkerGroup:
         source = TopicPartition(self._environment.topics.jobs_name(self.worker.name), cancellation.partition)
         partition = self._holdings.held.get(source)
         if partition is not None and partition.live:
-            self.dispatcher.cancelling.take(partition, cancellation)
+            with self._guard.within("a cancellation"):
+                self.dispatcher.cancelling.take(partition, cancellation)
 
     def pause(self, paused: bool) -> None:
         """Whether the worker is to start nothing."""
@@ -237,7 +267,7 @@ class WorkerGroup:
         _logger.error("job %s of %s goes to dead-letters: %s", work.record["id"], self.worker.name, refusal.message)
         if work.original is not None:
             done = partial(self._dead_letter_written, work.partition, work.offset, refusal)
-            self._dead_letters.submit(work.original, self.worker.name, refusal, done)
+            self._dead_letters.submit(work.original, self.worker.name, refusal, self._guard(done))
 
     def _put_aside(self, partition: OwnedPartition, record: Record, refusal: NotAdmitted) -> None:
         place = record.topic, record.partition, record.offset
@@ -247,7 +277,7 @@ class WorkerGroup:
         work.phase = Phase.REFUSED
         partition.hold(work)
         done = partial(self._dead_letter_written, partition, record.offset, refusal)
-        self._dead_letters.submit(record, self.worker.name, refusal, done)
+        self._dead_letters.submit(record, self.worker.name, refusal, self._guard(done))
 
     def _dead_letter_written(self, partition: OwnedPartition, offset: int, refusal: NotAdmitted, outcome: Outcome) -> None:
         if not partition.live or offset not in partition.works:
@@ -264,14 +294,19 @@ class WorkerGroup:
 
     async def _revoked(self, _: Collection[TopicPartition]) -> None:
         """An eager rebalance takes every partition away; most come straight back, so work in flight goes on."""
-        self._holdings.revoked()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._commits.commit(), _COMMIT_SECONDS)
-        self._commits.revoked()
-        self._holdings.put_aside()
-        self._intake.forget()
+        with self._guard.within("a revocation"):
+            self._holdings.revoked()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._commits.commit(), _COMMIT_SECONDS)
+            self._commits.revoked()
+            self._holdings.put_aside()
+            self._intake.forget()
+
+    def _tell_membership(self) -> None:
+        self._environment.guardian.belongs(self._group_name, lambda: self._consumer.member_id)
 
     def _assigned(self, sources: Collection[TopicPartition]) -> None:
+        self._tell_membership()
         self._intake.forget()
         self._commits.assigned(sources)
         self._holdings.assigned(sources)
@@ -285,8 +320,7 @@ class WorkerGroup:
             return
         self._outside.append(partition)
         if self._gate is None:
-            self._gate = asyncio.create_task(self._open_gate(), name=f"control-{self.worker.name}")
-            self._gate.add_done_callback(self._note_crash)
+            self._gate = self._begin(self._open_gate(), "control")
 
     async def _open_gate(self) -> None:
         """Lets the jobs of partitions in when everything is known that was asked before these were claimed."""

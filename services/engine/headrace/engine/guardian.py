@@ -38,11 +38,14 @@ class Guardian(Protocol):
         """The claim has ended, and the log says so."""
 
     def belongs(self, group: str, member_id: Callable[[], str]) -> None:
-        """This instance joins a group.
+        """This instance joins a group, or has just been given its partitions.
 
         Args:
-            member_id: the id that the group knows it by, as it is at the time; empty before it has one, and when it has left.
+            member_id: the id that the group knows it by, as it is at the time; empty before it has one.
         """
+
+    def left(self, group: str) -> None:
+        """This instance belongs to a group no more."""
 
 
 class NoGuardian:
@@ -67,4 +70,7 @@ class NoGuardian:
         pass
 
     def belongs(self, group: str, member_id: Callable[[], str]) -> None:
+        pass
+
+    def left(self, group: str) -> None:
         pass

@@ -11,6 +11,8 @@ from pydantic.alias_generators import to_camel
 _LOOP_SECONDS = 10.0
 _POLL_SECONDS = 30.0
 _APPEND_SECONDS = 30.0
+# A plain function cannot be stopped, and many take minutes.
+_HAND_OVER_SECONDS = 300.0
 # Longer than another's lease takes to lapse, so that nobody waits that long for a partition.
 _COMMIT_SECONDS = 90.0
 
@@ -27,6 +29,7 @@ class WorkerHealth:
         since_poll: seconds since Kafka was last asked for jobs.
         since_commit: seconds since the group answered a commit, or gave out its partitions. Something is committed every 5 s.
         since_append: seconds in which no snapshot was acknowledged though some are under way; 0 when none is.
+        since_hand_over: seconds since the oldest hand-over of a partition began that is not done; 0 when there is none.
     """
 
     assigned: int
@@ -36,6 +39,7 @@ class WorkerHealth:
     since_poll: float
     since_commit: float
     since_append: float
+    since_hand_over: float = 0.0
 
     def troubles(self) -> list[str]:
         """What is wrong. An engine that has nothing to do, or no partition, has no trouble."""
@@ -46,6 +50,10 @@ class WorkerHealth:
             found.append(f"no commit answered for {self.since_commit:.0f} s")
         if self.since_append > _APPEND_SECONDS:
             found.append(f"nothing acknowledged for {self.since_append:.0f} s though something waits for it")
+        if self.since_hand_over > _HAND_OVER_SECONDS:
+            found.append(
+                f"a partition is kept from another engine for {self.since_hand_over:.0f} s by an attempt that does not stop"
+            )
         return found
 
 

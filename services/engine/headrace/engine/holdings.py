@@ -22,6 +22,8 @@ from headrace.engine.checkpoints import make_checkpoint
 from headrace.engine.closing import Closing
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.guardian import Guardian
+from headrace.engine.guarding import Guard
+from headrace.engine.kept import KeptPartitions
 from headrace.engine.partition import OwnedPartition
 from headrace.engine.takeover import Claimant, Takeover
 from headrace.errors import HeadraceError, LeaseLost
@@ -34,6 +36,7 @@ _RETRY_SECONDS = 1.0
 _RELEASE_SECONDS = 5.0
 _GIVE_BACK_SECONDS = 10.0
 _MOMENT_SECONDS = 1.0
+_SILENT_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 15.0
 _FORGOTTEN_SECONDS = 120.0
 
@@ -82,15 +85,44 @@ class Holdings:
         self._losses: dict[TopicPartition, tuple[float, int]] = {}
         self._renewing: set[OwnedPartition] = set()
         self._releasing: set[asyncio.Task[None]] = set()
+        self._kept = KeptPartitions(claimant.clock, Guard(surroundings.stuck))
+        self._renewal_answered = Guard(surroundings.stuck)(self._renewed)
 
     @property
     def held(self) -> Mapping[TopicPartition, OwnedPartition]:
         """All that this instance has a claim on."""
         return self._held
 
+    @property
+    def hears_nothing(self) -> bool:
+        """Whether a lease should have been renewed for a while, and is not: the brokers are away."""
+        timing = self._claimant.timing
+        now = self._claimant.clock()
+        longest = timing.renewal + max(timing.renewal, _SILENT_SECONDS)
+        return any(each.live and timing.term - each.lease.remaining(now) > longest for each in self._held.values())
+
+    @property
+    def since_hand_over(self) -> float:
+        """Seconds since the oldest hand-over began that is not done; 0 when there is none."""
+        return self._kept.longest()
+
     def start(self) -> None:
         """Begins to renew what is held."""
         self._watched(self._keep(), "leases")
+
+    async def leave(self) -> None:
+        """Wants nothing more. Releases at once what nothing runs of, and returns when that is done; the rest as it ends (R1).
+
+        Until then its leases are renewed, whatever the group has given to others meanwhile: those wait.
+        """
+        self._stopped = True
+        self.revoked()
+        self.ready.clear()
+        for source in sorted(self._held.keys() - self._leaving.keys()):
+            self._hand_over(self._held[source])
+        ends = [self._leaving[source] for source, partition in self._held.items() if partition.vacated.is_set()]
+        if ends:
+            await asyncio.wait(ends)  # each ends within its own time
 
     async def stop(self, closing: Closing) -> None:
         """Takes over nothing more, and gives back what nothing runs of. Nothing is written of the partitions afterwards."""
@@ -98,7 +130,8 @@ class Holdings:
         self._wanted = frozenset()
         if self._takeover is not None and self._current is not None:
             self._current.wind_up()
-            await asyncio.wait({self._takeover}, timeout=closing.at_most(_RELEASE_SECONDS))
+            with closing.step(_RELEASE_SECONDS) as most:
+                await asyncio.wait({self._takeover}, timeout=most)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -108,12 +141,16 @@ class Holdings:
             partition.live = partition in idle
             if not partition.is_busy:
                 self._surroundings.guardian.vacated(partition)
-        seconds = closing.at_most(_RELEASE_SECONDS)
-        await asyncio.gather(*(self._release(partition, "stopped", seconds) for partition in idle))
+        with closing.step(_RELEASE_SECONDS) as most:
+            await asyncio.gather(*(self._release(partition, "stopped", most) for partition in idle))
         for partition in self._held.values():
             partition.live = False
         if self._releasing:
-            await asyncio.wait(self._releasing)  # each ends within its own time
+            # Begun with other times, as a part of leaving.
+            with closing.step(_RELEASE_SECONDS) as most:
+                await asyncio.wait(self._releasing, timeout=most)
+            for task in list(self._releasing):
+                task.cancel()
         self._held.clear()
         self.ready.clear()
 
@@ -143,6 +180,8 @@ class Holdings:
     def give_back(self) -> None:
         """Hands over all that is held, and wants nothing until the group deals out its partitions anew."""
         self._wanted = frozenset()
+        if self._current is not None:
+            self._current.wind_up()
         for partition in list(self._held.values()):
             self._surroundings.unavailable(partition.source)
             self.ready.pop(partition.source, None)
@@ -187,7 +226,7 @@ class Holdings:
         return 0.0 if count == 1 else min(0.1 * 2.0**count, _LONGEST_PAUSE_SECONDS)
 
     def _hand_over(self, partition: OwnedPartition, *, within: float | None = None) -> None:
-        self._dispatcher.hand_over(partition)
+        self._dispatcher.hand_over(partition, interrupting=not self._stopped)
         self._leaving[partition.source] = self._watched(self._finish_handing_over(partition, within), "hand-over")
 
     async def _finish_handing_over(self, partition: OwnedPartition, within: float | None) -> None:
@@ -197,12 +236,13 @@ class Holdings:
             within: seconds after which the process has to end instead: nobody else could ever run the partition's jobs (H4).
         """
         try:
-            await asyncio.wait_for(partition.vacated.wait(), within)
+            with self._kept.watch(partition):
+                await asyncio.wait_for(partition.vacated.wait(), within)
         except TimeoutError:
             message = f"a job of {partition.recovery.worker} cannot be stopped, and the group has given this engine up"
             self._surroundings.stuck(LeaseLost(message))
             await partition.vacated.wait()
-        await self._release(partition, "handed-over")
+        await self._release(partition, "stopped" if self._stopped else "handed-over")
         self._forget(partition)
 
     def _forget(self, partition: OwnedPartition) -> None:
@@ -315,11 +355,14 @@ class Holdings:
         # One past an acknowledgement, and all before it have come back too; whoever reads on from there knows the last lease.
         covers = partition.last_lease + 1
         pointer = partition.pointer
-        if (checkpoint := make_checkpoint(partition, covers)) is not None:
-            records.append(checkpoint)
-            pointer = Pointer(partition.writer.epoch, covers)
+        now = self._claimant.clock()
+        if partition.checkpoint_at + partition.checkpoint_pause <= now.steady:
+            partition.checkpoint_at = now.steady
+            if (checkpoint := make_checkpoint(partition, covers)) is not None:
+                records.append(checkpoint)
+                pointer = Pointer(partition.writer.epoch, covers)
         self._renewing.add(partition)
-        renewed = partial(self._renewed, partition, self._claimant.clock(), pointer)
+        renewed = partial(self._renewal_answered, partition, self._claimant.clock(), pointer)
         self._claimant.writer.submit(self._state_of(partition), records, renewed)
 
     def _renewed(self, partition: OwnedPartition, sent: Moment, pointer: Pointer | None, outcome: Outcome) -> None:

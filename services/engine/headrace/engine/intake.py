@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from headrace.engine.gaps import Gaps
 from headrace.engine.partition import OwnedPartition
 from headrace.errors import BrokerError
 from headrace.ports import GroupConsumer, Record, TopicPartition
@@ -79,6 +80,7 @@ class Intake:
         self._progressed = progressed
         self._full_since: dict[TopicPartition, float] = {}
         self._paused: set[TopicPartition] = set()
+        self._gaps = Gaps()
         self.polled_at = 0.0
 
     async def run(self) -> None:
@@ -89,6 +91,9 @@ class Intake:
                 await self._turn()
             except BrokerError as error:
                 _logger.warning("fetching jobs failed, and is tried again: %s", error)
+                # What it had taken out by then is gone, and may be the last that comes for long.
+                for source, partition in self._partitions.items():
+                    self._consumer.seek(source, partition.next_offset)
                 await asyncio.sleep(_POLL_SECONDS)
 
     def forget(self) -> None:
@@ -100,6 +105,7 @@ class Intake:
         """A partition is taken in no more; should it come back, nothing is known of it."""
         self._paused.discard(source)
         self._full_since.pop(source, None)
+        self._gaps.forget(source)
 
     def close(self) -> None:
         """Takes nothing in any more, and goes on polling: a member that does not is taken for dead after five minutes."""
@@ -126,12 +132,15 @@ class Intake:
         await asyncio.sleep(0)
 
     def _hand_out(self, batches: Mapping[TopicPartition, Sequence[Record]]) -> None:
-        """Every record that a fetch returns must come by here: one that did not would be taken for a gap in the log."""
+        """Every record that a fetch returns must come by here: one that did not would be missing."""
         for source, records in batches.items():
             partition = self._partitions.get(source)
             if partition is None:
                 continue
             for record in records:
+                if record.offset > partition.next_offset and self._gaps.is_to_be_read_again(source, partition, record.offset):
+                    self._consumer.seek(source, partition.next_offset)
+                    break
                 if partition.pass_to(record):
                     self._take(partition, record)
             if partition.step_over_ended(_STEPPED_OVER):

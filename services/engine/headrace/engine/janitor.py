@@ -12,10 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headrace.core.janitor import Inquiry, JobPartition, Keeper
+from headrace.core.identifiers import is_fresh
+from headrace.core.janitor import Inquiry, JobPartition, Keeper, KeyRemoved
 from headrace.core.ownership import Version
 from headrace.core.topics import Topics
 from headrace.engine.retention import delete_ended, removals_of
@@ -79,8 +80,8 @@ class _Part:
     Attributes:
         position: where the reading is.
         read_back: where it has to be before anything more is decided: past what was written, and what was there before.
-        read_until: the log's time of the last record that was read, in milliseconds.
-        removed: keys that have tombstones by now, and may be met again until compaction comes.
+        read_until: the log's time of the last record that was read, in milliseconds; 0 before the first.
+        removed: keys of jobs that are gone, which may be met again until compaction comes, and the offsets of their records.
     """
 
     name: TopicPartition
@@ -88,7 +89,17 @@ class _Part:
     position: int = 0
     read_back: int = 0
     read_until: int = 0
-    removed: dict[bytes, None] = field(default_factory=dict)
+    removed: dict[bytes, int] = field(default_factory=dict)
+
+    def was_seen_gone(self, key: KeyRemoved) -> bool:
+        """Whether it was met before that this very job is gone."""
+        return key.of is not None and self.removed.get(key.key, -1) >= key.of[2]
+
+    def note_gone(self, keys: Iterable[KeyRemoved]) -> None:
+        """These jobs are gone, and nothing more is to be done about it when they are met again."""
+        if len(self.removed) > _REMEMBERED:
+            self.removed.clear()
+        self.removed.update((key.key, key.of[2]) for key in keys if key.of is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +256,7 @@ class Janitor:
             if part.position >= part.read_back:
                 await self._write(tools, part, [record_of(due, part.position) for due in part.keeper.due(before)])
                 part.read_back = max(part.read_back, ends[part.name])
-            if part.position < ends[part.name] and self._now() - part.read_until > _LATE_SECONDS * 1000:
+            if part.position < ends[part.name] and 0 < part.read_until < self._now() - _LATE_SECONDS * 1000:
                 _logger.warning("the janitor is late: %d records of %s/%d wait", ends[part.name] - part.position, *part.name)
             if suspects := part.keeper.suspects(before, _INQUIRED_AT_ONCE):
                 await self._look_into(tools, part, suspects)
@@ -293,12 +304,18 @@ class Janitor:
 
     async def _remove_gone(self, tools: _Tools, part: _Part, starts: Mapping[JobPartition, int], older_than: int) -> None:
         """Removes snapshots of deleted jobs. They stand at the beginning: nothing is written of a job that has ended."""
+        doubtful: dict[bytes, KeyRemoved] = {}
         async with contextlib.aclosing(self._each(tools, part.name)) as pieces:
             async for records in pieces:
-                removals = {each.key: each for each in removals_of(records, starts) if each.key not in part.removed}
-                await self._write(tools, part, [removal_of(each) for each in removals.values()])
-                if len(part.removed) > _REMEMBERED:
-                    part.removed.clear()
-                part.removed.update(dict.fromkeys(removals))
+                gone = {each.key: each for each in removals_of(records, starts) if not part.was_seen_gone(each)}
+                # A later job may have the id of one that is gone, and so the key: then what stands last has to be known.
+                again = {key for key in gone if not is_fresh(key.decode(errors="replace"))}
+                fresh = [each for key, each in gone.items() if key not in again]
+                await self._write(tools, part, [removal_of(each) for each in fresh])
+                part.note_gone(fresh)
+                doubtful |= {key: gone[key] for key in again}
                 if records[-1].timestamp > older_than:
                     break
+        if doubtful:
+            await self._look_into(tools, part, doubtful.keys())
+            part.note_gone(doubtful.values())

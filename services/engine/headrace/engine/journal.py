@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
+from headrace.engine.guarding import Guard
 from headrace.engine.partition import OwnedPartition, Work
 from headrace.engine.states import State
 from headrace.ports import Acknowledged, LogWriter, NewRecord, Outcome, TopicPartition
@@ -21,6 +22,7 @@ class Journal:
         acknowledged: called with the works whose newest snapshot all in-sync replicas have.
         noted: called with those whose note they have.
         failed: called with a partition of which a snapshot was refused, or whose fate is unknown.
+        guard: ends the engine by a fault of its own.
     """
 
     def __init__(
@@ -30,12 +32,14 @@ class Journal:
         acknowledged: Callable[[list[Work]], None],
         noted: Callable[[list[Work]], None],
         failed: Callable[[OwnedPartition, Exception], None],
+        guard: Guard,
     ) -> None:
         self._writer = writer
         self._topic = topic
-        self._acknowledged = acknowledged
-        self._noted = noted
-        self._failed = failed
+        self._acknowledged = guard(acknowledged)
+        self._noted = guard(noted)
+        self._failed = guard(failed)
+        self._flush_soon = guard(self._flush)
         self._gathered: dict[int, tuple[list[NewRecord], list[Work]]] = {}
         self._notes: dict[int, tuple[list[NewRecord], list[Work]]] = {}
         self._flush_scheduled = False
@@ -71,7 +75,7 @@ class Journal:
     def _schedule_flush(self) -> None:
         self._flush_scheduled = True
         self._idle.clear()
-        asyncio.get_running_loop().call_soon(self._flush)
+        asyncio.get_running_loop().call_soon(self._flush_soon)
 
     @property
     def is_busy(self) -> bool:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 
 from headrace.core.lanes import Lanes
 from headrace.core.lease import Moment
 from headrace.core.rate import RateLimit, Share
+from headrace.engine.alarm import Alarm
+from headrace.engine.guarding import Guard
 from headrace.engine.partition import OwnedPartition, Work
-
-# The loop's clock may stand still while the machine is suspended. The clock of the leases does not.
-_LONGEST_SLEEP_SECONDS = 5.0
 
 
 class Limiting:
@@ -21,12 +19,15 @@ class Limiting:
     Args:
         clock: by which the limit counts.
         wake: called when some of them are among those that may start again.
+        guard: ends the engine by a fault of its own.
 
     Attributes:
         partitions: how many the worker's queue has; to be set before the first job comes.
     """
 
-    def __init__(self, limit: RateLimit, lanes: Lanes[Work], clock: Callable[[], Moment], wake: Callable[[], None]) -> None:
+    def __init__(
+        self, limit: RateLimit, lanes: Lanes[Work], clock: Callable[[], Moment], wake: Callable[[], None], guard: Guard
+    ) -> None:
         self.partitions = 1
         self._limit = limit
         self._lanes = lanes
@@ -34,8 +35,7 @@ class Limiting:
         self._wake = wake
         self._shares: dict[OwnedPartition, Share] = {}
         self._waiting: dict[OwnedPartition, deque[Work]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._wakes_at = 0.0
+        self._alarm = Alarm(clock, guard(self._look))
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
@@ -51,8 +51,7 @@ class Limiting:
             return True
         self._lanes.free_slot()
         self._waiting.setdefault(partition, deque()).append(work)
-        if self._timer is None or share.next_at() < self._wakes_at:
-            self._set_timer(share.next_at(), now)
+        self._alarm.set(share.next_at())
         return False
 
     def remove(self, work: Work) -> bool:
@@ -71,18 +70,10 @@ class Limiting:
 
     def stop(self) -> None:
         """No job may start any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _set_timer(self, at: float, now: float) -> None:
-        self.stop()
-        self._wakes_at = at
-        self._timer = asyncio.get_running_loop().call_later(min(max(at - now, 0.0), _LONGEST_SLEEP_SECONDS), self._look)
+        self._alarm.stop()
 
     def _look(self) -> None:
         """Puts those whose time has come before all others; whether they may start is asked when they have a slot."""
-        self._timer = None
         now = self._clock().steady
         next_times = []
         for partition, waiting in self._waiting.items():
@@ -93,5 +84,5 @@ class Limiting:
             if waiting:
                 next_times.append(share.next_at(len(due)) if len(due) < share.count else now + share.window)
         if next_times:
-            self._set_timer(min(next_times), now)
+            self._alarm.set(min(next_times))
         self._wake()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from headrace.core.snapshots import MostDeaths
+from headrace.engine.guarding import UNGUARDED, Guard
 from headrace.engine.partition import Work
 from headrace.errors import EngineStuck
 from headrace.job_context import JobContext
@@ -48,13 +50,15 @@ class Means:
         processes: where those run that are not to run in the engine's own process.
         stuck_seconds: how long an attempt may go on after its time before `stuck` is called.
         stuck: called when only the end of the engine's process can end an attempt.
-        most_crashes: how many processes may die with one job before it is given up.
+        most_deaths: how much may die with one job before it is given up.
+        guard: ends the engine by a fault of its own.
     """
 
     processes: AttemptProcesses | None = None
     stuck_seconds: float = 300.0
     stuck: Callable[[EngineStuck], None] = _nobody
-    most_crashes: int = 3
+    most_deaths: MostDeaths = field(default_factory=MostDeaths)
+    guard: Guard = UNGUARDED
 
 
 def slots_of(worker: AbstractWorker[Any], settings: EngineSettings) -> int:

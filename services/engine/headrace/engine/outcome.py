@@ -10,12 +10,13 @@ from typing import Any, Final
 import orjson
 from pydantic import BaseModel
 
-from headrace.core.retry import qualified_name
-from headrace.core.snapshots import shorten
-from headrace.errors import ResultTooLarge
+from headrace.core.retry import attribute_of, qualified_name
+from headrace.core.snapshots import TRACEBACK_LIMIT_BYTES, shorten
+from headrace.errors import JobFailed, ResultTooLarge
 from headrace.models import PAYLOAD_LIMIT_BYTES
 
 _MESSAGE_LIMIT_BYTES = 4 * 1024
+_TYPE_LIMIT_BYTES = 1024
 _OWN_CODE = str(Path(__file__).resolve().parent.parent)
 
 
@@ -29,8 +30,8 @@ def encode_result(result: Any) -> orjson.Fragment | None:
         return None
     try:
         encoded = orjson.dumps(result, default=_plain, option=orjson.OPT_NON_STR_KEYS)
-    except TypeError as error:
-        raise ResultTooLarge(f"What the worker returned is no JSON: {error}.") from None
+    except Exception as error:  # it may be of a class of the user's own, which can raise anything
+        raise ResultTooLarge(f"What the worker returned is no JSON: {text_of(error)}.") from None
     if len(encoded) > PAYLOAD_LIMIT_BYTES:
         raise ResultTooLarge(
             f"What the worker returned takes {len(encoded)} bytes as JSON, and the limit is {PAYLOAD_LIMIT_BYTES}: "
@@ -53,11 +54,15 @@ TOLD_ATTRIBUTE: Final = "__headrace_told__"
 
 def describe_error(error: BaseException) -> dict[str, str]:
     """Type, message and traceback of an exception; the frames of headrace itself are left out of the traceback."""
-    if (told := getattr(error, TOLD_ATTRIBUTE, None)) is not None:
+    if (told := attribute_of(error, TOLD_ATTRIBUTE)) is not None:
         return dict(told)
-    kind = type(error)
-    text = "".join(traceback.format_exception(kind, error, without_own_frames(error)))
-    return {"type": qualified_name(kind), "message": _clean(_text(error), _MESSAGE_LIMIT_BYTES), "traceback": _clean(text)}
+    name, message = shortened(qualified_name(type(error)), _TYPE_LIMIT_BYTES), shortened(text_of(error), _MESSAGE_LIMIT_BYTES)
+    frames = without_own_frames(error)
+    try:
+        lines = traceback.format_exception(type(error), error, frames)
+    except Exception:  # it asks for notes, for causes and more, which not every exception bears
+        lines = ["Traceback (most recent call last):\n", *traceback.format_tb(frames), f"{name}: {message}\n"]
+    return {"type": name, "message": message, "traceback": shortened("".join(lines))}
 
 
 def without_own_frames(error: BaseException) -> TracebackType | None:
@@ -68,17 +73,28 @@ def without_own_frames(error: BaseException) -> TracebackType | None:
     return frames
 
 
-def _text(error: BaseException) -> str:
+def resisting(error: BaseException | None, resistance: BaseException) -> JobFailed:
+    """What stands for an exception of which nothing can be told.
+
+    Args:
+        resistance: what was raised when it was looked at.
+    """
+    names = [type.__repr__(type(each)) for each in (error, resistance)]  # as no class can have it otherwise
+    return JobFailed(f"The worker raised {names[0]}, and to look at that raised {names[1]}: {text_of(resistance)}")
+
+
+def text_of(error: BaseException) -> str:
+    """The text of an exception, whatever becomes of making it."""
     try:
-        return str(error)
-    except Exception:  # an exception of the user's own, whose text cannot be made
-        return f"({type(error).__name__} without a text)"
+        return str.__str__(str(error))  # of Python's own class, whatever it was
+    except BaseException:  # an exception of the user's own, whose text cannot be made
+        return f"({type.__repr__(type(error))} without a text)"
 
 
 def _is_own(filename: str) -> bool:
     return filename.startswith(_OWN_CODE) and not filename.startswith(str(Path(_OWN_CODE) / "workers"))
 
 
-def _clean(text: str, limit: int | None = None) -> str:
-    valid = text.encode(errors="replace").decode()
-    return shorten(valid) if limit is None else shorten(valid, limit)
+def shortened(text: str, limit: int = TRACEBACK_LIMIT_BYTES) -> str:
+    """`text` in at most `limit` bytes of UTF-8, whatever stands in it."""
+    return shorten(text.encode(errors="replace").decode(), limit)

@@ -6,16 +6,29 @@ from collections.abc import Callable
 from typing import Any
 
 from headrace.core import snapshots
+from headrace.core.snapshots import MostDeaths
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp
-from headrace.engine.failure import after_failure, why
+from headrace.engine.failure import after_failure, after_resistance, why
 from headrace.engine.journal import Journal
 from headrace.engine.outcome import describe_error, encode_result
 from headrace.engine.partition import Phase, Work
 from headrace.engine.states import State
-from headrace.errors import BrokerUnreachable, JobFailed, WorkerProcessDied
+from headrace.errors import (
+    BrokerAuthenticationFailed,
+    BrokerCertificateUntrusted,
+    BrokerError,
+    EnqueueTimeout,
+    JobFailed,
+    LocalBrokerError,
+    WorkerProcessDied,
+)
 from headrace.worker import AbstractWorker
 
+# What an attempt ends by that writes or reads while brokers are away, or take nothing. Its repetition enqueues nothing twice.
+_OUTAGES = (BrokerError, EnqueueTimeout)
+_NO_OUTAGES = (BrokerAuthenticationFailed, BrokerCertificateUntrusted, LocalBrokerError)
+# One after another: a worker may ask a broker that never comes.
 _MOST_OUTAGES = 60
 
 
@@ -27,7 +40,7 @@ class Outcomes:
         clock: the time of day, in milliseconds since the Unix epoch.
         chance: any number from 0 up to, not including, 1, anew with each call.
         give_up: called with a job that took too many processes with it, which is to be made a dead letter, and then refused.
-        most_crashes: how many processes may die with one job before it is given up.
+        most_deaths: how much may die with one job before it is given up.
     """
 
     def __init__(
@@ -37,14 +50,14 @@ class Outcomes:
         clock: Callable[[], int],
         chance: Callable[[], float],
         give_up: Callable[[Work], None],
-        most_crashes: int,
+        most_deaths: MostDeaths,
     ) -> None:
         self._worker = worker
         self._journal = journal
         self._clock = clock
         self._chance = chance
         self._give_up = give_up
-        self._most_crashes = most_crashes
+        self._most_deaths = most_deaths
         self._read = (0, "")
 
     def now(self) -> str:
@@ -66,11 +79,11 @@ class Outcomes:
             self.end_as_cancelled(work)
         elif error is None and late_after is None:
             self._complete(work, result)
-        elif late_after is None and (work.stopped or _is_outage(error, work)):
-            # Whatever it raised on its way out, it was the engine that stopped it, or a broker that was away: no failure.
+        elif late_after is None and work.stopped:
+            # Whatever it raised on its way out, it was the engine that stopped it: no failure.
             self.interrupt(work)
         else:
-            self._fail(work, why(error, late_after))
+            self._fail(work, error, late_after)
 
     def interrupt(self, work: Work) -> None:
         """The attempt ended for no reason of its own: the job waits for another, unless somebody has cancelled it."""
@@ -91,8 +104,8 @@ class Outcomes:
         self._journal.write(work, State(snapshots.refused(work.state.fields, work.partition.writer, error, self.now())))
 
     def took_too_many(self, work: Work) -> bool:
-        """Whether so many processes died with a job that it is put into no other."""
-        return snapshots.crashes(work.state.fields) >= self._most_crashes
+        """Whether so much died with a job that it is put at nobody's side any more."""
+        return snapshots.is_poison(work.state.fields, self._most_deaths)
 
     def refuse_poison(self, work: Work) -> None:
         """Has a job given up that took too many processes with it."""
@@ -106,30 +119,35 @@ class Outcomes:
             try:
                 state = State(snapshots.completed(work.state.fields, encode_result(result), self.now()))
             except JobFailed as failure:
-                self._fail(work, failure)
+                self._fail(work, failure, None)
                 return
         work.phase = Phase.ENDING
         self._journal.write(work, state)
 
-    def _fail(self, work: Work, error: BaseException) -> None:
-        if work.original is not None and isinstance(error, WorkerProcessDied):
-            self._died(work, error)
-            return
-        state = after_failure(work, self._worker, error, self._clock(), self._chance())
+    def _fail(self, work: Work, error: BaseException | None, late_after: float | None) -> None:
+        """Writes what follows from an exception.
+
+        To look at it runs code of the user's own, which may raise in its turn, wherever one looks. Then the job ends by that.
+        """
+        try:
+            state = self._after(work, error, late_after)
+        except BaseException as resistance:
+            state = after_resistance(work, self._worker, error, resistance, self._clock())
         work.phase = Phase.ENDING if state.fields["status"] == JobStatus.FAILED else Phase.INTERRUPTED
         self._journal.write(work, state)
 
-    def _died(self, work: Work, error: WorkerProcessDied) -> None:
-        """A job that runs in a process of its own took that with it (rule X1)."""
-        state = State(snapshots.died(work.state.fields, describe_error(error), self.now()))
-        if snapshots.crashes(state.fields) < self._most_crashes:
-            work.phase = Phase.INTERRUPTED
-            self._journal.write(work, state)
-        else:
-            work.state = state
-            self.refuse_poison(work)
+    def _after(self, work: Work, error: BaseException | None, late_after: float | None) -> State:
+        """How the job stands after its attempt.
+
+        The last death that a job may cause is written like the others (rule X1): whoever has its partition then gives it up.
+        """
+        if late_after is None and _is_outage(error) and snapshots.outages(work.state.fields) < _MOST_OUTAGES:
+            return State(snapshots.cut_short(work.state.fields, self.now()))
+        cause = why(error, late_after)
+        if work.original is not None and isinstance(cause, WorkerProcessDied):
+            return State(snapshots.died(work.state.fields, describe_error(cause), self.now()))
+        return after_failure(work, self._worker, cause, self._clock(), self._chance())
 
 
-def _is_outage(error: BaseException | None, work: Work) -> bool:
-    """Whether a broker that was away ended the attempt; not again and again: a worker may ask a broker that never comes."""
-    return isinstance(error, BrokerUnreachable) and work.state.fields["attempt"] < _MOST_OUTAGES
+def _is_outage(error: BaseException | None) -> bool:
+    return isinstance(error, _OUTAGES) and not isinstance(error, _NO_OUTAGES)

@@ -79,7 +79,9 @@ class OwnedPartition:
         next_offset: offset of the next record that is to be taken in.
         works: the jobs in hand, by offset.
         in_hand_bytes: what the records of the jobs in hand take.
-        held_back: how many of the jobs in hand wait for a time that is to come, or behind one that does.
+        held_back: how many of the jobs in hand wait for a time that is to come, or behind another of their lane.
+        checkpoint_at, checkpoint_pause: when its newest checkpoint was made, by the steady clock, and how many seconds are to
+            pass until the next one.
         ended_before: ids of jobs that a former owner ended, by offset; each is passed over when its record comes.
         begun: jobs that a former owner began and did not end, by offset.
         untold: jobs that a former owner ended and of which `ended-keys` has nothing, by offset: that is written when they come.
@@ -95,6 +97,8 @@ class OwnedPartition:
         leaving: whether it is being handed over: nothing starts any more, and what runs is interrupted.
         pointer: to its newest checkpoint that is acknowledged.
         vacated: set when no job is in hand while it is `leaving`.
+        runaways: attempts that go on though it is written that they failed: only the end of the process ends them, and before it
+            the partition is released by nobody.
         control_read: whether everything that was asked before it was claimed is known: only then its jobs are taken in.
     """
 
@@ -108,6 +112,8 @@ class OwnedPartition:
     works: dict[int, Work] = field(default_factory=dict)
     in_hand_bytes: int = 0
     held_back: int = 0
+    checkpoint_at: float = 0.0
+    checkpoint_pause: float = 0.0
     ended_before: dict[int, bytes] = field(default_factory=dict)
     begun: dict[int, Begun[bytes]] = field(default_factory=dict)
     untold: dict[int, Begun[bytes]] = field(default_factory=dict)
@@ -121,6 +127,7 @@ class OwnedPartition:
     last_lease: int = -1
     leaving: bool = False
     pointer: Pointer | None = None
+    runaways: set[Work] = field(default_factory=set)
     control_read: bool = False
     _ended_until: int = 0
     vacated: asyncio.Event = field(default_factory=asyncio.Event)
@@ -194,7 +201,7 @@ class OwnedPartition:
     @property
     def is_busy(self) -> bool:
         """Whether an attempt runs, or a record of one is under way."""
-        return any(work.phase not in LEFT_AS_THEY_ARE for work in self.works.values())
+        return bool(self.runaways) or any(work.phase not in LEFT_AS_THEY_ARE for work in self.works.values())
 
     def hold(self, work: Work) -> None:
         """A job is in hand from now on; it may be so already."""
@@ -224,8 +231,16 @@ class OwnedPartition:
         self._note_vacated()
 
     def _note_vacated(self) -> None:
-        if self.leaving and not self.works:
+        if self.leaving and not self.works and not self.runaways:
             self.vacated.set()
+
+    def has_stopped(self, work: Work) -> bool:
+        """An attempt has ended; tells whether it was a runaway."""
+        if work not in self.runaways:
+            return False
+        self.runaways.discard(work)
+        self._note_vacated()
+        return True
 
     def pass_to(self, record: Record) -> bool:
         """This record comes next. Tells whether its job is still to be done."""

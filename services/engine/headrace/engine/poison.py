@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.core.snapshots import crashes
+from headrace.core.snapshots import crashes, engine_deaths
 from headrace.engine.admission import NotAdmitted
 from headrace.engine.partition import Work
 from headrace.errors import WorkerProcessDied
@@ -10,6 +10,7 @@ from headrace.errors import WorkerProcessDied
 
 def given_up(work: Work) -> NotAdmitted:
     """Why such a job is given up."""
-    count = crashes(work.state.fields)
-    message = f"{count} processes died while the job ran in them, and no other is put at risk"
+    fields = work.state.fields
+    beside = f", and {deaths} engines beside it" if (deaths := engine_deaths(fields)) else ""
+    message = f"{crashes(fields)} processes died while the job ran in them{beside}, and no other is put at risk"
     return NotAdmitted("poison", message, work, WorkerProcessDied)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from headrace.core.snapshots import shorten
 from headrace.core.timestamps import format_timestamp
+from headrace.engine.guarding import Guard
 from headrace.engine.partition import Phase, Work
 
 _APART_SECONDS = 1.0
@@ -41,12 +42,14 @@ class ProgressReports:
     Args:
         now: milliseconds since the Unix epoch.
         write: writes down how far an attempt is that runs; `acknowledged` must follow.
+        guard: ends the engine by a fault of its own.
 
     Attributes:
         told: has an entry for every running attempt that said something, and is empty as a rule.
     """
 
-    def __init__(self, now: Callable[[], int], write: Callable[[Work, Mapping[str, Any]], None]) -> None:
+    def __init__(self, now: Callable[[], int], write: Callable[[Work, Mapping[str, Any]], None], guard: Guard) -> None:
+        self._look_later = guard(self._look)
         self._now = now
         self._write = write
         self._loop = asyncio.get_running_loop()
@@ -71,7 +74,7 @@ class ProgressReports:
             awaited, told.awaited = told.awaited, True
         if not awaited:
             with contextlib.suppress(RuntimeError):  # the loop is closed: a thread has outlived its engine
-                self._loop.call_soon_threadsafe(self._look, work)
+                self._loop.call_soon_threadsafe(self._look_later, work)
 
     def end(self, work: Work) -> Mapping[str, Any] | None:
         """The attempt is over: what it said last, if that is not written down."""
@@ -96,7 +99,7 @@ class ProgressReports:
             return
         now = self._loop.time()
         if (wait := told.written_at + _APART_SECONDS - now) > 0:
-            self._loop.call_later(wait, self._look, work)
+            self._loop.call_later(wait, self._look_later, work)
             return
         with self._lock:
             progress, told.unwritten, told.awaited = told.unwritten, None, False

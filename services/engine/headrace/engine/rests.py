@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
-from headrace.core.lanes import Lanes
 from headrace.core.lease import Moment
+from headrace.engine.alarm import Alarm
+from headrace.engine.guarding import Guard
 from headrace.engine.partition import OwnedPartition, Phase, Work
-
-# The loop's clock may stand still while the machine is suspended. The clock of the leases does not.
-_LONGEST_SLEEP_SECONDS = 5.0
 
 
 class Rests:
     """The jobs of one worker that rest. Each keeps its lane, and so holds back those of its key; it takes no slot.
 
-    It and those behind it are counted as held back in their partition: they leave the room that other jobs have to theirs.
+    It is counted as held back in its partition, as those behind it are.
 
     Args:
         clock: by which the waits are measured.
         due: called with each job whose time has come.
+        guard: ends the engine by a fault of its own.
     """
 
-    def __init__(self, lanes: Lanes[Work], clock: Callable[[], Moment], due: Callable[[Work], None]) -> None:
-        self._lanes = lanes
+    def __init__(self, clock: Callable[[], Moment], due: Callable[[Work], None], guard: Guard) -> None:
         self._clock = clock
         self._due = due
         self._queue: list[tuple[float, int, Work]] = []
         self._numbers = itertools.count()
-        self._timer: asyncio.TimerHandle | None = None
-        self._wakes_at = 0.0
-        # Empty as a rule: it is looked at for every job that comes.
-        self.lanes: set[Hashable] = set()
+        self._alarm = Alarm(clock, guard(self._look))
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -44,53 +38,36 @@ class Rests:
         work.phase = Phase.RESTING
         due_at = self._clock().steady + max(seconds, 0.0)
         heapq.heappush(self._queue, (due_at, next(self._numbers), work))
-        work.partition.held_back += 1 + self._lanes.behind(work.lane)
-        if work.lane is not None:
-            self.lanes.add(work.lane)
-        if self._timer is None or due_at < self._wakes_at:
-            self._set_timer()
+        work.partition.held_back += 1
+        self._alarm.set(due_at)
 
     def remove(self, work: Work) -> None:
-        """A job rests no more, and keeps its lane. Those behind it are not held back by it any more."""
+        """A job rests no more, and keeps its lane."""
         kept = [entry for entry in self._queue if entry[2] is not work]
         if len(kept) == len(self._queue):
             return  # nothing rests where an engine stops
         self._queue = kept
         heapq.heapify(kept)
-        work.partition.held_back -= 1 + self._lanes.behind(work.lane)
-        self.lanes.discard(work.lane)
+        work.partition.held_back -= 1
 
     def forget(self, partition: OwnedPartition) -> None:
         """The jobs of a partition rest here no more, and nothing is held back by them."""
-        gone = {work.lane for _, _, work in self._queue if work.partition is partition}
-        if gone:
-            self._queue = [entry for entry in self._queue if entry[2].partition is not partition]
-            heapq.heapify(self._queue)
-            self.lanes -= gone
+        kept = [entry for entry in self._queue if entry[2].partition is not partition]
+        if len(kept) < len(self._queue):
+            self._queue = kept
+            heapq.heapify(kept)
         partition.held_back = 0
 
     def stop(self) -> None:
         """No job's time comes any more."""
         self._queue.clear()
-        self.lanes.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._wakes_at = self._queue[0][0]
-        seconds = min(max(self._wakes_at - self._clock().steady, 0.0), _LONGEST_SLEEP_SECONDS)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+        self._alarm.stop()
 
     def _look(self) -> None:
-        self._timer = None
         now = self._clock().steady
         while self._queue and self._queue[0][0] <= now:
             _, _, work = heapq.heappop(self._queue)
-            work.partition.held_back -= 1 + self._lanes.behind(work.lane)
-            self.lanes.discard(work.lane)
+            work.partition.held_back -= 1
             self._due(work)
         if self._queue:
-            self._set_timer()
+            self._alarm.set(self._queue[0][0])

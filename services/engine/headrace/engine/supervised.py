@@ -13,6 +13,7 @@ from typing import Any
 
 from headrace.core.topics import Topics
 from headrace.engine.partition import OwnedPartition
+from headrace.kafka.leaving import client_id_of
 from headrace.settings import Settings
 from headrace.supervisor.told import Claim
 
@@ -85,6 +86,7 @@ class Supervised:
             "bootstrap_servers": settings.bootstrap_servers,
             "topic": Topics(settings.namespace).job_state.name,
             "instance_id": instance_id,
+            "client_id": client_id_of(instance_id),
         }
         self._channel.tell(engine=engine, grace=settings.engine.grace_seconds)
         loop = asyncio.get_running_loop()
@@ -135,6 +137,11 @@ class Supervised:
         self._groups[group] = member_id
         self._look_at_members()
 
+    def left(self, group: str) -> None:
+        """See `Guardian.left`."""
+        self._groups.pop(group, None)
+        self._look_at_members()
+
     def _tell_claims(self) -> None:
         self._channel.tell(claims=list(self._claims.values()))
 
@@ -151,7 +158,7 @@ class Supervised:
             signal.setitimer(signal.ITIMER_REAL, max(until - partition.clock().steady + margin, 0.001))
 
     def _look_at_members(self) -> None:
-        members = {group: found for group, member_id in self._groups.items() if (found := member_id())}
+        members = {group: member_id() for group, member_id in self._groups.items()}
         if members != self._members:
             self._members = members
             self._channel.tell(members=members)

@@ -135,7 +135,7 @@ class Takeover:
         await reader.assign(self._positions())
         try:
             await self._advance(await reader.positions())
-            while self._by_state:
+            while self._by_state or self._valid:
                 try:
                     await self._read_on()
                 except (HeadraceError, TimeoutError) as error:
@@ -162,7 +162,7 @@ class Takeover:
             candidates[:] = [each for each in candidates if each.append or each.claimed_at is not None or each.owed]
             if not candidates:
                 del self._by_state[state]
-        return bool(self._by_state)
+        return bool(self._by_state or self._valid)
 
     def _positions(self) -> dict[TopicPartition, int]:
         return {
@@ -213,8 +213,9 @@ class Takeover:
 
     async def _take_over(self) -> None:
         """The claims are valid, and nobody else writes any more about these partitions."""
+        await self._learn([partition for partition, _ in self._valid])
+        # Not before: if that fails, it is tried again, and meanwhile the claims are this take-over's.
         valid, self._valid = self._valid, []
-        await self._learn([partition for partition, _ in valid])
         for partition, lease in valid:
             partition.take_over(self._claimant.instance_id, lease)
             self._watches.pop(partition.source, None)

@@ -129,7 +129,11 @@ class Administration:
     async def _create(self, client: Any, topics: Iterable[Topic]) -> list[str]:
         """Asks for all topics at once, and returns the names of those that are there already."""
         listed = _partitions_by_topic(await client.describe_topics())
-        replicas = self._cluster.replication_factor or min(_MOST_REPLICAS, len((await client.describe_cluster())["brokers"]))
+        brokers = (await client.describe_cluster())["brokers"]
+        if not brokers:
+            # As one says of itself that has just come back.
+            raise NodeNotReadyError("the cluster names no broker yet")
+        replicas = self._cluster.replication_factor or min(_MOST_REPLICAS, len(brokers))
         existing = [topic.name for topic in topics if topic.name in listed]
         missing = [topic for topic in topics if topic.name not in listed]
         if not missing:

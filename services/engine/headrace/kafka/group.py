@@ -25,6 +25,7 @@ from headrace.kafka.administration import Administration
 from headrace.kafka.assignor import sticky_assignor
 from headrace.kafka.closing import close_client
 from headrace.kafka.connection import Cluster
+from headrace.kafka.polling import Polling
 from headrace.ports import Committed, GroupListener, Record, TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -42,12 +43,17 @@ _POLL_MARGIN_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What makes a member: the group, the topic it reads, and how soon it is taken for dead, in seconds."""
+    """What makes a member: the group, the topic it reads, and how soon it is taken for dead, in seconds.
+
+    Attributes:
+        client_id: what the brokers know its client by; None for what aiokafka calls itself.
+    """
 
     group: str
     topic: str
     session_timeout: float
     heartbeat_interval: float
+    client_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,8 @@ class KafkaGroupConsumer:
         self._commits: set[asyncio.Task[None]] = set()
         self._poll: asyncio.Task[_Fetched] | None = None
         self._seeks: Counter[Any] = Counter()
+        self._as_polled = (0, self._seeks)
+        self._polling = Polling(self._stays)
 
     @property
     def member_id(self) -> str:
@@ -215,8 +223,9 @@ class KafkaGroupConsumer:
 
     def _make_consumer(self, options: Mapping[str, Any]) -> Any:
         session = int(self._membership.session_timeout * 1000)
+        client_id = self._membership.client_id
         return AIOKafkaConsumer(
-            **options,
+            **(options if client_id is None else {**options, "client_id": client_id}),
             group_id=self._membership.group,
             partition_assignment_strategy=[self._assignor],
             session_timeout_ms=session,
@@ -241,8 +250,14 @@ class KafkaGroupConsumer:
             # To aiokafka, no partitions at all mean every partition.
             await asyncio.sleep(timeout)
             return _Fetched(self._generation, {}, {})
-        records = await self._consumer.getmany(*chosen, timeout_ms=int(timeout * 1000), max_records=maximum)
+        self._as_polled = self._generation, self._seeks.copy()
+        records = await self._polling.poll(self._consumer, chosen, timeout=timeout, maximum=maximum)
         return _Fetched(self._generation, dict(self._seeks), records)
+
+    def _stays(self, partition: Any) -> bool:
+        """Whether nothing was assigned, and nothing sought, since the poll began."""
+        generation, sought = self._as_polled
+        return self._generation == generation and self._seeks[partition] == sought[partition]
 
     def _still_wanted(
         self, fetched: _Fetched, partitions: Collection[TopicPartition] | None

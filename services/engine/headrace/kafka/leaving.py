@@ -9,6 +9,7 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnknownMemberIdError, for_code
+from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.protocol.group import LeaveGroupRequest
 
 from headrace.kafka.closing import close_client
@@ -21,10 +22,22 @@ _RETRY_SECONDS = 0.2
 _MOST_TRIES = 10
 
 
-async def leave_groups(settings: Settings, members: Mapping[str, str]) -> None:
+def client_id_of(instance_id: str) -> str:
+    """What an instance's members of groups are known by, also those whose member id nobody was told."""
+    return f"headrace-{instance_id}"
+
+
+async def leave_groups(settings: Settings, members: Mapping[str, str], client_id: str = "") -> None:
     """Leaves each group with the member id that belongs to it. Who is no member any more is passed over.
 
+    A member that dies while it joins has an id that only the coordinator knows. The whole group would wait for it, for as long as
+    a rebalance may take: so every other member with its client id leaves, too.
+
     Whoever does this must know that the member is dead: one that lives is told nothing, and its partitions go to others.
+
+    Args:
+        members: the member id in each group; empty where it is not known.
+        client_id: of all members that are dead; empty if it is not known.
 
     Raises:
         BrokerError: the brokers cannot be reached.
@@ -33,9 +46,34 @@ async def leave_groups(settings: Settings, members: Mapping[str, str]) -> None:
         return
     client: Any = await Cluster(settings).connect(lambda options: AIOKafkaAdminClient(**options))
     try:
-        await asyncio.gather(*(_leave(client, group, member_id) for group, member_id in members.items()))
+        await asyncio.gather(*(_leave_all(client, group, member_id, client_id) for group, member_id in members.items()))
     finally:
         await close_client(client, timeout=1.0)
+
+
+async def _leave_all(client: Any, group: str, member_id: str, client_id: str) -> None:
+    if member_id:
+        await _leave(client, group, member_id)
+    if not client_id:
+        return
+    try:
+        found = await _members(client, group, client_id)
+    except KafkaError as error:
+        logger.warning("group %s cannot be asked for its members: %r", group, error)
+        return
+    for other in found:
+        await _leave(client, group, other)
+
+
+async def _members(client: Any, group: str, client_id: str) -> list[str]:
+    """The ids of a group's members with this client id, those that are joining too."""
+    coordinator = await client.find_coordinator(group)
+    response = await client._send_request(DescribeGroupsRequest([group], False), coordinator)
+    [description] = response.groups
+    error_code, members = description[0], description[5]
+    if error_code:
+        raise for_code(error_code)()
+    return [member_id for member_id, each_client_id, *_ in members if each_client_id == client_id]
 
 
 async def _leave(client: Any, group: str, member_id: str) -> None:

@@ -18,13 +18,17 @@ from headrace.settings import Settings
 class KafkaLog:
     """The cluster that the settings name. Nothing connects before it is used.
 
+    Args:
+        client_id: what the brokers know those by that join groups; see `leave_groups`.
+
     Raises:
         BrokerNotConfigured: the settings name no broker.
         ConfigurationError: an address, a certificate or the credentials cannot be used.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, client_id: str | None = None) -> None:
         bound_noise()
+        self._client_id = client_id
         self._engine = settings.engine
         self._cluster = Cluster(settings)
         self._administration = Administration(self._cluster)
@@ -79,5 +83,6 @@ class KafkaLog:
             topic=topic,
             session_timeout=self._engine.session_timeout_seconds,
             heartbeat_interval=self._engine.heartbeat_interval_seconds,
+            client_id=self._client_id,
         )
         return KafkaGroupConsumer(self._cluster, self._administration, membership, listener)

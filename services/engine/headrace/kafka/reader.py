@@ -14,6 +14,7 @@ from headrace.errors import BrokerError, BrokerUnreachable
 from headrace.kafka.administration import Administration
 from headrace.kafka.closing import close_client
 from headrace.kafka.connection import Cluster
+from headrace.kafka.polling import Polling
 from headrace.ports import Record, TopicPartition
 
 ResultT = TypeVar("ResultT")
@@ -35,6 +36,7 @@ class KafkaReader:
         self._administration = administration
         self._consumer: Any = None
         self._topics: set[str] = set()
+        self._polling = Polling()
 
     async def start(self) -> None:
         """Raises: BrokerUnreachable, BrokerAuthenticationFailed, BrokerCertificateUntrusted."""
@@ -81,8 +83,7 @@ class KafkaReader:
             await asyncio.sleep(timeout)
             return {}
         try:
-            # Its own timeout: a getmany that is cancelled leaves aiokafka's bookkeeping wrong.
-            fetched = await self._consumer.getmany(timeout_ms=int(timeout * 1000), max_records=maximum)
+            fetched = await self._polling.poll(self._consumer, (), timeout=timeout, maximum=maximum)
         except ConsumerStoppedError:
             return {}
         except KafkaError as error:

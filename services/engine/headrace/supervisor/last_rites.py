@@ -37,7 +37,8 @@ class LastWill(BaseModel):
     Attributes:
         topic: name of `job-state`.
         reason: `died` counts against the jobs that ran then, `stopped` does not.
-        members: its member id in each of its groups.
+        members: its member id in each of its groups; empty where it was joining and had told none.
+        client_id: of its members of groups; empty if it did not say.
     """
 
     bootstrap_servers: str
@@ -46,6 +47,7 @@ class LastWill(BaseModel):
     reason: Literal["died", "stopped"]
     claims: list[Claim]
     members: dict[str, str]
+    client_id: str = ""
 
 
 async def release(will: LastWill, log: Any) -> int:
@@ -88,7 +90,7 @@ async def perform(will: LastWill, settings: Settings) -> None:
     finally:
         await log.close()
     async with asyncio.timeout(_LEAVE_SECONDS):
-        await leave_groups(settings, will.members)
+        await leave_groups(settings, will.members, will.client_id)
     _logger.info("engine %s is gone: %d claims released, %d groups left", will.instance_id, released, len(will.members))
 
 

@@ -153,6 +153,9 @@ class Supervisor:
         """Rule H3: at its deadline an engine is killed with all its children, whether it runs, hangs or is stopped."""
         now = boot_time()
         for child in self._children:
+            if child.told.until is not None and now >= child.told.until:
+                # Who was stopped itself may be woken with none of the reports that came meanwhile.
+                child.read()
             lease_is_over = child.told.until is not None and now >= child.told.until
             if child.is_late or not (lease_is_over or (child.kill_at is not None and now >= child.kill_at)):
                 continue

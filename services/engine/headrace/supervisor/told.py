@@ -35,7 +35,7 @@ class Told:
     Attributes:
         engine: where the engine writes, as `last_rites` needs it; empty until it says so.
         claims: what it holds and has not released.
-        members: its member id in each of its groups.
+        members: its member id in each of its groups; empty in one that it is joining.
         until: when nothing of it may run any more, by `boot_time`; None while nothing of it runs under a lease.
         grace: seconds that its jobs get at the end.
         ready: whether it has started.

@@ -47,11 +47,19 @@ class Membership:
 
 
 class InMemoryGroupConsumer:
-    """The `GroupConsumer` of a cluster in memory."""
+    """The `GroupConsumer` of a cluster in memory.
 
-    def __init__(self, cluster: InMemoryCluster, link: Link, membership: Membership, listener: GroupListener) -> None:
+    Args:
+        link: by which it reads.
+        coordinator: by which it speaks with its group.
+    """
+
+    def __init__(
+        self, cluster: InMemoryCluster, link: Link, coordinator: Link, membership: Membership, listener: GroupListener
+    ) -> None:
         self._cluster = cluster
         self._link = link
+        self._coordinator = coordinator
         self._membership = membership
         self._group = cluster.group(membership.group)
         self._listener = listener
@@ -87,7 +95,7 @@ class InMemoryGroupConsumer:
         await self._link.request(lambda: self._cluster.partition_count(self.topic))
         self._last_poll = asyncio.get_running_loop().time()
         self._phase = _Phase.JOINING
-        self._link.send(self._join)
+        self._coordinator.send(self._join)
         self._beat()
 
     async def stop(self, *, timeout: float) -> None:
@@ -104,7 +112,7 @@ class InMemoryGroupConsumer:
             self._giving_up.cancel()
             await asyncio.gather(self._giving_up, return_exceptions=True)
         await asyncio.sleep(min(timeout, self._link.latency()))
-        if self._link.is_open:
+        if self._coordinator.is_open:
             self._group.leave(self.name)
 
     async def fetch(
@@ -151,7 +159,7 @@ class InMemoryGroupConsumer:
         """What the group has committed of these partitions, whoever did it; None for nothing yet."""
         if self._phase is _Phase.STOPPED:
             raise BrokerError(f"This member of {self._membership.group} does not run.")
-        known = await self._link.request(lambda: dict(self._group.committed))
+        known = await self._coordinator.request(lambda: dict(self._group.committed))
         return {partition: known.get(partition) for partition in partitions}
 
     async def commit(self, offsets: Mapping[TopicPartition, Committed], *, timeout: float = 10.0) -> bool:
@@ -161,7 +169,7 @@ class InMemoryGroupConsumer:
             return not offsets
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._commits.add(answer)
-        self._link.send(partial(self._commit_arrives, answer, mine, self._generation))
+        self._coordinator.send(partial(self._commit_arrives, answer, mine, self._generation))
         await asyncio.wait({answer}, timeout=timeout)
         self._commits.discard(answer)
         return answer.done() and answer.result() and len(mine) == len(offsets)
@@ -169,7 +177,7 @@ class InMemoryGroupConsumer:
     def _commit_arrives(self, answer: asyncio.Future[bool], offsets: Mapping[TopicPartition, Committed], generation: int) -> None:
         if answer in self._commits:
             accepted = self._group.commit(self.name, generation, offsets)
-            self._link.answer(partial(self._commit_answered, answer, accepted))
+            self._coordinator.answer(partial(self._commit_answered, answer, accepted))
 
     def _commit_answered(self, answer: asyncio.Future[bool], accepted: bool) -> None:
         if not answer.done():
@@ -188,11 +196,11 @@ class InMemoryGroupConsumer:
 
     def hear(self) -> None:
         """The group has something to say: the next sign of life is due now."""
-        self._link.answer(self._say_alive)
+        self._coordinator.answer(self._say_alive)
 
     def receive(self, generation: int, partitions: frozenset[TopicPartition]) -> None:
         """The group has dealt out its partitions."""
-        self._link.answer(partial(self._take_over, generation, partitions))
+        self._coordinator.answer(partial(self._take_over, generation, partitions))
 
     def _beat(self) -> None:
         if self._phase is _Phase.STOPPED:
@@ -201,26 +209,26 @@ class InMemoryGroupConsumer:
         idle = asyncio.get_running_loop().time() - self._last_poll
         if idle > self._membership.poll_interval and self._phase is _Phase.HOLDING:
             self._phase = _Phase.LEFT
-            self._link.send(partial(self._group.leave, self.name))
-        elif self._link.is_open:
+            self._coordinator.send(partial(self._group.leave, self.name))
+        elif self._coordinator.is_open:
             self._say_alive()
 
     def _say_alive(self) -> None:
         if self._phase in (_Phase.STOPPED, _Phase.LEFT):
             return
-        self._link.send(self._sign_arrives)
+        self._coordinator.send(self._sign_arrives)
 
     def _sign_arrives(self) -> None:
         standing = self._group.sign_of_life(self.name)
         if standing is not Standing.MEMBER:
-            self._link.answer(partial(self._stand, self._generation))
+            self._coordinator.answer(partial(self._stand, self._generation))
 
     def _stand(self, generation: int) -> None:
         """The group knows this member no more, or deals out its partitions anew; unless that is over by now."""
         if self._phase is _Phase.HOLDING and generation == self._generation:
             self._come_back()
         elif self._phase is _Phase.JOINING:
-            self._link.send(self._join)
+            self._coordinator.send(self._join)
 
     def _come_back(self) -> None:
         """Gives up what is held, and joins anew."""
@@ -240,7 +248,7 @@ class InMemoryGroupConsumer:
         self._paused.clear()
         self._cancel_commits()
         self._phase = _Phase.JOINING
-        self._link.send(self._join)
+        self._coordinator.send(self._join)
 
     def _join(self) -> None:
         if self._phase is _Phase.JOINING:

@@ -43,6 +43,7 @@ class InMemoryLog(Faults):
         self.cluster = cluster or InMemoryCluster()
         self.name = self.cluster.next_name()
         self._link = Link(self.cluster.latency, connect_timeout, self.cluster.wake_all, self.cluster.context)
+        self._coordinator = Link(self.cluster.latency, connect_timeout, self.cluster.wake_all, self.cluster.context)
         self._times = (session_timeout, heartbeat_interval, poll_interval)
         self._groups: dict[str, list[str]] = {}
         self._writers: list[InMemoryWriter] = []
@@ -52,10 +53,16 @@ class InMemoryLog(Faults):
     def cut_off(self) -> None:
         """Nothing comes through any more, there or back, until `reconnect`: what is under way waits, as for a lost network."""
         self._link.cut()
+        self._coordinator.cut()
+
+    def cut_off_from_groups(self) -> None:
+        """As `cut_off`, but for what this process' members say to their groups, and hear from them: reading and writing go on."""
+        self._coordinator.cut()
 
     def reconnect(self) -> None:
-        """Ends `cut_off`: what waited comes through."""
+        """Ends `cut_off` and `cut_off_from_groups`: what waited comes through."""
         self._link.mend()
+        self._coordinator.mend()
 
     def read_late(self) -> None:
         """Nothing is read that comes from now on, until `read_on`: what a process that does not run will find in its sockets."""
@@ -68,12 +75,12 @@ class InMemoryLog(Faults):
 
     def refuse_requests(self, reason: BrokerError) -> None:
         """All that is asked is answered with an error, fetches included, until `accept_requests`; writes go on."""
-        self._link.refusal = reason
+        self._link.refusal = self._coordinator.refusal = reason
         self.cluster.wake_all()
 
     def accept_requests(self) -> None:
         """Ends `refuse_requests`."""
-        self._link.refusal = None
+        self._link.refusal = self._coordinator.refusal = None
 
     def break_writers(self, reason: HeadraceError) -> None:
         """The writers of this process end as by an error that nobody expected; new ones can be made."""
@@ -141,4 +148,5 @@ class InMemoryLog(Faults):
         """A new member of the group, which joins when it is started."""
         names = self._groups.setdefault(group, [])
         names.append(f"{self.name}-{len(names) + 1}")
-        return InMemoryGroupConsumer(self.cluster, self._link, Membership(names[-1], group, topic, *self._times), listener)
+        membership = Membership(names[-1], group, topic, *self._times)
+        return InMemoryGroupConsumer(self.cluster, self._link, self._coordinator, membership, listener)

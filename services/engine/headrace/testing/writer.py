@@ -258,5 +258,5 @@ class InMemoryWriter:
 
 
 def _size_of(record: NewRecord) -> int:
-    headers = sum(len(name) + len(value) for name, value in record.headers)
+    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
     return len(record.key) + len(record.value or b"") + headers + _RECORD_OVERHEAD_BYTES

@@ -23,7 +23,7 @@ import orjson
 
 from headrace.engine.outcome import encode_result
 from headrace.engine.processes.failures import tell
-from headrace.engine.processes.frames import ENGINES_SIGNALS, HEADER, Kind, frame
+from headrace.engine.processes.frames import ENGINES_SIGNALS, HEADER, NUMBER, Kind, frame
 from headrace.engine.processes.naming import worker_named
 from headrace.engine.processes.reports import LogForwarder, Reports
 from headrace.errors import MemoryStoreError
@@ -91,9 +91,9 @@ class _Child:
             LogForwarder(self._send).install(begin["levels"])
             self._worker = worker_named(begin["worker"])
         except BaseException as error:  # also what a module raises that wants to end the process
-            self._send(Kind.RAISED, orjson.dumps(tell(error)))
+            self._send(Kind.RAISED, NUMBER.pack(0) + tell(error))
             return
-        self._send(Kind.READY)
+        self._send(Kind.READY, NUMBER.pack(0))
         while True:
             kind, content = self._frames.get()
             if kind is Kind.END:
@@ -111,12 +111,12 @@ class _Child:
             result = encode_result(self._call(job, ctx))
             kind, content = Kind.RETURNED, b"" if result is None else orjson.dumps(result)
         except BaseException as error:  # whatever a worker raises costs its attempt alone
-            kind, content = Kind.RAISED, orjson.dumps(tell(error))
+            kind, content = Kind.RAISED, tell(error)
         self._reports.flush()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
-        self._send(kind, content)
+        self._send(kind, NUMBER.pack(number) + content)
 
     def _call(self, job: Job, ctx: JobContext) -> Any:
         worker = self._worker

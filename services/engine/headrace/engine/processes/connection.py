@@ -11,12 +11,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from headrace.engine.processes.failures import told_error
-from headrace.engine.processes.frames import ENGINES_SIGNALS, HEADER, LARGEST_BYTES, Kind, frame
+from headrace.engine.processes.frames import ENGINES_SIGNALS, HEADER, LARGEST_BYTES, NUMBER, Kind, frame
 from headrace.engine.processes.reports import levels_of, log_again
 from headrace.errors import WorkerProcessDied
 
@@ -24,6 +24,18 @@ _POLL_SECONDS = 0.05
 _END_SECONDS = 6.0
 
 Progress = Callable[[int, float, str | None], None]
+
+
+class Answer(NamedTuple):
+    """What came of an attempt in a child process.
+
+    Attributes:
+        result: the JSON of what it returned.
+        error: what it raised.
+    """
+
+    result: orjson.Fragment | None = None
+    error: BaseException | None = None
 
 
 class ChildProcess:
@@ -59,19 +71,20 @@ class ChildProcess:
         levels = levels_of(logging.root.manager.loggerDict)
         begin = {"worker": worker, "levels": levels, "preparation": _preparation(of_main=worker.startswith("__main__:"))}
         self._writer.write(frame(Kind.BEGIN, orjson.dumps(begin)))
-        await self._answer(lambda *_: None)
+        if (error := (await self._answer(0, lambda *_: None)).error) is not None:
+            raise error
 
     @property
     def has_ended(self) -> bool:
         """Whether it runs no more."""
         return self._gone.is_set()
 
-    async def call(self, call: dict[str, Any], progress: Callable[[float, str | None], None]) -> orjson.Fragment | None:
-        """Runs an attempt there; the JSON of what it returned.
+    async def call(self, call: dict[str, Any], progress: Callable[[float, str | None], None]) -> Answer:
+        """Runs an attempt there; what came of it.
 
         Raises:
-            BaseException: whatever it raised.
             WorkerProcessDied: the process died.
+            BaseException: whatever was raised here, by whom ever: the attempt may run on there.
         """
         assert self._writer is not None
         self._calls = number = self._calls + 1
@@ -81,9 +94,9 @@ class ChildProcess:
                 progress(fraction, text)
 
         self._writer.write(frame(Kind.CALL, orjson.dumps({**call, "number": number})))
-        return await self._answer(said)
+        return await self._answer(number, said)
 
-    async def _answer(self, progress: Progress) -> orjson.Fragment | None:
+    async def _answer(self, number: int, progress: Progress) -> Answer:
         while True:
             try:
                 kind, length = HEADER.unpack(await self._reader.readexactly(HEADER.size))
@@ -96,14 +109,17 @@ class ChildProcess:
                 raise WorkerProcessDied(self._process.returncode, _how_it_ended(self._process.returncode)) from None
             match kind:
                 case Kind.PROGRESS:
-                    said = orjson.loads(content)
-                    progress(said["number"], said["fraction"], said["text"])
+                    told = orjson.loads(content)
+                    progress(told["number"], told["fraction"], told["text"])
                 case Kind.LOG:
                     log_again(orjson.loads(content))
-                case Kind.RAISED:
-                    raise told_error(orjson.loads(content))
-                case Kind.READY | Kind.RETURNED:
-                    return orjson.Fragment(content) if content else None
+                case Kind.READY | Kind.RETURNED | Kind.RAISED:
+                    [of], said = NUMBER.unpack_from(content), content[NUMBER.size :]
+                    if of != number:
+                        raise RuntimeError(f"A process answered for call {of} while call {number} ran in it.")
+                    if kind == Kind.RAISED:
+                        return Answer(error=told_error(orjson.loads(said)))
+                    return Answer(orjson.Fragment(said) if said else None)
 
     def kill(self) -> None:
         """Ends it at once."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import builtins
 from typing import Any, Final
 
+import orjson
+
 from headrace import errors
 from headrace.core.retry import NAMES_ATTRIBUTE, qualified_name
-from headrace.engine.outcome import TOLD_ATTRIBUTE, describe_error
+from headrace.engine.outcome import TOLD_ATTRIBUTE, describe_error, resisting
 from headrace.errors import JobFailed, Retry
 
 _MOST_NAMES: Final = 50
@@ -16,8 +18,15 @@ _LONGEST_NAME: Final = 500
 _MEAN_SOMETHING_ELSE: Final = (GeneratorExit, StopIteration, StopAsyncIteration, BaseExceptionGroup)
 
 
-def tell(error: BaseException) -> dict[str, Any]:
+def tell(error: BaseException) -> bytes:
     """What is said of an exception: its description, and the names of its class and their bases."""
+    try:
+        return orjson.dumps(_told(error))
+    except BaseException as resistance:  # to look at it runs code of the user's own
+        return orjson.dumps(_told(resisting(error, resistance)))
+
+
+def _told(error: BaseException) -> dict[str, Any]:
     names = [qualified_name(kind) for kind in type(error).__mro__ if issubclass(kind, BaseException)]
     told: dict[str, Any] = {
         "described": describe_error(error),

@@ -8,6 +8,8 @@ from enum import IntEnum
 from typing import Final
 
 HEADER: Final = struct.Struct(">BI")
+NUMBER: Final = struct.Struct(">Q")
+"""Begins the content of every answer: the number of the call, from 1, and 0 of what answers to BEGIN."""
 # A result is half a megabyte at most, and a job with all that belongs to it one: whoever sends more has gone mad.
 LARGEST_BYTES: Final = 8 * 1024 * 1024
 
@@ -28,7 +30,7 @@ class Kind(IntEnum):
     PROGRESS = 4
     LOG = 5
     RETURNED = 6
-    """From the child: the attempt returned. Without content it returned nothing."""
+    """From the child: the attempt returned. With nothing behind the number it returned nothing."""
     RAISED = 7
     """From the child: the attempt raised, or there is no worker."""
     END = 8

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from headrace.core.snapshots import accepted
@@ -20,16 +21,40 @@ _logger = logging.getLogger(__name__)
 
 # Its modules are imported anew, on a machine that may be busy.
 _START_SECONDS = 120.0
+# Some 60 MB each.
+_ALONE_AT_ONCE = 16
+
+
+class ProcessRoom:
+    """How many child processes an engine has at a time of what is not bounded by how many attempts run.
+
+    When a busy engine has died twice, all that ran in it is isolated. Were those processes started in one moment, they would
+    leave the engine no time to renew its leases; it would lose all attempts, and the next engine would do the same.
+
+    Args:
+        starting: those that start, which takes a processor each.
+        alone: those that are for one attempt each.
+    """
+
+    def __init__(self, *, starting: int | None = None, alone: int = _ALONE_AT_ONCE) -> None:
+        self.starting = asyncio.Semaphore(starting or os.cpu_count() or 1)
+        self.alone = asyncio.Semaphore(alone)
+
+
+def process_pools(room: ProcessRoom | None = None) -> Callable[[AbstractWorker[Any]], ProcessPool]:
+    """Makes the pools of one engine's workers, which share the room."""
+    return partial(ProcessPool, room=room or ProcessRoom())
 
 
 class ProcessPool:
     """Runs attempts of one worker, each in a child process for as long as it takes.
 
-    There are as many processes as ever were needed at a time; that is bounded by how many attempts run.
+    There are as many processes as ever were needed at a time; that is bounded by how many attempts run, and by the room.
     """
 
-    def __init__(self, worker: AbstractWorker[Any]) -> None:
+    def __init__(self, worker: AbstractWorker[Any], room: ProcessRoom) -> None:
         self._worker = worker
+        self._room = room
         self._idle: list[ChildProcess] = []
         self._all: set[ChildProcess] = set()
 
@@ -51,7 +76,7 @@ class ProcessPool:
             return False
 
     async def run(self, work: Work, ctx: JobContext, *, alone: bool, begun: Callable[[], None]) -> Any:
-        """Runs an attempt to its end. Cancelled, it returns when the process is gone.
+        """Runs an attempt to its end, as soon as there is room. Cancelled, it returns when the process is gone.
 
         Args:
             alone: whether the process is for this attempt only, and ends with it.
@@ -61,21 +86,27 @@ class ProcessPool:
             BaseException: whatever it raised.
             WorkerProcessDied: its process died.
         """
+        if alone:
+            async with self._room.alone:
+                return await self._run(work, ctx, alone=True, begun=begun)
+        return await self._run(work, ctx, alone=False, begun=begun)
+
+    async def _run(self, work: Work, ctx: JobContext, *, alone: bool, begun: Callable[[], None]) -> Any:
         child = await self._take(fresh=alone)
         try:
             begun()
-            result = await child.call(_call(work, ctx), ctx.progress)
+            answer = await child.call(_call(work, ctx), ctx.progress)
         except GeneratorExit:
             child.kill()
             raise
-        except asyncio.CancelledError:
+        except BaseException:
+            # Whatever it is, the attempt may run on in that process, and its answer would be taken for another's.
             await self._destroy(child)
             raise
-        except BaseException:
-            await self._give_back(child, alone=alone)
-            raise
         await self._give_back(child, alone=alone)
-        return result
+        if answer.error is not None:
+            raise answer.error
+        return answer.result
 
     async def close(self) -> None:
         """Ends all processes."""
@@ -91,6 +122,10 @@ class ProcessPool:
             if not child.has_ended:
                 return child
             self._forget(child)
+        async with self._room.starting:
+            return await self._start()
+
+    async def _start(self) -> ChildProcess:
         child = ChildProcess()
         self._all.add(child)
         try:

@@ -18,6 +18,7 @@ Send = Callable[[Kind, bytes], None]
 # It is written down once a second; an attempt that says it in a tight loop must not keep its engine busy.
 _APART_SECONDS = 0.2
 _LONGEST_MESSAGE_BYTES = 64 * 1024
+_for_errors = logging.Handler()
 _OWN_ATTRIBUTES = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -100,10 +101,13 @@ def levels_of(loggers: Mapping[str, object]) -> dict[str, int]:
 
 
 def log_again(told: Mapping[str, Any]) -> None:
-    """Logs in the engine what was logged in a child process."""
-    logger = logging.getLogger(told["name"])
-    if logger.isEnabledFor(told["levelno"]):
-        logger.handle(logging.makeLogRecord(told))
+    """Logs in the engine what was logged in a child process. What filters and handlers raise is not the attempt's."""
+    logger, record = logging.getLogger(told["name"]), logging.makeLogRecord(told)
+    if logger.isEnabledFor(record.levelno):
+        try:
+            logger.handle(record)
+        except Exception:
+            _for_errors.handleError(record)
 
 
 def _encode(said: Mapping[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ import orjson
 
 from headrace.codec import decode
 from headrace.core.identifiers import is_fresh
-from headrace.core.records import parse_snapshot_headers
+from headrace.core.records import parse_snapshot_headers, pause_key
 from headrace.core.snapshots import ISOLATED_FROM
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
@@ -20,6 +20,7 @@ from headrace.models import CancelRequest
 from headrace.ports import TopicPartition
 from headrace.testing.simulation.chronicle import (
     Accepted,
+    Calm,
     Committed,
     Event,
     Execution,
@@ -31,6 +32,7 @@ from headrace.testing.simulation.chronicle import (
 )
 from headrace.testing.simulation.outcomes import MOST_CRASHES, Outcomes
 from headrace.testing.simulation.reading import JobPlace, JobState, Reading, StateReader
+from headrace.testing.simulation.starts import Starts
 from headrace.testing.storage import StoredRecord
 
 
@@ -106,6 +108,7 @@ class Judge:
     worker: str
     concurrency: int
     outcomes: Outcomes
+    starts: Starts
     reader: StateReader = field(init=False)
     _ended_keys_topic: str = field(init=False)
     violations: list[Violation] = field(default_factory=list)
@@ -146,6 +149,8 @@ class Judge:
                 case Accepted(at, job_id):
                     if job_id not in self._by_id:
                         self._violated(at, "one write accepts a job", f"{job_id} was accepted, and is not in the queue")
+                case Calm(at):
+                    self.starts.calm(at)
                 case NotAccepted(_, job_id):
                     self.not_accepted.add(job_id)
 
@@ -188,9 +193,10 @@ class Judge:
         elif record.topic == self.topics.control.name:
             self._asked(at, record)
         elif record.topic == self._ended_keys_topic:
-            entry = orjson.loads(record.value or b"")
-            self._ended_keys.add((entry["id"], (entry["partition"], entry["offset"])))
+            self._told(at, record)
         elif record.topic == self.topics.job_state.name:
+            for promise, what in self.starts.written(at, record):
+                self._violated(at, promise, what)
             deaths = dict(self._deaths_before(record))
             reading = self.reader.read(record)
             if reading.place is not None and reading.repeated:
@@ -199,9 +205,20 @@ class Judge:
                 self._stated(at, reading.place, reading, record.value or b"")
                 self._check_deaths(at, reading.place, reading, deaths.get(reading.place, 0))
 
+    def _told(self, at: float, record: StoredRecord) -> None:
+        """An entry in `ended-keys`. Whoever wrote it held a lease when it knew of the job's end: so that counts."""
+        entry = orjson.loads(record.value or b"")
+        place = entry["partition"], entry["offset"]
+        self._ended_keys.add((entry["id"], place))
+        if not self._has_ended(place):
+            self._violated(at, "what is told of as ended has ended", f"{self._name(place)} has not, and is in ended-keys")
+
     def _asked(self, at: float, record: StoredRecord) -> None:
         """Somebody cancels a job: whoever claims its partition from now on must know of it before it takes in any job."""
         key = record.key or b""
+        if key == pause_key(self.worker):
+            self.starts.asked(at, record, {number: ledger.epoch for number, ledger in self.reader.ledgers.items()})
+            return
         if record.value is None:
             place = self._requests.get(key)
             if place is not None and not self._has_ended(place):
@@ -363,7 +380,7 @@ class Judge:
                 self._violated(event.at, "one attempt runs at a time", detail)
             other.superseded = True
         self._check_order(event.at, place, "started")
-        for promise, what in self.outcomes.started(event.at, place):
+        for promise, what in (*self.outcomes.started(event.at, place), *self.starts.started(event.at, place[0], event.token[0])):
             self._violated(event.at, promise, f"{name} {what}")
         self.running[event.process] += 1
         if self.running[event.process] > self.concurrency:

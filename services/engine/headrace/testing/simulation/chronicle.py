@@ -45,6 +45,13 @@ class NotAccepted:
     job_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Calm:
+    """Nothing goes wrong any more."""
+
+    at: float
+
+
 class Step(Enum):
     """What a worker does with a job: it begins, works on, hears that it is to stop, and ends."""
 
@@ -93,7 +100,7 @@ class ProcessFate:
     excused_until: float = 0.0
 
 
-Event = Written | Committed | Accepted | NotAccepted | Execution | ProcessFate
+Event = Written | Committed | Accepted | NotAccepted | Calm | Execution | ProcessFate
 
 
 class Chronicle:
@@ -122,6 +129,10 @@ class Chronicle:
     def not_accepted(self, job_id: str) -> None:
         """A client was told that its job is not accepted."""
         self.events.append(NotAccepted(self._now(), job_id))
+
+    def calm(self) -> None:
+        """Nothing goes wrong any more."""
+        self.events.append(Calm(self._now()))
 
     def step(self, step: Step, process: str, job_id: str, token: tuple[int, int], *, apart: bool = False) -> None:
         """A worker did something."""

@@ -9,14 +9,16 @@ from contextlib import suppress
 from random import Random
 from typing import Protocol
 
-from headrace.core.records import LEASE_PREFIX
+from headrace.core.records import LEASE_PREFIX, REPEAT_HEADER, STATUS_HEADER
+from headrace.core.status import TERMINAL
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError
 from headrace.ports import NewRecord, TopicPartition
 from headrace.testing.cluster import InMemoryCluster
 from headrace.testing.faults import Hold
+from headrace.testing.simulation.kinds import WEIGHTS, FaultKind
 from headrace.testing.simulation.process import SimulatedProcess
-from headrace.testing.simulation.scenario import WEIGHTS, FaultKind, Scenario
+from headrace.testing.simulation.scenario import Scenario
 from headrace.testing.simulation.workload import WORKER
 
 # Brokers' clocks may differ by ten seconds, where leases are judged by them.
@@ -47,12 +49,14 @@ class Nemesis:
         self.counts: Counter[FaultKind] = Counter()
         self.broker_offset = 0.0
         self._scenario = scenario
+        self._pace = scenario.pace
         self._random = Random(f"faults {scenario.seed}")
         self._cluster = cluster
         self._topics = topics
         self._fleet = fleet
         self._under_way: set[asyncio.Task[None]] = set()
         self._holds: list[Hold] = []
+        self._untold: set[SimulatedProcess] = set()
         self._faults: dict[FaultKind, Callable[[], Awaitable[None]]] = {
             FaultKind.ACKNOWLEDGEMENT_LOST: self._lose_acknowledgement,
             FaultKind.ACKNOWLEDGEMENT_LATE: self._hold_acknowledgements,
@@ -60,14 +64,20 @@ class Nemesis:
             FaultKind.APPEND_DELAYED: self._hold_appends,
             FaultKind.LANDS_LATE: self._land_late,
             FaultKind.CUT_OFF: self._cut_off,
+            FaultKind.GROUP_AWAY: self._cut_off_from_groups,
             FaultKind.EVICTED: self._evict,
+            FaultKind.NEVER_TOLD: self._evict_for_good,
             FaultKind.CLAIM_DISPUTED: self._dispute_claim,
             FaultKind.REQUESTS_REFUSED: self._refuse_requests,
             FaultKind.READS_STALL: self._withhold,
+            FaultKind.READS_LATE: self._read_late,
             FaultKind.CRASH: self._kill,
+            FaultKind.CRASH_AFTER_WRITES: self._kill_after_writes,
+            FaultKind.REPEAT_LATE: self._repeat_late,
             FaultKind.FREEZE_SHORT: lambda: self._freeze(0.05, 0.95),
             FaultKind.FREEZE_LONG: lambda: self._freeze(1.0, 3.0),
             FaultKind.FROZEN_SENDING: self._freeze_sending,
+            FaultKind.FROZEN_UNHEARD: self._freeze_unheard,
             FaultKind.LATE_THEN_CUT: self._acknowledge_late_and_cut,
             FaultKind.SUSPENDED: lambda: self._freeze(0.3, 3.0, slept=True),
             FaultKind.CLOCK_AHEAD: lambda: self._set_clock(1),
@@ -102,8 +112,11 @@ class Nemesis:
         for process in self._fleet.processes:
             process.log.reconnect()
             process.log.accept_requests()
-            process.log.tell_evicted(self._topics.group(WORKER))
-            if not process.runs:
+            if process not in self._untold:
+                process.log.tell_evicted(self._topics.group(WORKER))
+            if process.runs:
+                process.log.read_on()
+            else:
                 process.asleep = False
                 await process.thaw("as-it-came", slept=False, excused_seconds=0.0)
 
@@ -121,7 +134,9 @@ class Nemesis:
                 state for state, end in sorted(self._cluster.ends().items()) if state.topic == self._topics.job_state.name and end
             ]
             return self._topics.job_state.name, self._random.choice(ends).partition if ends else None
-        return (self._topics.jobs_name(WORKER) if drawn < 0.93 else self._topics.dead_letters.name), None
+        if drawn < 0.9:
+            return self._topics.ended_keys(1).name, None
+        return (self._topics.jobs_name(WORKER) if drawn < 0.95 else self._topics.dead_letters.name), None
 
     async def _lose_acknowledgement(self) -> None:
         topic, partition = self._target()
@@ -133,16 +148,18 @@ class Nemesis:
 
     async def _hold_acknowledgements(self) -> None:
         topic, partition = self._target()
-        await self._release(self._cluster.hold_acknowledgements(topic, partition=partition), self._random.uniform(0.2, 45))
+        await self._release(
+            self._cluster.hold_acknowledgements(topic, partition=partition), self._random.uniform(0.2, 45) * self._pace
+        )
 
     async def _hold_appends(self) -> None:
         topic, partition = self._target()
-        await self._release(self._cluster.hold_appends(topic, partition=partition), self._random.uniform(0.2, 45))
+        await self._release(self._cluster.hold_appends(topic, partition=partition), self._random.uniform(0.2, 45) * self._pace)
 
     async def _land_late(self) -> None:
         topic, partition = self._target()
         hold = self._cluster.land_late(topic, partition=partition, times=self._random.randint(1, 3))
-        await self._release(hold, self._random.choice((1, 10, 100)) * self._random.random())
+        await self._release(hold, self._random.choice((1, 10, 100)) * self._random.random() * self._pace)
 
     async def _release(self, hold: Hold, seconds: float) -> None:
         self._holds.append(hold)
@@ -162,15 +179,31 @@ class Nemesis:
     async def _cut_off(self) -> None:
         if process := self._victim():
             process.log.cut_off()
-            await asyncio.sleep(self._random.choice((1, 20, 90)) * self._random.random())
+            await asyncio.sleep(self._random.choice((1, 20, 90)) * self._random.random() * self._pace)
+            process.log.reconnect()
+
+    async def _cut_off_from_groups(self) -> None:
+        """Others get its partitions, and it reads and writes on."""
+        if process := self._engine():
+            process.log.cut_off_from_groups()
+            process.spared = self._random.random() < 0.5
+            seconds = self._random.uniform(4.0, 6.0) if process.spared else 3.0 * self._random.random()
+            await asyncio.sleep(seconds * self._scenario.lease)
+            process.spared = False
             process.log.reconnect()
 
     async def _evict(self) -> None:
         if process := self._engine():
             group = self._topics.group(WORKER)
             process.log.evict(group)
-            await asyncio.sleep(self._random.uniform(5, 120))
+            await asyncio.sleep(self._random.uniform(5, 120) * self._pace)
             process.log.tell_evicted(group)
+
+    async def _evict_for_good(self) -> None:
+        """Only its own commits tell the engine of it: it has to ask."""
+        if process := self._engine():
+            process.log.evict(self._topics.group(WORKER))
+            self._untold.add(process)
 
     async def _dispute_claim(self) -> None:
         """The next claim of an engine is on its way for long. Its group gives it up meanwhile, so that others claim, too."""
@@ -179,7 +212,7 @@ class Nemesis:
             hold = process.log.hold_appends(self._topics.job_state.name, matching=_is_claim)
             self._holds.append(hold)
             with suppress(TimeoutError):
-                await asyncio.wait_for(hold.caught(), 60)
+                await asyncio.wait_for(hold.caught(), 60 * self._pace)
             process.log.evict(group)
             await asyncio.sleep(self._random.choice((0.05, 0.3, 1.1)) * lease * self._random.random())
             hold.release()
@@ -189,7 +222,7 @@ class Nemesis:
     async def _refuse_requests(self) -> None:
         if process := self._victim():
             process.log.refuse_requests(BrokerError("The brokers are busy."))
-            await asyncio.sleep(self._random.uniform(0.1, 20))
+            await asyncio.sleep(self._random.uniform(0.1, 20) * self._pace)
             process.log.accept_requests()
 
     async def _withhold(self) -> None:
@@ -200,8 +233,41 @@ class Nemesis:
             await self._leave()
         if partition is not None:
             self._cluster.withhold(TopicPartition(topic, partition))
-            await asyncio.sleep(self._random.uniform(0.1, 30))
+            await asyncio.sleep(self._random.uniform(0.1, 30) * self._pace)
             self._cluster.give_out(TopicPartition(topic, partition))
+
+    async def _read_late(self) -> None:
+        """What one process reads is old; asked for their ends, the partitions tell these."""
+        if process := self._engine():
+            process.log.read_late()
+            await asyncio.sleep(self._random.uniform(0.1, 1.5) * self._scenario.lease)
+            if process.is_free:  # one that is frozen reads on when it thaws
+                process.log.read_on()
+
+    async def _kill_after_writes(self) -> None:
+        """All that an engine writes is under way for a while, and lands at once. It dies soon after that."""
+        if process := self._engine():
+            held = process.log.hold_appends(self._topics.job_state.name)
+            told = process.log.hold_appends(self._topics.ended_keys(1).name)
+            self._holds += held, told
+            await asyncio.sleep(self._random.uniform(0.05, 0.5) * self._scenario.lease)
+            held.release()
+            await asyncio.sleep(self._random.choice((0.05, 0.3)) * self._random.random() * self._scenario.lease)
+            if process.is_free:
+                process.die()
+            else:
+                told.release()
+
+    async def _repeat_late(self) -> None:
+        """What a janitor repeats lands when more has happened; and then somebody else has to read it."""
+        hold = self._cluster.hold_appends(self._topics.job_state.name, matching=_is_repeat)
+        self._holds.append(hold)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(hold.caught(), 4 * self._scenario.lease)
+            await asyncio.sleep(self._random.uniform(0.2, 2.0) * self._scenario.lease)
+        hold.release()
+        await asyncio.sleep(self._random.uniform(0.0, 0.2) * self._scenario.lease)
+        await self._kill()
 
     async def _kill(self) -> None:
         if process := self._engine():
@@ -224,15 +290,42 @@ class Nemesis:
         """What an engine wrote last lands while it is frozen, after its lease; of that it hears first when it goes on."""
         if process := self._engine():
             lease = self._scenario.lease
-            hold = process.log.hold_appends(self._topics.job_state.name)
+            ends = self._random.random() < 0.5
+            hold = process.log.hold_appends(self._topics.job_state.name, matching=_is_end if ends else None)
             self._holds.append(hold)
-            await asyncio.sleep(self._random.uniform(0.0, 0.3) * lease)
+            if ends:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(hold.caught(), 2 * lease)
+            else:
+                await asyncio.sleep(self._random.uniform(0.0, 0.3) * lease)
             if process.is_free:
                 process.freeze()
-                await asyncio.sleep(self._random.uniform(1.2, 2.5) * lease)
+                if self._random.random() < 0.5:
+                    process.log.evict(self._topics.group(WORKER))
+                await asyncio.sleep(self._random.uniform(1.2, 3.0) * lease)
                 hold.release()
                 await asyncio.sleep(self._random.uniform(0.01, 1.0))
                 await process.thaw("messages-first", slept=False, excused_seconds=0.0)
+                process.log.tell_evicted(self._topics.group(WORKER))
+            hold.release()
+
+    async def _freeze_unheard(self) -> None:
+        """What an engine wrote of a job has landed, and it hears of it when others have the partition."""
+        if process := self._engine():
+            lease = self._scenario.lease
+            hold = process.log.hold_acknowledgements(self._topics.job_state.name, matching=_is_snapshot)
+            self._holds.append(hold)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(hold.caught(), 2 * lease)
+            if hold.count and process.is_free:
+                process.freeze()
+                if self._random.random() < 0.5:
+                    process.log.evict(self._topics.group(WORKER))
+                await asyncio.sleep(self._random.uniform(1.2, 3.0) * lease)
+                hold.release()
+                await asyncio.sleep(self._random.uniform(0.01, 1.0) * self._pace)
+                await process.thaw("messages-first", slept=False, excused_seconds=0.0)
+                process.log.tell_evicted(self._topics.group(WORKER))
             hold.release()
 
     async def _acknowledge_late_and_cut(self) -> None:
@@ -241,19 +334,23 @@ class Nemesis:
             lease = self._scenario.lease
             hold = process.log.hold_acknowledgements(self._topics.job_state.name)
             self._holds.append(hold)
-            await asyncio.sleep(self._random.uniform(0.4, 0.9) * lease)
+            await asyncio.sleep(self._random.uniform(0.4, 0.8) * lease)
             hold.release()
-            await asyncio.sleep(self._random.uniform(0.01, 0.3))
+            await asyncio.sleep(self._random.uniform(0.01, 0.3) * self._pace)
             process.log.cut_off()
-            await asyncio.sleep(self._random.uniform(0.5, 2.0) * lease)
+            await asyncio.sleep(self._random.uniform(0.1, 0.8) * lease)
+            # As when its session is over: so others look when the lease would be over but for its acknowledgement.
+            process.log.evict(self._topics.group(WORKER))
+            await asyncio.sleep(self._random.uniform(0.5, 1.5) * lease)
+            process.log.tell_evicted(self._topics.group(WORKER))
             process.log.reconnect()
 
     async def _set_clock(self, direction: int) -> None:
         if process := self._engine():
-            process.wall_offset += direction * self._random.choice((1, 30, 120)) * self._random.random()
+            process.wall_offset += direction * self._random.choice((1, 30, 120)) * self._random.random() * self._pace
 
     async def _set_broker_clock(self) -> None:
-        apart = _BROKERS_APART if self._scenario.by_log_time else 600.0
+        apart = (_BROKERS_APART if self._scenario.by_log_time else 600.0) * self._pace
         self.broker_offset = self._random.uniform(-apart, apart)
 
     # --- the whole ----------------------------------------------------------------------------------------------------
@@ -267,12 +364,24 @@ class Nemesis:
 
     async def _leave(self) -> None:
         if process := self._engine():
-            self._fleet.stop_one(process, self._random.choice((0.0, 2.0, 20.0)))
+            self._fleet.stop_one(process, self._random.choice((0.0, 2.0, 20.0)) * self._pace)
 
     async def _stop_all(self) -> None:
         for process in list(self._fleet.processes[:-1]):
             if process.is_free:
-                self._fleet.stop_one(process, 1.0)
+                self._fleet.stop_one(process, self._pace)
+
+
+def _is_repeat(record: NewRecord) -> bool:
+    return any(name == REPEAT_HEADER for name, _ in record.headers)
+
+
+def _is_end(record: NewRecord) -> bool:
+    return any(name == STATUS_HEADER and value.decode() in TERMINAL for name, value in record.headers)
+
+
+def _is_snapshot(record: NewRecord) -> bool:
+    return any(name == STATUS_HEADER for name, _ in record.headers)
 
 
 def _is_claim(record: NewRecord) -> bool:

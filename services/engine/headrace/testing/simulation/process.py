@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from headrace.core.lease import Moment
 from headrace.testing.cluster import InMemoryCluster
@@ -18,6 +18,17 @@ WALL_CLOCK_START = 1_780_000_000.0
 """The time of day, in seconds since the Unix epoch, at which the virtual clock would stand at 0."""
 
 
+# In a session's time: they are half of all messages.
+_HEARTBEATS = 6
+
+
+class Times(NamedTuple):
+    """How long a group waits for a process that says nothing, and a process for an answer, in seconds."""
+
+    session: float
+    connect: float
+
+
 class SimulatedProcess(Confined):
     """One process. When it is gone it is gone at once: nothing of it is cleaned up, and what it has sent is under way still.
 
@@ -27,13 +38,15 @@ class SimulatedProcess(Confined):
         seed: of the run.
         wall_offset: how far its time of day is ahead, in seconds.
         asleep: whether all of its machine stands still, its supervisor too.
+        spared: whether nothing else is done to it.
+        thawed_at: when it last went on after it was frozen.
         died_with_machine: whether nobody is left to say that it has died.
         log: its way to the cluster.
         fell: called when a job of its own takes it along.
     """
 
     def __init__(
-        self, name: str, seed: int, loop: SimulationLoop, cluster: InMemoryCluster, chronicle: Chronicle, session_timeout: float
+        self, name: str, seed: int, loop: SimulationLoop, cluster: InMemoryCluster, chronicle: Chronicle, times: Times
     ) -> None:
         super().__init__()
         self.name = name
@@ -44,6 +57,8 @@ class SimulatedProcess(Confined):
         self.fell: Callable[[], None] | None = None
         self.asleep = False
         self.died_with_machine = False
+        self.thawed_at = 0.0
+        self.spared = False
         self._death = asyncio.Event()
         self._excused_until = 0.0
         self._loop = loop
@@ -51,7 +66,12 @@ class SimulatedProcess(Confined):
         self._stopped_at: float | None = None
         self._remains: set[asyncio.Task[Any]] = set()
         self.log: InMemoryLog = self.context.run(
-            lambda: InMemoryLog(cluster, session_timeout=session_timeout, heartbeat_interval=3.0)
+            lambda: InMemoryLog(
+                cluster,
+                session_timeout=times.session,
+                heartbeat_interval=times.session / _HEARTBEATS,
+                connect_timeout=times.connect,
+            )
         )
 
     # --- what its code sees -------------------------------------------------------------------------------------------
@@ -78,7 +98,7 @@ class SimulatedProcess(Confined):
     @property
     def is_free(self) -> bool:
         """Whether it runs, and nothing is about to happen to it."""
-        return self.runs and not self.is_dead and self._stopped_at is None
+        return self.runs and not self.is_dead and not self.spared and self._stopped_at is None
 
     def freeze(self) -> None:
         """Nothing of it runs any more until `thaw`; it stops where it waits for something."""
@@ -105,6 +125,7 @@ class SimulatedProcess(Confined):
             self.suspended_seconds += self._loop.now - self._stopped_at
         self._stopped_at = None
         self._excused_until = self._loop.now + excused_seconds
+        self.thawed_at = self._loop.now
         self._chronicle.fate(self.name, Fate.THAWED, excused_seconds=excused_seconds)
         self._loop.go_on(self, order)
         # What it had asked for before comes first, as it was answered then.

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
-from types import ModuleType
 from typing import Any
 
 from headrace.core.topics import Topics
-from headrace.engine import intake, janitor, takeover
 from headrace.engine.engine import WorkerEngine
-from headrace.engine.janitor import JanitorTimes
 from headrace.errors import HeadraceError, LeaseLost
 from headrace.ports import TopicPartition
-from headrace.settings import Settings, load_settings
 from headrace.testing.cluster import InMemoryCluster
 from headrace.testing.simulation.checks import Judge, Violation
 from headrace.testing.simulation.chronicle import Chronicle, Written
@@ -28,29 +22,27 @@ from headrace.testing.simulation.compacted import compact, compare, superseded
 from headrace.testing.simulation.faults import Nemesis
 from headrace.testing.simulation.loop import SimulationLoop
 from headrace.testing.simulation.outcomes import Outcomes
-from headrace.testing.simulation.process import WALL_CLOCK_START, SimulatedProcess
+from headrace.testing.simulation.process import WALL_CLOCK_START, SimulatedProcess, Times
 from headrace.testing.simulation.scenario import FaultKind, Scenario
+from headrace.testing.simulation.starts import Starts
 from headrace.testing.simulation.supervision import ChildProcesses, SimulatedSupervisor
+from headrace.testing.simulation.surroundings import NAMESPACE, quietly, settings_of
 from headrace.testing.simulation.workload import WORKER, SimulatedProcesses, Workload, simulated_worker
-from headrace.views import follower
 
-_NAMESPACE = "simulation"
-# Kafka keeps the last hour; a run does not take one. So the janitors have less time, too, and what has ended goes sooner.
+# Kafka keeps the last hour; a run does not take one.
 _COMPACTION_LAG_SECONDS = 300.0
-_JANITOR_TIMES = JanitorTimes(start=5.0, round=10.0, settled=20.0, idle=3.0, retention=20.0)
-_JOB_RETENTION_SECONDS = 30.0
-_TIDYING_SECONDS = 240.0
+# After the last job has ended, until janitors have tidied up after it: at least, and so many looks more.
+_TIDYING_SECONDS = 80.0
+_TIDYING_LOOKS = 12
 _LOOK_SECONDS = 5.0
 _MOST_PEACES = 6
 _LOOKS = 20
-# A fetch ends as soon as there is something, and how long it waits for that is all but half of a run's cost.
-_OTHERWISE: tuple[tuple[ModuleType, str, Any], ...] = (
-    (janitor, "TIMES", _JANITOR_TIMES),
-    (follower, "FETCH_SECONDS", 30.0),
-    (intake, "_POLL_SECONDS", 3.0),
-    (intake, "_POLL_SECONDS_WHILE_FULL", 0.5),
-    (takeover, "_FETCH_SECONDS", 0.5),
-)
+_CONNECT_SECONDS = 10.0
+# So soon an engine hears of what was asked: later than it reads, and than it tries again when it could not.
+_PATIENCE_SECONDS = 60.0
+# An engine gives back what it holds when its group has not answered for 40 s, and has 10 s for that.
+_LET_GO_SECONDS = 70.0
+_HOLDER = "who holds a partition is who is given it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +80,7 @@ def simulate(scenario: Scenario, *, to_the_end: bool = True) -> Report:
     loop = SimulationLoop(Random(f"order {scenario.seed}"))
     run = _Run(scenario, loop, to_the_end)
     loop.set_exception_handler(run.note_failure)
-    with _quietly():
+    with quietly(scenario.pace):
         try:
             loop.run_until_complete(run.main())
             return run.report()
@@ -103,11 +95,13 @@ class _Run:
         self.everyone: list[SimulatedProcess] = []
         self._loop = loop
         self._random = Random(f"run {scenario.seed}")
-        self._settings = _settings(scenario)
-        self._topics = Topics(_NAMESPACE)
+        self._settings = settings_of(scenario)
+        self._topics = Topics(NAMESPACE)
         self._chronicle = Chronicle(lambda: loop.now)
         clocks_agree = scenario.faults.isdisjoint({FaultKind.CLOCK_AHEAD, FaultKind.CLOCK_BACK})
-        self._judge = Judge(self._topics, WORKER, scenario.concurrency, Outcomes(clocks_agree))
+        self._patience = _PATIENCE_SECONDS * scenario.pace
+        starts = Starts(scenario.rate_limit if clocks_agree else None, scenario.partitions, self._patience)
+        self._judge = Judge(self._topics, WORKER, scenario.concurrency, Outcomes(clocks_agree), starts)
         self._judged = 0
         self._cluster = InMemoryCluster(now=self._broker_time, latency=self._latency)
         self._cluster.written = self._chronicle.written
@@ -117,6 +111,11 @@ class _Run:
         self._stops: dict[SimulatedProcess, tuple[asyncio.Event, list[float]]] = {}
         self._client = self._process("client")
         self._failures: list[str] = []
+        self._instances: dict[str, SimulatedProcess] = {}
+        self._foreign_since: dict[tuple[int, SimulatedProcess], float] = {}
+        self._leases: dict[int, int] = {}
+        self._looked_at = 0.0
+        self._is_over = False
         self._watching: set[asyncio.Task[None]] = set()
 
     # --- the course of it -------------------------------------------------------------------------------------------------
@@ -126,6 +125,7 @@ class _Run:
             self.start_one()
         workload = Workload(self.scenario, self._settings, self._client, self._chronicle)
         enqueuing = self._client.begin(workload.run(), "workload")
+        pausing = self._client.begin(workload.pause_now_and_then(), "pauses") if self.scenario.pauses else None
         keeping = asyncio.create_task(self._keep_engines())
         trouble = asyncio.create_task(self._nemesis.run())
         for _ in range(_LOOKS):
@@ -133,9 +133,14 @@ class _Run:
                 await asyncio.sleep(self.scenario.seconds / _LOOKS)
         trouble.cancel()
         await self._nemesis.end()
+        self._chronicle.calm()
         if self._is_decided():
             keeping.cancel()
             return
+        if pausing is not None:
+            pausing.cancel()
+            seconds = self._patience + 2 * _LOOK_SECONDS * self.scenario.pace
+            await asyncio.wait({self._client.begin(workload.pause_once(seconds), "pause")})
         await asyncio.wait({enqueuing}, timeout=self.scenario.peace)
         if not enqueuing.done():
             self._failures.append("the client was not answered")
@@ -143,12 +148,25 @@ class _Run:
             self._failures.append(f"the client failed: {error!r}")
         await self._until_all_ended()
         # Commits follow, and so does what was still under way.
-        await asyncio.sleep(max(2 * self.scenario.lease, _TIDYING_SECONDS))
+        await self._until_tidy()
+        self._is_over = not self._is_decided()
         keeping.cancel()
+
+    async def _until_tidy(self) -> None:
+        pace = self.scenario.pace
+        await asyncio.sleep(max(2 * self.scenario.lease, _TIDYING_SECONDS * pace))
+        for _ in range(_TIDYING_LOOKS):
+            if self._is_decided() or self._is_tidy():
+                return
+            await asyncio.sleep(4 * _LOOK_SECONDS * pace)
+
+    def _is_tidy(self) -> bool:
+        return not any(self._disagreements()) and not any(self._held_by_others())
 
     def _is_decided(self) -> bool:
         """Whether nothing that is to come could change what the run tells."""
         self._catch_up()
+        self._look_at_holders()
         return not self._to_the_end and bool(self._judge.violations)
 
     async def _until_all_ended(self) -> None:
@@ -162,25 +180,18 @@ class _Run:
                 return
             if (unfinished, self._judge.attempts) != before:
                 quiet_since, before = self._loop.now, (unfinished, self._judge.attempts)
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS * self.scenario.pace)
 
     def report(self) -> Report:
         now = self._loop.now
         self._catch_up()
         judge = self._judge
         judge.conclude(now)
-        state = self._topics.job_state.name
-        history = [event.record for event in self._chronicle.events if isinstance(event, Written) and event.record.topic == state]
-        starts = {partition.partition: self._cluster.partition(partition).start for partition in self._queue()}
-        disagreements = [
-            *compare(judge.reader, compact(history), starts),
-            *superseded(judge.reader, compact(history)),
-            *compare(judge.reader, self._cluster.topic_records(state), starts),
-        ]
         violations = [
             *judge.violations,
+            *(Violation(now, _HOLDER, what) for _, (_, what) in (self._held_by_others() if self._is_over else ())),
             *(Violation(now, "nothing fails by itself", failure) for failure in self._failures),
-            *(Violation(now, "readers of the compacted log agree", each) for each in disagreements),
+            *(Violation(now, "readers of the compacted log agree", each) for each in self._disagreements()),
         ]
         return Report(
             scenario=self.scenario,
@@ -193,6 +204,45 @@ class _Run:
             digest=self._chronicle.digest(self._topics.workers.name),
             violations=violations,
         )
+
+    def _disagreements(self) -> Iterator[str]:
+        """In words, what readers of what compaction leaves take for other than it is; of now, and in the end."""
+        state, reader = self._topics.job_state.name, self._judge.reader
+        history = [event.record for event in self._chronicle.events if isinstance(event, Written) and event.record.topic == state]
+        starts = {partition.partition: self._cluster.partition(partition).start for partition in self._queue()}
+        left = compact(history)
+        yield from compare(reader, left, starts)
+        yield from superseded(reader, left)
+        yield from compare(reader, self._cluster.topic_records(state), starts)
+
+    def _look_at_holders(self) -> None:
+        """Rule H4: an engine that its group has given up finds that out, and lets go of what it holds."""
+        now, looked_at = self._loop.now, self._looked_at
+        self._looked_at = now
+        leases = {number: ledger.last_lease for number, ledger in self._judge.reader.ledgers.items()}
+        before, self._leases = self._leases, leases
+        foreign_before, self._foreign_since = self._foreign_since, {}
+        for number, (holder, what) in self._held_by_others():
+            since = max(foreign_before.get((number, holder), now), holder.thawed_at)
+            self._foreign_since[number, holder] = since
+            # What was written after the last look was written long after it should have let go.
+            if looked_at > since + _LET_GO_SECONDS * self.scenario.pace and leases[number] != before[number]:
+                self._judge.violations.append(Violation(now, _HOLDER, f"{what} for {now - since:.3f} s"))
+
+    def _held_by_others(self) -> Iterator[tuple[int, tuple[SimulatedProcess, str]]]:
+        """The partitions that an engine holds though its group has given them to another: nobody else can claim them."""
+        given = {
+            partition.partition: member.rpartition("-")[0]
+            for member, partitions in self._cluster.members(self._topics.group(WORKER)).items()
+            for partition in partitions
+        }
+        names = {process.log.name: process.name for process in self._engines}
+        for number, ledger in sorted(self._judge.reader.ledgers.items()):
+            holder = self._instances.get(ledger.holder or "")
+            if ledger.released or holder is None or not holder.runs or number not in given:
+                continue
+            if holder.log.name != given[number]:
+                yield number, (holder, f"partition {number} is held by {holder.name}, and is {names[given[number]]}'s")
 
     def _queue(self) -> list[TopicPartition]:
         return [partition for partition in self._cluster.ends() if partition.topic == self._topics.jobs_name(WORKER)]
@@ -236,6 +286,7 @@ class _Run:
             guardian=supervisor,
         )
         process.fell = self._note_fall
+        self._instances[engine.instance_id] = process
         engine.register_worker(simulated_worker(process, self._chronicle, self.scenario, children))
         with suppress(HeadraceError):  # it cannot reach the brokers, and is started once more
             await engine.start()
@@ -257,8 +308,9 @@ class _Run:
 
     def _supervise(self, process: SimulatedProcess) -> tuple[SimulatedSupervisor, ChildProcesses]:
         """Begins to watch over an engine, from outside of its process."""
-        children = ChildProcesses(process, self._chronicle)
-        supervisor = SimulatedSupervisor(process, children, self._topics.job_state.name)
+        pace = self.scenario.pace
+        children = ChildProcesses(process, self._chronicle, pace)
+        supervisor = SimulatedSupervisor(process, children, self._topics.job_state.name, pace)
 
         def killed() -> None:
             self._nemesis.counts[FaultKind.KILLED_IN_TIME] += 1
@@ -272,13 +324,14 @@ class _Run:
 
     async def _keep_engines(self) -> None:
         while True:
-            await asyncio.sleep(1 + self._random.choice((0.0, 0.0, 30.0)) * self._random.random())
+            await asyncio.sleep((1 + self._random.choice((0.0, 0.0, 30.0)) * self._random.random()) * self.scenario.pace)
             if len(self.processes) - 1 < self.scenario.engines:
                 self.start_one()
 
     def _process(self, name: str) -> SimulatedProcess:
         scenario = self.scenario
-        process = SimulatedProcess(name, scenario.seed, self._loop, self._cluster, self._chronicle, scenario.session_timeout)
+        times = Times(scenario.session_timeout, _CONNECT_SECONDS * scenario.pace)
+        process = SimulatedProcess(name, scenario.seed, self._loop, self._cluster, self._chronicle, times)
         self.everyone.append(process)
         return process
 
@@ -294,7 +347,7 @@ class _Run:
 
     def compact(self) -> None:
         """Leaves the last record of each key, of all but the newest; which those are, no clock of a broker says here."""
-        newest = self._loop.now - _COMPACTION_LAG_SECONDS
+        newest = self._loop.now - _COMPACTION_LAG_SECONDS * self.scenario.pace
         ends: dict[TopicPartition, int] = {}
         for event in self._chronicle.events:
             if isinstance(event, Written) and event.at <= newest and event.record.topic == self._topics.job_state.name:
@@ -303,40 +356,6 @@ class _Run:
             old = [record for record in self._cluster.records(state) if record.offset < end]
             last = {record.key: record.offset for record in old}
             self._cluster.remove_records(state, [record.offset for record in old if last[record.key] != record.offset])
-
-
-def _settings(scenario: Scenario) -> Settings:
-    settings = load_settings(namespace=_NAMESPACE, data_directory=Path(".headrace"))
-    engine = {
-        "partitions": scenario.partitions,
-        "concurrency": scenario.concurrency,
-        "buffer_per_partition": 8,
-        "grace_seconds": 5.0,
-        "presence_interval_seconds": 300.0,
-        "commit_interval_seconds": 2.0,
-        "lease_seconds": scenario.lease,
-        "lease_by_log_time": scenario.by_log_time,
-        # Longer than a run, clocks that jump an hour ahead included: whatever is asked for again is the same job.
-        "idempotency_window_seconds": 4 * 3_600.0,
-        "job_retention_seconds": _JOB_RETENTION_SECONDS,
-    }
-    return settings.model_copy(update={"engine": settings.engine.model_copy(update=engine)})
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Engines among so many faults would tell of little else; and half the time would go into looking for what is not there."""
-    logger = logging.getLogger("headrace")
-    level, usual = logger.level, [getattr(module, name) for module, name, _ in _OTHERWISE]
-    logger.setLevel(logging.CRITICAL + 1)
-    for module, name, value in _OTHERWISE:
-        setattr(module, name, value)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        for (module, name, _), value in zip(_OTHERWISE, usual, strict=True):
-            setattr(module, name, value)
 
 
 def _clear(loop: SimulationLoop, processes: Sequence[SimulatedProcess]) -> None:

@@ -32,9 +32,10 @@ class ChildProcesses:
         killed: whether nothing of the engine's process group is left.
     """
 
-    def __init__(self, process: SimulatedProcess, chronicle: Chronicle) -> None:
+    def __init__(self, process: SimulatedProcess, chronicle: Chronicle, pace: float) -> None:
         self._process = process
         self._chronicle = chronicle
+        self._tick_seconds = _TICK_SECONDS * pace
         self._random = Random(f"children of {process.name} {process.seed}")
         self._in_children: dict[Attempt, bool] = {}
         self.killed = False
@@ -48,7 +49,7 @@ class ChildProcesses:
     async def run(self) -> None:
         """Until they are killed."""
         while not self.killed:
-            await asyncio.sleep(_TICK_SECONDS)
+            await asyncio.sleep(self._tick_seconds)
             if self._process.asleep or (self._process.runs and not self._process.is_dead):
                 continue
             for (job_id, token), in_child in list(self._in_children.items()):
@@ -63,10 +64,11 @@ class SimulatedSupervisor:
         stopped_in_order: set by the engine's program when it ends by its own will.
     """
 
-    def __init__(self, process: SimulatedProcess, children: ChildProcesses, topic: str) -> None:
+    def __init__(self, process: SimulatedProcess, children: ChildProcesses, topic: str, pace: float) -> None:
         self._process = process
         self._children = children
         self._topic = topic
+        self._pace = pace
         self._cluster: InMemoryCluster = process.log.cluster
         self._random = Random(f"supervisor of {process.name} {process.seed}")
         self._instance_id = ""
@@ -105,6 +107,9 @@ class SimulatedSupervisor:
     def belongs(self, group: str, member_id: Callable[[], str]) -> None:
         self._member_ids[group] = member_id
 
+    def left(self, group: str) -> None:
+        self._member_ids.pop(group, None)
+
     # --- what it does -----------------------------------------------------------------------------------------------------
 
     async def run(self, killed: Callable[[], None]) -> None:
@@ -121,7 +126,7 @@ class SimulatedSupervisor:
                 break
             left = min(self._deadlines.values(), default=self._now() + _LOOK_SECONDS) - self._now()
             # While its machine sleeps, so does the supervisor; it looks at the clock twice a second.
-            await self._process.dead_within(0.5 if self._process.asleep else min(max(left, 0.01), _LOOK_SECONDS))
+            await self._process.dead_within(0.5 * self._pace if self._process.asleep else min(max(left, 0.01), _LOOK_SECONDS))
         if self._process.died_with_machine:
             self._children.killed = True
             return
@@ -139,12 +144,12 @@ class SimulatedSupervisor:
         """Of an engine that died by itself the children live on until they are found."""
         if self._children.killed:
             return
-        await asyncio.sleep(self._random.uniform(0.0, 1.5))
+        await asyncio.sleep(self._random.uniform(0.0, 1.5) * self._pace)
         self._children.killed = True
 
     async def _release(self) -> None:
         """Rule R2, as late as it may be: it is void where the claim was superseded."""
-        await asyncio.sleep(self._random.choice((0.1, 1.0, 1.0, 60.0)) * self._random.random())
+        await asyncio.sleep(self._random.choice((0.1, 1.0, 1.0, 60.0)) * self._random.random() * self._pace)
         reason: Literal["died", "stopped"] = "stopped" if self.stopped_in_order else "died"
         for claim in self._claims.values():
             record = ReleaseRecord(

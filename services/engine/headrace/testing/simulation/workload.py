@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from random import Random
@@ -13,6 +14,7 @@ import orjson
 from pydantic import BaseModel, Field
 
 from headrace.client import Client
+from headrace.core.rate import RateLimit
 from headrace.core.retry import RetryPolicy
 from headrace.core.topics import Topics
 from headrace.engine.partition import Work
@@ -31,11 +33,12 @@ from headrace.worker import AbstractWorker
 
 WORKER = "work"
 # Of the term of a lease: how long an attempt takes at most to end when it is told to.
-_LONGEST_ENDING = 0.04
+_LONGEST_ENDING = 0.06
 
 
-# As long as a fault lasts, so that jobs change hands while they wait.
+# Times at the usual pace: as long as a fault lasts, so that jobs change hands while they wait.
 RETRY = RetryPolicy(max_attempts=3, initial=6.0, factor=4.0, maximum=20.0, jitter=0.2)
+_LONGEST_SECONDS = 80.0
 
 
 class WorkArguments(BaseModel):
@@ -54,12 +57,12 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
     Args:
         process: in which it runs.
         ending_seconds: how long it takes at most to end when it is stopped.
+        pace: of the scenario.
         children: of the process, where it has any: they run some of the attempts.
     """
 
     name = WORKER
     description = "Works for a while."
-    retry = RETRY
     _definitions: ClassVar[dict[type[SimulatedWorker], WorkerDefinition]] = {}
 
     def __init__(
@@ -68,9 +71,13 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
         chronicle: Chronicle,
         concurrency: int,
         ending_seconds: float,
+        pace: float,
         children: ChildProcesses | None = None,
+        rate_limit: RateLimit | None = None,
     ) -> None:
         self.concurrency = concurrency
+        self.rate_limit = rate_limit
+        self.retry = dataclasses.replace(RETRY, initial=RETRY.initial * pace, maximum=RETRY.maximum * pace)
         self._host = process
         self._chronicle = chronicle
         self._ending_seconds = ending_seconds
@@ -117,15 +124,9 @@ class SimulatedWorker(AbstractWorker[WorkArguments]):
                 self._children.end((job_id, token))
 
     async def _enqueue_child(self, ctx: JobContext) -> None:
-        """Until it is accepted: what comes of a job must not depend on the brokers."""
-        while True:
-            try:
-                child = await ctx.enqueue(self, WorkArguments(seconds=0.1))
-            except (EnqueueTimeout, BrokerError):
-                await asyncio.sleep(1)
-            else:
-                self._chronicle.accepted(child.id)
-                return
+        """Brokers that are away end the attempt, and not the job."""
+        child = await ctx.enqueue(self, WorkArguments(seconds=0.1))
+        self._chronicle.accepted(child.id)
 
     async def _die(self, *, apart: bool) -> None:
         if apart:
@@ -168,7 +169,8 @@ def simulated_worker(
     process: SimulatedProcess, chronicle: Chronicle, scenario: Scenario, children: ChildProcesses | None
 ) -> SimulatedWorker:
     """The worker of one engine."""
-    return SimulatedWorker(process, chronicle, scenario.concurrency, scenario.lease * _LONGEST_ENDING, children)
+    ending_seconds = scenario.lease * _LONGEST_ENDING
+    return SimulatedWorker(process, chronicle, scenario.concurrency, ending_seconds, scenario.pace, children, scenario.rate_limit)
 
 
 class Workload:
@@ -184,11 +186,13 @@ class Workload:
         self._queue = Topics(settings.namespace).jobs_name(WORKER)
         self._make_client = partial(Client, settings, log=process.log, now=process.now, randomness=process.randomness)
         self._client = self._make_client()
-        self._worker = SimulatedWorker(process, chronicle, 1, 0.0)
+        self._started = asyncio.Event()
+        self._worker = SimulatedWorker(process, chronicle, 1, 0.0, scenario.pace)
 
     async def run(self) -> None:
         """Enqueues all jobs, and waits until each was answered."""
         await self._start()
+        self._started.set()
         waiting: set[asyncio.Task[None]] = set()
         pace = self._scenario.seconds / self._scenario.jobs
         ends_at = asyncio.get_running_loop().time() + self._scenario.seconds
@@ -197,7 +201,7 @@ class Workload:
                 break
             # They come in bursts: most at once with the one before, and then nothing for a while.
             await asyncio.sleep(self._random.expovariate(1 / (4 * pace)) if self._random.random() < 0.25 else 0)
-            if self._random.random() < 0.03:
+            if self._random.random() < self._scenario.strangers:
                 self._put_what_is_no_job()
                 continue
             args, key = self._draw()
@@ -210,6 +214,28 @@ class Workload:
             task.add_done_callback(waiting.discard)
         while waiting:
             await asyncio.wait(set(waiting))
+
+    async def pause_now_and_then(self) -> None:
+        """Pauses the worker and resumes it, until it is cancelled; see `pause_once`."""
+        random = Random(f"pauses {self._scenario.seed}")
+        await self._started.wait()
+        while True:
+            await asyncio.sleep(random.expovariate(0.25) * self._scenario.lease)
+            await self.pause_once(random.uniform(0.1, 2.0) * self._scenario.lease)
+
+    async def pause_once(self, seconds: float) -> None:
+        """Pauses the worker for so long."""
+        await self._started.wait()
+        await self._until_acknowledged(self._client._control.pause)
+        await asyncio.sleep(seconds)
+        await self._until_acknowledged(self._client._control.resume)
+
+    async def _until_acknowledged(self, ask: Callable[..., Awaitable[None]]) -> None:
+        while True:
+            try:
+                return await ask(WORKER, timeout=10 * self._scenario.pace)
+            except BrokerError:
+                await asyncio.sleep(self._scenario.pace)
 
     async def _start(self) -> None:
         """As any program: one that cannot reach the brokers is started once more."""
@@ -242,7 +268,7 @@ class Workload:
     async def _cancel(self, job: Job) -> None:
         """At once, or after a while, in which it may have ended."""
         random = self._second_thoughts
-        await asyncio.sleep(random.choice((0.0, 0.01, random.uniform(0, 60))))
+        await asyncio.sleep(random.choice((0.0, 0.01, random.uniform(0, 60) * self._scenario.pace)))
         with suppress(BrokerError):  # the request may be in the log, or come into it
             await self._client._control.cancel(job, timeout=10)
 
@@ -254,7 +280,7 @@ class Workload:
             with suppress(EnqueueTimeout, BrokerError):
                 job = await self._client.enqueue(self._worker, args, ordering_key=key, idempotency_key=request)
                 self._chronicle.accepted(job.id)
-            await asyncio.sleep(self._random.choice((0.0, 1.0, 30.0, 200.0)) * self._random.random())
+            await asyncio.sleep(self._random.choice((0.0, 1.0, 30.0, 200.0)) * self._random.random() * self._scenario.pace)
             if self._random.random() < 0.05:
                 args = args.model_copy(update={"seconds": args.seconds + 1})
 
@@ -262,12 +288,12 @@ class Workload:
         random = self._random
         drawn = random.random()
         if drawn < self._scenario.long_jobs:
-            seconds = random.uniform(10, 80)
-        elif drawn < 0.35:
-            seconds = random.uniform(0.2, 10)
+            seconds = random.uniform(10, _LONGEST_SECONDS) * self._scenario.pace
+        elif drawn < self._scenario.long_jobs + 0.25:
+            seconds = random.uniform(0.2, 10) * self._scenario.pace
         else:
             seconds = random.choice((0.0, 0.01, 0.1))
-        key = f"key-{random.randrange(self._scenario.keys)}" if random.random() < 0.35 else None
+        key = f"key-{random.randrange(self._scenario.keys)}" if random.random() < self._scenario.keyed_jobs else None
         kills = self._poison.random() < self._scenario.poison
         children = random.choice((1, 3)) if random.random() < 0.05 else 0
         failures = random.choice((1, 1, 2, 9)) if random.random() < self._scenario.failing_jobs else 0

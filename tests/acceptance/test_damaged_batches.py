@@ -1,0 +1,100 @@
+"""A batch that arrives damaged: nothing that was fetched along with it is lost, and it is read again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.errors import CorruptRecordException
+
+from headrace.errors import BrokerError
+from headrace.kafka import KafkaLog
+from headrace.ports import Record, TopicPartition
+from headrace.settings import Settings
+from support.engines import eventually
+from support.log import Outcomes, numbered, numbers_of, plain_topic, started
+
+ALL = list(range(20))
+
+
+@pytest.fixture
+async def log(settings: Settings) -> AsyncIterator[KafkaLog]:
+    made = KafkaLog(settings)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def topic(log: KafkaLog, namespace: str) -> str:
+    name = f"{namespace}.things"
+    await log.create_topics([plain_topic(name, 2)])
+    return name
+
+
+async def write(log: KafkaLog, topic: str) -> None:
+    """Partition 0 gets the numbers 0 to 9, and partition 1 gets 10 to 19."""
+    outcomes = Outcomes()
+    async with started(log.writer()) as writer:
+        for partition in range(2):
+            numbers = range(partition * 10, partition * 10 + 10)
+            writer.submit(TopicPartition(topic, partition), numbered(numbers), outcomes.expect(partition))
+        await outcomes.offsets()
+
+
+@pytest.fixture
+def unpacked(topic: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of the partitions whose data was looked at, in this order. The second is damaged, in its middle."""
+    looked_at: list[int] = []
+    original = PartitionRecords._unpack_records
+
+    def unpack(self: Any) -> Iterator[Any]:
+        if self._tp.topic == topic:
+            looked_at.append(self._tp.partition)
+        damaged = self._tp.topic == topic and len(looked_at) == 2
+        for count, record in enumerate(original(self)):
+            if damaged and count == 5:
+                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
+            yield record
+
+    monkeypatch.setattr(PartitionRecords, "_unpack_records", unpack)
+    return looked_at
+
+
+async def fetched_ahead(consumer: Any) -> None:
+    """Waits until both partitions' data is there, so that one poll looks at both."""
+
+    async def look() -> bool:
+        return len(consumer._fetcher._records) == 2
+
+    await eventually(look)
+
+
+async def read_all(fetch: Callable[[], Awaitable[Mapping[TopicPartition, Sequence[Record]]]]) -> int:
+    """Fetches until all numbers came, each once; returns how many fetches failed."""
+    found: list[Record] = []
+    failures = 0
+
+    async def look() -> bool:
+        nonlocal failures
+        try:
+            for records in (await fetch()).values():
+                found.extend(records)
+        except BrokerError:
+            failures += 1
+        return len(found) >= len(ALL)
+
+    await eventually(look)
+    assert sorted(numbers_of(found)) == ALL
+    return failures
+
+
+async def test_a_reader_reads_again(log: KafkaLog, topic: str, unpacked: list[int]) -> None:
+    reader = log.reader()
+    async with started(reader):
+        await reader.assign({TopicPartition(topic, number): 0 for number in range(2)})
+        await write(log, topic)
+        await fetched_ahead(reader._consumer)
+        assert await read_all(lambda: reader.fetch(timeout=0.5)) == 1
+    assert sorted(unpacked[:2]) == [0, 1]
