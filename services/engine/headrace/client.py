@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +17,7 @@ from headrace.control import Control, cancel_job, wait_for_end
 from headrace.core.retry import RetryPolicy
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
-from headrace.dead_letters import DeadLetter, DeadLetterFilter, Redrive, read_dead_letter, read_dead_letters, redrive
+from headrace.dead_letters.facade import Redriving
 from headrace.errors import ArgumentsInvalid, BrokerUnreachable, JobUnknown
 from headrace.idempotency import Accepted, check_same
 from headrace.kafka.log import KafkaLog
@@ -30,8 +29,8 @@ from headrace.resubmission import arguments_of, retry_failed
 from headrace.runtime import wall_clock
 from headrace.settings import Settings, load_settings
 from headrace.submission import Arguments, WorkerReference, shared_fields
-from headrace.tool_calls import CallTopics, ReceivedCall, ToolCallConsumer
-from headrace.tool_models import JobList, ToolRefusal, ToolSuccess
+from headrace.tool_calls.facade import AnsweringCalls
+from headrace.tool_models import JobList
 from headrace.views.job_queries import JobFilter, WorkerCounts
 from headrace.views.jobs import JobView
 from headrace.views.on_demand import JobViewOnDemand, Readiness
@@ -47,7 +46,7 @@ _CATCH_UP_SECONDS = 60.0
 _HEARD_SECONDS = 5.0
 
 
-class Client(Watching, Remembering):
+class Client(Watching, Remembering, Redriving, AnsweringCalls):
     """Enqueues jobs, and looks at workers and jobs. An async context manager.
 
     Args:
@@ -269,81 +268,11 @@ class Client(Watching, Remembering):
         view = await self._view.open_up_to_now()
         return await cancel_job(view, self._control, job_id, tenant, wait=wait, timeout=timeout)
 
-    def tool_calls(
-        self,
-        answer: Callable[[ReceivedCall], Awaitable[ToolSuccess | ToolRefusal]],
-        *,
-        tenant: str | None = None,
-        instance_id: str,
-        concurrency: int = 100,
-    ) -> ToolCallConsumer:
-        """A member of the group that answers tool calls of the topic `tool-calls`; start it, and stop it.
-
-        Args:
-            answer: does a call; it raises nothing.
-            tenant: whose topic of calls is meant; the one for all when left out.
-            instance_id: names this process.
-            concurrency: how many calls may be under way at a time.
-        """
-        topics = CallTopics.of(self.topics, tenant)
-        return ToolCallConsumer(self._log, topics, answer, instance_id=instance_id, now=self._now, concurrency=concurrency)
-
     def readiness(self) -> Readiness:
         """Whether jobs can be accepted and the view of jobs has caught up, and how far it is."""
         if (failure := self._writer.failure) is not None:
             return Readiness(False, 0, str(failure))
         return self._view.readiness()
-
-    # --- dead letters ---------------------------------------------------------------------------------------------------
-
-    async def dead_letters(
-        self,
-        *,
-        worker_name: str | None = None,
-        reason: str | None = None,
-        job_id: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> AsyncGenerator[DeadLetter]:
-        """The dead letters of all tenants that there are now and that have all that is given; by partition, oldest first.
-
-        Args:
-            worker_name: in whose queue the record stood.
-            since, until: written at or after the one, before the other; with a zone.
-        """
-        await self._log.create_topics([self.topics.dead_letters])
-        wanted = DeadLetterFilter(worker_name=worker_name, reason=reason, job_id=job_id, since=since, until=until)
-        async with contextlib.aclosing(read_dead_letters(self._log, self.topics.dead_letters.name, wanted)) as letters:
-            async for letter in letters:
-                yield letter
-
-    async def get_dead_letter(self, partition: int, offset: int) -> DeadLetter | None:
-        """The dead letter that stands there; None when there is none, or none any more."""
-        await self._log.create_topics([self.topics.dead_letters])
-        return await read_dead_letter(self._log, self.topics.dead_letters.name, partition, offset)
-
-    async def redrive(
-        self,
-        letters: Iterable[DeadLetter],
-        *,
-        worker_name: str | None = None,
-        args: Mapping[str, Any] | None = None,
-        dry_run: bool = False,
-        timeout: float = ENQUEUE_SECONDS,
-    ) -> list[Redrive]:
-        """Does anew what dead letters asked for: a new job for each, with its tenant, and arguments and context where they can
-        be read. What became of each is told in their order; one that fails costs itself alone.
-
-        A record is redriven once as long as its new job is known: its id follows from where the record stood.
-
-        Args:
-            worker_name: who is to do it; the worker that the record names when left out.
-            args: in place of the arguments in the letters.
-            dry_run: finds out what would become of them, and writes nothing.
-            timeout: seconds to wait for each acknowledgement.
-        """
-        submitter = await self._submitter()
-        return await redrive(list(letters), submitter, worker_name=worker_name, args=args, dry_run=dry_run, timeout=timeout)
 
     # --- workers --------------------------------------------------------------------------------------------------------
 

@@ -226,6 +226,11 @@ class AuthSettings(SettingsGroup):
     )
     tenant: str = Field("default", min_length=1, max_length=200, description="The tenant of tokens, if no claim names it.")
     scopes_claim: str = Field("scope", description="The claim with the scopes: a text with spaces between, or a list.")
+    call_claim: str = Field(
+        "callId",
+        description="The claim that names the one call, by its id, for which a token was made. Such a token counts in the record"
+        " of that call, and nowhere else; no other one counts in a record.",
+    )
     leeway_seconds: float = Field(30.0, ge=0, le=300, description="How far the issuer's clock may differ.")
     keys_refresh_seconds: float = Field(
         600.0, ge=1, description="How often the issuer's public keys are fetched, if no unknown one is named before."

@@ -17,6 +17,7 @@ from headrace_gateway.access import check_exposure
 from headrace_gateway.application import create_app
 from headrace_gateway.gateway import Gateway, gateway_for
 from headrace_gateway.http.protocol import EnvelopeProtocol
+from headrace_gateway.ingress import KafkaIngress
 from headrace_gateway.tools import ToolRegistry
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class GatewayServer:
         self._close_streams: Callable[[], None] = lambda: None
         self._serving: asyncio.Task[None] | None = None
         self._own_client: Client | None = None
+        self._ingress: KafkaIngress | None = None
         self.gateway = gateway
         self._own_gateway: Gateway | None = None
 
@@ -119,6 +121,14 @@ class GatewayServer:
                 self._serving.result()
         finally:
             listening.cancel()
+        try:
+            if self._settings.ingress.enabled:
+                ingress = KafkaIngress(self._settings, self.gateway, client)
+                await ingress.start()
+                self._ingress = ingress
+        except BaseException:
+            await self.stop()
+            raise
         logger.info("The tools gateway answers at %s", self.url)
 
     def request_stop(self) -> None:
@@ -139,6 +149,9 @@ class GatewayServer:
         """Stops accepting, answers what was accepted, and returns. It may be called again, and without a start."""
         self.request_stop()
         try:
+            if self._ingress is not None:
+                ingress, self._ingress = self._ingress, None
+                await ingress.stop()
             await self.wait()
         finally:
             if self._own_gateway is not None:

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headrace.api_keys import ApiKeys, ApiKeyText, parse_key
-from headrace.cli.common import BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, plain, settings_from
-from headrace.cli.inspect import AsJson
+from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, plain, settings_from
 from headrace.errors import ApiKeyInvalid
 from headrace.fields import LONGEST_IDENTITY
 from headrace.models import DEFAULT_TENANT, ApiKey

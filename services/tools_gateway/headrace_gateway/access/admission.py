@@ -15,6 +15,7 @@ from headrace_gateway.access.errors import AccessDenied, CredentialInvalid
 from headrace_gateway.access.issuer import is_loopback
 from headrace_gateway.access.limits import Limits
 from headrace_gateway.access.principal import Principal
+from headrace_gateway.access.records import check_call_id, check_of_record
 
 Transport = Literal["http", "mcp", "stdio", "kafka"]
 
@@ -29,10 +30,12 @@ class Arrival:
     Attributes:
         transport: over what.
         address: from where, as the transport knows it: an IP address as a rule.
+        call_id: the call's own id, where it came as a record.
     """
 
     transport: Transport
     address: str | None = None
+    call_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -164,7 +167,13 @@ class Access:
                     "This gateway asks nobody who they are, and so answers calls from its own machine alone: have the operator "
                     "set HEADRACE_GATEWAY_AUTHENTICATION=required, and make an API key."
                 )
-            return await self._authenticator.authenticate(credential)
+            if self._authenticator.open_to_anyone:
+                return await self._authenticator.authenticate(credential)
+            if arrival.transport == "kafka":
+                check_of_record(credential)
+            principal = await self._authenticator.authenticate(credential)
+            check_call_id(principal, arrival.call_id)
+            return principal
         except (HeadraceError, asyncio.CancelledError) as error:
             self.refused(arrival, outcome_of(error), tool)
             raise
@@ -193,7 +202,7 @@ class Access:
         Raises:
             CredentialInvalid: it was revoked, or has expired.
         """
-        if not self._authenticator.is_valid(principal):
+        if not (principal.vouched or self._authenticator.is_valid(principal)):
             raise CredentialInvalid("The credential does not count any more: get a new one.")
 
     async def until_invalid(self, principal: Principal) -> None:

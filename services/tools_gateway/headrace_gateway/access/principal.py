@@ -20,6 +20,8 @@ class Principal:
         scopes: what it may do.
         credential: names the key or the issuer of the token in the audit; never a secret.
         expires_at: when it counts no more, in seconds since the Unix epoch, where that is known of the credential itself.
+        call_id: the one call, by its id, that the credential was made for; None where it is for any.
+        vouched: there is no credential that could cease to count: the way by which the call came is open to this principal alone.
     """
 
     subject: str
@@ -27,6 +29,8 @@ class Principal:
     scopes: frozenset[Scope] = field(default_factory=frozenset)
     credential: str = ""
     expires_at: float | None = None
+    call_id: str | None = None
+    vouched: bool = False
 
     def require(self, scope: Scope) -> None:
         """Checks a right.

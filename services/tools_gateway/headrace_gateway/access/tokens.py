@@ -125,6 +125,7 @@ class TokenAuthenticator:
             scopes=known_scopes(scopes.split() if isinstance(scopes, str) else scopes if isinstance(scopes, list) else ()),
             credential=f"{CREDENTIAL}{self._issuer}",
             expires_at=float(claims["exp"]) + settings.leeway_seconds,
+            call_id=_identity(claims, settings.call_claim) if settings.call_claim in claims else None,
         )
 
 

@@ -6,15 +6,13 @@ access lists, one tenant alone can write; or by a token in its record.
 
 from __future__ import annotations
 
-import logging
+import uuid
 from contextlib import AsyncExitStack
 
 from headrace import Client, ReceivedCall, Settings, ToolRefusal, ToolSuccess
-from headrace_gateway.access import ALL_SCOPES, Principal
+from headrace_gateway.access import ALL_SCOPES, Arrival, Principal
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.tools.refusals import refusal_for
-
-logger = logging.getLogger(__name__)
 
 
 class KafkaIngress:
@@ -22,14 +20,13 @@ class KafkaIngress:
 
     Args:
         client: a started one; its owner stops it.
-        instance_id: names this gateway.
     """
 
-    def __init__(self, settings: Settings, gateway: Gateway, client: Client, instance_id: str) -> None:
+    def __init__(self, settings: Settings, gateway: Gateway, client: Client) -> None:
         self._settings = settings.ingress
         self._gateway = gateway
         self._client = client
-        self._instance_id = instance_id
+        self._instance_id = f"gateway-{uuid.uuid4().hex[:12]}"
         self._running = AsyncExitStack()
 
     async def start(self) -> None:
@@ -58,7 +55,7 @@ class KafkaIngress:
 
 def principal_of_topic(tenant: str) -> Principal:
     """Whoever writes to a tenant's own topic of calls."""
-    return Principal(subject="kafka", tenant=tenant, scopes=ALL_SCOPES, credential=f"topic:tool-calls.{tenant}")
+    return Principal(subject="kafka", tenant=tenant, scopes=ALL_SCOPES, credential=f"topic:tool-calls.{tenant}", vouched=True)
 
 
 class Answerer:
@@ -73,8 +70,11 @@ class Answerer:
         self._principal = principal
 
     async def __call__(self, received: ReceivedCall) -> ToolSuccess | ToolRefusal:
+        call = received.call
+        arrival = Arrival("kafka", call_id=call.id)
         try:
-            principal = self._principal or await self._gateway.authenticate(received.credential)
-            return await self._gateway.call_tool(received.call, principal)
+            principal = self._principal or await self._gateway.authenticate(received.credential, arrival)
+            async with self._gateway.admit(principal, arrival, self._gateway.tool_name(call.name)) as admission:
+                return await self._gateway.call_tool(call, admission)
         except Exception as error:
-            return refusal_for(error, received.call.name)
+            return refusal_for(error, call.name)

@@ -1,0 +1,37 @@
+"""Tool calls in records, for programs that answer them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from headrace.core.topics import Topics
+from headrace.ports import Log
+from headrace.tool_calls.consumer import CallTopics, ReceivedCall, ToolCallConsumer
+from headrace.tool_models import ToolRefusal, ToolSuccess
+
+
+class AnsweringCalls:
+    """The part of a `Client` that answers tool calls."""
+
+    topics: Topics
+    _log: Log
+    _now: Callable[[], int]
+
+    def tool_calls(
+        self,
+        answer: Callable[[ReceivedCall], Awaitable[ToolSuccess | ToolRefusal]],
+        *,
+        tenant: str | None = None,
+        instance_id: str,
+        concurrency: int = 100,
+    ) -> ToolCallConsumer:
+        """A member of the group that answers tool calls of the topic `tool-calls`; start it, and stop it.
+
+        Args:
+            answer: does a call; it raises nothing.
+            tenant: whose topic of calls is meant; the one for all when left out.
+            instance_id: names this process.
+            concurrency: how many calls may be under way at a time.
+        """
+        topics = CallTopics.of(self.topics, tenant)
+        return ToolCallConsumer(self._log, topics, answer, instance_id=instance_id, now=self._now, concurrency=concurrency)
