@@ -19,8 +19,10 @@ import pytest
 from headrace import CallContext, HeadraceError, NewEntry
 from headrace.views import follower, job_intake
 from headrace_gateway.operations import OPERATIONS
+from support import tenants_over_mcp
 from support.events import PATIENCE, EventReader, event_stream
 from support.tenants import ACTORS, CONVERSATION, STRANGERS, Actor, Tenants, tenants
+from support.tenants_by_record import by_record
 from support.written_jobs import WORKER
 
 Perform = Callable[[Tenants, Actor, Actor], Awaitable[str]]
@@ -178,7 +180,43 @@ BY_TOOLS: dict[str, Perform | NotOffered] = {
     "list_entries": NO_TOOL_REMEMBERS,
 }
 
-TRANSPORTS: dict[str, dict[str, Perform | NotOffered]] = {"operations": DIRECTLY, "http": OVER_HTTP, "tools over http": BY_TOOLS}
+
+# --- the Model Context Protocol, and records ----------------------------------------------------------------------------
+
+
+def by_both_tools(call: Callable[[str, Callable[[Actor], dict[str, Any]]], Perform]) -> dict[str, Perform | NotOffered]:
+    """What the tools do, over a transport that has a way to call them."""
+
+    def manager(**arguments: Any) -> Perform:
+        return call("worker_manager", lambda owner: _filled(arguments, owner))
+
+    return {
+        **BY_TOOLS,
+        "enqueue": call("scheduler", lambda owner: {"kind": "digest", "userId": owner.user, "args": {"to": ["x"]}}),
+        "list_workers": manager(action="list_workers"),
+        "list_jobs": manager(action="list_jobs", limit=100),
+        "get_job": manager(action="get_job", jobId="{owner.failed}"),
+        "retry_job": manager(action="retry_job", jobId="{owner.failed}"),
+        "cancel_job": manager(action="cancel_job", jobId="{owner.waiting}"),
+    }
+
+
+OVER_MCP: dict[str, Perform | NotOffered] = {
+    **by_both_tools(tenants_over_mcp.by_tool),
+    "get_job": tenants_over_mcp.read_job,
+    "watch_job": tenants_over_mcp.watch_job,
+    "watch_jobs": NotOffered("a stream tells of the jobs alone that it names"),
+}
+BY_RECORD = by_both_tools(by_record)
+
+TRANSPORTS: dict[str, dict[str, Perform | NotOffered]] = {
+    "operations": DIRECTLY,
+    "http": OVER_HTTP,
+    "tools over http": BY_TOOLS,
+    "tools over mcp": by_both_tools(tenants_over_mcp.by_tool),
+    "mcp": OVER_MCP,
+    "records": BY_RECORD,
+}
 """A new transport enters itself here."""
 
 CASES = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from support.written_jobs import NAMESPACE, WrittenLog
 
 LIMITS = {"calls_per_second": 1e6, "burst": 1_000_000, "calls_at_once": 1_000, "streams_at_once": 1_000}
 """Tests are quicker than any caller may be."""
+FOR_CALL = " for "
+"""Stands between a token and the id of the one call for which it counts."""
 
 
 class Tokens:
@@ -46,12 +49,13 @@ class Tokens:
     async def authenticate(self, credential: str | None) -> Principal:
         if self._anybody:
             return LOCAL
-        if credential is None or credential not in self.principals:
+        token, _, call_id = (credential or "").partition(FOR_CALL)
+        if token not in self.principals:
             raise CredentialInvalid("Give a token.")
-        return self.principals[credential]
+        return replace(self.principals[token], call_id=call_id or None)
 
     def is_valid(self, principal: Principal) -> bool:
-        return self._anybody or principal in self.principals.values()
+        return self._anybody or replace(principal, call_id=None) in self.principals.values()
 
     async def until_invalid(self, principal: Principal) -> None:
         async with self._changed:

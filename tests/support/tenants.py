@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,17 +71,34 @@ class Tenants:
     """A gateway with jobs and conversations of several tenants.
 
     Attributes:
+        folder: of the gateway's files.
         http: clients of the gateway, each of whose calls has the actor's token.
     """
 
     def __init__(
-        self, gateway: Served, log: WrittenLog, engines: Engines, epochs: dict[Actor, int], http: dict[str, httpx.AsyncClient]
+        self,
+        gateway: Served,
+        log: WrittenLog,
+        engines: Engines,
+        epochs: dict[Actor, int],
+        http: dict[str, httpx.AsyncClient],
+        folder: Path,
+        held: contextlib.AsyncExitStack,
     ) -> None:
+        self.folder = folder
+        self._held = held
+        self._kept: set[object] = set()
         self.gateway = gateway
         self.log = log
         self.engines = engines
         self._epochs = epochs
         self.http = http
+
+    async def keep(self, what: object, begin: Callable[[Tenants], AbstractAsyncContextManager[None]]) -> None:
+        """Begins something, unless it has begun, that lasts as long as the tenants do."""
+        if what not in self._kept:
+            self._kept.add(what)
+            await self._held.enter_async_context(begin(self))
 
     def operations(self, actor: Actor) -> Operations:
         """What an actor can do without any transport."""
@@ -129,4 +147,4 @@ async def tenants(folder: Path) -> AsyncIterator[Tenants]:
             memory = gateway.client.memory(tenant=actor.principal.tenant)
             await memory.append(actor.user, CONVERSATION, [NewEntry(role="user", content=actor.secret, id="1")])
         http = {actor.token: await stack.enter_async_context(gateway.http(actor.token)) for actor in ACTORS}
-        yield Tenants(gateway, log, engines, epochs, http)
+        yield Tenants(gateway, log, engines, epochs, http, folder, stack)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from headrace.core.partitions import key_partition
 from headrace.core.topics import DEAD_LETTER_PARTITIONS
@@ -17,14 +17,17 @@ _LARGEST_HEADERS_BYTES = 64 * 1024
 _HEADER_LENGTHS_BYTES = 10
 
 
-def letter_of(record: Record, described: DeadLetterHeaders, topic: str) -> tuple[TopicPartition, NewRecord]:
+def letter_of(
+    record: Record, described: DeadLetterHeaders, topic: str, *, without: Collection[str] = ()
+) -> tuple[TopicPartition, NewRecord]:
     """The letter about a record, and where it goes.
 
     Args:
         topic: name of `dead-letters`.
+        without: names of headers, in lower case, that are not for whoever reads it.
     """
     headers = [(name, value.encode(errors="replace")) for name, value in described.to_wire().items()]
-    kept, left_out = _headers_that_fit(record.headers)
+    kept, left_out = _headers_that_fit([header for header in record.headers if header[0].lower() not in without])
     if left_out:
         headers.append(("headrace-headers-left-out", str(left_out).encode()))
     value = record.value

@@ -245,7 +245,7 @@ class ToolCallConsumer:
             offset=record.offset,
             instance_id=self._instance_id,
         )
-        await self._append(*letter_of(record, described, self._topics.dead_letters.name))
+        await self._append(*letter_of(record, described, self._topics.dead_letters.name, without={_CREDENTIAL_HEADER}))
         if (call_id := _readable_id(record)) is not None and partition.is_new(call_id, record.offset):
             refusal = ToolRefusal(error=ToolError(code="call_invalid", message=f"This is no tool call: {problem}."))
             await self._reply(partition, call_id, refusal)

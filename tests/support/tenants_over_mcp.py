@@ -1,0 +1,72 @@
+"""What tenants do over the Model Context Protocol, with the SDK's own client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+from mcp.client import Client as McpClient
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+
+from support.events import PATIENCE
+from support.tenants import ACTORS, Actor, Tenants
+
+
+@asynccontextmanager
+async def mcp_client(world: Tenants, actor: Actor) -> AsyncIterator[McpClient]:
+    """A client whose requests have the actor's token."""
+    async with (
+        httpx2.AsyncClient(headers={"Authorization": f"Bearer {actor.token}"}, timeout=30, trust_env=False) as http,
+        McpClient(streamable_http_client(f"{world.gateway.url}/mcp", http_client=http)) as client,
+    ):
+        yield client
+
+
+def by_tool(name: str, arguments: Callable[[Actor], dict[str, Any]]) -> Callable[[Tenants, Actor, Actor], Awaitable[str]]:
+    """Calls a tool, with arguments about the owner's things."""
+
+    async def run(world: Tenants, actor: Actor, owner: Actor) -> str:
+        async with mcp_client(world, actor) as client:
+            return str((await client.call_tool(name, arguments(owner))).model_dump())
+
+    return run
+
+
+async def read_job(world: Tenants, actor: Actor, owner: Actor) -> str:
+    """The resource of the owner's job."""
+    async with mcp_client(world, actor) as client:
+        listed = str((await client.list_resources()).model_dump())
+        assert [each for each in ACTORS if each.token in listed] == [actor], "only what is theirs is listed"
+        return await _resource(client, f"job://{owner.failed}")
+
+
+async def watch_job(world: Tenants, actor: Actor, owner: Actor) -> str:
+    """What the owner's job is each time that a stream tells of a change."""
+    uri = f"job://{owner.changing}"
+    told = ""
+    async with (
+        asyncio.timeout(PATIENCE),
+        mcp_client(world, actor) as client,
+        client.listen(resource_subscriptions=[uri]) as stream,
+    ):
+        if not stream.honored.resource_subscriptions:
+            return str(stream.honored.model_dump())
+        changes = 0
+        async for _ in stream:
+            told += await _resource(client, uri)
+            changes += 1
+            if changes == 2:
+                break
+            world.change(owner)
+    return told
+
+
+async def _resource(client: McpClient, uri: str) -> str:
+    try:
+        return str((await client.read_resource(uri)).model_dump())
+    except MCPError as error:
+        return str(error.error.model_dump())
