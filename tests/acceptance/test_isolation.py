@@ -213,7 +213,6 @@ TRANSPORTS: dict[str, dict[str, Perform | NotOffered]] = {
     "operations": DIRECTLY,
     "http": OVER_HTTP,
     "tools over http": BY_TOOLS,
-    "tools over mcp": by_both_tools(tenants_over_mcp.by_tool),
     "mcp": OVER_MCP,
     "records": BY_RECORD,
 }

@@ -1,0 +1,156 @@
+"""Tool calls that come as records of a real broker: what is asked for once is done once, and whose it is has to be said."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+
+from headrace import Client
+from headrace.core.topics import Topics
+from headrace.kafka.log import KafkaLog
+from headrace.ports import NewRecord, Record, TopicPartition
+from headrace.settings import IngressSettings, Settings
+from headrace_gateway import GatewayServer
+from support.access import running_issuer
+from support.gateway import publish_workers, with_gateway
+
+DIGEST = {"kind": "digest", "args": {"to": ["x"]}}
+PATIENCE = 60.0
+
+
+class Caller:
+    """Writes calls, as any producer would, and reads what came of them."""
+
+    def __init__(self, log: KafkaLog, settings: Settings) -> None:
+        self._log = log
+        self._topics = Topics(settings.namespace)
+        self._writer = log.writer()
+
+    async def start(self) -> None:
+        await self._writer.start()
+
+    async def stop(self) -> None:
+        await self._writer.stop(timeout=5)
+
+    async def call(self, call_id: str, credential: str | None = None, *, tenant: str | None = None, **fields: Any) -> None:
+        value = orjson.dumps({"callId": call_id, "name": "scheduler", "arguments": DIGEST, **fields})
+        await self.write(call_id, value, credential, tenant=tenant)
+
+    async def write(self, key: str, value: bytes, credential: str | None = None, *, tenant: str | None = None) -> None:
+        headers = [] if credential is None else [("authorization", f"Bearer {credential}".encode())]
+        target = TopicPartition(self._topics.tool_calls(tenant).name, 0)
+        await self._writer.append(target, NewRecord(key.encode(), value, headers), timeout=10)
+
+    async def answers(self, count: int, *, tenant: str | None = None) -> dict[str, Any]:
+        """By the calls' ids, once there are so many; each call has one."""
+        records = await self._records(self._topics.tool_results(tenant).name, count)
+        found = [orjson.loads(record.value or b"") for record in records]
+        assert len({each["callId"] for each in found}) == len(found), found
+        return {each["callId"]: each for each in found}
+
+    async def dead_letters(self, count: int) -> list[Record]:
+        return await self._records(self._topics.dead_letters.name, count)
+
+    async def audited(self, count: int) -> list[dict[str, Any]]:
+        return [orjson.loads(record.value or b"") for record in await self._records(f"{self._topics.namespace}.audit", count)]
+
+    async def _records(self, topic: str, count: int) -> list[Record]:
+        reader = self._log.reader()
+        await reader.start()
+        try:
+            partitions = [TopicPartition(topic, number) for number in range(await self._log.partition_count(topic))]
+            await reader.assign(dict.fromkeys(partitions, 0))
+            found: list[Record] = []
+            deadline = time.monotonic() + PATIENCE
+            while len(found) < count:
+                assert time.monotonic() < deadline, found
+                for records in (await reader.fetch(timeout=0.5)).values():
+                    found += records
+            return found
+        finally:
+            await reader.stop()
+
+
+@asynccontextmanager
+async def answered(settings: Settings, log: KafkaLog, **ingress: Any) -> AsyncIterator[Caller]:
+    """A gateway that answers calls by record, and a caller."""
+    await publish_workers(settings)
+    given = with_gateway(settings).model_copy(update={"ingress": IngressSettings(enabled=True, **ingress)})
+    caller = Caller(log, settings)
+    async with GatewayServer(given):
+        await caller.start()
+        try:
+            yield caller
+        finally:
+            await caller.stop()
+
+
+async def jobs_of(settings: Settings, tenant: str = "default") -> list[str]:
+    async with Client(settings, view=True) as client:
+        async with asyncio.timeout(PATIENCE):
+            while not client.readiness().ready:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.02)
+        return [job.id for job in (await client.list_jobs(tenant=tenant)).jobs]
+
+
+async def test_a_call_by_record_is_done_once_and_what_is_none_is_a_dead_letter(settings: Settings, log: KafkaLog) -> None:
+    async with answered(settings, log) as caller:
+        await caller.call("call-1")
+        first = (await caller.answers(1))["call-1"]
+        await caller.call("call-1")
+        await caller.write("call-2", b"no json", "a-secret")
+        await caller.call("call-3", name="nothing")
+        answers = await caller.answers(3)
+        [letter] = await caller.dead_letters(1)
+        told = await caller.audited(2)
+    # Another gateway knows what the first one has answered.
+    async with answered(settings, log) as caller:
+        await caller.call("call-1")
+        await caller.call("call-4")
+        assert (await caller.answers(4)).keys() == {"call-1", "call-2", "call-3", "call-4"}
+    assert first["ok"], first
+    assert answers["call-1"] == first
+    assert (answers["call-2"]["error"]["code"], answers["call-3"]["error"]["code"]) == ("call_invalid", "tool_unknown")
+    headers = dict(letter.headers)
+    assert (letter.key, letter.value, headers["headrace-reason"]) == (b"call-2", b"no json", b"tool_call_invalid")
+    assert "authorization" not in headers, "who reads dead letters is to learn no credentials"
+    calls = {(each["transport"], each.get("tool"), each["outcome"], each.get("jobId")) for each in told}
+    assert calls == {("kafka", "scheduler", "ok", first["data"]["jobId"]), ("kafka", None, "tool_unknown", None)}
+    jobs = await jobs_of(settings)
+    assert len(jobs) == 2
+    assert first["data"]["jobId"] in jobs
+
+
+async def test_a_record_has_to_say_whose_it_is_by_what_is_of_no_use_to_who_reads_it(
+    settings: Settings, log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_issuer() as issuer:
+        asking = settings.model_copy(update={"auth": issuer.settings(tenant_claim="org")})
+        async with answered(asking, log, tenants="rival") as caller:
+            token = issuer.token(org="acme", callId="good")
+            await caller.call("good", token)
+            await caller.call("another", token)
+            await caller.call("nobody")
+            await caller.call("key", "hr_0123456789abcdef_secret")
+            await caller.call("bearer", issuer.token(org="acme"))
+            await caller.call("by-topic", tenant="rival")
+            answers = await caller.answers(5)
+            own = await caller.answers(1, tenant="rival")
+            told = await caller.audited(6)
+        codes = {call_id: "ok" if each["ok"] else each["error"]["code"] for call_id, each in answers.items()}
+        refused = dict.fromkeys(("another", "nobody", "key", "bearer"), "unauthenticated")
+        assert codes == {"good": "ok", **refused}
+        assert "API keys do not count in records" in answers["key"]["error"]["message"]
+        assert "was not made for this call" in answers["another"]["error"]["message"]
+        assert sorted(each["outcome"] for each in told) == ["ok", "ok", *["unauthenticated"] * 4]
+        assert {each["transport"] for each in told} == {"kafka"}
+        assert "secret" not in str((answers, own, told))
+        assert await jobs_of(settings, "acme") == [answers["good"]["data"]["jobId"]]
+        assert await jobs_of(settings, "rival") == [own["by-topic"]["data"]["jobId"]]
+        assert await jobs_of(settings) == []
