@@ -16,6 +16,7 @@ from headrace.core.snapshots import Writer
 from headrace.core.status import TERMINAL, JobStatus
 from headrace.core.watermark import Watermark
 from headrace.engine import admission, checkpoints, commits, folding
+from headrace.engine.attempts import Attempts
 from headrace.engine.cancelling import Cancelling
 from headrace.engine.control import EngineControl
 from headrace.engine.dispatcher import Dispatcher
@@ -103,7 +104,14 @@ def f3_late_ends_count(patch: Patch) -> None:
 
 
 def h2_starts_without_a_check(patch: Patch) -> None:
+    """Neither at the acknowledgement nor just before the work begins."""
     _without_check(patch, lambda work: work.phase is Phase.STARTING)
+    original = Attempts.__init__
+
+    def init(self: Attempts, run: Any, _: Any, guard: Any) -> None:
+        original(self, run, lambda partition: partition.live, guard)
+
+    patch.setattr(Attempts, "__init__", init)
 
 
 def h2_tells_of_ends_without_a_check(patch: Patch) -> None:
@@ -362,7 +370,7 @@ BREAKS = [
     Break("X1", x1_deaths_do_not_count),
     Break("X1", x1_a_lapse_counts),
     Break("X1", x1_nothing_is_isolated),
-    Break("X1", x1_checkpoints_forget_deaths),
+    Break("X1", x1_checkpoints_forget_deaths, covered=True),
     Break("`running` comes first", starts_before_it_is_written),
     Break("order by key", forgets_the_order_of_keys),
     Break("order by key", the_next_of_a_key_does_not_wait_for_the_end, covered=True),

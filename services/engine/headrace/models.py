@@ -80,6 +80,7 @@ class Job(WireModel):
     failures: int = Field(0, description="How many attempts have failed; those that were interrupted have not.")
     crashes: int = Field(0, description="How many processes died in which an attempt of it ran.")
     engine_deaths: int = Field(0, description="How many engines died beside it, while it ran in a process of its own.")
+    outages: int = Field(0, description="How many attempts in a row ended because brokers were away.")
     isolated: bool = Field(False, description="Whether its attempts run in a process of their own, since others died with it.")
     run_at: Timestamp | None = Field(None, description="When a job that waits is due.")
     started_at: Timestamp | None = None

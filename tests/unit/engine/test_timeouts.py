@@ -207,7 +207,7 @@ async def test_a_rebalance_does_not_release_what_runs_on_though_its_end_is_writt
         await passing(5)
         assert leases.kinds(bench) == ["claim"]
         worker.open_gate("stubborn")
-        await eventually(lambda: leases.kinds(bench) == ["claim", "handed-over"], "the release")
+        await eventually(lambda: leases.kinds(bench) == ["claim", "stopped"], "the release")
 
 
 @in_virtual_time

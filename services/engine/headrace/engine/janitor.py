@@ -309,11 +309,11 @@ class Janitor:
             async for records in pieces:
                 gone = {each.key: each for each in removals_of(records, starts) if not part.was_seen_gone(each)}
                 # A later job may have the id of one that is gone, and so the key: then what stands last has to be known.
-                again = {key for key in gone if not is_fresh(key.decode(errors="replace"))}
+                again = {key: each for key, each in gone.items() if not is_fresh(key.decode(errors="replace"))}
                 fresh = [each for key, each in gone.items() if key not in again]
                 await self._write(tools, part, [removal_of(each) for each in fresh])
                 part.note_gone(fresh)
-                doubtful |= {key: gone[key] for key in again}
+                doubtful |= again
                 if records[-1].timestamp > older_than:
                     break
         if doubtful:

@@ -17,6 +17,7 @@ from headrace.settings import KafkaSettings, Settings, environment_variable
 ClientT = TypeVar("ClientT")
 
 _RETRY_SECONDS = 0.25
+_LEAST_SECONDS = 0.4
 
 
 class Cluster:
@@ -53,7 +54,8 @@ class Cluster:
             try:
                 return await self._attempt(make, deadline)
             except BrokerUnreachable:
-                if loop.time() + _RETRY_SECONDS >= deadline:
+                # Who asks for a moment only is told no more than that no answer came: the reason that is known is better.
+                if loop.time() + _RETRY_SECONDS + _LEAST_SECONDS >= deadline:
                     raise
             await asyncio.sleep(_RETRY_SECONDS)
 
