@@ -31,7 +31,7 @@ def test_every_setting_is_on_the_page_once_with_its_meaning() -> None:
 
 
 def test_groups_are_all_there() -> None:
-    assert [name for name, _ in groups()] == ["", "kafka", "engine", "gateway", "limits", "auth", "memory", "openai"]
+    assert [name for name, _ in groups()] == ["", "kafka", "engine", "gateway", "limits", "auth", "ingress", "memory", "openai"]
     assert dict(groups())[""] is Settings
 
 
