@@ -42,8 +42,8 @@ env:  ## write an API key for docker compose into .env, if there is none
 	  printf 'HEADRACE_API_KEY=hr_%s_%s\n' "$$($(HEX) 8 | tr -d ' \n')" "$$($(HEX) 32 | tr -d ' \n')" >> .env; \
 	  echo "Wrote a new API key to .env."; }
 
-# Tests wait for brokers and processes more than they compute: two at a time, each with a broker of its own, keep two cores busy.
-TEST_PROCESSES ?= 2
+# Tests wait for brokers and processes more than they compute: three at a time, each with a broker of its own, keep two cores busy.
+TEST_PROCESSES ?= 3
 
 test: setup  ## the tests, those on the real broker included, without the long ones
 	$(PYTEST) -m "not long" --numprocesses $(TEST_PROCESSES) --dist loadfile

@@ -37,6 +37,8 @@ _TIDYING_LOOKS = 12
 _LOOK_SECONDS = 5.0
 _MOST_PEACES = 6
 _LOOKS = 20
+# A client repeats what was not acknowledged in its ten seconds, whatever the pace of the engines is.
+_ANSWER_SECONDS = 600.0
 _CONNECT_SECONDS = 10.0
 # So soon an engine hears of what was asked: later than it reads, and than it tries again when it could not.
 _PATIENCE_SECONDS = 60.0
@@ -141,7 +143,7 @@ class _Run:
             pausing.cancel()
             seconds = self._patience + 2 * _LOOK_SECONDS * self.scenario.pace
             await asyncio.wait({self._client.begin(workload.pause_once(seconds), "pause")})
-        await asyncio.wait({enqueuing}, timeout=self.scenario.peace)
+        await asyncio.wait({enqueuing}, timeout=_ANSWER_SECONDS)
         if not enqueuing.done():
             self._failures.append("the client was not answered")
         elif not enqueuing.cancelled() and (error := enqueuing.exception()) is not None:
