@@ -87,6 +87,7 @@ async def _assert_topics_are_ours(broker: LocalBroker, namespace: str) -> None:
             topics.workers,
             topics.control,
             topics.memory,
+            topics.audit,
             topics.dead_letters,
             topics.ended_keys(3_600),
         )

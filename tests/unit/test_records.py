@@ -37,6 +37,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "ranges": [[4, 6]],
         "begun": [{"id": "j", "offset": 7, "state": {"status": "running"}}],
     },
+    "ApiKey": {
+        **{"id": "00ff" * 4, "name": "n", "subject": "s", "scopes": ["jobs:read"], "digest": "00ff" * 16, "createdAt": AT},
+        **{"expiresAt": AT, "revokedAt": AT},
+    },
+    "AuditRecord": {"at": AT, "gateway": "g", "transport": "http", "outcome": "ok", "subject": "s", "jobId": "j"},
     "EndedKeyRecord": {"id": "j", "workerName": "w", "partition": 1, "offset": 7, "endedAt": AT, "argumentsDigest": "00ff"},
     "DeadLetterHeaders": {
         "headrace-reason": "undecodable",
