@@ -87,7 +87,7 @@ async def _assert_topics_are_ours(broker: LocalBroker, namespace: str) -> None:
             topics.workers,
             topics.control,
             topics.memory,
-            topics.audit,
+            topics.audit(load_settings().gateway.audit_retention_days * 86_400),
             topics.dead_letters,
             topics.ended_keys(3_600),
         )
