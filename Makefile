@@ -7,8 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
+# With the extras named in the lock file: older versions of pip look for the newest version of `coverage[toml]` where `coverage` alone is pinned.
 COMPILE := $(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
-  --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements.lock
+  --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements.lock
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo dev env test test-all test-docker coverage simulate chaos check lint types imports sizes generated format schemas \

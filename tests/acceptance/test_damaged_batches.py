@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -12,25 +12,10 @@ from aiokafka.errors import CorruptRecordException
 from headrace.errors import BrokerError
 from headrace.kafka import KafkaLog
 from headrace.ports import Record, TopicPartition
-from headrace.settings import Settings
 from support.engines import eventually
-from support.log import Outcomes, numbered, numbers_of, plain_topic, started
+from support.log import Outcomes, numbered, numbers_of, started
 
 ALL = list(range(20))
-
-
-@pytest.fixture
-async def log(settings: Settings) -> AsyncIterator[KafkaLog]:
-    made = KafkaLog(settings)
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def topic(log: KafkaLog, namespace: str) -> str:
-    name = f"{namespace}.things"
-    await log.create_topics([plain_topic(name, 2)])
-    return name
 
 
 async def write(log: KafkaLog, topic: str) -> None:

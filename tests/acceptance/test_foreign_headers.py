@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -44,13 +44,6 @@ async def write_foreign(settings: Settings, target: TopicPartition, values: Sequ
         await (await producer.send_batch(batch, target.topic, partition=target.partition))
     finally:
         await producer.stop()
-
-
-@pytest.fixture
-async def log(settings: Settings) -> AsyncIterator[KafkaLog]:
-    made = KafkaLog(settings)
-    yield made
-    await made.close()
 
 
 @pytest.mark.parametrize("spoilt", [0, 2, 4])

@@ -24,8 +24,9 @@ from headrace.kafka.log import KafkaLog
 from headrace.ports import Record, TopicPartition
 from headrace.settings import Settings
 from headrace_gateway import GatewayServer
-from headrace_gateway.access import Arrival
+from headrace_gateway.access import Arrival, Principal
 from support.access import Issuer, running_issuer
+from support.engines import eventually
 from support.gateway import data_of, publish_workers, refusal_code, with_gateway
 
 ROOT = Path(__file__).parents[2]
@@ -199,7 +200,7 @@ async def test_limits_are_429_with_the_time_to_wait(settings: Settings) -> None:
         assert refusal_code(answers[-1]) == "rate_limited"
         assert 10 <= int(answers[-1].headers["retry-after"]) <= 20
         assert (await look(client, bob)).status_code == 200
-    async with gateways(asking(settings, calls_at_once=2)) as [(_, client)]:
+    async with gateways(asking(settings, calls_at_once=2)) as [(server, client)]:
         ended = asyncio.Event()
 
         async def slow_body() -> AsyncIterator[bytes]:
@@ -209,9 +210,16 @@ async def test_limits_are_429_with_the_time_to_wait(settings: Settings) -> None:
 
         headers = {"authorization": f"Bearer {ann}"}
         held = [asyncio.create_task(client.post("/tools/worker_manager", content=slow_body(), headers=headers)) for _ in range(2)]
-        await becomes(client, ann, 429, seconds=10)
+        assert server.gateway is not None
+        limits = server.gateway.access.limits
+
+        async def are_under_way() -> bool:
+            return limits.under_way(Principal(subject="ann")) == 2
+
+        # A look before that would be one of the two, and one of them refused.
+        await eventually(are_under_way)
         refused = await look(client, ann)
-        assert (refusal_code(refused), refused.headers["retry-after"]) == ("too_many_in_flight", "1")
+        assert (refused.status_code, refusal_code(refused), refused.headers["retry-after"]) == (429, "too_many_in_flight", "1")
         ended.set()
         assert [(await each).status_code for each in held] == [200, 200]
         assert (await look(client, ann)).status_code == 200

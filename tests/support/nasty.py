@@ -31,7 +31,7 @@ class Masked(Exception):
 
     @__class__.setter
     def __class__(self, value: Any) -> None:
-        raise NotImplementedError
+        raise AttributeError("the class of an exception stays")
 
 
 class Unnamed(type):

@@ -272,16 +272,21 @@ async def test_no_more_are_under_way_than_may_be() -> None:
         assert len(await caller.results_are(9)) == 9
 
 
-@in_virtual_time
-async def test_a_stop_answers_what_was_taken_in() -> None:
-    answers = Answers()
-    caller = Caller(InMemoryCluster())
+async def with_a_call_under_way() -> tuple[Caller, Answers, ToolCallConsumer]:
+    """A consumer that was started, and that has a call which is not done until `answers.hold` is set."""
+    answers, caller = Answers(), Caller(InMemoryCluster())
     await caller.start()
     answers.hold.clear()
-    stopped = consumer(InMemoryLog(caller.cluster), answers)
-    await stopped.start()
+    started = consumer(InMemoryLog(caller.cluster), answers)
+    await started.start()
     await caller.call("a")
     await until(lambda: bool(answers.done))
+    return caller, answers, started
+
+
+@in_virtual_time
+async def test_a_stop_answers_what_was_taken_in() -> None:
+    caller, answers, stopped = await with_a_call_under_way()
     stopping = asyncio.create_task(stopped.stop(grace_seconds=20))
     await asyncio.sleep(5)
     assert not stopping.done()
@@ -293,14 +298,7 @@ async def test_a_stop_answers_what_was_taken_in() -> None:
 
 @in_virtual_time
 async def test_a_stop_does_not_wait_for_longer_than_its_grace() -> None:
-    answers = Answers()
-    caller = Caller(InMemoryCluster())
-    await caller.start()
-    answers.hold.clear()
-    stopped = consumer(InMemoryLog(caller.cluster), answers)
-    await stopped.start()
-    await caller.call("a")
-    await until(lambda: bool(answers.done))
+    caller, answers, stopped = await with_a_call_under_way()
     async with asyncio.timeout(10):
         await stopped.stop(grace_seconds=5)
     answers.hold.set()

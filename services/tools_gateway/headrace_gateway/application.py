@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from headrace import Client, Settings, load_settings
 from headrace_gateway.gateway import Gateway
-from headrace_gateway.http.app import create_app as create_http_app
+from headrace_gateway.http.app import create_http_app
 from headrace_gateway.mcp import MCP_PATH, McpEndpoint
 from headrace_gateway.tools import ToolRegistry
 

@@ -19,6 +19,14 @@ from support.virtual_time import in_virtual_time
 BOOM = ValueError("boom")
 
 
+def stubborn_worker() -> FlakyWorker:
+    """Its job `stubborn` takes longer than it may, and goes on until it is let."""
+    worker = FlakyWorker(timeout=5)
+    worker.close_gate("stubborn")
+    worker.stubborn = {"stubborn"}
+    return worker
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
@@ -193,9 +201,7 @@ async def test_the_retry_of_an_attempt_that_cannot_be_stopped_begins_when_its_en
 @in_virtual_time
 async def test_a_rebalance_does_not_release_what_runs_on_though_its_end_is_written(tmp_path: Path) -> None:
     bench = leases.lease_bench(tmp_path)
-    worker = FlakyWorker(timeout=5)
-    worker.close_gate("stubborn")
-    worker.stubborn = {"stubborn"}
+    worker = stubborn_worker()
     async with leases.engine(bench, worker) as engine:
         job_id = bench.enqueue("stubborn")
         await eventually(lambda: worker.running == ["stubborn"], "the start")
@@ -213,9 +219,7 @@ async def test_a_rebalance_does_not_release_what_runs_on_though_its_end_is_writt
 @in_virtual_time
 async def test_under_a_lease_that_is_lost_nothing_is_said_of_an_attempt_that_cannot_be_stopped(tmp_path: Path) -> None:
     bench, clocks = leases.lease_bench(tmp_path), leases.Clocks()
-    worker = FlakyWorker(timeout=5)
-    worker.close_gate("stubborn")
-    worker.stubborn = {"stubborn"}
+    worker = stubborn_worker()
     async with leases.engine(bench, worker, clock=clocks) as engine:
         job_id = bench.enqueue("stubborn")
         await eventually(lambda: worker.running == ["stubborn"], "the start")
@@ -242,9 +246,7 @@ async def test_a_thread_that_goes_on_long_after_its_time_ends_its_engine(tmp_pat
 @in_virtual_time
 async def test_an_attempt_that_ends_late_but_in_time_for_its_engine_ends_nothing_else(tmp_path: Path) -> None:
     bench = Bench(tmp_path, stuck_seconds=60.0)
-    worker = FlakyWorker(timeout=5)
-    worker.close_gate("stubborn")
-    worker.stubborn = {"stubborn"}
+    worker = stubborn_worker()
     async with leases.engine(bench, worker) as engine:
         job_id = bench.enqueue("stubborn")
         await passing(50)
@@ -259,9 +261,7 @@ async def test_an_attempt_that_ends_late_but_in_time_for_its_engine_ends_nothing
 @in_virtual_time
 async def test_what_runs_on_when_the_lease_is_over_ends_the_process_also_if_its_end_is_written(tmp_path: Path) -> None:
     bench, clocks = leases.lease_bench(tmp_path), leases.Clocks()
-    worker = FlakyWorker(timeout=5)
-    worker.close_gate("stubborn")
-    worker.stubborn = {"stubborn"}
+    worker = stubborn_worker()
     async with leases.engine(bench, worker, clock=clocks) as engine:
         job_id = bench.enqueue("stubborn")
         await eventually(lambda: worker.running == ["stubborn"], "the start")

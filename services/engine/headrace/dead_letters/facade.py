@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -16,14 +17,15 @@ from headrace.resubmission import Submitter
 REDRIVE_SECONDS = 10.0
 
 
-class Redriving:
+class Redriving(ABC):
     """The part of a `Client` that has to do with dead letters."""
 
     topics: Topics
     _log: Log
 
+    @abstractmethod
     async def _submitter(self) -> Submitter:
-        raise NotImplementedError
+        """For new jobs in place of old ones."""
 
     async def dead_letters(
         self,

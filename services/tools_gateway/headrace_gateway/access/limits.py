@@ -108,6 +108,11 @@ class Limits:
         else:
             use.in_flight -= 1
 
+    def under_way(self, principal: Principal) -> int:
+        """How many calls of a principal are under way."""
+        use = self._uses.get((principal.tenant, principal.subject))
+        return 0 if use is None else use.in_flight
+
     def _use_of(self, principal: Principal, now: float) -> _Use:
         key = (principal.tenant, principal.subject)
         use = self._uses.get(key)

@@ -14,13 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from headrace import Client, ConfigurationError, Settings, ToolCall, ToolRefusal, ToolSuccess, load_settings
+from headrace import Client, ConfigurationError, Settings, ToolCall, ToolRefusal, ToolSuccess
 from headrace_gateway.access import Names
+from headrace_gateway.access.credentials import credential_of
 from headrace_gateway.gateway import Gateway, gateway_for
 from headrace_gateway.http.answers import JsonResponse, ProblemResponse, access_headers, envelope
+from headrace_gateway.http.arrival import arrival_of
 from headrace_gateway.http.body import read_arguments
 from headrace_gateway.http.context import context_from_headers
-from headrace_gateway.http.credentials import arrival_of, credential_of
 from headrace_gateway.http.events import Streams
 from headrace_gateway.http.guard import Guard
 from headrace_gateway.http.openapi import PROBLEM, Health, Readyness, ToolList, describe
@@ -32,24 +33,13 @@ from headrace_gateway.tools.refusals import refusal_for
 logger = logging.getLogger(__name__)
 
 
-def create_app(
-    settings: Settings | None = None,
-    client: Client | None = None,
-    tools: ToolRegistry | None = None,
-    gateway: Gateway | None = None,
+def create_http_app(
+    settings: Settings, client: Client | None = None, tools: ToolRegistry | None = None, gateway: Gateway | None = None
 ) -> FastAPI:
-    """The gateway as an ASGI application.
-
-    Args:
-        settings: read from the environment when left out.
-        client: one that was started; its owner stops it. When left out, the application's lifespan starts and stops its own.
-        tools: the tools it offers; `scheduler` and `worker_manager` when left out.
-        gateway: one that was started, with tools of its own; its owner stops it. When left out, the application's lifespan starts
-            and stops one. Who serves the application beyond this machine has to set `HEADRACE_GATEWAY_AUTHENTICATION`.
+    """The routes over HTTP as an ASGI application; the arguments are those of `headrace_gateway.application.create_app`.
 
     `app.state.streams` are its streams of events: whoever serves the application closes them when it stops.
     """
-    settings = settings or load_settings()
     used_client = client or Client(settings, view=True)
     used_gateway = gateway or gateway_for(settings, used_client, tools)
     owned: list[Client | Gateway] = [*([] if client else [used_client]), *([] if gateway else [used_gateway])]

@@ -11,9 +11,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headrace import HeadraceError
 from headrace_gateway.access import AccessDenied, CredentialInvalid, HostRefused, LimitExceeded, Names, OriginRefused
+from headrace_gateway.access.credentials import credential_of
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.http.answers import STATUSES, ProblemResponse, access_headers, envelope
-from headrace_gateway.http.credentials import arrival_of, credential_of
+from headrace_gateway.http.arrival import arrival_of
 from headrace_gateway.tools.refusals import refusal_for
 
 PROBES: Final = frozenset({"/healthz", "/readyz"})

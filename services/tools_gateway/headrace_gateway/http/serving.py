@@ -14,10 +14,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from headrace import ArgumentsInvalid, describe_problems
+from headrace_gateway.access.credentials import credential_of
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.http.answers import JsonResponse
+from headrace_gateway.http.arrival import arrival_of
 from headrace_gateway.http.body import read_arguments
-from headrace_gateway.http.credentials import arrival_of, credential_of
 from headrace_gateway.http.events import EventStream, Streams
 from headrace_gateway.http.models import LONGEST_NAME
 from headrace_gateway.http.problems import problem_for

@@ -10,7 +10,6 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 from pydantic import ValidationError
-from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from headrace import CallContext, ToolCall, ToolRefusal, ToolSuccess
@@ -113,13 +112,6 @@ def remember(scope: MutableMapping[str, Any], principal: Principal) -> None:
     scope[_PRINCIPAL] = principal
 
 
-def credential_of(headers: Headers) -> str | None:
-    """The credential of an HTTP request: what follows `Authorization: Bearer`, or stands in `X-API-Key`; None where there is
-    neither. Several that differ are one that nobody knows: it could not be said which of them counts."""
-    given = {_bearer(value) for value in headers.getlist("authorization")} | set(headers.getlist("x-api-key"))
-    return next(iter(given), None) if len(given) < 2 else ""
-
-
 def context_of(meta: Mapping[str, Any] | None) -> CallContext:
     """The context that a request's `_meta` gives.
 
@@ -133,9 +125,3 @@ def context_of(meta: Mapping[str, Any] | None) -> CallContext:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         key = next(key for key, field in CONTEXT_KEYS.items() if field == problem["loc"][0])
         raise MCPError(INVALID_PARAMS, f"{key} in _meta is wrong: {problem['msg']}. Mend it, or leave it out.") from None
-
-
-def _bearer(value: str) -> str:
-    scheme, _, credential = value.partition(" ")
-    # Another scheme is a credential that counts for nothing, and not the absence of one.
-    return credential.strip() if scheme.lower() == "bearer" else ""

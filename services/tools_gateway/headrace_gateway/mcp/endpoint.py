@@ -17,8 +17,9 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from headrace_gateway.access import AccessDenied, Arrival, CredentialInvalid
+from headrace_gateway.access.credentials import credential_of
 from headrace_gateway.gateway import Gateway
-from headrace_gateway.mcp.callers import credential_of, remember
+from headrace_gateway.mcp.callers import remember
 from headrace_gateway.mcp.service import build_server
 
 MCP_PATH: Final = "/mcp"

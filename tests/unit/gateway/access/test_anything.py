@@ -17,9 +17,9 @@ from starlette.datastructures import Headers
 from headrace import ApiKeyInvalid, parse_key
 from headrace.settings import AuthSettings
 from headrace_gateway.access import CredentialInvalid, HostRefused, Names, OriginRefused
+from headrace_gateway.access.credentials import credential_of
 from headrace_gateway.access.issuer import IssuerKeys
 from headrace_gateway.access.tokens import TokenAuthenticator
-from headrace_gateway.http.credentials import credential_of
 from support.access import AUDIENCE, public_jwk
 
 KEY = ed25519.Ed25519PrivateKey.generate()

@@ -1,12 +1,14 @@
-"""Who calls, as a request says it: the credential in its headers, and the address it came from."""
+"""The credential of a request over HTTP, as its headers have it, whatever is asked for."""
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers
-from starlette.requests import HTTPConnection
+from typing import Protocol
 
-from headrace_gateway.access import Arrival
-from headrace_gateway.access.admission import Transport
+
+class Headers(Protocol):
+    """The headers of a request, by names without regard to case."""
+
+    def getlist(self, key: str, /) -> list[str]: ...
 
 
 def credential_of(headers: Headers) -> str | None:
@@ -16,11 +18,6 @@ def credential_of(headers: Headers) -> str | None:
     """
     given = {_bearer(value) for value in headers.getlist("authorization")} | set(headers.getlist("x-api-key"))
     return next(iter(given), None) if len(given) < 2 else ""
-
-
-def arrival_of(request: HTTPConnection, transport: Transport = "http") -> Arrival:
-    """How a request came in."""
-    return Arrival(transport, request.client.host if request.client is not None else None)
 
 
 def _bearer(value: str) -> str:
