@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from email.message import Message
 from email.parser import Parser
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,18 @@ import headrace
 from support.markdown import ROOT
 
 LOCK = ROOT / "requirements.lock"
-_PIN = re.compile(r"^([A-Za-z0-9._-]+)==\S+", re.MULTILINE)
+_PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[([a-z0-9,._-]+)\])?==\S+", re.MULTILINE)
 
 
 @cache
 def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def pins() -> dict[str, set[str]]:
+    """What the lock file pins, and the extras that it names of each."""
+    found = _PIN.findall(LOCK.read_text(encoding="utf-8"))
+    return {canonicalize_name(name): set(filter(None, extras.split(","))) for name, extras in found}
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +69,16 @@ def test_the_wheel_has_both_packages_whole(wheel: zipfile.ZipFile) -> None:
     assert needed <= names
 
 
-def metadata(wheel: zipfile.ZipFile) -> Message:
+def described(wheel: zipfile.ZipFile) -> Message:
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     return Parser().parsestr(wheel.read(name).decode())
 
 
 def test_the_wheel_says_what_it_is_and_needs(wheel: zipfile.ZipFile) -> None:
-    described = metadata(wheel)
-    assert (described["Name"], described["Version"]) == ("headrace", headrace.__version__)
-    assert described["License-Expression"] == "Apache-2.0"
-    assert set(described.get_all("Provides-Extra", [])) == {"local", "docker", "openai"}
+    says = described(wheel)
+    assert (says["Name"], says["Version"]) == ("headrace", headrace.__version__)
+    assert says["License-Expression"] == "Apache-2.0"
+    assert set(says.get_all("Provides-Extra", [])) == {"local", "docker", "openai"}
     scripts = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "headrace = headrace.cli.main:main" in wheel.read(scripts).decode()
 
@@ -84,7 +91,7 @@ def test_one_version(wheel: zipfile.ZipFile) -> None:
 
 
 def test_the_lock_file_pins_all_that_is_asked_for() -> None:
-    pinned = {canonicalize_name(name) for name in _PIN.findall(LOCK.read_text(encoding="utf-8"))}
+    pinned = pins()
     asked = [
         *project()["project"]["dependencies"],
         *(each for extra in project()["project"]["optional-dependencies"].values() for each in extra),
@@ -93,6 +100,19 @@ def test_the_lock_file_pins_all_that_is_asked_for() -> None:
     ]
     missing = [text for text in asked if canonicalize_name(Requirement(text).name) not in pinned]
     assert missing == [], "`make lock` pins them"
+
+
+def test_extras_that_somebody_needs_are_pinned_with_them() -> None:
+    """pip before 23.3 takes the pin of `coverage` for none of `coverage[toml]`, and stops at the next version that comes out."""
+    pinned = pins()
+    needed: dict[str, set[str]] = {}
+    for distribution in metadata.distributions():
+        extras = {"", *pinned.get(canonicalize_name(distribution.metadata["Name"]), set())}
+        for requirement in map(Requirement, distribution.requires or []):
+            if any(requirement.marker is None or requirement.marker.evaluate({"extra": extra}) for extra in extras):
+                needed.setdefault(canonicalize_name(requirement.name), set()).update(requirement.extras)
+    assert {"toml"} <= needed["coverage"]
+    assert {name: extras - pinned[name] for name, extras in needed.items() if extras - pinned[name]} == {}
 
 
 def test_every_pin_has_a_hash_and_no_address() -> None:
