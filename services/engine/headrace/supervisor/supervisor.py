@@ -193,8 +193,10 @@ class Supervisor:
         slot.child = None
         self._graves.append(child)
         if self._asked:
-            asked_too_early = code in (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP) and not child.told.engine
-            self._exit_code = self._exit_code or (0 if asked_too_early else code if code >= 0 else 128 - code)
+            # Before it takes signals, and again when it has said farewell, a signal that asks for the end is the end of it.
+            takes_none = not child.told.engine or child.told.farewell
+            in_order = takes_none and code in (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+            self._exit_code = self._exit_code or (0 if in_order else code if code >= 0 else 128 - code)
         elif code == _USAGE and not self._was_ready:
             self._exit_code = code
             self._signals.append(signal.SIGTERM)
