@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import os
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from headrace.testing.simulation.seeds import run_seed
+from headrace.testing.simulation.seeds import process_pool, run_seed
 from simulation.breaks import BREAKS
 
 SEEDS = 200
@@ -55,16 +54,11 @@ def find(name: str, seeds: range = range(SEEDS)) -> Found:
     return Found(None, "")
 
 
-def pool(processes: int) -> ProcessPoolExecutor:
-    """Processes that look for breaks: each is broken by one at a time."""
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
-
-
 def main(wanted: list[str]) -> None:
     """Looks for the breaks of these names, or for all: those first that few seeds find. Those that none finds are named last."""
     processes = int(os.environ.get("PROCESSES", os.cpu_count() or 1))
     left = [each for each in BREAKS if not wanted or each.name in wanted]
-    with pool(processes) as executor:
+    with process_pool(processes) as executor:
         for seeds in _PASSES:
             looking = {executor.submit(find, each.name, seeds): each for each in left}
             for future in as_completed(looking):

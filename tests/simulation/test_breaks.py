@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from headrace.testing.simulation.seeds import process_pool
 from simulation.breaks import BREAKS
-from simulation.search import SEEDS, Found, find, known_seeds, pool
+from simulation.search import SEEDS, Found, find, known_seeds
 
 _LONGEST_SECONDS = 3_600.0
 _KNOWN = known_seeds()
@@ -28,7 +29,7 @@ _NAMES = [each.name for each in BREAKS]
 
 @pytest.fixture(scope="module")
 def executor() -> Iterator[ProcessPoolExecutor]:
-    with pool(os.cpu_count() or 1) as processes:
+    with process_pool(os.cpu_count() or 1) as processes:
         yield processes
         processes.shutdown(cancel_futures=True)
 

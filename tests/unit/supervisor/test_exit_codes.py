@@ -16,7 +16,7 @@ from headrace.supervisor.supervisor import Supervisor
 sys.exit(Supervisor([sys.executable, *sys.argv[1:]], [], [sys.executable, "-c", ""], 1).run())
 """
 
-# It takes one signal. Before the second one comes, it has left the handling of signals to the system, as an engine that ends does.
+# It takes one signal. Before the second comes, it has left the handling of signals to the system, as an engine that ends does.
 ENGINE = """
 import json, os, signal, sys
 from pathlib import Path

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
+import os
 import signal
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +18,8 @@ from headrace.testing.simulation.scenario import Scenario
 
 # Of a processor's time: however busy the machine is.
 HANG_SECONDS = 60
+
+_PR_SET_PDEATHSIG = 1
 
 
 class _Hangs(KeyboardInterrupt):
@@ -59,8 +64,21 @@ def run_seeds(seeds: Iterable[int], processes: int) -> Iterator[Result]:
     if processes == 1 or len(wanted) == 1:
         yield from map(run_seed, wanted)
         return
-    with ProcessPoolExecutor(min(processes, len(wanted)), multiprocessing.get_context("spawn")) as pool:
+    with process_pool(min(processes, len(wanted))) as pool:
         yield from pool.map(run_seed, wanted)
+
+
+def process_pool(processes: int) -> ProcessPoolExecutor:
+    """So many processes, which end with this one, however that ends (on Linux). To be used in the main thread alone."""
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with, (os.getpid(),))
+
+
+def _end_with(parent: int) -> None:
+    # A process of a pool whose owner was killed would wait for work for ever: its siblings hold the other end of its queue.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it ended meanwhile
 
 
 def _give_up(_signal: int, _frame: FrameType | None) -> None:
