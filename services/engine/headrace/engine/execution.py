@@ -89,7 +89,7 @@ class Execution:
         return self._timeouts.is_stuck(work)
 
     def _is_cancelled(self, work: Work) -> bool:
-        """Whether an attempt is to end; asked from any thread. Under a claim that is lost, nothing that it does counts any more."""
+        """Whether an attempt is to end; asked from any thread. Under a lost claim nothing that it does counts any more."""
         return work.cancelled or not work.partition.live or self._timeouts.overrun(work) is not None
 
     def _processes_for(self, work: Work) -> AttemptProcesses | None:
