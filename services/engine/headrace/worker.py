@@ -127,8 +127,8 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
 
         Raises:
             ConfigurationError: the worker has no name, or one that cannot be part of a topic's name; `order_by` names what is
-                no argument, or is no tuple; `concurrency` is no number, `retry` no policy, `rate_limit` no limit, `timeout` no time,
-                or `executor` unknown.
+                no argument, or is no tuple; `concurrency` is no number, `retry` no policy, `rate_limit` no limit, `timeout` no
+                time, or `executor` unknown.
         """
         name = getattr(self, "name", None)
         if not isinstance(name, str) or not WORKER_NAME.fullmatch(name):
