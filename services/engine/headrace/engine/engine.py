@@ -202,14 +202,15 @@ class WorkerEngine:
             self._writer, topics.workers.name, self.instance_id, definitions, self._now, settings.presence_interval_seconds
         )
         await self._presence.publish()
+        if self._oversight is not None:
+            # Its port may be taken: who had joined by then would have the others deal out their partitions for nothing.
+            self._oversight.start()
         self._groups = [WorkerGroup(worker, self._environment(worker)) for worker in self._workers.values()]
         await asyncio.gather(*(group.start() for group in self._groups))
         self._presence_task = asyncio.create_task(self._presence.keep_up(), name="presence")
         Guard(self._crashed).watch(self._presence_task)
         if settings.janitor:
             self._janitor.start()
-        if self._oversight is not None:
-            self._oversight.start()
 
     def _health(self) -> dict[str, WorkerHealth]:
         return {group.worker.name: group.health() for group in self._groups}
