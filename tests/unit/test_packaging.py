@@ -22,7 +22,7 @@ import headrace
 from support.markdown import ROOT
 
 LOCK = ROOT / "requirements.lock"
-_PIN = re.compile(r"^([A-Za-z0-9._-]+)==\S+", re.MULTILINE)
+_PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[a-z0-9,-]+\])?==\S+", re.MULTILINE)
 
 
 @cache
