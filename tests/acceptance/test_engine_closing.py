@@ -57,6 +57,45 @@ class Hanging(Holder):
         await asyncio.Event().wait()
 
 
+class EndsItsTask(Holder):
+    """Ends a task of its own, and waits for it, as is often done: that raises the task's cancellation."""
+
+    name = "ends_its_task"
+
+    async def close(self) -> None:
+        await super().close()
+        task = asyncio.create_task(asyncio.Event().wait())
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+
+class EndsTheProcess(Holder):
+    name = "ends_the_process"
+
+    async def close(self) -> None:
+        await super().close()
+        raise SystemExit(1)
+
+
+class Stubborn(Holder):
+    """Takes no notice of a cancellation."""
+
+    name = "stubborn"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let, self.gone = asyncio.Event(), asyncio.Event()
+
+    async def close(self) -> None:
+        await super().close()
+        try:
+            await self.let.wait()
+        except asyncio.CancelledError:
+            await self.let.wait()
+        self.gone.set()
+
+
 @worker()
 def function(args: dict[str, Any], ctx: JobContext) -> None:
     """Holds nothing."""
@@ -77,17 +116,28 @@ async def test_a_worker_is_closed_once_when_its_jobs_have_ended(settings: Settin
 async def test_workers_that_cannot_be_closed_are_logged_and_hold_nothing_up(
     settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.engine.engine._WORKER_CLOSE_SECONDS", 0.05)
-    workers = [Broken(), Hanging(), Holder()]
+    monkeypatch.setattr("headrace.engine.worker_ends._CLOSE_SECONDS", 0.05)
+    stubborn = Stubborn()
+    workers = [Broken(), Hanging(), EndsItsTask(), EndsTheProcess(), stubborn, Holder()]
     engine = WorkerEngine(settings)
     for each in (*workers, function):
         engine.register_worker(each)
     with caplog.at_level(logging.ERROR, "headrace.engine"):
         async with engine:
             pass
-    assert [each.told for each in workers] == [["closed"]] * 3
+        assert [each.told for each in workers] == [["closed"]] * 6
+        async with Client(settings) as client:
+            assert {each.live_instances for each in await client.list_workers()} == {0}, "it has said that it is gone"
+    stubborn.let.set()
+    await asyncio.wait_for(stubborn.gone.wait(), 10)
     told = {record.getMessage(): record.exc_info and record.exc_info[0] for record in caplog.records}
-    assert told == {"worker broken could not be closed": OSError, "worker hanging could not be closed": TimeoutError}
+    assert told == {
+        "worker broken could not be closed": OSError,
+        "worker hanging could not be closed": TimeoutError,
+        "worker ends_its_task could not be closed": asyncio.CancelledError,
+        "worker ends_the_process could not be closed": SystemExit,
+        "worker stubborn could not be closed": TimeoutError,
+    }
 
 
 async def test_the_connections_to_a_model_are_closed(settings: Settings) -> None:

@@ -35,7 +35,8 @@ class Faults:
 
     Attributes:
         say: takes a line for people about what is done.
-        remarks: what was seen on the way and ought not to be: engines that outlive their supervisor, or do not end.
+        remarks: what was seen on the way and is worth a look.
+        misbehaved: what must not be: engines that outlive their supervisor, and supervisors that end by themselves.
         vanished: engines, with their units, that ended and were sent no signal by this run. Poison jobs do that.
     """
 
@@ -45,6 +46,7 @@ class Faults:
     chance: random.Random
     say: Callable[[str], None]
     remarks: list[str] = field(default_factory=list)
+    misbehaved: list[str] = field(default_factory=list)
     vanished: list[tuple[str, int]] = field(default_factory=list)
     _rolling: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -132,7 +134,7 @@ class Faults:
         await asyncio.sleep(seconds)
         self.fleet.start()
         if left := await self.fleet.orphans(unit, within=ORPHAN_SECONDS):
-            self.remarks.append(f"engines {left} of {unit.name} live {ORPHAN_SECONDS:g} s after their supervisor was killed")
+            self.misbehaved.append(f"engines {left} of {unit.name} live {ORPHAN_SECONDS:g} s after their supervisor was killed")
             for pid in left:
                 self.fleet.send(pid, "SIGKILL")
         self.fleet.forget(unit)
@@ -202,7 +204,7 @@ class Faults:
                     for pid in self.fleet.vanished(unit):
                         self.vanished.append((unit.name, pid))
                 elif not unit.expected_to_end:
-                    self.remarks.append(f"{unit.name} ended by itself, with {unit.process.returncode}")
+                    self.misbehaved.append(f"{unit.name} ended by itself, with {unit.process.returncode}")
                     self.fleet.forget(unit)
                     self.fleet.start()
             await asyncio.sleep(MIND_SECONDS)

@@ -80,8 +80,8 @@ class Unit:
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(self.pid).children():
                 with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                    line = " ".join(child.cmdline())
-                    if "headrace" in line and "engine" in line:
+                    words = child.cmdline()
+                    if "headrace" in words and "engine" in words:  # the folder that all of it runs in may be named so, too
                         found.append(child.pid)
         self.seen.update(found)
         return found

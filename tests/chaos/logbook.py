@@ -86,7 +86,17 @@ class LogBook:
             known = outcomes.get(record.job)
             if known is None or not known.has_ended:
                 outcomes[record.job] = outcome
-        return LogFacts(self.queued, outcomes, self.begun_again)
+        return LogFacts(self.queued, outcomes, self.begun_again, self._done_twice())
+
+    def _done_twice(self) -> list[str]:
+        """Jobs of which several records have a state. What repeats a job gets none: not even that it has failed."""
+        places: dict[str, list[str]] = {}
+        for record in self.queued:
+            value = self._snapshots.get((record.worker, (record.partition, record.offset)))
+            if value is not None:
+                status = _outcome(orjson.loads(value)).status
+                places.setdefault(record.job, []).append(f"{status} at {record.worker} {record.partition}/{record.offset}")
+        return [f"{job}: {', and '.join(stated)}" for job, stated in places.items() if len(stated) > 1]
 
 
 def _outcome(snapshot: dict[str, Any]) -> Outcome:

@@ -116,7 +116,7 @@ class _Run:
             for name, pid in faults.vanished
             if pid not in poisoned
         ]
-        verdict = judge(entries, facts.book.facts(), Minimums.of(self.options.minutes))
+        verdict = judge(entries, facts.book.facts(), Minimums.of(self.options.minutes), faults.misbehaved)
         return Outcome(verdict, faults.remarks)
 
     def _say_when(self) -> Callable[[str], None]:
@@ -137,10 +137,10 @@ class _Run:
         try:
             code = await asyncio.to_thread(self.loader.wait, self.options.minutes * 60 + LOADER_SECONDS)
         except subprocess.TimeoutExpired:
-            faults.remarks.append("the loader did not come to its end in time")
+            faults.misbehaved.append("the loader did not come to its end in time")
         else:
             if code:
-                faults.remarks.append(f"the loader failed with {code}")
+                faults.misbehaved.append(f"the loader failed with {code}: what it did not note down was not judged")
 
     async def _peace(self, faults: Faults) -> Follower:
         """Waits until every job has ended, or for three minutes, then ends the engines in order."""

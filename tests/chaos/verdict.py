@@ -76,11 +76,13 @@ class LogFacts:
         queued: every record of the queues; a job that was enqueued twice has two.
         outcomes: by job id; a job that nobody has begun has none.
         begun_again: what was written of jobs after they had ended.
+        done_twice: jobs of which more than one record was taken for a job of its own.
     """
 
     queued: Sequence[Queued]
     outcomes: Mapping[str, Outcome]
     begun_again: Sequence[str] = ()
+    done_twice: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -110,7 +112,9 @@ class Verdict:
         duplicates: records of jobs beyond the first of each.
         executed_again: jobs that were executed more than once.
         repeated: executions of a job beyond its first, by what ended the one before.
-        failed: jobs that failed and killed no process: no job of these workers fails by itself.
+        done_twice: jobs that were asked for more than once, and done for more than one of these requests.
+        failed: jobs that failed and killed no process, or were cancelled: no job of these workers fails by itself.
+        misbehaved: what processes were seen to do that they must not.
         after_thaw: ticks of superseded attempts within 500 ms of the end of a freeze.
         longest_stall: seconds in which no job ticked anywhere.
     """
@@ -128,7 +132,9 @@ class Verdict:
     after_thaw: int
     out_of_order: Sequence[str]
     finished_again: Sequence[str]
+    done_twice: Sequence[str]
     failed: Sequence[str]
+    misbehaved: Sequence[str]
     longest_stall: float
     faults: Mapping[str, int]
     long_freezes: int
@@ -137,12 +143,16 @@ class Verdict:
     @property
     def passed(self) -> bool:
         """Whether nothing was broken, and enough happened to say so."""
-        broken = (self.lost, self.overlaps, self.out_of_order, self.finished_again, self.failed)
-        return not any(broken) and not self.shortfalls
+        by_jobs = (self.lost, self.overlaps, self.out_of_order, self.finished_again, self.done_twice, self.failed)
+        return not any(by_jobs) and not self.misbehaved and not self.shortfalls
 
 
-def judge(entries: Iterable[Entry], log: LogFacts, minimums: Minimums) -> Verdict:
-    """Judges a run that is over, and in which there was time enough for all jobs to end."""
+def judge(entries: Iterable[Entry], log: LogFacts, minimums: Minimums, misbehaved: Sequence[str] = ()) -> Verdict:
+    """Judges a run that is over, and in which there was time enough for all jobs to end.
+
+    Args:
+        misbehaved: what neither ledger nor log tell: processes that live on, or end, where they must not.
+    """
     evidence = _Evidence.of(entries)
     ids = {record.job for record in log.queued}
     ended = {job for job in ids | evidence.accepted if (outcome := log.outcomes.get(job)) is not None and outcome.has_ended}
@@ -169,7 +179,9 @@ def judge(entries: Iterable[Entry], log: LogFacts, minimums: Minimums) -> Verdic
         after_thaw=after_thaw,
         out_of_order=_out_of_order(evidence, log),
         finished_again=list(log.begun_again),
-        failed=[job for job in sorted(ended - evidence.poison) if log.outcomes[job].status == "failed"],
+        done_twice=list(log.done_twice),
+        failed=[job for job in sorted(ended - evidence.poison) if log.outcomes[job].status != "completed"],
+        misbehaved=list(misbehaved),
         longest_stall=evidence.longest_stall(),
         faults={kind: kinds[kind] for kind in KINDS},
         long_freezes=long_freezes,

@@ -176,8 +176,8 @@ def o1_trusts_the_brokers_clocks_too_far(patch: Patch) -> None:
 def r1_released_while_attempts_run(patch: Patch) -> None:
     original = Dispatcher.hand_over
 
-    def hand_over(self: Dispatcher, partition: OwnedPartition) -> None:
-        original(self, partition)
+    def hand_over(self: Dispatcher, partition: OwnedPartition, **named: Any) -> None:
+        original(self, partition, **named)
         partition.vacated.set()
 
     patch.setattr(Dispatcher, "hand_over", hand_over)

@@ -16,6 +16,7 @@ from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.group import WorkerGroup
 from headrace.engine.journal import Journal
 from headrace.engine.limiting import Limiting
+from headrace.engine.outcomes import Outcomes
 from headrace.engine.partition import OwnedPartition, Phase
 from headrace.engine.rests import Rests
 from headrace.errors import EnqueueTimeout
@@ -68,6 +69,10 @@ def an_interruption_is_a_failure(patch: Patch) -> None:
         return {**after, "failures": snapshots.failures(before) + 1}
 
     patch.setattr(snapshots, "interrupted", interrupted)
+
+
+def what_is_interrupted_counts_as_cancelled(patch: Patch) -> None:
+    patch.setattr(Outcomes, "interrupt", Outcomes.end_as_cancelled)
 
 
 def failures_are_forgotten(patch: Patch) -> None:
@@ -213,6 +218,7 @@ BREAKS = [
     Break("bad input costs one record", the_watermark_does_not_wait_for_the_dead_letter),
     Break("an interruption is no failure", an_interruption_is_a_failure),
     Break("an interruption is no failure", an_interruption_ends_the_job),
+    Break("only a request cancels a job", what_is_interrupted_counts_as_cancelled),
     Break("failures count on", failures_are_forgotten),
     Break("a retry waits for its time", a_retry_waits_for_nothing),
     Break("order by key", a_retry_lets_its_key_go_on),

@@ -144,8 +144,8 @@ def r1_released_before_the_ends_are_acknowledged(patch: Patch) -> None:
     """A partition that is handed over is let go of when nothing runs, and written of all the same."""
     original = Holdings._release
 
-    async def release(self: Any, partition: Any, reason: Any) -> None:
-        await original(self, partition, reason)
+    async def release(self: Any, partition: Any, *args: Any) -> None:
+        await original(self, partition, *args)
         partition.live = partition in self._held.values()
 
     patch.setattr(Holdings, "_release", release)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from headrace.core.duplicates import DerivedIds, Verdict
+from headrace.core.identifiers import derived_id
 from headrace.core.janitor import Inquiry, Keeper
 from headrace.engine import group, janitor
 from headrace.engine.ended_keys import EndedKeys
 from headrace.engine.endings import Endings
 from headrace.engine.partition import OwnedPartition
+from headrace.idempotency import Child, ChildIds
 from headrace.ports import TopicPartition
 from simulation.broken import Break, Patch
 
@@ -28,6 +31,17 @@ def e2_a_new_owner_does_not_read_what_has_ended(patch: Patch) -> None:
         return None
 
     patch.setattr(EndedKeys, "learn", learn)
+
+
+def each_attempt_enqueues_other_children(patch: Patch) -> None:
+    take = ChildIds.take
+    numbers = itertools.count()
+
+    def another(self: ChildIds, *args: Any) -> Child:
+        child = take(self, *args)
+        return child._replace(id=derived_id("child", child.id, str(next(numbers))))
+
+    patch.setattr(ChildIds, "take", another)
 
 
 def k3_passes_before_the_entry(patch: Patch) -> None:
@@ -70,6 +84,7 @@ BREAKS = [
     Break("E1", e1_derived_ids_are_taken_for_fresh),
     Break("E2", e2_what_has_ended_is_done_again),
     Break("E2", e2_a_new_owner_does_not_read_what_has_ended),
+    Break("a child exists once", each_attempt_enqueues_other_children),
     Break("K3", k3_passes_before_the_entry),
     Break("K3", k3_a_new_owner_takes_the_entry_for_written),
     Break("J1", j1_nothing_is_repeated),

@@ -22,6 +22,7 @@ from simulation.breaks import BREAKS
 
 SEEDS = 200
 KNOWN = Path(__file__).with_name("found_by.json")
+FAILURE = "nothing fails by itself"
 # A broken engine may do something again and again without any time passing.
 _HANG_SECONDS = 20
 # All breaks are tried with a few seeds before any of them is with many.
@@ -49,8 +50,10 @@ def find(name: str, seeds: range = range(SEEDS)) -> Found:
         broken.apply(patch)
         for seed in itertools.chain(known, seeds):
             report = run_seed(seed, _HANG_SECONDS, to_the_end=False).report
-            if report is not None and report.violations:
-                return Found(seed, str(report.violations[0]))
+            # An engine that fails of its break, as by a call that this does not take, says nothing of the rule.
+            broken_promises = [each for each in report.violations if each.promise != FAILURE] if report is not None else []
+            if broken_promises:
+                return Found(seed, str(broken_promises[0]))
     return Found(None, "")
 
 

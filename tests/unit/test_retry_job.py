@@ -57,6 +57,16 @@ async def test_the_new_job_has_what_the_old_one_had_and_is_made_once(box: Letter
     assert "idempotencyKey" not in record
 
 
+async def test_a_policy_and_a_time_limit_of_its_own_are_those_of_the_new_job_too(box: LetterBox, tmp_path: Path) -> None:
+    retry = {"maxAttempts": 9, "initial": 5.0, "giveUpOn": ["KeyError"]}
+    fail_job(box, retry=retry, attemptTimeout=0.5)
+    async with Client(letter_settings(tmp_path), log=box) as client:
+        again = await client.retry_job("job-1")
+    _, record = box.queued()
+    assert again.retry is not None and again.retry.max_attempts == 9
+    assert (record["retry"] | retry, record["attemptTimeout"]) == (record["retry"], 0.5)
+
+
 async def test_a_retry_that_failed_is_retried_in_turn(box: LetterBox, tmp_path: Path) -> None:
     fail_job(box)
     async with Client(letter_settings(tmp_path), log=box) as client:

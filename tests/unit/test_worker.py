@@ -22,6 +22,8 @@ class Plain(AbstractWorker[dict[str, Any]]):
     [
         *[("retry", 3), ("retry", RetryPolicy), ("timeout", 0), ("timeout", float("nan")), ("timeout", "5 s")],
         *[("rate_limit", 10), ("rate_limit", RateLimit), ("rate_limit", (10, 1))],
+        *[("concurrency", value) for value in (0, -1, "3", 2.5, True)],
+        *[("order_by", value) for value in ("key", b"key", (1,), None)],
     ],
 )
 def test_a_policy_timeout_or_limit_that_is_none_is_refused_when_the_worker_is_registered(name: str, value: Any) -> None:

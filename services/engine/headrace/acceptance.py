@@ -242,7 +242,12 @@ class AcceptsAgain:
         await self.acceptance.check(again.worker_name, again.args)
 
     async def submit(self, again: Resubmission, *, timeout: float) -> Job:
-        shared = {"tenant": again.tenant, "ctx": again.ctx, **({"retryOf": again.retry_of} if again.retry_of else {})}
+        shared = {
+            "tenant": again.tenant,
+            "ctx": again.ctx,
+            **again.own,
+            **({"retryOf": again.retry_of} if again.retry_of else {}),
+        }
         [job] = await self.acceptance.accept(
             again.worker_name, [again.args], shared, ordering_key=again.ordering_key, timeout=timeout, identify=again.identify
         )

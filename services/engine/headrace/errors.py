@@ -42,8 +42,9 @@
     ├── EngineStuck                     an attempt goes on long after its time: its engine has to end
     └── RecordUndecodable               a record is not what its topic promises
 
-`ConfigurationError` and `BrokerError` end a command with exit code 2; their messages say what to do. `code` is the stable
-name under which a tool's answer carries an error; it is mapped once, here.
+`ConfigurationError` and `BrokerError` end a command with exit code 2; their messages say what to do. An engine under its
+supervisor, which outages do not end, has another one for these. `code` is the stable name under which a tool's answer carries an
+error; it is mapped once, here.
 """
 
 from __future__ import annotations
@@ -119,6 +120,12 @@ class LocalBrokerError(BrokerError):
 
 class LocalBrokerInUse(LocalBrokerError):
     """Another process runs a broker on the same data directory."""
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Whether an error says that brokers are away, or take nothing for now: what passes by itself, whatever the settings are."""
+    never = BrokerAuthenticationFailed | BrokerCertificateUntrusted | LocalBrokerError
+    return isinstance(error, BrokerError) and not isinstance(error, never)
 
 
 class JobRefused(HeadraceError):

@@ -214,10 +214,10 @@ class JobContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether this attempt is to end: its job was cancelled, or it takes longer than it may.
+        """Whether this attempt is to end: its job was cancelled, it takes longer than it may, or its engine has lost the lease.
 
         `async def` need not ask, it is cancelled. A plain function cannot be stopped: one that takes long asks now and then, and
-        returns or raises. Whatever it does, its job is `cancelled`, or the attempt has failed by its timeout.
+        returns or raises. Whatever it does, its job is `cancelled`, the attempt has failed by its timeout, or it is made again.
         """
         return self._services.cancelled is not None and self._services.cancelled(self._source)
 

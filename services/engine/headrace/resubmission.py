@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from pydantic import TypeAdapter, ValidationError
 
 from headrace.codec import decode_object
 from headrace.core.identifiers import derived_id
 from headrace.core.status import JobStatus
 from headrace.errors import JobNotRetriable, RecordUndecodable
+from headrace.fields import AttemptSeconds
+from headrace.job_parts import RetryRules
 from headrace.models import Job, Source
 from headrace.ports import Log, TopicPartition
 from headrace.reading import record_at
 
+_OWN_LIMITS: Final[Mapping[str, TypeAdapter[Any]]] = {
+    "retry": TypeAdapter(RetryRules),
+    "attemptTimeout": TypeAdapter(AttemptSeconds),
+}
 # The reason of a dead letter, and the type of the error of its job, when nothing but the id could be read of the record.
 UNDECODABLE = "undecodable"
 
@@ -26,6 +35,7 @@ class Resubmission:
         job_id: of the new job; the same whenever the same record is submitted anew.
         retry_of: id of the job that it does anew, where there was one.
         ordering_key: the worker's `order_by` decides when None.
+        own: the fields by which the job has a retry policy and a time limit of its own.
     """
 
     job_id: str
@@ -35,10 +45,22 @@ class Resubmission:
     tenant: str
     ordering_key: str | None = None
     retry_of: str | None = None
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     def identify(self, *_: object) -> str:
         """Its id, whatever else it has."""
         return self.job_id
+
+
+def own_limits(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The retry policy and the time limit that a job on the wire has of its own; of a damaged record, what of them is valid."""
+    found = {}
+    for name, kind in _OWN_LIMITS.items():
+        with suppress(ValidationError):
+            if record.get(name) is not None:
+                kind.validate_python(record[name])
+                found[name] = record[name]
+    return found
 
 
 class Submitter(Protocol):
@@ -93,6 +115,7 @@ async def retry_failed(
                 tenant=job.tenant,
                 ordering_key=job.ordering_key,
                 retry_of=job.id,
+                own=own_limits(job.to_wire()),
             )
             return await submitter.submit(again, timeout=timeout)
         job = earlier

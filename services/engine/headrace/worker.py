@@ -127,7 +127,8 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
 
         Raises:
             ConfigurationError: the worker has no name, or one that cannot be part of a topic's name; `order_by` names what is
-                no argument; `retry` is no policy, `rate_limit` no limit, `timeout` no time, or `executor` unknown.
+                no argument, or is no tuple; `concurrency` is no number, `retry` no policy, `rate_limit` no limit, `timeout` no
+                time, or `executor` unknown.
         """
         name = getattr(self, "name", None)
         if not isinstance(name, str) or not WORKER_NAME.fullmatch(name):
@@ -153,6 +154,13 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
 
     def _check_limits(self) -> None:
         owner = type(self).__name__
+        concurrency: object = self.concurrency
+        if concurrency is not None and (isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1):
+            raise ConfigurationError(f"{owner}.concurrency is {concurrency!r}: give it a whole number, at least 1.")
+        order_by: object = self.order_by
+        if not isinstance(order_by, tuple | list) or not all(isinstance(each, str) for each in order_by):
+            # Of a text each letter would be the name of an argument, which no job has.
+            raise ConfigurationError(f'{owner}.order_by is {order_by!r}: give it names of arguments in a tuple, as ("key",).')
         retry: object = self.retry
         timeout: object = self.timeout
         if retry is not None and not isinstance(retry, RetryPolicy):

@@ -88,3 +88,23 @@ def test_what_begins_after_its_end_is_told() -> None:
     [told] = log.book.facts().begun_again
     assert "completed" in told
     assert "and then running" in told
+
+
+def test_a_record_that_repeats_a_job_and_was_taken_for_one_of_its_own_is_told() -> None:
+    log = Writing()
+    epoch = log.claim("one", -1)
+    first, second = log.enqueue("a"), log.enqueue("a")
+    log.state("a", first, "completed", Version(epoch, 1, 2))
+    assert log.book.facts().done_twice == []
+    log.state("a", second, "completed", Version(epoch, 1, 2))
+    assert log.book.facts().done_twice == ["a: completed at keyed 0/0, and completed at keyed 0/1"]
+
+
+def test_a_void_state_of_a_record_that_repeats_a_job_says_nothing() -> None:
+    log = Writing()
+    before = log.claim("one", -1)
+    first, second = log.enqueue("a"), log.enqueue("a")
+    epoch = log.claim("two", before)
+    log.state("a", first, "completed", Version(epoch, 1, 2))
+    log.state("a", second, "completed", Version(before, 1, 2))
+    assert log.book.facts().done_twice == []

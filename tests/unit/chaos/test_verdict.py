@@ -239,3 +239,21 @@ def test_what_is_noted_is_read_as_it_was(tmp_path: Path) -> None:
         file.write('["Unknown"]\n')
     with pytest.raises(ValueError, match="nobody writes"):
         list(read_ledger(tmp_path / "ledger"))
+
+
+def test_a_request_that_was_done_twice_breaks_a_promise() -> None:
+    entries = [*accepted("a"), *ticks("a", 1, 2), *ticks("a", 3, 4, token=(0, 2))]
+    facts = log(queued("a", 0), queued("a", 1), a=COMPLETED)
+    assert verdict_of(entries, facts).passed, "an attempt may run again"
+    assert not verdict_of(entries, replace(facts, done_twice=["a: completed at short 0/0, and completed at short 0/1"])).passed
+
+
+def test_a_job_that_nobody_cancelled_must_not_be_cancelled() -> None:
+    verdict = verdict_of([*accepted("a"), *ticks("a", 1, 2)], log(queued("a", 0), a=Outcome("cancelled", {1: "interrupted"})))
+    assert (verdict.failed, verdict.passed) == (["a"], False)
+
+
+def test_a_run_in_which_a_process_misbehaved_does_not_pass() -> None:
+    entries, facts = [*accepted("a"), *ticks("a", 1, 2)], log(queued("a", 0), a=COMPLETED)
+    verdict = judge(entries, facts, NOTHING, ["engine-4 ended by itself, with 2"])
+    assert (verdict.misbehaved, verdict.passed) == (["engine-4 ended by itself, with 2"], False)

@@ -41,6 +41,24 @@ async def test_the_new_job_has_what_the_old_one_had(box: LetterBox, tmp_path: Pa
     assert len(box.cluster.records(partition)) == 1
 
 
+async def test_a_policy_and_a_time_limit_of_its_own_go_on_with_the_same_worker(box: LetterBox, tmp_path: Path) -> None:
+    box.publish(
+        WorkerDefinition(name="other", description="", category="test", kind="other", arguments_schema={"type": "object"})
+    )
+    box.bury_job("job-1", offset=1, retry={"maxAttempts": 9}, attemptTimeout=0.5)
+    box.bury_job("job-2", offset=2, retry={"maxAttempts": 0}, attemptTimeout=2.0)
+    async with Client(letter_settings(tmp_path), log=box) as client:
+        letters = await letters_of(client)
+        assert [each.outcome for each in await client.redrive(letters)] == ["redriven"] * 2
+        same = sorted(box.queued(), key=lambda record: record["retryOf"])
+        box.bury_job("job-3", offset=3, retry={"maxAttempts": 9}, attemptTimeout=0.5)
+        [third] = [each for each in await letters_of(client) if each.job_id == "job-3"]
+        assert [each.outcome for each in await client.redrive([third], worker_name="other")] == ["redriven"]
+    assert [(record.get("retry"), record.get("attemptTimeout")) for record in same] == [({"maxAttempts": 9}, 0.5), (None, 2.0)]
+    [elsewhere] = box.queued("other")
+    assert not {"retry", "attemptTimeout"} & elsewhere.keys()
+
+
 async def test_a_letter_that_is_redriven_twice_makes_one_job_and_says_so(box: LetterBox, tmp_path: Path) -> None:
     box.bury_job()
     async with Client(letter_settings(tmp_path), log=box) as client:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from headrace import JobContext
 from headrace.testing import Hold, InMemoryCluster
+from support import leases
 from support.log import eventually
 from support.memory_engines import DEAD_LETTERS, STATE, Bench, GatedWorker, passing
 from support.virtual_time import in_virtual_time
@@ -157,3 +162,34 @@ async def test_a_claim_that_cannot_be_written_is_tried_again(bench: Bench) -> No
         job = bench.enqueue("a")
         await eventually(lambda: bench.has_completed(job), "the job's end")
         assert worker.started == [("a", 1)]
+
+
+class InThreads(GatedWorker):
+    """A plain function, which looks whether it is to end; the first attempt of `long` does nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs = threading.Event()
+
+    def run(self, args: dict[str, Any], ctx: JobContext) -> None:  # type: ignore[override]
+        self.started.append((args["name"], ctx.attempt))
+        if self.started[-1] == ("long", 1):
+            self.runs.set()
+            deadline = time.monotonic() + 30
+            while not ctx.cancelled:
+                assert time.monotonic() < deadline, "nobody told it"
+                time.sleep(0.01)
+
+
+async def test_a_function_in_a_thread_is_told_and_need_not_end_its_engine(bench: Bench) -> None:
+    worker = InThreads()
+    async with leases.engine(bench, worker) as engine:
+        await eventually(lambda: bool(bench.claims()), "the claim")
+        long = bench.enqueue("long")
+        await eventually(worker.runs.is_set, "the start of the long one")
+        bench.cluster.refuse_appends(STATE)
+        short = bench.enqueue("short")
+        await eventually(lambda: bench.has_completed(long, short), "the ends of both")
+        assert worker.started.count(("long", 2)) == 1
+        assert len(bench.claims()) == 2
+        assert engine.groups, "it goes on"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -19,7 +21,7 @@ from headrace.engine.engine import WorkerEngine
 from headrace.engine.guardian import Guardian
 from headrace.engine.loading import load_workers
 from headrace.engine.supervised import Supervised
-from headrace.errors import EngineStuck, HeadraceError, LeaseLost
+from headrace.errors import EngineStuck, HeadraceError, LeaseLost, is_outage
 from headrace.runtime import leave_threads_behind, run
 from headrace.settings import Settings
 from headrace.workers import shipped_workers
@@ -28,6 +30,9 @@ _logger = logging.getLogger(__name__)
 
 EXIT_STUCK = 3
 """An attempt could not be stopped: the engine has drained, and is to be started anew."""
+
+EXIT_OUTAGE = 4
+"""The brokers are away: the next start may find them, where no start mends a wrong setting."""
 
 WorkerPaths = Annotated[
     list[str] | None, typer.Argument(help="Import paths of your workers: my_app.workers, or my_app.workers:one.")
@@ -49,7 +54,7 @@ def engine(
 
     A supervisor starts another engine when one dies, and gives what it held to the others.
     """
-    with errors_shown():
+    with errors_shown(), _outages_apart():
         settings = with_grace(settings_from(bootstrap_servers, namespace), grace)
         if supervised is None:
             _become_supervisor(settings, processes)
@@ -57,6 +62,18 @@ def engine(
         number, report_to, life = (int(each) for each in supervised.split(","))
         settings = _with_own_port(settings, number)
         run(_run(build_engine(settings, workers or [], shipped=shipped, guardian=Supervised(report_to, life))))
+
+
+@contextmanager
+def _outages_apart() -> Iterator[None]:
+    """What its supervisor is to tell from a setting that is wrong has an exit code of its own."""
+    try:
+        yield
+    except HeadraceError as error:
+        if not is_outage(error):
+            raise
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(EXIT_OUTAGE) from None
 
 
 def _become_supervisor(settings: Settings, processes: int) -> NoReturn:

@@ -14,7 +14,7 @@ from headrace.dead_letters.letters import DeadLetter
 from headrace.errors import DeadLetterUnusable, HeadraceError
 from headrace.fields import Identity, JobId, WorkerName
 from headrace.models import DEFAULT_TENANT, CallContext, Job, Source
-from headrace.resubmission import Resubmission, Submitter, id_of_next
+from headrace.resubmission import Resubmission, Submitter, id_of_next, own_limits
 
 _AT_A_TIME = 100
 _identity: TypeAdapter[str] = TypeAdapter(Identity)
@@ -111,6 +111,8 @@ def resubmission_of(letter: DeadLetter, worker_name: str | None = None, args: Ma
         tenant=_valid(_identity, raw.get("tenant")) or DEFAULT_TENANT,
         ordering_key=_valid(_identity, raw.get("orderingKey")) if as_it_was else None,
         retry_of=_valid(_job_id, letter.job_id),
+        # What was right for one worker says nothing of another.
+        own=own_limits(raw) if worker == own_worker else {},
     )
 
 

@@ -31,6 +31,7 @@ from headrace.engine.oversight import Oversight
 from headrace.engine.partition import Statistics
 from headrace.engine.presence import Presence
 from headrace.engine.processes import process_pools, reference_of
+from headrace.engine.worker_ends import close_worker
 from headrace.errors import ConfigurationError, EngineStuck, HeadraceError, LeaseLost
 from headrace.job_context import JobServices
 from headrace.kafka.leaving import client_id_of
@@ -49,7 +50,6 @@ ParametersT = ParamSpec("ParametersT")
 ResultT = TypeVar("ResultT")
 
 _WRITER_STOP_SECONDS = 5.0
-_WORKER_CLOSE_SECONDS = 5.0
 
 
 def _by_client(
@@ -202,14 +202,15 @@ class WorkerEngine:
             self._writer, topics.workers.name, self.instance_id, definitions, self._now, settings.presence_interval_seconds
         )
         await self._presence.publish()
+        if self._oversight is not None:
+            # Its port may be taken: who had joined by then would have the others deal out their partitions for nothing.
+            self._oversight.start()
         self._groups = [WorkerGroup(worker, self._environment(worker)) for worker in self._workers.values()]
         await asyncio.gather(*(group.start() for group in self._groups))
         self._presence_task = asyncio.create_task(self._presence.keep_up(), name="presence")
         Guard(self._crashed).watch(self._presence_task)
         if settings.janitor:
             self._janitor.start()
-        if self._oversight is not None:
-            self._oversight.start()
 
     def _health(self) -> dict[str, WorkerHealth]:
         return {group.worker.name: group.health() for group in self._groups}
@@ -266,8 +267,8 @@ class WorkerEngine:
         await asyncio.gather(*(group.stop() for group in self._groups))
         in_vain = any(group.closing.in_vain for group in self._groups)
         self._groups = []
-        await asyncio.gather(*(processes.close() for processes in self._processes))
-        await self._close_workers()
+        # Side by side: either may take some seconds, which no grace has.
+        await asyncio.gather(self._close_workers(), *(processes.close() for processes in self._processes))
         if self._oversight is not None:
             self._oversight.stop()
         if self._presence_task is not None:
@@ -286,7 +287,7 @@ class WorkerEngine:
     async def _close_workers(self) -> None:
         if not self._workers_closed:
             self._workers_closed = True
-            await asyncio.gather(*(_close(worker) for worker in self._workers.values()))
+            await asyncio.gather(*(close_worker(worker) for worker in self._workers.values()))
 
     def hurry(self) -> None:
         """Takes the grace away from a stop, be it under way or to come: running attempts are interrupted at once."""
@@ -382,12 +383,3 @@ class WorkerEngine:
     list_workers = _by_client(Client.list_workers)
     list_jobs = _by_client(Client.list_jobs)
     cancel_job = _by_client(Client.cancel_job)
-
-
-async def _close(worker: AbstractWorker[Any]) -> None:
-    # What goes wrong here is the worker's own: it must not keep the engine from its end.
-    try:
-        async with asyncio.timeout(_WORKER_CLOSE_SECONDS):
-            await worker.close()
-    except Exception:
-        _logger.exception("worker %s could not be closed", worker.name)

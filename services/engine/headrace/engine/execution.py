@@ -89,8 +89,8 @@ class Execution:
         return self._timeouts.is_stuck(work)
 
     def _is_cancelled(self, work: Work) -> bool:
-        """Whether an attempt is to end; asked from any thread."""
-        return work.cancelled or self._timeouts.overrun(work) is not None
+        """Whether an attempt is to end; asked from any thread. Under a lost claim nothing that it does counts any more."""
+        return work.cancelled or not work.partition.live or self._timeouts.overrun(work) is not None
 
     def _processes_for(self, work: Work) -> AttemptProcesses | None:
         """Where an attempt runs apart from this process. A worker that cannot be had there gets its last chance here."""

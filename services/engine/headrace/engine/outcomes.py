@@ -14,20 +14,9 @@ from headrace.engine.journal import Journal
 from headrace.engine.outcome import describe_error, encode_result
 from headrace.engine.partition import Phase, Work
 from headrace.engine.states import State
-from headrace.errors import (
-    BrokerAuthenticationFailed,
-    BrokerCertificateUntrusted,
-    BrokerError,
-    EnqueueTimeout,
-    JobFailed,
-    LocalBrokerError,
-    WorkerProcessDied,
-)
+from headrace.errors import EnqueueTimeout, JobFailed, WorkerProcessDied, is_outage
 from headrace.worker import AbstractWorker
 
-# What an attempt ends by that writes or reads while brokers are away, or take nothing. Its repetition enqueues nothing twice.
-_OUTAGES = (BrokerError, EnqueueTimeout)
-_NO_OUTAGES = (BrokerAuthenticationFailed, BrokerCertificateUntrusted, LocalBrokerError)
 # One after another: a worker may ask a broker that never comes.
 _MOST_OUTAGES = 60
 
@@ -150,4 +139,5 @@ class Outcomes:
 
 
 def _is_outage(error: BaseException | None) -> bool:
-    return isinstance(error, _OUTAGES) and not isinstance(error, _NO_OUTAGES)
+    """Whether an attempt ended by what it wrote or read while brokers were away. Its repetition enqueues nothing twice."""
+    return isinstance(error, EnqueueTimeout) or is_outage(error)
