@@ -72,7 +72,10 @@ class Operations:
         ordering_key: str | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
-        """Accepts one job; see `headrace.Client.enqueue`. A user in the context must be one for whom the principal may act."""
+        """Accepts one job; see `headrace.Client.enqueue`. A user in the context must be one for whom the principal may act.
+
+        An idempotency key tells requests of that user apart: who guesses the key of another one meets nothing of theirs.
+        """
         self._require("enqueue")
         context = ctx or CallContext()
         context = context.model_copy(update={"user_id": self.principal.check_user(context.user_id)})
@@ -83,6 +86,7 @@ class Operations:
             tenant=self.principal.tenant,
             ordering_key=ordering_key,
             idempotency_key=idempotency_key,
+            idempotency_scope=context.user_id,
             timeout=self._timeout,
         )
 
