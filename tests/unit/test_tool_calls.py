@@ -312,3 +312,26 @@ def test_only_so_many_answers_are_remembered() -> None:
     partition.learn(f"call-{number}" for number in range(MOST_REMEMBERED + 1))
     assert partition.is_new("call-0", 5)
     assert not partition.is_new("call-1", 6)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        ({"said": "x" * 2_000_000}, "answer_too_large"),
+        ({"said": 2**70}, "internal_error"),
+        ({"said": "\ud800"}, "internal_error"),
+    ],
+)
+@in_virtual_time
+async def test_an_answer_that_cannot_be_written_is_a_refusal_and_holds_up_nobody(data: dict[str, Any], code: str) -> None:
+    async def answer(received: ReceivedCall) -> ToolSuccess | ToolRefusal:
+        return ToolSuccess(data=data if received.call.id == "bad" else {})
+
+    async with answering(answer) as caller:
+        await caller.call("bad")
+        await caller.call("good")
+        assert {result["callId"]: result.get("error", {}).get("code") for result in await caller.results_are(2)} == {
+            "bad": code,
+            "good": None,
+        }
+        await caller.committed(0, 2)

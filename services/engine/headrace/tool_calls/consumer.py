@@ -39,6 +39,8 @@ _APPEND_SECONDS = 10.0
 _AGAIN_SECONDS = 1.0
 # The whole group waits for it.
 _FINISH_SECONDS = 3.0
+# It must fit into its topic: an answer that does not would be written again and again, and hold up the partition for ever.
+_LARGEST_ANSWER_BYTES = 1_900_000
 _CREDENTIAL_HEADER = "authorization"
 _BEARER = "bearer "
 
@@ -253,13 +255,8 @@ class ToolCallConsumer:
         partition.finish(record.offset)
 
     async def _reply(self, partition: CallPartition, call_id: str, answer: ToolSuccess | ToolRefusal) -> None:
-        result = (
-            ToolResultRecord(call_id=call_id, ok=True, data=answer.data)
-            if isinstance(answer, ToolSuccess)
-            else ToolResultRecord(call_id=call_id, ok=False, error=answer.error)
-        )
         target = TopicPartition(self._topics.results.name, partition.source.partition)
-        await self._append(target, NewRecord(call_id.encode(), encode(result)))
+        await self._append(target, NewRecord(call_id.encode(), _encoded(call_id, answer)))
 
     async def _append(self, target: TopicPartition, record: NewRecord) -> None:
         """Until it is acknowledged: nothing else says what became of a call."""
@@ -292,6 +289,25 @@ class ToolCallConsumer:
                         partition.committed = due[partition.source].offset
         except BrokerError as error:
             _logger.warning("what is answered cannot be committed, and is tried again: %s", error)
+
+
+def _encoded(call_id: str, answer: ToolSuccess | ToolRefusal) -> bytes:
+    """The answer as it is written; where it cannot be, a refusal that says so."""
+    if isinstance(answer, ToolRefusal):
+        return encode(ToolResultRecord(call_id=call_id, ok=False, error=answer.error))
+    try:
+        value = encode(ToolResultRecord(call_id=call_id, ok=True, data=answer.data))
+    except (TypeError, ValueError) as error:
+        _logger.error("the answer to a tool call is no JSON, and a refusal is given instead: %s", error)
+        message = "The tool gave an answer that is no JSON. What was asked for may have been done."
+        return encode(ToolResultRecord(call_id=call_id, ok=False, error=ToolError(code="internal_error", message=message)))
+    if len(value) <= _LARGEST_ANSWER_BYTES:
+        return value
+    message = (
+        f"The answer takes {len(value):,} bytes, and a record at most {_LARGEST_ANSWER_BYTES:,}: ask for less, or over HTTP. "
+        "What was asked for was done."
+    )
+    return encode(ToolResultRecord(call_id=call_id, ok=False, error=ToolError(code="answer_too_large", message=message)))
 
 
 def _decoded(record: Record) -> ReceivedCall:
