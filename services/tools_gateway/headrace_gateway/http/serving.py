@@ -14,6 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from headrace import ArgumentsInvalid, describe_problems
+from headrace_gateway.access import Admission
+from headrace_gateway.access.admission import outcome_of
 from headrace_gateway.access.credentials import credential_of
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.http.answers import JsonResponse
@@ -81,6 +83,7 @@ def _endpoint(route: Route, gateway: Gateway, maximum_body_bytes: int) -> Endpoi
 def _stream_endpoint(route: StreamRoute, gateway: Gateway, streams: Streams) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         async with AsyncExitStack() as held:
+            admission: Admission | None = None
             try:
                 arrival = arrival_of(request)
                 principal = await gateway.authenticate(credential_of(request.headers), arrival)
@@ -91,9 +94,12 @@ def _stream_endpoint(route: StreamRoute, gateway: Gateway, streams: Streams) -> 
                 source = await held.enter_async_context(aclosing(await route.opens(asked, last)))
                 # What it refuses it refuses here, before a status is sent.
                 first = await anext(source, b"")
+                admission.began()
             except NothingLeft:
                 return Response(status_code=HTTPStatus.NO_CONTENT)
             except Exception as error:
+                if admission is not None:
+                    admission.refuse(outcome_of(error))
                 return problem_for(error, route.path)
             invalid = gateway.until_invalid(principal)
             return EventStream(source, streams=streams, invalid=invalid, held=held.pop_all(), first=[first])

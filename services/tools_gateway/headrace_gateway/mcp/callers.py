@@ -66,6 +66,10 @@ class Callers:
         """Does a tool call for whoever makes the request, and answers."""
         return await self._gateway.call_tool(call, _admission.get(), told=told)
 
+    def began(self) -> None:
+        """The stream that the request asks for was opened."""
+        _admission.get().began()
+
     async def until_invalid(self) -> None:
         """Returns when the request must not be served any longer: its credential was revoked, or has expired."""
         await self._gateway.until_invalid(_admission.get().principal)

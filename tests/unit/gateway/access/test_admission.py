@@ -125,8 +125,11 @@ async def test_a_credential_that_is_revoked_meanwhile_gets_no_answer() -> None:
 async def test_a_stream_is_audited_when_it_begins_and_counted_until_it_ends() -> None:
     audit, authenticator = RememberedAudit(), OneCredential()
     let_in = access(audit, authenticator, streams=1)
-    async with let_in.admit(ANN, HERE, stream=True):
-        assert audit.outcomes == ["ok"]
+    async with let_in.admit(ANN, HERE, stream=True) as admission:
+        assert audit.outcomes == []
+        admission.called("watch_jobs")
+        admission.began()
+        assert [(told.action, told.outcome) for told in audit.told] == [("watch_jobs", "ok")]
         with pytest.raises(TooManyInFlight):
             async with let_in.admit(ANN, HERE, stream=True):
                 pass
