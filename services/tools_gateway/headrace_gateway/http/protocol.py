@@ -36,7 +36,7 @@ class EnvelopeProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _look_at_it(self) -> None:
-        begun = self.cycle is not None  # type: ignore[redundant-expr]  # before the first request it is None
+        begun = self.cycle is not None  # before the first request there is none
         served = begun and not self.cycle.response_complete and not self.transport.is_closing()
         # While a request is done, it is the client that is waited for only where it does not read.
         stands_at = None if served and not self.flow.write_paused else (self.cycle, self.transport.get_write_buffer_size())
