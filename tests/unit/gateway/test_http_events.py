@@ -162,3 +162,24 @@ async def test_a_stream_is_audited_as_what_became_of_it(log: WrittenLog, engines
             await anext(listening.aiter_lines())
         listened = [(told.principal and told.principal.subject, told.action, told.outcome) for told in audit.told[4:]]
         assert listened == [("blind", "get_job", "forbidden"), ("ann", "get_job", "ok")]
+
+
+async def test_who_waits_for_a_job_is_answered_when_the_gateway_stops(log: WrittenLog, engines: Engines, tmp_path: Path) -> None:
+    engines.define(kind="digest")
+    call = {"kind": "digest", "args": {"to": ["x"]}, "wait": 60}
+    headers, body = modern_request("tools/call", {"name": "scheduler", "arguments": call})
+    async with served(log, tmp_path) as gateway, gateway.http() as client:
+        engines.enqueue("a")
+        asked = [
+            asyncio.create_task(client.post("/tools/scheduler", json=call)),
+            asyncio.create_task(client.post("/jobs/a/cancel?wait=30")),
+            asyncio.create_task(client.post("/mcp", headers=headers, json=body)),
+        ]
+        async with asyncio.timeout(20):
+            while len((await client.get("/jobs")).json()["jobs"]) < 3:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
+            gateway.app.state.close_streams()
+            receipt, cancelled, called = await asyncio.gather(*asked)
+    assert receipt.json()["data"]["job"]["status"] == "queued"
+    assert (cancelled.status_code, cancelled.json()["job"]["id"]) == (200, "a")
+    assert '"status":"queued"' in called.text

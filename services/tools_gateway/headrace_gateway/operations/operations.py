@@ -14,6 +14,7 @@ from headrace import (
     Job,
     JobList,
     JobsChanged,
+    JobStatus,
     JobUnknown,
     MemorySnapshot,
     NewEntry,
@@ -42,6 +43,7 @@ class Operations:
         timeout: seconds to wait for the acknowledgement of what is written.
         called: told the name of each operation before it is done, or refused.
         told: told of each change of a job that is waited for; nobody is when left out.
+        stopping: once it is set nobody waits for a job's end any more: whoever did is answered with the job as it stands.
 
     Every method raises `AccessDenied` when the principal lacks its scope or may not act for a user, and a `BrokerError` when the
     brokers cannot be reached.
@@ -55,12 +57,14 @@ class Operations:
         timeout: float = 10.0,
         called: Callable[[str], None] | None = None,
         told: Told | None = None,
+        stopping: asyncio.Event | None = None,
     ) -> None:
         self.principal = principal
         self._jobs = jobs
         self._timeout = timeout
         self._called = called
         self._told = told
+        self._stopping = stopping or asyncio.Event()
 
     @operation(Scope.JOBS_WRITE, Effect.WRITE)
     async def enqueue(
@@ -163,9 +167,9 @@ class Operations:
         """Cancels a job, and returns it as it stands after at most `wait` seconds; see `headrace.Client.cancel_job`."""
         self._require("cancel_job")
         await self._check_mine(job_id)
-        if self._told is None or wait <= 0:
-            return await self._jobs.cancel_job(job_id, tenant=self.principal.tenant, wait=wait, timeout=self._timeout)
         job = await self._jobs.cancel_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
+        if wait <= 0 or job.status is JobStatus.CANCELLED:
+            return job
         return await self._wait(job_id, wait) or job
 
     @operation(Scope.JOBS_READ, Effect.SUBSCRIBE)
@@ -247,7 +251,21 @@ class Operations:
             await self._find(job_id)
 
     async def _wait(self, job_id: str, wait: float) -> Job | None:
-        """The job at its end, or after `wait` seconds; None when the tenant has no such job. It is told how the job stands."""
+        """The job at its end, after `wait` seconds, or when the gateway stops; None when the tenant has no such job."""
+        waiting = asyncio.ensure_future(self._wait_for_end(job_id, wait))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                return waiting.result()
+        finally:
+            waiting.cancel()
+            stopping.cancel()
+            await asyncio.gather(waiting, stopping, return_exceptions=True)
+        return await self._jobs.get_job(job_id, tenant=self.principal.tenant)
+
+    async def _wait_for_end(self, job_id: str, wait: float) -> Job | None:
+        """The same, but for the gateway's end. Who listens is told how the job stands."""
         told = self._told
         if told is None:
             return await self._jobs.wait_for_job(job_id, tenant=self.principal.tenant, wait=wait)
