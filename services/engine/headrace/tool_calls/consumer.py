@@ -26,7 +26,7 @@ from headrace.ports import (
     Record,
     TopicPartition,
 )
-from headrace.tool_calls.answered import ANSWERED_SECONDS, answered_calls
+from headrace.tool_calls.answered import ANSWERED_SECONDS, CALL_INVALID, OF_NOBODY, answered_calls
 from headrace.tool_calls.partition import CallPartition
 from headrace.tool_models import ToolCall, ToolCallRecord, ToolError, ToolRefusal, ToolResultRecord, ToolSuccess
 
@@ -225,16 +225,31 @@ class ToolCallConsumer:
             partition.work(record.offset, self._refuse(partition, record, str(error)))
             return
         assert call.call.id is not None
-        if not partition.is_new(call.call.id, record.offset):
+        if partition.doing(call.call.id, record.offset) is not None:
+            partition.work(record.offset, self._do_unless_done(partition, record, call))
+        elif partition.is_new(call.call.id, record.offset):
+            partition.work(record.offset, self._do(partition, record, call))
+        else:
             partition.finish(record.offset)
-            return
-        partition.work(record.offset, self._do(partition, record, call))
+
+    async def _do_unless_done(self, partition: CallPartition, record: Record, call: ReceivedCall) -> None:
+        """What is under way under this call's id need not be this call: it may be anybody's, and be refused."""
+        assert call.call.id is not None
+        while (first := partition.doing(call.call.id, record.offset)) is not None:
+            await asyncio.wait([first])
+        if partition.is_new(call.call.id, record.offset):
+            await self._do(partition, record, call)
+        else:
+            partition.finish(record.offset)
 
     async def _do(self, partition: CallPartition, record: Record, call: ReceivedCall) -> None:
         assert call.call.id is not None
         answer = await self._answer(call)
         await self._reply(partition, call.call.id, answer)
-        partition.answered(call.call.id)
+        if isinstance(answer, ToolRefusal) and answer.error.code in OF_NOBODY:
+            partition.given_up(call.call.id)
+        else:
+            partition.answered(call.call.id)
         partition.finish(record.offset)
 
     async def _refuse(self, partition: CallPartition, record: Record, problem: str) -> None:
@@ -249,9 +264,9 @@ class ToolCallConsumer:
         )
         await self._append(*letter_of(record, described, self._topics.dead_letters.name, without={_CREDENTIAL_HEADER}))
         if (call_id := _readable_id(record)) is not None and partition.is_new(call_id, record.offset):
-            refusal = ToolRefusal(error=ToolError(code="call_invalid", message=f"This is no tool call: {problem}."))
+            refusal = ToolRefusal(error=ToolError(code=CALL_INVALID, message=f"This is no tool call: {problem}."))
             await self._reply(partition, call_id, refusal)
-            partition.answered(call_id)
+            partition.given_up(call_id)
         partition.finish(record.offset)
 
     async def _reply(self, partition: CallPartition, call_id: str, answer: ToolSuccess | ToolRefusal) -> None:
