@@ -160,7 +160,7 @@ class Operations:
         """Does a failed job anew, and returns the new one; see `headrace.Client.retry_job`."""
         self._require("retry_job")
         await self._check_mine(job_id)
-        return await self._jobs.retry_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
+        return self._shown(await self._jobs.retry_job(job_id, tenant=self.principal.tenant, timeout=self._timeout))
 
     @operation(Scope.JOBS_CANCEL, Effect.CANCEL)
     async def cancel_job(self, job_id: str, *, wait: float = 0.0) -> Job:
@@ -168,9 +168,9 @@ class Operations:
         self._require("cancel_job")
         await self._check_mine(job_id)
         job = await self._jobs.cancel_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
-        if wait <= 0 or job.status is JobStatus.CANCELLED:
-            return job
-        return await self._wait(job_id, wait) or job
+        if wait > 0 and job.status is not JobStatus.CANCELLED:
+            job = await self._wait(job_id, wait) or job
+        return self._shown(job)
 
     @operation(Scope.JOBS_READ, Effect.SUBSCRIBE)
     async def watch_job(self, job_id: str) -> AsyncGenerator[Job]:
@@ -236,6 +236,13 @@ class Operations:
         if self._called is not None:
             self._called(name)
         self.principal.require(OPERATIONS[name].scope)
+
+    def _shown(self, job: Job) -> Job:
+        """A job that was changed: whole for who may see jobs, and to others no more than that it is there, and how it stands."""
+        if Scope.JOBS_READ in self.principal.scopes:
+            return job
+        seen = ("id", "tenant", "worker_name", "status", "created_at", "updated_at", "retry_of")
+        return Job.model_validate({name: getattr(job, name) for name in seen}, by_name=True)
 
     def _conversations(self) -> Conversations:
         return self._jobs.memory(tenant=self.principal.tenant)
