@@ -23,6 +23,7 @@ from headrace_gateway.http.arrival import arrival_of
 from headrace_gateway.http.body import read_arguments
 from headrace_gateway.http.events import EventStream, Streams
 from headrace_gateway.http.models import LONGEST_NAME
+from headrace_gateway.http.paths import ANYTHING
 from headrace_gateway.http.problems import problem_for
 from headrace_gateway.http.routes import ROUTES, STREAMS, Asked, NothingLeft, Route, StreamRoute
 from headrace_gateway.tools.registry import DEEPEST_ARGUMENTS, is_deeper_than
@@ -51,7 +52,7 @@ def _by_method(endpoints: Mapping[str, Endpoint]) -> Endpoint:
 
 def _served(path: str) -> str:
     # A conversation may be called anything: `/` in its name is a part of the path.
-    return path.replace("{conversationId}", "{conversationId:path}")
+    return path.replace("{conversationId}", f"{{conversationId:{ANYTHING}}}")
 
 
 def _endpoint(route: Route, gateway: Gateway, maximum_body_bytes: int) -> Endpoint:
