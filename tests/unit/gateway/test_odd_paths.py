@@ -62,3 +62,11 @@ async def test_a_stranger_reads_no_description_where_the_application_is_a_part_o
             for path in ("/tools", "/openapi.json"):
                 assert (await client.get(path)).status_code == 401
                 assert (await client.get(path, headers={"X-API-Key": "ann"})).status_code == 200
+
+
+async def test_what_is_refused_of_a_description_is_audited_so(log: WrittenLog, tmp_path: Path) -> None:
+    audit = RememberedAudit()
+    async with served(log, tmp_path, KNOWN, audit=audit) as gateway, gateway.http("ann") as ann:
+        for method, path, status in (("GET", "/tools", 200), ("GET", "/tools?format=x", 400), ("POST", "/tools", 405)):
+            assert (await ann.request(method, path)).status_code == status
+    assert audit.outcomes == ["ok", "request_invalid", "request_invalid"]

@@ -233,8 +233,9 @@ class JobView:
         except ValidationError as error:
             self._invalid += 1
             if self._invalid == 1:
-                problems = describe_problems(error)  # without what stands in the job: that is nobody's to read in a log
-                logger.warning("The jobs view leaves out a job that is no valid one: %s. Further ones are only counted.", problems)
+                # Without what stands in the job: that is nobody's to read in a log.
+                wrong = describe_problems(error)
+                logger.warning("The jobs view leaves out a job that is no valid one: %s. Further ones are only counted.", wrong)
             return None
 
     async def _write_accepted(self) -> None:

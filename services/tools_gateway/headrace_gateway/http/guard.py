@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -59,6 +60,9 @@ class Guard:
         async def note(message: Message) -> None:
             nonlocal answered
             answered = True
+            if message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST:
+                unavailable = message["status"] == HTTPStatus.SERVICE_UNAVAILABLE
+                admission.refuse("configuration_error" if unavailable else "request_invalid")
             await send(message)
 
         request = Request(scope)
