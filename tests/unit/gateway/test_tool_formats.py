@@ -286,3 +286,25 @@ def test_what_a_model_gives_by_a_strict_definition_of_a_tool_of_ones_own_is_take
     )
     with pytest.raises(ArgumentsInvalid, match=r"lines\.0\.what"):
         parse_arguments(tool, {"lines": [{"what": None, "count": None}]})
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("kinds", [("reports/weekly", "reports"), ("a~1b", "a"), ("a", "a.b"), ("100 %", "#")])
+def test_a_kind_may_be_any_text_and_its_definitions_are_its_own(kinds: tuple[str, str], strict: bool) -> None:
+    def worker(name: str, kind: str, of: str, takes: str) -> WorkerDefinition:
+        schema = {
+            "type": "object",
+            "properties": {"x": {"$ref": f"#/$defs/{of}"}},
+            "required": ["x"],
+            "additionalProperties": False,
+            "$defs": {of: {"type": takes}},
+        }
+        return WorkerDefinition(name=name, description=name, category="test", kind=kind, arguments_schema=schema)
+
+    workers = {"one": worker("one", kinds[0], "b.C", "string"), "two": worker("two", kinds[1], "C", "integer")}
+    [scheduler] = [tool for tool in built_in_tools() if tool.name == "scheduler"]
+    schema = formatted(scheduler, workers, ToolFormat.OPENAI, strict=strict)["function"]["parameters"]
+    nothing = dict.fromkeys(schema["properties"]) if strict else {}
+    for kind, x in zip(kinds, ("text", 1), strict=True):
+        Draft202012Validator(schema).validate({**nothing, "kind": kind, "args": {"x": x}})
+    assert not Draft202012Validator(schema).is_valid({**nothing, "kind": kinds[0], "args": {"x": None}})

@@ -33,7 +33,8 @@ def with_kinds(schema: Mapping[str, Any], offered: Mapping[str, WorkerDefinition
     for kind, definition in sorted(offered.items()):
         if kind == MEMORY_COMPACTION:
             continue
-        prefix = f"{kind}."
+        # A kind may be any text. A worker's name has no point in it and needs no escaping in a reference.
+        prefix = f"{definition.name}."
         own = _renamed(definition.arguments_schema or {"type": "object"}, prefix)
         inner = own.pop(_DEFINITIONS, {})
         definitions |= {f"{prefix}{name}": part for name, part in inner.items()}
