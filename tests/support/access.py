@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -45,7 +45,8 @@ class RememberedAudit:
         pass
 
     def write(self, audited: Audited) -> None:
-        self.told.append(audited)
+        # As it is now: what is set later comes too late for the log.
+        self.told.append(replace(audited))
 
     @property
     def outcomes(self) -> list[str]:

@@ -98,6 +98,7 @@ class InMemoryJobs:
         tenant: str = "default",
         ordering_key: str | None = None,
         idempotency_key: str | None = None,
+        idempotency_scope: str | None = None,
         timeout: float = 10.0,
     ) -> Job:
         if self.failure is not None:

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from headrace import Client, Settings, load_settings
 from headrace_gateway import Gateway, create_app
-from headrace_gateway.access import LOCAL, CredentialInvalid, Principal
+from headrace_gateway.access import LOCAL, Audit, CredentialInvalid, Principal
 from headrace_gateway.http.protocol import EnvelopeProtocol
 from headrace_gateway.server import _Server
 from support.written_jobs import NAMESPACE, WrittenLog
@@ -95,12 +95,14 @@ def settings_in(folder: Path, **values: Any) -> Settings:
 
 
 @contextlib.asynccontextmanager
-async def served(log: WrittenLog, folder: Path, tokens: Mapping[str, Principal] | None = None) -> AsyncIterator[Served]:
+async def served(
+    log: WrittenLog, folder: Path, tokens: Mapping[str, Principal] | None = None, *, audit: Audit | None = None
+) -> AsyncIterator[Served]:
     """A gateway with a view of its own in a folder."""
     settings = settings_in(folder)
     known = Tokens(tokens)
     async with Client(settings, log=log, view=True) as client:
-        app = create_app(settings, client, gateway=Gateway(settings, client, authenticator=known))
+        app = create_app(settings, client, gateway=Gateway(settings, client, authenticator=known, audit=audit))
         config = uvicorn.Config(
             app, port=0, http=EnvelopeProtocol, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=10
         )

@@ -312,3 +312,77 @@ def test_only_so_many_answers_are_remembered() -> None:
     partition.learn(f"call-{number}" for number in range(MOST_REMEMBERED + 1))
     assert partition.is_new("call-0", 5)
     assert not partition.is_new("call-1", 6)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        ({"said": "x" * 2_000_000}, "answer_too_large"),
+        ({"said": 2**70}, "internal_error"),
+        ({"said": "\ud800"}, "internal_error"),
+    ],
+)
+@in_virtual_time
+async def test_an_answer_that_cannot_be_written_is_a_refusal_and_holds_up_nobody(data: dict[str, Any], code: str) -> None:
+    async def answer(received: ReceivedCall) -> ToolSuccess | ToolRefusal:
+        return ToolSuccess(data=data if received.call.id == "bad" else {})
+
+    async with answering(answer) as caller:
+        await caller.call("bad")
+        await caller.call("good")
+        assert {result["callId"]: result.get("error", {}).get("code") for result in await caller.results_are(2)} == {
+            "bad": code,
+            "good": None,
+        }
+        await caller.committed(0, 2)
+
+
+class Known(Answers):
+    """Knows one credential."""
+
+    async def __call__(self, received: ReceivedCall) -> ToolSuccess | ToolRefusal:
+        if received.credential != "good":
+            await self.hold.wait()
+            return ToolRefusal(error=ToolError(code="unauthenticated", message="It does not count."))
+        return await super().__call__(received)
+
+
+@in_virtual_time
+async def test_what_nobody_knows_the_sender_of_takes_no_id_from_anybody() -> None:
+    answers = Known()
+    good = [("authorization", b"Bearer good")]
+    value = orjson.dumps({"callId": "a", "name": "echo", "arguments": {"say": "mine"}})
+    async with answering(answers) as caller:
+        await caller.write(b"a", b"no call")
+        await caller.results_are(1)
+        await caller.write(b"a", value)
+        await caller.results_are(2)
+        answers.hold.clear()
+        await caller.write(b"a", value)
+        for _ in range(3):
+            await caller.write(b"a", value, headers=good)
+        answers.hold.set()
+        results = await caller.results_are(4)
+        await caller.committed(0, 6)
+        assert caller.results() == results
+    codes = [result.get("error", {}).get("code") for result in results]
+    assert codes == ["call_invalid", "unauthenticated", "unauthenticated", None]
+    assert answers.ids == ["a"]
+
+
+@in_virtual_time
+async def test_the_next_owner_does_what_was_refused_to_nobody() -> None:
+    answers = Known()
+    caller = Caller(InMemoryCluster())
+    await caller.start()
+    async with consumer(InMemoryLog(caller.cluster), answers):
+        await caller.call("a")
+        await caller.results_are(1)
+    value = orjson.dumps({"callId": "a", "name": "echo"})
+    await caller.write(b"a", value, headers=[("authorization", b"Bearer good")])
+    async with consumer(InMemoryLog(caller.cluster), answers):
+        assert [result["ok"] for result in await caller.results_are(2)] == [False, True]
+    await caller.write(b"a", value, headers=[("authorization", b"Bearer good")])
+    async with consumer(InMemoryLog(caller.cluster), answers):
+        await caller.committed(0, 3)
+    assert answers.ids == ["a"]

@@ -91,6 +91,7 @@ class Acceptance:
         timeout: float,
         identify: Identify | None = None,
         keys: Sequence[str | None] = (),
+        keys_scope: str | None = None,
         find: Find | None = None,
     ) -> list[Job]:
         """Accepts jobs of one worker. Raises as `Client.enqueue_many`.
@@ -99,6 +100,7 @@ class Acceptance:
             shared: the fields of the record that all of them have in common: `tenant`, `ctx`, and others of the wire.
             identify: makes the id of the one job that there is; ids are fresh when left out.
             keys: the idempotency key of each job, from which its id follows; None for a job without.
+            keys_scope: within what of the tenant these tell requests apart; the whole tenant when left out.
             timeout: seconds that all of it may take, but for what `find` takes.
             find: looks whether there is a job already whose id is not fresh, as far as that is known: then it is not written.
         """
@@ -125,7 +127,7 @@ class Acceptance:
             job_id, own = None, dict(shared)
             if idempotency_key is not None:
                 own["idempotencyKey"] = idempotency_key
-                job_id = id_of_key(own["tenant"], definition.name, key, idempotency_key)
+                job_id = id_of_key(own["tenant"], definition.name, key, idempotency_key, keys_scope)
             elif identify is not None:
                 job_id = _identified(identify, definition.name, each, key)
             fresh = self._source.now(), self._source.randomness(10)

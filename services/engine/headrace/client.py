@@ -134,6 +134,7 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
         tenant: str = DEFAULT_TENANT,
         ordering_key: str | None = None,
         idempotency_key: str | None = None,
+        idempotency_scope: str | None = None,
         retry: RetryPolicy | None = None,
         attempt_timeout: float | None = None,
         timeout: float = ENQUEUE_SECONDS,
@@ -148,6 +149,8 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
             idempotency_key: tells this request from others of the tenant, for the same worker and with the same ordering key.
                 Whoever asks again with the same key gets the same job: it is done once, until an hour after its end
                 (`HEADRACE_ENGINE_IDEMPOTENCY_WINDOW_SECONDS`), and for as long as this client's view knows it, if that is open.
+            idempotency_scope: whose request it is, where several who must not meet each other's jobs choose keys of their own:
+                the same key in another scope is another request. All of the tenant share one when left out.
             retry: how often the job is attempted; the worker's own policy holds when left out.
             attempt_timeout: seconds that each attempt may take; the worker's own `timeout` holds when left out.
             timeout: seconds that all of it may take, most of all the wait for the acknowledgement.
@@ -164,7 +167,7 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
                 the job may be accepted all the same.
         """
         shared = shared_fields(tenant, ctx, ordering_key, retry, attempt_timeout)
-        [job] = await self._accept(worker, [args], shared, ordering_key, timeout, [idempotency_key])
+        [job] = await self._accept(worker, [args], shared, ordering_key, timeout, [idempotency_key], idempotency_scope)
         return job
 
     async def enqueue_many(
@@ -339,10 +342,11 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
         ordering_key: str | None,
         timeout: float,
         keys: Sequence[str | None],
+        keys_scope: str | None = None,
     ) -> list[Job]:
         find = None if all(key is None for key in keys) else self._find
         jobs = await self._acceptance.accept(
-            worker, args, shared, ordering_key=ordering_key, timeout=timeout, keys=keys, find=find
+            worker, args, shared, ordering_key=ordering_key, timeout=timeout, keys=keys, keys_scope=keys_scope, find=find
         )
         if find is not None:
             for job in jobs:

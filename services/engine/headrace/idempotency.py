@@ -28,9 +28,13 @@ def digest_of_sent(args: Mapping[str, Any]) -> str:
     return digest_of(orjson.loads(orjson.dumps(args)))
 
 
-def id_of_key(tenant: str, worker: str, ordering_key: str | None, key: str) -> str:
-    """The id of the job that has an idempotency key. The ordering key is in it, so that equal ids meet in one partition."""
-    return derived_id("key", tenant, worker, ordering_key or "", key)
+def id_of_key(tenant: str, worker: str, ordering_key: str | None, key: str, scope: str | None = None) -> str:
+    """The id of the job that has an idempotency key. The ordering key is in it, so that equal ids meet in one partition.
+
+    Args:
+        scope: within what of the tenant the key tells requests apart; the whole tenant when left out.
+    """
+    return derived_id("key", tenant, worker, ordering_key or "", key, *([] if scope is None else [scope]))
 
 
 class Child(NamedTuple):

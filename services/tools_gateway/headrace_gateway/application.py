@@ -30,7 +30,8 @@ def create_app(
         gateway: one that was started, with tools of its own; its owner stops it. When left out, the application's lifespan starts
             and stops one. Who serves the application beyond this machine has to set `HEADRACE_GATEWAY_AUTHENTICATION`.
 
-    Whoever serves the application calls `app.state.close_streams` when it stops: all streams end, and none begins.
+    Whoever serves the application calls `app.state.close_streams` when it stops: all streams end, and none begins; and who waits
+    for the end of a job is answered.
     """
     settings = settings or load_settings()
     app = create_http_app(settings, client, tools, gateway)
@@ -47,6 +48,7 @@ def create_app(
 
     def close_streams() -> None:
         app.state.streams.close()
+        app.state.gateway.stop_waiting()
         endpoint.close_streams()
 
     app.router.lifespan_context = lifespan

@@ -11,6 +11,7 @@ A transport serves a call so:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -69,6 +70,7 @@ class Gateway:
             in_flight=limits.calls_at_once,
             streams=limits.streams_at_once,
         )
+        self._stopping = asyncio.Event()
         self.access = Access(self._authenticator, Limits(allowance), audit)
 
     async def __aenter__(self) -> Self:
@@ -119,6 +121,10 @@ class Gateway:
         """Returns when a stream of the principal has to be closed: its credential was revoked, or has expired."""
         await self.access.until_invalid(principal)
 
+    def stop_waiting(self) -> None:
+        """From now on nobody waits for the end of a job: whoever does is answered with it as it stands, and loses no receipt."""
+        self._stopping.set()
+
     def tool_name(self, name: str) -> str | None:
         """The name, if it is that of a tool: what else callers write is not for the audit."""
         return name if name in self.tools else None
@@ -126,7 +132,9 @@ class Gateway:
     def operations(self, admission: Admission, *, told: Told | None = None) -> Operations:
         """What can be done in a call that was let in; `told` of each job that is waited for, as `Operations` says."""
         timeout = self._settings.gateway.enqueue_timeout_seconds
-        return Operations(self._jobs, admission.principal, timeout=timeout, called=admission.called, told=told)
+        return Operations(
+            self._jobs, admission.principal, timeout=timeout, called=admission.called, told=told, stopping=self._stopping
+        )
 
     async def describe_tools(self, form: ToolFormat = ToolFormat.MCP, *, strict: bool = False) -> list[dict[str, Any]]:
         """The tools, as an agent is to be told of them now: with the kinds of work that there are.

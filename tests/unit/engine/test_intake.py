@@ -143,3 +143,16 @@ async def test_what_ended_beside_a_long_job_is_not_read_again(tmp_path: Path) ->
         await eventually(lambda: bench.committed() == many + 2, "all ends")
     assert second.started == [("long", 2), ("next", 1)]
     assert reading.count < many / 2
+
+
+@in_virtual_time
+async def test_equal_keys_of_two_tenants_do_not_wait_for_each_other(bench: Bench) -> None:
+    worker = GatedWorker()
+    worker.close_gate("long")
+    async with bench.engine(worker):
+        for name, tenant in (("long", "rival"), ("behind", "rival"), ("other", "acme")):
+            bench.enqueue(name, key="k", tenant=tenant)
+        await eventually(lambda: worker.names_started() == ["long", "other"], "the other tenant's job")
+        worker.open_gate("long")
+        await eventually(lambda: bench.committed() == 3, "the commit")
+    assert worker.names_started() == ["long", "other", "behind"]

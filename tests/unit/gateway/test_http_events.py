@@ -10,7 +10,9 @@ import pytest
 from headrace.views import watching
 from headrace_gateway.access import ALL_SCOPES, Principal
 from headrace_gateway.http import events
+from support.access import RememberedAudit
 from support.events import event_stream
+from support.mcp_raw import modern_request
 from support.served import served
 from support.written_jobs import Engines, WrittenLog
 
@@ -132,3 +134,52 @@ async def test_whoever_leaves_is_forgotten(log: WrittenLog, engines: Engines, tm
         async with asyncio.timeout(20):
             while view.changes.watched:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
+
+
+async def test_a_stream_is_audited_as_what_became_of_it(log: WrittenLog, engines: Engines, tmp_path: Path) -> None:
+    audit = RememberedAudit()
+    engines.enqueue("a")
+    tokens = {
+        "ann": Principal(subject="ann", scopes=ALL_SCOPES),
+        "blind": Principal(subject="blind", scopes=frozenset()),
+    }
+    async with served(log, tmp_path, tokens, audit=audit) as gateway, gateway.http("ann") as ann, gateway.http("blind") as blind:
+        async with event_stream(ann, "/jobs/a/events") as stream:
+            await stream.job()
+            assert [(told.action, told.outcome) for told in audit.told] == [("watch_job", "ok")]
+        for client, path, status, outcome in (
+            (blind, "/events", 403, ("watch_jobs", "forbidden")),
+            (ann, "/jobs/b/events", 404, ("watch_job", "job_unknown")),
+            (ann, "/events?limit=1", 400, (None, "arguments_invalid")),
+        ):
+            assert (await client.get(path)).status_code == status
+            assert (audit.told[-1].action, audit.told[-1].outcome) == outcome
+        assert len(audit.told) == 4
+        headers, body = modern_request("subscriptions/listen", {"notifications": {"resourceSubscriptions": ["job://a"]}})
+        refused = await blind.post("/mcp", headers=headers, json=body)
+        assert "forbidden" in refused.text
+        async with asyncio.timeout(20), ann.stream("POST", "/mcp", headers=headers, json=body) as listening:
+            await anext(listening.aiter_lines())
+        listened = [(told.principal and told.principal.subject, told.action, told.outcome) for told in audit.told[4:]]
+        assert listened == [("blind", "get_job", "forbidden"), ("ann", "get_job", "ok")]
+
+
+async def test_who_waits_for_a_job_is_answered_when_the_gateway_stops(log: WrittenLog, engines: Engines, tmp_path: Path) -> None:
+    engines.define(kind="digest")
+    call = {"kind": "digest", "args": {"to": ["x"]}, "wait": 60}
+    headers, body = modern_request("tools/call", {"name": "scheduler", "arguments": call})
+    async with served(log, tmp_path) as gateway, gateway.http() as client:
+        engines.enqueue("a")
+        asked = [
+            asyncio.create_task(client.post("/tools/scheduler", json=call)),
+            asyncio.create_task(client.post("/jobs/a/cancel?wait=30")),
+            asyncio.create_task(client.post("/mcp", headers=headers, json=body)),
+        ]
+        async with asyncio.timeout(20):
+            while len((await client.get("/jobs")).json()["jobs"]) < 3:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
+            gateway.app.state.close_streams()
+            receipt, cancelled, called = await asyncio.gather(*asked)
+    assert receipt.json()["data"]["job"]["status"] == "queued"
+    assert (cancelled.status_code, cancelled.json()["job"]["id"]) == (200, "a")
+    assert '"status":"queued"' in called.text

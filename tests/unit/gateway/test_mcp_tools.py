@@ -144,7 +144,7 @@ async def test_the_context_comes_in_meta(bench: McpBench, version: str) -> None:
 
 
 @ERAS
-@pytest.mark.parametrize("value", ["", "x" * 300, 7, ["ann"]])
+@pytest.mark.parametrize("value", ["", "x" * 300, 7, ["ann"], "trip\x1b[2J", "trip\x00"])
 async def test_a_wrong_context_is_a_wrong_parameter(bench: McpBench, version: str, value: Any) -> None:
     meta: Any = {"headrace/conversationId": value}
     async with bench.client(version) as client:

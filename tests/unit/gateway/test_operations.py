@@ -109,3 +109,18 @@ async def test_whose_conversation_is_meant() -> None:
     with pytest.raises(ArgumentsInvalid, match="userId is missing"):
         await operations_of(jobs).list_entries("c")
     assert len(jobs.conversations) == 2
+
+
+@pytest.mark.parametrize(("name", "scope"), [("cancel_job", Scope.JOBS_CANCEL), ("retry_job", Scope.JOBS_WRITE)])
+async def test_who_may_not_see_jobs_sees_nothing_of_one_that_they_change(name: str, scope: Scope) -> None:
+    class Telling(InMemoryJobs):
+        async def cancel_job(self, job_id: str, /, **options: Any) -> Any:
+            return a_job(job_id, status="cancelled", args={"secret": 1}, ctx=CallContext(user_id="ann"), result={"secret": 2})
+
+        retry_job = cancel_job
+
+    may_see = await DOINGS[name](operations_of(Telling(), scopes=ALL_SCOPES))
+    assert "secret" in str(may_see.to_wire())
+    shown = await DOINGS[name](operations_of(Telling(), scopes=frozenset({scope, Scope.JOBS_ACT_AS})))
+    assert (shown.id, shown.status) == (may_see.id, may_see.status)
+    assert not {"secret", "ann"} & set(str(shown.to_wire()).replace("'", " ").split())

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import Field
 
-from headrace import ClosedModel, WireModel, WorkerDefinition
+from headrace import ArgumentsInvalid, ClosedModel, WireModel, WorkerDefinition
 from headrace.models import JobRecord
 from headrace_gateway import Caller, ToolAnnotations, ToolDefinition, built_in_tools
 from headrace_gateway.tools.formats import ToolFormat, formatted
 from headrace_gateway.tools.kinds import schedulable, with_kinds, without_needless_nulls
+from headrace_gateway.tools.registry import parse_arguments
 from headrace_gateway.tools.schema import arguments_schema
 from headrace_gateway.tools.strict import NotStrict, strict_schema
 from support.jobs import DIGEST_WORKER, HIDDEN_WORKER, MEMORY_WORKER
@@ -234,3 +235,76 @@ def test_every_strict_schema_keeps_the_rules(inner: dict[str, Any]) -> None:
 def test_a_model_of_the_wire_is_no_strict_schema() -> None:
     with pytest.raises(NotStrict):
         strict_schema(arguments_schema(JobRecord))
+
+
+class Line(ClosedModel):
+    """A line of an order."""
+
+    what: str
+    count: int = 1
+    note: str | None = None
+
+
+class Order(ClosedModel):
+    """An order."""
+
+    lines: list[Line]
+    urgent: bool = False
+    first: Line | None = None
+
+
+def nulled(schema: dict[str, Any], root: dict[str, Any]) -> Any:
+    """What a model gives by a strict schema that would leave out whatever it may."""
+    if "$ref" in schema:
+        return nulled(root["$defs"][schema["$ref"].rsplit("/", 1)[1]], root)
+    kinds = [each.get("type") for each in schema.get("anyOf", ())] or schema["type"]
+    if "null" in kinds:
+        return None
+    if kinds == "object":
+        return {name: nulled(part, root) for name, part in schema["properties"].items()}
+    return [nulled(schema["items"], root)] if kinds == "array" else "x"
+
+
+def test_what_a_model_gives_by_a_strict_definition_of_a_tool_of_ones_own_is_taken() -> None:
+    async def handle(arguments: Order, caller: Caller) -> Line:
+        return arguments.lines[0]
+
+    tool = ToolDefinition(
+        name="order",
+        description="Orders.",
+        arguments=Order,
+        answers=(Line,),
+        annotations=ToolAnnotations(read_only=False),
+        handler=handle,
+    )
+    strict = formatted(tool, {}, ToolFormat.OPENAI, strict=True)["function"]["parameters"]
+    args = nulled(strict, strict)
+    assert args == {"lines": [{"what": "x", "count": None, "note": None}], "urgent": None, "first": None}
+    assert parse_arguments(tool, args) == Order(lines=[Line(what="x")])
+    assert parse_arguments(tool, {**args, "first": {"what": "y", "count": None}}) == Order(
+        lines=[Line(what="x")], first=Line(what="y")
+    )
+    with pytest.raises(ArgumentsInvalid, match=r"lines\.0\.what"):
+        parse_arguments(tool, {"lines": [{"what": None, "count": None}]})
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("kinds", [("reports/weekly", "reports"), ("a~1b", "a"), ("a", "a.b"), ("100 %", "#")])
+def test_a_kind_may_be_any_text_and_its_definitions_are_its_own(kinds: tuple[str, str], strict: bool) -> None:
+    def worker(name: str, kind: str, of: str, takes: str) -> WorkerDefinition:
+        schema = {
+            "type": "object",
+            "properties": {"x": {"$ref": f"#/$defs/{of}"}},
+            "required": ["x"],
+            "additionalProperties": False,
+            "$defs": {of: {"type": takes}},
+        }
+        return WorkerDefinition(name=name, description=name, category="test", kind=kind, arguments_schema=schema)
+
+    workers = {"one": worker("one", kinds[0], "b.C", "string"), "two": worker("two", kinds[1], "C", "integer")}
+    [scheduler] = [tool for tool in built_in_tools() if tool.name == "scheduler"]
+    schema = formatted(scheduler, workers, ToolFormat.OPENAI, strict=strict)["function"]["parameters"]
+    nothing = dict.fromkeys(schema["properties"]) if strict else {}
+    for kind, x in zip(kinds, ("text", 1), strict=True):
+        Draft202012Validator(schema).validate({**nothing, "kind": kind, "args": {"x": x}})
+    assert not Draft202012Validator(schema).is_valid({**nothing, "kind": kinds[0], "args": {"x": None}})

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from headrace import CallContext, JobNotCancellable, JobNotRetriable, ToolCall, ToolRefusal, ToolSuccess
+from headrace import CallContext, Job, JobNotCancellable, JobNotRetriable, ToolCall, ToolRefusal, ToolSuccess
 from headrace_gateway import built_in_tools
-from support.jobs import InMemoryJobs, operations_of
+from support.jobs import InMemoryJobs, a_job, operations_of
 
 
 async def call(jobs: InMemoryJobs, arguments: dict[str, Any], tenant: str = "default") -> ToolSuccess | ToolRefusal:
@@ -145,7 +145,20 @@ async def test_a_cancellation_is_asked_for_the_tenant_and_answers_the_job_as_it_
     answer = await call(jobs, {"action": "cancel_job", "jobId": "job-1"}, tenant="acme")
     assert isinstance(answer, ToolSuccess)
     assert (answer.data["job"]["id"], answer.data["job"]["status"]) == ("job-1", "cancelled")
-    assert jobs.cancelled == [{"job_id": "job-1", "tenant": "acme", "wait": 2.0, "timeout": 10.0}]
+    assert jobs.cancelled == [{"job_id": "job-1", "tenant": "acme", "wait": 0.0, "timeout": 10.0}]
+    assert jobs.waited == []
+
+
+async def test_the_end_of_a_job_that_runs_is_waited_for_when_it_is_cancelled() -> None:
+    class Running(InMemoryJobs):
+        async def cancel_job(self, job_id: str, /, **options: Any) -> Job:
+            return a_job(job_id, status="running")
+
+    jobs = Running()
+    answer = await call(jobs, {"action": "cancel_job", "jobId": "job-1"}, tenant="acme")
+    assert isinstance(answer, ToolSuccess)
+    assert answer.data["job"]["status"] == "completed"
+    assert jobs.waited == [{"job_id": "job-1", "tenant": "acme", "wait": 2.0}]
 
 
 async def test_a_job_that_has_ended_is_not_cancelled_and_the_agent_is_told() -> None:

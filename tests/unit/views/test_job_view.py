@@ -260,11 +260,12 @@ async def test_a_row_that_is_no_job_does_not_take_its_page_with_it(
     engines.enqueue("b")
     epoch = engines.claim("one", -1)
     engines.run("a", epoch)
-    engines.write({**engines.snapshots["a"], "sequence": 5, "progress": "not an object"})
+    engines.write({**engines.snapshots["a"], "sequence": 5, "progress": "a secret"})
     async with opened(log, path) as view:
         assert await statuses(view) == {"b": "queued"}
         assert await view.get_job("a") is None
-    assert "is no valid one" in caplog.text
+    assert "is no valid one: progress" in caplog.text
+    assert "a secret" not in caplog.text
 
 
 async def test_two_views_of_one_folder(log: WrittenLog, engines: Engines, path: Path) -> None:

@@ -108,7 +108,8 @@ def _admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any
         message = f"validating the arguments raised {type.__repr__(type(error))}: {text_of(error)}"
         raise NotAdmitted("arguments_invalid", message, work, type(error)) from None
     key = raw.get("orderingKey")
-    work.lane = None if key is None else (record.partition, key)
+    # Tenants choose their keys without knowing of each other: nobody waits for another one's job.
+    work.lane = None if key is None else (record.partition, raw.get("tenant", DEFAULT_TENANT), key)
     return work
 
 

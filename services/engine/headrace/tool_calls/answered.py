@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from headrace.ports import Log, TopicPartition
+import orjson
+
+from headrace.ports import Log, Record, TopicPartition
 
 ANSWERED_SECONDS: Final = 3600.0
 """For so long after its answer a call that is delivered again is passed over."""
+
+CALL_INVALID: Final = "call_invalid"
+OF_NOBODY: Final = frozenset({CALL_INVALID, "unauthenticated"})
+"""Codes of refusals by which no call counts as answered: whoever may write to the topic could have others' passed over."""
 
 _FETCH_SECONDS = 1.0
 
@@ -31,8 +37,20 @@ async def answered_calls(log: Log, results: TopicPartition, *, since: int) -> Se
         await reader.assign({results: position})
         while position < end:
             for records in (await reader.fetch(timeout=_FETCH_SECONDS)).values():
-                found += (record.key.decode(errors="replace") for record in records if record.key is not None)
+                found += (record.key.decode(errors="replace") for record in records if record.key is not None and _counts(record))
             position = (await reader.positions())[results]
         return found
     finally:
         await reader.stop()
+
+
+def _counts(record: Record) -> bool:
+    value = record.value or b""
+    # Nearly all are told by this, without being read.
+    if not any(code.encode() in value for code in OF_NOBODY):
+        return True
+    try:
+        error = orjson.loads(value).get("error")
+    except (orjson.JSONDecodeError, AttributeError):
+        return False
+    return not (isinstance(error, dict) and error.get("code") in OF_NOBODY)

@@ -26,7 +26,7 @@ from headrace.ports import (
     Record,
     TopicPartition,
 )
-from headrace.tool_calls.answered import ANSWERED_SECONDS, answered_calls
+from headrace.tool_calls.answered import ANSWERED_SECONDS, CALL_INVALID, OF_NOBODY, answered_calls
 from headrace.tool_calls.partition import CallPartition
 from headrace.tool_models import ToolCall, ToolCallRecord, ToolError, ToolRefusal, ToolResultRecord, ToolSuccess
 
@@ -39,6 +39,8 @@ _APPEND_SECONDS = 10.0
 _AGAIN_SECONDS = 1.0
 # The whole group waits for it.
 _FINISH_SECONDS = 3.0
+# It must fit into its topic: an answer that does not would be written again and again, and hold up the partition for ever.
+_LARGEST_ANSWER_BYTES = 1_900_000
 _CREDENTIAL_HEADER = "authorization"
 _BEARER = "bearer "
 
@@ -223,16 +225,31 @@ class ToolCallConsumer:
             partition.work(record.offset, self._refuse(partition, record, str(error)))
             return
         assert call.call.id is not None
-        if not partition.is_new(call.call.id, record.offset):
+        if partition.doing(call.call.id, record.offset) is not None:
+            partition.work(record.offset, self._do_unless_done(partition, record, call))
+        elif partition.is_new(call.call.id, record.offset):
+            partition.work(record.offset, self._do(partition, record, call))
+        else:
             partition.finish(record.offset)
-            return
-        partition.work(record.offset, self._do(partition, record, call))
+
+    async def _do_unless_done(self, partition: CallPartition, record: Record, call: ReceivedCall) -> None:
+        """What is under way under this call's id need not be this call: it may be anybody's, and be refused."""
+        assert call.call.id is not None
+        while (first := partition.doing(call.call.id, record.offset)) is not None:
+            await asyncio.wait([first])
+        if partition.is_new(call.call.id, record.offset):
+            await self._do(partition, record, call)
+        else:
+            partition.finish(record.offset)
 
     async def _do(self, partition: CallPartition, record: Record, call: ReceivedCall) -> None:
         assert call.call.id is not None
         answer = await self._answer(call)
         await self._reply(partition, call.call.id, answer)
-        partition.answered(call.call.id)
+        if isinstance(answer, ToolRefusal) and answer.error.code in OF_NOBODY:
+            partition.given_up(call.call.id)
+        else:
+            partition.answered(call.call.id)
         partition.finish(record.offset)
 
     async def _refuse(self, partition: CallPartition, record: Record, problem: str) -> None:
@@ -247,19 +264,14 @@ class ToolCallConsumer:
         )
         await self._append(*letter_of(record, described, self._topics.dead_letters.name, without={_CREDENTIAL_HEADER}))
         if (call_id := _readable_id(record)) is not None and partition.is_new(call_id, record.offset):
-            refusal = ToolRefusal(error=ToolError(code="call_invalid", message=f"This is no tool call: {problem}."))
+            refusal = ToolRefusal(error=ToolError(code=CALL_INVALID, message=f"This is no tool call: {problem}."))
             await self._reply(partition, call_id, refusal)
-            partition.answered(call_id)
+            partition.given_up(call_id)
         partition.finish(record.offset)
 
     async def _reply(self, partition: CallPartition, call_id: str, answer: ToolSuccess | ToolRefusal) -> None:
-        result = (
-            ToolResultRecord(call_id=call_id, ok=True, data=answer.data)
-            if isinstance(answer, ToolSuccess)
-            else ToolResultRecord(call_id=call_id, ok=False, error=answer.error)
-        )
         target = TopicPartition(self._topics.results.name, partition.source.partition)
-        await self._append(target, NewRecord(call_id.encode(), encode(result)))
+        await self._append(target, NewRecord(call_id.encode(), _encoded(call_id, answer)))
 
     async def _append(self, target: TopicPartition, record: NewRecord) -> None:
         """Until it is acknowledged: nothing else says what became of a call."""
@@ -292,6 +304,25 @@ class ToolCallConsumer:
                         partition.committed = due[partition.source].offset
         except BrokerError as error:
             _logger.warning("what is answered cannot be committed, and is tried again: %s", error)
+
+
+def _encoded(call_id: str, answer: ToolSuccess | ToolRefusal) -> bytes:
+    """The answer as it is written; where it cannot be, a refusal that says so."""
+    if isinstance(answer, ToolRefusal):
+        return encode(ToolResultRecord(call_id=call_id, ok=False, error=answer.error))
+    try:
+        value = encode(ToolResultRecord(call_id=call_id, ok=True, data=answer.data))
+    except (TypeError, ValueError) as error:
+        _logger.error("the answer to a tool call is no JSON, and a refusal is given instead: %s", error)
+        message = "The tool gave an answer that is no JSON. What was asked for may have been done."
+        return encode(ToolResultRecord(call_id=call_id, ok=False, error=ToolError(code="internal_error", message=message)))
+    if len(value) <= _LARGEST_ANSWER_BYTES:
+        return value
+    message = (
+        f"The answer takes {len(value):,} bytes, and a record at most {_LARGEST_ANSWER_BYTES:,}: ask for less, or over HTTP. "
+        "What was asked for was done."
+    )
+    return encode(ToolResultRecord(call_id=call_id, ok=False, error=ToolError(code="answer_too_large", message=message)))
 
 
 def _decoded(record: Record) -> ReceivedCall:

@@ -53,6 +53,11 @@ class CallPartition:
         self._next = offset + 1
         return True
 
+    def doing(self, call_id: str, offset: int) -> asyncio.Task[None] | None:
+        """What answers this call for another record of it, if that is under way."""
+        asked = self._asked.get(call_id, offset)
+        return None if asked == offset else self.under_way.get(asked)
+
     def is_new(self, call_id: str, offset: int) -> bool:
         """Whether the call at this offset is neither answered nor under way at another; if so, it is under way from now on."""
         if call_id in self._answered or self._asked.get(call_id, offset) != offset:
@@ -72,6 +77,10 @@ class CallPartition:
         self._answered.move_to_end(call_id)
         if len(self._answered) > MOST_REMEMBERED:
             self._answered.popitem(last=False)
+
+    def given_up(self, call_id: str) -> None:
+        """It was not this call: a record of it that comes is a new one."""
+        self._asked.pop(call_id, None)
 
     def finish(self, offset: int) -> None:
         """Nothing more is to be done for the record at an offset."""

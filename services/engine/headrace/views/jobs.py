@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from headrace.codec import describe_problems
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
 from headrace.models import DEFAULT_TENANT, Job
@@ -232,7 +233,9 @@ class JobView:
         except ValidationError as error:
             self._invalid += 1
             if self._invalid == 1:
-                logger.warning("The jobs view leaves out a job that is no valid one: %s. Further ones are only counted.", error)
+                # Without what stands in the job: that is nobody's to read in a log.
+                wrong = describe_problems(error)
+                logger.warning("The jobs view leaves out a job that is no valid one: %s. Further ones are only counted.", wrong)
             return None
 
     async def _write_accepted(self) -> None:

@@ -76,24 +76,32 @@ class Audit(Protocol):
 class Admission:
     """One call that was let in, as long as it lasts: an async context manager, made by `Access.admit`.
 
-    What is raised inside becomes the outcome. What is refused without being raised is said by `refuse`.
+    What is raised inside becomes the outcome. What is refused without being raised is said by `refuse`. A stream, which may last
+    for days, is audited when it says by `began` that it was opened; one that never does, when it ends.
 
     Attributes:
         principal: who calls.
         audited: what the audit will say; `tool`, `action` and `job_id` may be set.
     """
 
-    __slots__ = ("_access", "_stream", "audited", "principal")
+    __slots__ = ("_access", "_stream", "_written", "audited", "principal")
 
     def __init__(self, access: Access, principal: Principal, audited: Audited, stream: bool) -> None:
         self._access = access
         self._stream = stream
+        self._written = False
         self.principal = principal
         self.audited = audited
 
     def refuse(self, code: str) -> None:
         """The call was answered with a refusal of this code."""
         self.audited.outcome = code
+
+    def began(self) -> None:
+        """The stream was opened: what it was asked for is known, and nothing of it was refused."""
+        if not self._written:
+            self._written = True
+            self._access.write(self.audited)
 
     def called(self, operation: str) -> None:
         """The call came to an operation; of several, the first one counts."""
@@ -108,19 +116,16 @@ class Admission:
             self.audited.outcome = error.code
             self._access.write(self.audited)
             raise
-        if self._stream:
-            # It may last for days, and is audited when it begins.
-            self._access.write(self.audited)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._access.limits.leave(self.principal, stream=self._stream)
-        if self._stream:
+        if self._written:
             return
         revoked = None
         if error is not None:
             self.audited.outcome = outcome_of(error)
-        else:
+        elif not self._stream:
             try:
                 # What was found for them meanwhile is not for them any more.
                 self._access.check(self.principal)
@@ -191,8 +196,8 @@ class Access:
 
         Args:
             tool: name of the tool that is called, if it is one that there is: the audit holds no text of callers.
-            stream: it is a subscription, of which a principal may have fewer or more than calls. It is audited when it begins,
-                and who serves it has to end it when `until_invalid` returns.
+            stream: it is a subscription, of which a principal may have fewer or more than calls. Who serves it says when it was
+                opened (`Admission.began`), and has to end it when `until_invalid` returns.
         """
         return Admission(self, principal, Audited(self._now(), arrival, principal, tool), stream)
 

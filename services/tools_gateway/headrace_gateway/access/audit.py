@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
+from functools import lru_cache
+from typing import Final
+
 from headrace import AuditEntry, AuditTrail
 from headrace_gateway.access.admission import Audited
+
+NO_ADDRESS: Final = "unreadable"
+"""In place of an address that is none: calls from this machine are believed what their header says of it."""
 
 
 class TrailAudit:
@@ -27,7 +34,7 @@ class TrailAudit:
             AuditEntry(
                 at=audited.at,
                 transport=arrival.transport,
-                address=arrival.address,
+                address=None if arrival.address is None else _address(arrival.address),
                 tenant=None if principal is None else principal.tenant,
                 subject=None if principal is None else principal.subject,
                 credential=None if principal is None else principal.credential,
@@ -37,3 +44,11 @@ class TrailAudit:
                 job_id=audited.job_id,
             )
         )
+
+
+@lru_cache(maxsize=4_096)
+def _address(given: str) -> str:
+    try:
+        return str(ipaddress.ip_address(given))
+    except ValueError:
+        return NO_ADDRESS

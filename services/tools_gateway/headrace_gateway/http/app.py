@@ -25,6 +25,7 @@ from headrace_gateway.http.context import context_from_headers
 from headrace_gateway.http.events import Streams
 from headrace_gateway.http.guard import Guard
 from headrace_gateway.http.openapi import PROBLEM, Health, Readyness, ToolList, describe
+from headrace_gateway.http.paths import ANYTHING
 from headrace_gateway.http.serving import add_routes
 from headrace_gateway.tools import ToolRegistry
 from headrace_gateway.tools.formats import ToolFormat
@@ -76,7 +77,7 @@ def _lifespan(owned: Sequence[Client | Gateway]) -> Callable[[FastAPI], Abstract
 
 def _add_tools(app: FastAPI, gateway: Gateway, maximum_body_bytes: int) -> None:
     # The description of a call is made from the tools' own definitions.
-    @app.post("/tools/{name:path}", include_in_schema=False)
+    @app.post(f"/tools/{{name:{ANYTHING}}}", include_in_schema=False)
     async def call_tool(request: Request) -> Response:
         name = request.path_params["name"]
         try:

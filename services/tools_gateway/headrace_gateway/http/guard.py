@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -48,7 +49,7 @@ class Guard:
             self._gateway.access.refused(arrival_of(Request(scope)), error.code)
             await _answer(scope["path"], error)(scope, receive, send)
             return
-        if scope["path"] in DESCRIPTIONS:
+        if _place(scope) in DESCRIPTIONS:
             await self._describe(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -59,6 +60,9 @@ class Guard:
         async def note(message: Message) -> None:
             nonlocal answered
             answered = True
+            if message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST:
+                unavailable = message["status"] == HTTPStatus.SERVICE_UNAVAILABLE
+                admission.refuse("configuration_error" if unavailable else "request_invalid")
             await send(message)
 
         request = Request(scope)
@@ -72,6 +76,15 @@ class Guard:
             # A credential that is revoked while the answer is sent comes too late for this one.
             if not answered:
                 await _problem(error)(scope, receive, send)
+
+
+def _place(scope: Scope) -> str:
+    """The path as routes take it, for which the application's own prefix, and a line break at the end, are no part of it: what
+    they serve must be what is guarded."""
+    path, prefix = str(scope["path"]), str(scope.get("root_path", ""))
+    if prefix and path.startswith(f"{prefix}/"):
+        path = path.removeprefix(prefix)
+    return path.removesuffix("\n")
 
 
 def _only(headers: Headers, name: str) -> str | None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 import h11
 import orjson
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from headrace_gateway.tools.refusals import refuse
+
+LOOK_SECONDS: Final = 30.0
+"""How often a connection is looked at. One that stood still from one look to the next, for its client's sake, is cut."""
 
 _BODY = orjson.dumps(
     refuse("request_invalid", "This is no HTTP request, or its headers are longer than 64 KB.").model_dump(mode="json")
@@ -14,7 +20,31 @@ _BODY = orjson.dumps(
 
 
 class EnvelopeProtocol(H11Protocol):
-    """HTTP/1.1 by h11. A malformed request gets the tools' envelope instead of plain text."""
+    """HTTP/1.1 by h11. A malformed request gets the tools' envelope instead of plain text.
+
+    Whoever sends no whole head of a request, or goes on with a body that was answered already, or reads no answer, is cut off
+    after a while: uvicorn would keep the connection for as long as it pleases them, and that takes no credential.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._stood_at: tuple[object, int] | None = None
+        self._look = self.loop.call_later(LOOK_SECONDS, self._look_at_it)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._look.cancel()
+        super().connection_lost(exc)
+
+    def _look_at_it(self) -> None:
+        begun = self.cycle is not None  # before the first request there is none
+        served = begun and not self.cycle.response_complete and not self.transport.is_closing()
+        # While a request is done, it is the client that is waited for only where it does not read.
+        stands_at = None if served and not self.flow.write_paused else (self.cycle, self.transport.get_write_buffer_size())
+        if stands_at is not None and stands_at == self._stood_at:
+            self.transport.abort()
+            return
+        self._stood_at = stands_at
+        self._look = self.loop.call_later(LOOK_SECONDS, self._look_at_it)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the signature is uvicorn's
         # In the middle of a body that is malformed the answer may be under way already.

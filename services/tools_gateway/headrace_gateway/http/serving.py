@@ -14,6 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from headrace import ArgumentsInvalid, describe_problems
+from headrace_gateway.access import Admission
+from headrace_gateway.access.admission import outcome_of
 from headrace_gateway.access.credentials import credential_of
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.http.answers import JsonResponse
@@ -21,6 +23,7 @@ from headrace_gateway.http.arrival import arrival_of
 from headrace_gateway.http.body import read_arguments
 from headrace_gateway.http.events import EventStream, Streams
 from headrace_gateway.http.models import LONGEST_NAME
+from headrace_gateway.http.paths import ANYTHING
 from headrace_gateway.http.problems import problem_for
 from headrace_gateway.http.routes import ROUTES, STREAMS, Asked, NothingLeft, Route, StreamRoute
 from headrace_gateway.tools.registry import DEEPEST_ARGUMENTS, is_deeper_than
@@ -49,7 +52,7 @@ def _by_method(endpoints: Mapping[str, Endpoint]) -> Endpoint:
 
 def _served(path: str) -> str:
     # A conversation may be called anything: `/` in its name is a part of the path.
-    return path.replace("{conversationId}", "{conversationId:path}")
+    return path.replace("{conversationId}", f"{{conversationId:{ANYTHING}}}")
 
 
 def _endpoint(route: Route, gateway: Gateway, maximum_body_bytes: int) -> Endpoint:
@@ -81,6 +84,7 @@ def _endpoint(route: Route, gateway: Gateway, maximum_body_bytes: int) -> Endpoi
 def _stream_endpoint(route: StreamRoute, gateway: Gateway, streams: Streams) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         async with AsyncExitStack() as held:
+            admission: Admission | None = None
             try:
                 arrival = arrival_of(request)
                 principal = await gateway.authenticate(credential_of(request.headers), arrival)
@@ -91,9 +95,12 @@ def _stream_endpoint(route: StreamRoute, gateway: Gateway, streams: Streams) -> 
                 source = await held.enter_async_context(aclosing(await route.opens(asked, last)))
                 # What it refuses it refuses here, before a status is sent.
                 first = await anext(source, b"")
+                admission.began()
             except NothingLeft:
                 return Response(status_code=HTTPStatus.NO_CONTENT)
             except Exception as error:
+                if admission is not None:
+                    admission.refuse(outcome_of(error))
                 return problem_for(error, route.path)
             invalid = gateway.until_invalid(principal)
             return EventStream(source, streams=streams, invalid=invalid, held=held.pop_all(), first=[first])

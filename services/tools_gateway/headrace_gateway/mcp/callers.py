@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import Any, Final
@@ -30,6 +31,7 @@ CONTEXT_KEYS: Final = {
 LISTEN: Final = "subscriptions/listen"
 
 _PRINCIPAL = "headrace_principal"
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _OF_THE_CONNECTION: Final = frozenset({"initialize", "ping", "server/discover"})
 _admission: ContextVar[Admission] = ContextVar("headrace_admission")
 
@@ -65,6 +67,10 @@ class Callers:
     async def call_tool(self, call: ToolCall, told: Told | None) -> ToolSuccess | ToolRefusal:
         """Does a tool call for whoever makes the request, and answers."""
         return await self._gateway.call_tool(call, _admission.get(), told=told)
+
+    def began(self) -> None:
+        """The stream that the request asks for was opened."""
+        _admission.get().began()
 
     async def until_invalid(self) -> None:
         """Returns when the request must not be served any longer: its credential was revoked, or has expired."""
@@ -116,9 +122,13 @@ def context_of(meta: Mapping[str, Any] | None) -> CallContext:
     """The context that a request's `_meta` gives.
 
     Raises:
-        MCPError: a value is no text, or longer than 200 characters, or empty.
+        MCPError: a value is no text, or longer than 200 characters, or empty, or has control characters.
     """
     given = {field: meta[key] for key, field in CONTEXT_KEYS.items() if key in meta} if meta else {}
+    for key, field in CONTEXT_KEYS.items():
+        # As in the headers that say the same over HTTP.
+        if isinstance(value := given.get(field), str) and _CONTROL.search(value):
+            raise MCPError(INVALID_PARAMS, f"{key} in _meta is wrong: it has control characters. Mend it, or leave it out.")
     try:
         return CallContext.model_validate(given)
     except ValidationError as error:

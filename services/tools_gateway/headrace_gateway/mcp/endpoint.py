@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
@@ -23,6 +24,8 @@ from headrace_gateway.mcp.callers import remember
 from headrace_gateway.mcp.service import build_server
 
 MCP_PATH: Final = "/mcp"
+BODY_SECONDS: Final = 30.0
+"""How long the body of a request may take to come."""
 
 
 class McpEndpoint:
@@ -58,8 +61,13 @@ class McpEndpoint:
         response = await self._refusal(scope)
         if response is None:
             try:
-                body = await _read(receive, self._maximum)
+                async with asyncio.timeout(BODY_SECONDS):
+                    body = await _read(receive, self._maximum)
             except ClientDisconnect:
+                return
+            except TimeoutError:
+                late = f"The body was not whole after {BODY_SECONDS:g} s: send it faster."
+                await _error(HTTPStatus.BAD_REQUEST, INVALID_REQUEST, late, {"connection": "close"})(scope, receive, send)
                 return
             response = _wrong_body(body)
             if response is None and body is not None:

@@ -72,6 +72,7 @@ class Subscriptions:
         jobs = {address: job_id for address, job_id in jobs.items() if job_id in seen}
         task_ids = [task_id for task_id in task_ids if task_id in seen]
         meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: request.request_id}
+        self._callers.began()
         await self._acknowledge(request, list(jobs), task_ids, meta)
         watching = [self._tell_of(request, job_id, jobs, job_id in task_ids, meta) for job_id in seen]
         await self._until_over(watching)

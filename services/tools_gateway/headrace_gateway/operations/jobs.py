@@ -35,6 +35,7 @@ class Jobs(Protocol):
         tenant: str = ...,
         ordering_key: str | None = ...,
         idempotency_key: str | None = ...,
+        idempotency_scope: str | None = ...,
         timeout: float = ...,
     ) -> Job: ...
 

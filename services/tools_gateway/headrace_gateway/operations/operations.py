@@ -14,6 +14,7 @@ from headrace import (
     Job,
     JobList,
     JobsChanged,
+    JobStatus,
     JobUnknown,
     MemorySnapshot,
     NewEntry,
@@ -42,6 +43,7 @@ class Operations:
         timeout: seconds to wait for the acknowledgement of what is written.
         called: told the name of each operation before it is done, or refused.
         told: told of each change of a job that is waited for; nobody is when left out.
+        stopping: once it is set nobody waits for a job's end any more: whoever did is answered with the job as it stands.
 
     Every method raises `AccessDenied` when the principal lacks its scope or may not act for a user, and a `BrokerError` when the
     brokers cannot be reached.
@@ -55,12 +57,14 @@ class Operations:
         timeout: float = 10.0,
         called: Callable[[str], None] | None = None,
         told: Told | None = None,
+        stopping: asyncio.Event | None = None,
     ) -> None:
         self.principal = principal
         self._jobs = jobs
         self._timeout = timeout
         self._called = called
         self._told = told
+        self._stopping = stopping or asyncio.Event()
 
     @operation(Scope.JOBS_WRITE, Effect.WRITE)
     async def enqueue(
@@ -72,7 +76,10 @@ class Operations:
         ordering_key: str | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
-        """Accepts one job; see `headrace.Client.enqueue`. A user in the context must be one for whom the principal may act."""
+        """Accepts one job; see `headrace.Client.enqueue`. A user in the context must be one for whom the principal may act.
+
+        An idempotency key tells requests of that user apart: who guesses the key of another one meets nothing of theirs.
+        """
         self._require("enqueue")
         context = ctx or CallContext()
         context = context.model_copy(update={"user_id": self.principal.check_user(context.user_id)})
@@ -83,6 +90,7 @@ class Operations:
             tenant=self.principal.tenant,
             ordering_key=ordering_key,
             idempotency_key=idempotency_key,
+            idempotency_scope=context.user_id,
             timeout=self._timeout,
         )
 
@@ -152,17 +160,17 @@ class Operations:
         """Does a failed job anew, and returns the new one; see `headrace.Client.retry_job`."""
         self._require("retry_job")
         await self._check_mine(job_id)
-        return await self._jobs.retry_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
+        return self._shown(await self._jobs.retry_job(job_id, tenant=self.principal.tenant, timeout=self._timeout))
 
     @operation(Scope.JOBS_CANCEL, Effect.CANCEL)
     async def cancel_job(self, job_id: str, *, wait: float = 0.0) -> Job:
         """Cancels a job, and returns it as it stands after at most `wait` seconds; see `headrace.Client.cancel_job`."""
         self._require("cancel_job")
         await self._check_mine(job_id)
-        if self._told is None or wait <= 0:
-            return await self._jobs.cancel_job(job_id, tenant=self.principal.tenant, wait=wait, timeout=self._timeout)
         job = await self._jobs.cancel_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
-        return await self._wait(job_id, wait) or job
+        if wait > 0 and job.status is not JobStatus.CANCELLED:
+            job = await self._wait(job_id, wait) or job
+        return self._shown(job)
 
     @operation(Scope.JOBS_READ, Effect.SUBSCRIBE)
     async def watch_job(self, job_id: str) -> AsyncGenerator[Job]:
@@ -229,6 +237,13 @@ class Operations:
             self._called(name)
         self.principal.require(OPERATIONS[name].scope)
 
+    def _shown(self, job: Job) -> Job:
+        """A job that was changed: whole for who may see jobs, and to others no more than that it is there, and how it stands."""
+        if Scope.JOBS_READ in self.principal.scopes:
+            return job
+        seen = ("id", "tenant", "worker_name", "status", "created_at", "updated_at", "retry_of")
+        return Job.model_validate({name: getattr(job, name) for name in seen}, by_name=True)
+
     def _conversations(self) -> Conversations:
         return self._jobs.memory(tenant=self.principal.tenant)
 
@@ -243,7 +258,21 @@ class Operations:
             await self._find(job_id)
 
     async def _wait(self, job_id: str, wait: float) -> Job | None:
-        """The job at its end, or after `wait` seconds; None when the tenant has no such job. It is told how the job stands."""
+        """The job at its end, after `wait` seconds, or when the gateway stops; None when the tenant has no such job."""
+        waiting = asyncio.ensure_future(self._wait_for_end(job_id, wait))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                return waiting.result()
+        finally:
+            waiting.cancel()
+            stopping.cancel()
+            await asyncio.gather(waiting, stopping, return_exceptions=True)
+        return await self._jobs.get_job(job_id, tenant=self.principal.tenant)
+
+    async def _wait_for_end(self, job_id: str, wait: float) -> Job | None:
+        """The same, but for the gateway's end. Who listens is told how the job stands."""
         told = self._told
         if told is None:
             return await self._jobs.wait_for_job(job_id, tenant=self.principal.tenant, wait=wait)

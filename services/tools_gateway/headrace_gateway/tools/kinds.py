@@ -9,6 +9,7 @@ from headrace import WorkerDefinition
 
 MEMORY_COMPACTION = "memory_compaction"
 _DEFINITIONS = "$defs"
+_DEEPEST = 20
 
 
 def schedulable(definitions: Mapping[str, WorkerDefinition]) -> dict[str, WorkerDefinition]:
@@ -32,7 +33,8 @@ def with_kinds(schema: Mapping[str, Any], offered: Mapping[str, WorkerDefinition
     for kind, definition in sorted(offered.items()):
         if kind == MEMORY_COMPACTION:
             continue
-        prefix = f"{kind}."
+        # A kind may be any text. A worker's name has no point in it and needs no escaping in a reference.
+        prefix = f"{definition.name}."
         own = _renamed(definition.arguments_schema or {"type": "object"}, prefix)
         inner = own.pop(_DEFINITIONS, {})
         definitions |= {f"{prefix}{name}": part for name, part in inner.items()}
@@ -62,23 +64,53 @@ def _renamed(part: Any, prefix: str) -> Any:
 
 
 def without_needless_nulls(args: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments without the nulls that stand for what was left out.
+    """Arguments without the nulls that stand for what was left out, however deep they are.
 
     A strict definition has its model give every argument, and null for what it would leave out. Where the worker takes null, it
     stays; where an argument must not be null and need not be given, it was left out.
     """
-    properties, required = schema.get("properties"), schema.get("required", ())
+    cleaned = _cleaned(args, schema, schema)
+    return cleaned if isinstance(cleaned, dict) else args
+
+
+def _cleaned(value: Any, part: Any, root: Mapping[str, Any], depth: int = 0) -> Any:
+    if depth > _DEEPEST or not isinstance(value, dict | list):
+        return value
+    described = _only_described(part, root, list if isinstance(value, list) else dict)
+    if isinstance(value, list):
+        return [_cleaned(item, described.get("items"), root, depth + 1) for item in value]
+    properties, required = described.get("properties"), described.get("required", ())
     if not isinstance(properties, dict):
-        return args
+        return value
     return {
-        name: value
-        for name, value in args.items()
-        if value is not None or name not in properties or name in required or _takes_null(properties[name], schema)
+        name: _cleaned(inner, properties.get(name), root, depth + 1)
+        for name, inner in value.items()
+        if inner is not None or name not in properties or name in required or _takes_null(properties[name], root)
     }
 
 
+def _only_described(part: Any, root: Mapping[str, Any], kind: type) -> Mapping[str, Any]:
+    """What a schema says of objects, or of lists; nothing where it has several ways to say it."""
+    for _ in range(_DEEPEST):
+        if not isinstance(part, dict):
+            return {}
+        if isinstance(reference := part.get("$ref"), str):
+            part = _resolved(reference, root)
+        elif isinstance(alternatives := part.get("anyOf", part.get("oneOf")), list):
+            fitting = [each for each in alternatives if _describes(each, kind)]
+            part = fitting[0] if len(fitting) == 1 else None
+        else:
+            return part
+    return {}
+
+
+def _describes(part: Any, kind: type) -> bool:
+    """Whether a schema may be one of an object, or of a list; a reference may lead to either."""
+    return isinstance(part, dict) and (part.get("type") in (None, "object" if kind is dict else "array"))
+
+
 def _takes_null(part: Any, root: Mapping[str, Any], depth: int = 0) -> bool:
-    if not isinstance(part, dict) or depth > 20:
+    if not isinstance(part, dict) or depth > _DEEPEST:
         return True
     if isinstance(reference := part.get("$ref"), str):
         return _takes_null(_resolved(reference, root), root, depth + 1)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from headrace import ArgumentsInvalid, ConfigurationError, ToolCall, ToolRefusal, ToolSuccess, WireModel, describe_problems
 from headrace_gateway.operations import Operations
 from headrace_gateway.tools.definition import Caller, ToolDefinition
+from headrace_gateway.tools.kinds import without_needless_nulls
 from headrace_gateway.tools.refusals import ToolRefused, refusal_for
 
 # Far more than any worker's arguments have, and far less than what makes a JSON library give up.
@@ -82,6 +83,10 @@ def parse_arguments(tool: ToolDefinition[Any], arguments: dict[str, Any]) -> Wir
     except TypeError as error:
         raise ArgumentsInvalid(f"Arguments of {tool.name} are no JSON: {error}.") from None
     except ValidationError as error:
+        # A strict definition has null where an argument is left out.
+        given = without_needless_nulls(arguments, tool.input_schema)
+        if given != arguments:
+            return parse_arguments(tool, given)
         raise ArgumentsInvalid(f"Arguments of {tool.name} are wrong: {describe_problems(error)}.") from None
     return parsed
 

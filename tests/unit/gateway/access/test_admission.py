@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from headrace import JobUnknown, ToolCall
+from headrace import AuditEntry, AuditTrail, JobUnknown, ToolCall
 from headrace.settings import load_settings
 from headrace_gateway import Gateway
 from headrace_gateway.access import (
@@ -17,11 +17,13 @@ from headrace_gateway.access import (
     Allowance,
     Anyone,
     Arrival,
+    Audited,
     CredentialInvalid,
     Limits,
     Principal,
     RateLimited,
     TooManyInFlight,
+    TrailAudit,
 )
 from support.access import HERE, RememberedAudit, a_principal
 from support.jobs import InMemoryJobs
@@ -125,8 +127,11 @@ async def test_a_credential_that_is_revoked_meanwhile_gets_no_answer() -> None:
 async def test_a_stream_is_audited_when_it_begins_and_counted_until_it_ends() -> None:
     audit, authenticator = RememberedAudit(), OneCredential()
     let_in = access(audit, authenticator, streams=1)
-    async with let_in.admit(ANN, HERE, stream=True):
-        assert audit.outcomes == ["ok"]
+    async with let_in.admit(ANN, HERE, stream=True) as admission:
+        assert audit.outcomes == []
+        admission.called("watch_jobs")
+        admission.began()
+        assert [(told.action, told.outcome) for told in audit.told] == [("watch_jobs", "ok")]
         with pytest.raises(TooManyInFlight):
             async with let_in.admit(ANN, HERE, stream=True):
                 pass
@@ -171,3 +176,23 @@ async def test_the_gateway_audits_tools_by_what_they_came_to() -> None:
         ("scheduler", None, "arguments_invalid", None),
         (None, None, "tool_unknown", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:DB8::1", "2001:db8::1"),
+        (None, None),
+        ("hr_0123 or any text", "unreadable"),
+        ("", "unreadable"),
+    ],
+)
+def test_an_address_is_audited_and_no_other_text_of_a_header(given: str | None, kept: str | None) -> None:
+    entries: list[AuditEntry] = []
+
+    class Trail:
+        write = entries.append
+
+    TrailAudit(cast("AuditTrail", Trail)).write(Audited(1, Arrival("http", given)))
+    assert [entry.address for entry in entries] == [kept]
