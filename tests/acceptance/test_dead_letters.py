@@ -44,10 +44,14 @@ class Anything(AbstractWorker[dict[str, Any]]):
         return args
 
 
-def run(settings: Settings, *arguments: str, exits: int = 0, typed: str | None = None, columns: int = 200) -> Result:
+def run(
+    settings: Settings, *arguments: str, exits: int = 0, typed: str | None = None, columns: int = 200, terminal: bool = False
+) -> Result:
     assert settings.bootstrap_servers is not None
     where = ("--bootstrap-servers", settings.bootstrap_servers, "--namespace", settings.namespace)
     environment = {"COLUMNS": str(columns), "HEADRACE_DATA_DIRECTORY": str(settings.data_directory)}
+    if terminal:
+        environment |= {"FORCE_COLOR": "1", "TERM": "xterm"}
     result = CliRunner().invoke(application, [*arguments, *where], env=environment, input=typed)
     assert result.exit_code == exits, result.output + repr(result.exception)
     return result
@@ -128,6 +132,13 @@ def test_dead_letters_are_listed_shown_and_redriven(settings: Settings) -> None:
     [moved] = json.loads(run(settings, "dead-letters", "redrive", elsewhere.place, *given).output)
     assert (made["outcome"], moved["job"]["retryOf"]) == ("redriven", "job-else")
     assert len(_queue(settings)) == 6
+
+    chosen = ("--worker", "square", "--reason", "arguments_invalid", "--since", "1h", "--yes")
+    once_more = run(settings, "dead-letters", "redrive", *chosen, terminal=True)
+    assert "1 already redriven." in once_more.stdout
+    assert "redriving" in once_more.stderr and "1/1" in once_more.stderr, "people see how far it is"
+    assert "redriving" not in run(settings, "dead-letters", "redrive", *chosen).stderr
+    assert "No dead letter matches" in run(settings, "dead-letters", "redrive", *chosen[:-3], "--until", "1h", "--yes").output
     assert "No dead letter matches." in run(settings, "dead-letters", "redrive", "--reason", "poison", "--yes").output
 
     async def results() -> list[tuple[str | None, Any]]:

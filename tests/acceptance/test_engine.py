@@ -130,6 +130,7 @@ async def test_a_job_that_misbehaves_costs_itself_alone(settings: Settings) -> N
         outcomes = {how: await ended(client, job) for how, job in jobs.items()}
         assert {how: job.status.value for how, job in outcomes.items()} == dict.fromkeys(jobs, "failed")
         assert outcomes["large"].error and outcomes["large"].error.type.endswith("ResultTooLarge")
+        assert outcomes["object"].error and outcomes["object"].error.type.endswith("ResultInvalid")
         assert (await ended(client, await engine.enqueue("unruly", {"how": "well"}))).result == "well"
 
 

@@ -8,14 +8,34 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from headrace.cli.main import application
 from headrace.testing.simulation import FaultKind, Scenario, simulate
+from simulation.breaks import BREAKS
+from simulation.search import known_seeds
 
 SEEDS = 200
 
 
+def test_the_command_names_the_seed_that_is_broken_and_how_it_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    [broken] = [each for each in BREAKS if each.name == "forgets_the_order_of_keys"]
+    seed = known_seeds()[broken.name]
+    several = ["simulate", "--processes", "1", "--first", str(seed), "--seeds", "1"]
+    well = CliRunner().invoke(application, several)
+    assert (well.exit_code, "run again" in well.stdout) == (0, False)
+    broken.apply(monkeypatch)
+    done = CliRunner().invoke(application, several)
+    assert done.exit_code == 1
+    assert f"\nbroken, and run again by:\n  headrace simulate --seed {seed}\n" in done.stdout
+    assert "order by key: " in done.stderr
+    again = CliRunner().invoke(application, ["simulate", "--seed", str(seed)])
+    assert again.exit_code == 1
+    # All that is wrong, where a run of many shows the beginning.
+    assert again.stderr.startswith(done.stderr) and again.stderr.count("\n") >= done.stderr.count("\n")
+
+
 def test_what_is_promised_holds_whatever_a_seed_draws() -> None:
-    """The command says which seed is broken, and how that one is run again."""
     command = [sys.executable, "-m", "headrace", "simulate", "--seeds", str(SEEDS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr + done.stdout

@@ -30,6 +30,7 @@
     ├── EnqueueTimeout                  no acknowledgement came in time; it says whether the job may be accepted
     ├── JobFailed                       the cause of a failed attempt that is not an exception of the worker's own
     │   ├── ResultTooLarge              what the worker returned is over the limit
+    │   ├── ResultInvalid               what the worker returned is no JSON
     │   ├── JobTimeout                  the attempt took longer than it may
     │   ├── JobCancelled                raised within a job that is to end
     │   ├── WorkerProcessDied           the process of its own died in which the attempt ran
@@ -242,9 +243,15 @@ class JobFailed(HeadraceError):
 
 
 class ResultTooLarge(JobFailed):
-    """What the worker returned is over the limit of 512 KB, or is no JSON."""
+    """What the worker returned is over the limit of 512 KB."""
 
     code = "result_too_large"
+
+
+class ResultInvalid(JobFailed):
+    """What the worker returned is no JSON."""
+
+    code = "result_invalid"
 
 
 class JobTimeout(JobFailed, TimeoutError):

@@ -108,6 +108,7 @@ async def test_what_is_returned_and_raised_is_as_in_a_thread(bench: Bench) -> No
         assert huge.error is not None and huge.error.type == "headrace.errors.ResultTooLarge"
         strange = await result_of(bench, "no-json")
         assert strange.error is not None and "is no JSON" in strange.error.message
+        assert strange.error.type == "headrace.errors.ResultInvalid"
         unheard = await result_of(bench, "unheard")
         assert unheard.failures == 3, "its class is known by its name"
         assert unheard.error is not None

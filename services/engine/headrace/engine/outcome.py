@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from headrace.core.retry import attribute_of, qualified_name
 from headrace.core.snapshots import TRACEBACK_LIMIT_BYTES, shorten
-from headrace.errors import JobFailed, ResultTooLarge
+from headrace.errors import JobFailed, ResultInvalid, ResultTooLarge
 from headrace.models import PAYLOAD_LIMIT_BYTES
 
 _MESSAGE_LIMIT_BYTES = 4 * 1024
@@ -24,14 +24,15 @@ def encode_result(result: Any) -> orjson.Fragment | None:
     """The JSON of what a worker returned.
 
     Raises:
-        ResultTooLarge: it is over the limit, or is no JSON.
+        ResultInvalid: it is no JSON.
+        ResultTooLarge: it is over the limit.
     """
     if result is None:
         return None
     try:
         encoded = orjson.dumps(result, default=_plain, option=orjson.OPT_NON_STR_KEYS)
     except Exception as error:  # it may be of a class of the user's own, which can raise anything
-        raise ResultTooLarge(f"What the worker returned is no JSON: {text_of(error)}.") from None
+        raise ResultInvalid(f"What the worker returned is no JSON: {text_of(error)}.") from None
     if len(encoded) > PAYLOAD_LIMIT_BYTES:
         raise ResultTooLarge(
             f"What the worker returned takes {len(encoded)} bytes as JSON, and the limit is {PAYLOAD_LIMIT_BYTES}: "
