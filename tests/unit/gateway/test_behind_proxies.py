@@ -36,12 +36,13 @@ async def test_whoever_comes_from_elsewhere_is_refused(
     if trusted is not None:
         monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
     settings = settings_in(tmp_path, gateway={"host": host, "port": 0})
-    async with Client(settings, log=log, view=True) as client, Gateway(settings, client) as gateway:
-        async with (
-            GatewayServer(settings, client=client, gateway=gateway) as server,
-            httpx.AsyncClient(base_url=server.url, trust_env=False) as http,
-        ):
-            assert (await http.get("/workers")).status_code == 200
-            for given in ("192.0.2.7", "127.0.0.1, 192.0.2.7", "192.0.2.7, 127.0.0.1", "192.0.2.7, ::1"):
-                refused = await http.get("/workers", headers={"X-Forwarded-For": given})
-                assert (refused.status_code, given) == (403, given)
+    async with (
+        Client(settings, log=log, view=True) as client,
+        Gateway(settings, client) as gateway,
+        GatewayServer(settings, client=client, gateway=gateway) as server,
+        httpx.AsyncClient(base_url=server.url, trust_env=False) as http,
+    ):
+        assert (await http.get("/workers")).status_code == 200
+        for given in ("192.0.2.7", "127.0.0.1, 192.0.2.7", "192.0.2.7, 127.0.0.1", "192.0.2.7, ::1"):
+            refused = await http.get("/workers", headers={"X-Forwarded-For": given})
+            assert (refused.status_code, given) == (403, given)
