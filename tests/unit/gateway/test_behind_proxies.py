@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import httpx
@@ -16,26 +15,13 @@ from support.written_jobs import WrittenLog
 pytestmark = pytest.mark.usefixtures("quick")
 
 
-def listens_on(host: str) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as tried:
-        try:
-            tried.bind((host, 0))
-        except OSError:
-            return False
-    return True
-
-
 @pytest.mark.parametrize("trusted", [None, "*"])
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_whoever_comes_from_elsewhere_is_refused(
-    log: WrittenLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, trusted: str | None
+    log: WrittenLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: str | None
 ) -> None:
-    if not listens_on(host):
-        pytest.skip("this machine has no such address")
     if trusted is not None:
         monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
-    settings = settings_in(tmp_path, gateway={"host": host, "port": 0})
+    settings = settings_in(tmp_path, gateway={"port": 0})
     async with (
         Client(settings, log=log, view=True) as client,
         Gateway(settings, client) as gateway,
