@@ -95,7 +95,7 @@ async def test_brokers_that_are_away_bound_what_waits_and_the_log_says_what_is_l
     async with AuditTrail(SETTINGS, log=log, most_waiting=50) as trail:
         held = cluster.hold_appends(TOPIC)
         for number in range(200):
-            trail.write(entry(number))
+            trail.write(entry(number, tenant="acme"))
             if number % 20 == 0:
                 await asyncio.sleep(0.03)
         assert trail.lost == 150
@@ -105,6 +105,22 @@ async def test_brokers_that_are_away_bound_what_waits_and_the_log_says_what_is_l
         await eventually(lambda: len(records(cluster)) == 51, "it was written")
     lost = [record for record in caplog.records if "of the audit are lost" in record.getMessage()]
     assert len(lost) == 1 and lost[0].levelno == logging.WARNING, "it is said once, not for each"
+
+
+async def test_strangers_leave_room_for_those_who_are_known() -> None:
+    cluster = InMemoryCluster()
+    async with AuditTrail(SETTINGS, log=InMemoryLog(cluster), most_waiting=50) as trail:
+        held = cluster.hold_appends(TOPIC)
+        for number in range(100):
+            trail.write(entry(number))
+        for number in range(25):
+            trail.write(entry(number, tenant="acme"))
+        assert trail.lost == 75
+        trail.write(entry(tenant="acme"))
+        assert trail.lost == 76
+        held.release()
+        await eventually(lambda: len(records(cluster)) == 50, "it was written")
+    assert [record.tenant for record in records(cluster)].count("acme") == 25
 
 
 async def test_what_the_brokers_refuse_is_lost_and_the_next_is_written(caplog: pytest.LogCaptureFixture) -> None:

@@ -131,9 +131,15 @@ class Gateway:
 
     def operations(self, admission: Admission, *, told: Told | None = None) -> Operations:
         """What can be done in a call that was let in; `told` of each job that is waited for, as `Operations` says."""
-        timeout = self._settings.gateway.enqueue_timeout_seconds
+        principal = admission.principal
         return Operations(
-            self._jobs, admission.principal, timeout=timeout, called=admission.called, told=told, stopping=self._stopping
+            self._jobs,
+            principal,
+            timeout=self._settings.gateway.enqueue_timeout_seconds,
+            called=admission.called,
+            told=told,
+            stopping=self._stopping,
+            until_invalid=lambda: self.until_invalid(principal),
         )
 
     async def describe_tools(self, form: ToolFormat = ToolFormat.MCP, *, strict: bool = False) -> list[dict[str, Any]]:

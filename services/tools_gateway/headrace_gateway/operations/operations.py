@@ -44,6 +44,7 @@ class Operations:
         called: told the name of each operation before it is done, or refused.
         told: told of each change of a job that is waited for; nobody is when left out.
         stopping: once it is set nobody waits for a job's end any more: whoever did is answered with the job as it stands.
+        until_invalid: returns when the principal may be told nothing more, so that waiting is of no use.
 
     Every method raises `AccessDenied` when the principal lacks its scope or may not act for a user, and a `BrokerError` when the
     brokers cannot be reached.
@@ -58,6 +59,7 @@ class Operations:
         called: Callable[[str], None] | None = None,
         told: Told | None = None,
         stopping: asyncio.Event | None = None,
+        until_invalid: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.principal = principal
         self._jobs = jobs
@@ -65,6 +67,7 @@ class Operations:
         self._called = called
         self._told = told
         self._stopping = stopping or asyncio.Event()
+        self._until_invalid = until_invalid
 
     @operation(Scope.JOBS_WRITE, Effect.WRITE)
     async def enqueue(
@@ -258,17 +261,19 @@ class Operations:
             await self._find(job_id)
 
     async def _wait(self, job_id: str, wait: float) -> Job | None:
-        """The job at its end, after `wait` seconds, or when the gateway stops; None when the tenant has no such job."""
+        """The job at its end, after `wait` seconds, or when nobody is to wait any more; None when the tenant has no such job."""
         waiting = asyncio.ensure_future(self._wait_for_end(job_id, wait))
-        stopping = asyncio.ensure_future(self._stopping.wait())
+        ends: set[asyncio.Future[Any]] = {waiting, asyncio.ensure_future(self._stopping.wait())}
+        if self._until_invalid is not None:
+            ends.add(asyncio.ensure_future(self._until_invalid()))
         try:
-            await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if waiting.done():
                 return waiting.result()
         finally:
-            waiting.cancel()
-            stopping.cancel()
-            await asyncio.gather(waiting, stopping, return_exceptions=True)
+            for end in ends:
+                end.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
         return await self._jobs.get_job(job_id, tenant=self.principal.tenant)
 
     async def _wait_for_end(self, job_id: str, wait: float) -> Job | None:

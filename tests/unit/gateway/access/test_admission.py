@@ -196,3 +196,11 @@ def test_an_address_is_audited_and_no_other_text_of_a_header(given: str | None, 
 
     TrailAudit(cast("AuditTrail", Trail)).write(Audited(1, Arrival("http", given)))
     assert [entry.address for entry in entries] == [kept]
+
+
+async def test_who_comes_by_a_way_of_their_own_has_no_credential_that_ends() -> None:
+    authenticator = OneCredential()
+    authenticator.revoked.set()
+    ending = asyncio.create_task(access(RememberedAudit(), authenticator).until_invalid(a_principal(vouched=True)))
+    assert not (await asyncio.wait([ending], timeout=0.05))[0]
+    ending.cancel()
