@@ -73,7 +73,7 @@ async def test_a_stream_tells_of_each_change_of_a_job_and_ends_with_it(tmp_path:
         other = f"job://{await schedule(bench, 'other')}"
         told = []
         async with asyncio.timeout(PATIENCE_SECONDS):
-            async with client.listen(resource_subscriptions=[uri, "job://nothing", "worker://steps"]) as stream:
+            async with client.listen(resource_subscriptions=[uri, "job://nothing", "worker://nobody"]) as stream:
                 assert stream.honored.resource_subscriptions == [uri]
                 async for event in stream:
                     told.append(event)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from contextlib import AsyncExitStack
 
-from headrace import Client, ReceivedCall, Settings, ToolRefusal, ToolSuccess
+from headrace import CallTopics, Client, ReceivedCall, Settings, ToolCallConsumer, ToolRefusal, ToolSuccess
 from headrace_gateway.access import ALL_SCOPES, Arrival, Principal
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.tools.refusals import refusal_for
@@ -28,6 +28,17 @@ class KafkaIngress:
         self._client = client
         self._instance_id = f"gateway-{uuid.uuid4().hex[:12]}"
         self._running = AsyncExitStack()
+        self._consumers: dict[str, ToolCallConsumer] = {}
+
+    @property
+    def trouble(self) -> str | None:
+        """Why calls are left lying at the moment, or None."""
+        if not self._consumers:
+            return "tool calls are not taken in: that has not begun yet"
+        for topic, consumer in self._consumers.items():
+            if (trouble := consumer.trouble) is not None:
+                return f"tool calls are not taken in from {topic}: {trouble}"
+        return None
 
     async def start(self) -> None:
         """Begins to answer.
@@ -40,6 +51,8 @@ class KafkaIngress:
                 consumer = self._client.tool_calls(
                     self._answerer(tenant), tenant=tenant, instance_id=self._instance_id, concurrency=self._settings.concurrency
                 )
+                self._consumers[CallTopics.of(self._client.topics, tenant).calls.name] = consumer
+            for consumer in self._consumers.values():
                 await self._running.enter_async_context(consumer)
         except BaseException:
             await self._running.aclose()
