@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -74,7 +75,8 @@ class Heard:
         """Nothing is held back."""
 
     def write(self, audited: Audited) -> None:
-        self.calls.append(audited)
+        # As it stands when it is written, whatever becomes of it.
+        self.calls.append(replace(audited))
 
 
 class Revocable(Tokens):
