@@ -25,7 +25,7 @@ HEADERS = {"accept": ACCEPT, "content-type": "application/json"}
 
 
 class Tokens(Anyone):
-    """Knows two users of different tenants, and one who may look at nothing."""
+    """Knows two users of different tenants, and two who may look at workers alone, and at jobs alone."""
 
     async def authenticate(self, credential: str | None) -> Principal:
         if credential == "ann's":
@@ -34,6 +34,8 @@ class Tokens(Anyone):
             return Principal(subject="bob", tenant="b", scopes=ALL_SCOPES)
         if credential == "nobody's":
             return Principal(subject="nobody", tenant="a", scopes=frozenset({Scope.WORKERS_READ}))
+        if credential == "idle's":
+            return Principal(subject="idle", tenant="a", scopes=frozenset({Scope.JOBS_READ}))
         raise CredentialInvalid("Send a key that counts.")
 
 

@@ -22,12 +22,13 @@ class WorkerWatching:
 
     Args:
         directory: says which workers and engines there are.
-        seconds: how far apart the jobs of one worker are counted for the same tenant and user, at least.
+        seconds: how far apart the jobs of one worker are counted for the same tenant and user, at least;
+            `COUNT_SECONDS` when left out.
     """
 
-    def __init__(self, directory: WorkerDirectory, seconds: float = COUNT_SECONDS) -> None:
+    def __init__(self, directory: WorkerDirectory, seconds: float | None = None) -> None:
         self._directory = directory
-        self._seconds = seconds
+        self._seconds = COUNT_SECONDS if seconds is None else seconds
         self._counting: dict[tuple[str, str, str | None], _Counting] = {}
 
     async def watch(self, view: JobView, name: str, tenant: str, user_id: str | None) -> AsyncGenerator[WorkerSummary]:
@@ -39,8 +40,8 @@ class WorkerWatching:
             view.changes.bell(tenant=tenant, worker=name) as bell,
             self._directory.watch(bell.ring),
         ):
-            # What was counted for others a moment ago will do for the beginning.
             changed: float | None = clock()
+            # What was counted for others a moment ago will do for the beginning.
             counts = await counting.after(clock() - self._seconds)
             while True:
                 summary = self._directory.summary(name)
@@ -50,12 +51,11 @@ class WorkerWatching:
                 if shown != told:
                     yield shown
                     told = shown
-                if changed is not None and counting.at > changed:
-                    changed = None
                 await bell.wait(self._longest(name, None if changed is None else counting.at + self._seconds - clock()))
                 changed = clock() if bell.take() else changed
-                if changed is not None and clock() >= counting.at + self._seconds:
+                if changed is not None and (counting.at > changed or clock() >= counting.at + self._seconds):
                     counts = await counting.after(changed)
+                    changed = None
 
     def _longest(self, name: str, to_count: float | None) -> float | None:
         """How long nobody has to look, in seconds, unless it is said that something has changed."""
