@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
@@ -112,7 +111,8 @@ class ToolCallConsumer:
         self._partitions: dict[TopicPartition, CallPartition] = {}
         self._recoveries: set[asyncio.Task[None]] = set()
         self._running: list[asyncio.Task[None]] = []
-        self._standing = Standing(time.monotonic)
+        self._stopping = False
+        self._standing = Standing(lambda: asyncio.get_running_loop().time())
         self._consumer = log.group_consumer(topics.calls.name, topics.group, GroupListener(self._assigned, self._revoked))
 
     async def start(self) -> None:
@@ -145,6 +145,7 @@ class ToolCallConsumer:
 
     async def stop(self, *, grace_seconds: float = 10.0) -> None:
         """Takes in nothing more, answers what was taken in, as far as that is done within the grace, and leaves the group."""
+        self._stopping = True
         self._standing.over("it was stopped")
         for partition in self._partitions.values():
             partition.closed = True
@@ -166,6 +167,8 @@ class ToolCallConsumer:
     # --- partitions -------------------------------------------------------------------------------------------------------
 
     def _assigned(self, sources: Collection[TopicPartition]) -> None:
+        if self._stopping:
+            return
         for source in sources:
             partition = self._partitions[source] = CallPartition(source)
             recovery = asyncio.create_task(self._recover(partition), name=f"tool-calls-recovery-{source.partition}")
