@@ -23,18 +23,21 @@ class KafkaIngress:
     """
 
     def __init__(self, settings: Settings, gateway: Gateway, client: Client) -> None:
-        self._settings = settings.ingress
-        self._gateway = gateway
-        self._client = client
-        self._instance_id = f"gateway-{uuid.uuid4().hex[:12]}"
+        instance_id = f"gateway-{uuid.uuid4().hex[:12]}"
         self._running = AsyncExitStack()
-        self._consumers: dict[str, ToolCallConsumer] = {}
+        self._consumers: dict[str, ToolCallConsumer] = {
+            CallTopics.of(client.topics, tenant).calls.name: client.tool_calls(
+                Answerer(gateway, None if tenant is None else principal_of_topic(tenant)),
+                tenant=tenant,
+                instance_id=instance_id,
+                concurrency=settings.ingress.concurrency,
+            )
+            for tenant in (None, *settings.ingress.tenant_names)
+        }
 
     @property
     def trouble(self) -> str | None:
         """Why calls are left lying at the moment, or None."""
-        if not self._consumers:
-            return "tool calls are not taken in: that has not begun yet"
         for topic, consumer in self._consumers.items():
             if (trouble := consumer.trouble) is not None:
                 return f"tool calls are not taken in from {topic}: {trouble}"
@@ -47,11 +50,6 @@ class KafkaIngress:
             BrokerError: the brokers cannot be reached.
         """
         try:
-            for tenant in (None, *self._settings.tenant_names):
-                consumer = self._client.tool_calls(
-                    self._answerer(tenant), tenant=tenant, instance_id=self._instance_id, concurrency=self._settings.concurrency
-                )
-                self._consumers[CallTopics.of(self._client.topics, tenant).calls.name] = consumer
             for consumer in self._consumers.values():
                 await self._running.enter_async_context(consumer)
         except BaseException:
@@ -61,9 +59,6 @@ class KafkaIngress:
     async def stop(self) -> None:
         """Takes in no more calls, answers those that were taken in, and returns."""
         await self._running.aclose()
-
-    def _answerer(self, tenant: str | None) -> Answerer:
-        return Answerer(self._gateway, None if tenant is None else principal_of_topic(tenant))
 
 
 def principal_of_topic(tenant: str) -> Principal:
