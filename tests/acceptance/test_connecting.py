@@ -70,12 +70,12 @@ async def served(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> As
     engine.register_worker(worker)
     await engine.start()
     made = await run(
-        [sys.executable, "-m", "headrace", "keys", "create", "host", "--all-users", "--json"],
+        [sys.executable, "-m", "headrace", "keys", "create", "host", "--all-users"],
         environment={"KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers, "HEADRACE_NAMESPACE": settings.namespace},
     )
     try:
         async with GatewayServer(settings) as server:
-            yield Served(settings, server.url, json.loads(made)["key"])
+            yield Served(settings, server.url, made.strip())
     finally:
         await engine.stop()
 
