@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import ResourceUpdated
 from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_REQUIRED_CLIENT_CAPABILITY
 
+from headrace import BrokerUnreachable, WatchInterrupted, WorkerSummary
 from headrace.core.records import definition_key
 from headrace.ports import NewRecord, TopicPartition
 from headrace.views import worker_watching
-from headrace_gateway.mcp import MCP_PATH
+from headrace_gateway.mcp import MCP_PATH, subscriptions
 from support.jobs import InMemoryJobs
 from support.log import PATIENCE_SECONDS
 from support.mcp_bench import LEGACY, MODERN, FollowsTasks, McpBench, mcp_bench
-from support.mcp_endpoint import endpoint
+from support.mcp_endpoint import Revocable, endpoint
 from support.mcp_raw import modern_request, post_lines
 
 ERAS = pytest.mark.parametrize("version", [LEGACY, MODERN])
@@ -151,6 +153,44 @@ async def test_a_worker_that_is_there_no_more_is_told_of_once_more(tmp_path: Pat
         # With it all that was listened to is over.
         with pytest.raises(StopAsyncIteration):
             await anext(changes)
+
+
+class Interrupted(InMemoryJobs):
+    """Whose watching of workers is interrupted again and again.
+
+    Attributes:
+        watched: how often it was begun.
+    """
+
+    watched = 0
+
+    async def watch_worker(
+        self, name: str, /, *, tenant: str = "default", user_id: str | None = None
+    ) -> AsyncGenerator[WorkerSummary]:
+        self.watched += 1
+        if self.watched == 2:
+            raise BrokerUnreachable("the view is being read")
+        async for summary in super().watch_worker(name, tenant=tenant, user_id=user_id):
+            yield summary
+        if self.watched < 4:
+            raise WatchInterrupted("the view is made anew")
+        await asyncio.Event().wait()
+
+
+async def test_a_worker_whose_watching_is_interrupted_is_watched_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriptions, "_AGAIN_SECONDS", 0.01)
+    jobs, tokens = Interrupted(), Revocable()
+    headers, body = modern_request("subscriptions/listen", {"notifications": {"resourceSubscriptions": ["worker://send_digest"]}})
+    headers["authorization"] = "Bearer ann's"
+    async with endpoint(jobs, authenticator=tokens) as client, asyncio.timeout(PATIENCE_SECONDS):
+        listening = asyncio.create_task(client.post(MCP_PATH, headers=headers, content=json.dumps(body).encode()))
+        while jobs.watched < 4:
+            assert not listening.done()
+            await asyncio.sleep(0.01)
+        tokens.revoked.set()
+        told = (await listening).text
+    assert told.count("notifications/resources/updated") == 3
+    assert '"resultType":"complete"' in told.replace(" ", "")
 
 
 async def test_whoever_may_not_look_at_workers_is_told_of_none() -> None:

@@ -320,6 +320,9 @@ class ToolCallConsumer:
                 await self._consumer.committed([asked])
             except BrokerError as error:
                 self._standing.reached(str(error))
+            except Exception as error:  # it only asks: calls may be answered all the same
+                _logger.warning("the group of %s cannot be asked", self._topics.calls.name, exc_info=True)
+                self._standing.reached(repr(error))
             else:
                 self._standing.reached()
 

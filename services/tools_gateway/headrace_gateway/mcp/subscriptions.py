@@ -4,6 +4,7 @@ workers."""
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, Final
@@ -24,10 +25,12 @@ from mcp_types import (
 from mcp_types import Notification as ProtocolNotification
 from pydantic import ConfigDict
 
-from headrace import Job, JobUnknown, WatchInterrupted, WorkerSummary, WorkerUnknown
+from headrace import BrokerError, Job, JobUnknown, WatchInterrupted, WorkerSummary, WorkerUnknown
 from headrace_gateway.mcp.callers import Callers, RequestContext
 from headrace_gateway.mcp.resources import JOB, WORKER, part_of
 from headrace_gateway.mcp.tasks import Tasks, follows_tasks, tasks_missing
+
+logger = logging.getLogger(__name__)
 
 MOST_SUBSCRIBED: Final = 100
 _TASK_IDS: Final = "taskIds"
@@ -154,8 +157,8 @@ class Subscriptions:
                     async for _ in summaries:
                         for update in updates:
                             await self._tell(request, update)
-            except WatchInterrupted:
-                pass
+            except (WatchInterrupted, BrokerError) as error:
+                logger.info("Watching worker %s goes on in a moment: %s", name, error)
             except WorkerUnknown:
                 break
             await asyncio.sleep(_AGAIN_SECONDS)
