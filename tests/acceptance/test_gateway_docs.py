@@ -1,4 +1,4 @@
-"""The example of docs/tools.md, as it is written there."""
+"""docs/tools.md: its example as it is written there, and nothing is left out."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import httpx
 import pytest
 
 import headrace_gateway
-from headrace import Settings
+from headrace import ClosedModel, SchedulerArguments, Settings, WorkerManagerArguments, WorkerSummary
 from headrace_gateway import GatewayServer, ToolRegistry
 from headrace_gateway.http.answers import STATUSES
+from headrace_gateway.tools.formats import ToolFormat
 from support.gateway import data_of, publish_workers, refusal_code, with_gateway
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tools.md").read_text()
@@ -47,3 +48,43 @@ def test_every_code_of_the_table_of_statuses_is_documented_under_its_status() ->
     assert set(rows) == {200, 400, 401, 403, 404, 409, 413, 429, 503}
     for code, status in STATUSES.items():
         assert f"`{code}`" in rows[status], code
+
+
+@pytest.mark.parametrize("model", [SchedulerArguments, WorkerManagerArguments])
+def test_every_argument_of_a_tool_is_named_in_its_section(model: type[ClosedModel]) -> None:
+    name = "scheduler" if model is SchedulerArguments else "worker_manager"
+    [section] = re.findall(rf"^## `{name}`\n(.*?)^## ", PAGE, flags=re.DOTALL | re.MULTILINE)
+    code = " ".join(re.findall(r"`([^`]+)`", section))
+    missing = [field.alias or name for name, field in model.model_fields.items() if not _named(field.alias or name, code)]
+    assert missing == []
+
+
+def _named(argument: str, code: str) -> bool:
+    return re.search(rf"\b{argument}\b", code) is not None
+
+
+def test_all_that_a_list_of_workers_tells_and_all_forms_of_definitions_are_named() -> None:
+    code = " ".join(re.findall(r"`([^`]+)`", PAGE))
+    told = [field.alias or name for name, field in WorkerSummary.model_fields.items()]
+    plain = {"name", "description", "category", "kind"}
+    assert [name for name in told if name not in plain and not _named(name, code)] == []
+    assert [form for form in ToolFormat if f"format={form}`" not in PAGE] == []
+
+
+async def test_definitions_are_as_they_are_described(settings: Settings) -> None:
+    await publish_workers(settings)
+    rows = dict(re.findall(r"^\| `GET (/tools\?format=[\w-]+)` \|[^`\n]*(?:`(.*?)`)?", PAGE, flags=re.MULTILINE))
+    async with (
+        GatewayServer(with_gateway(settings)) as server,
+        httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=20) as client,
+    ):
+        shown = {path: (await client.get(path)).json()["tools"][0] for path in rows}
+        strict = (await client.get("/tools?format=openai&strict=true")).json()["tools"][0]["function"]
+    names = set(re.findall(r'"(\w+)"', rows["/tools?format=anthropic"]))
+    assert set(shown["/tools?format=anthropic"]) == names
+    function = shown["/tools?format=openai"]["function"]
+    assert set(re.findall(r'"(\w+)"', rows["/tools?format=openai"])) == {"type", "function", *function}
+    assert shown["/tools?format=openai-responses"] == {"type": "function", **function}
+    assert "inputSchema" in shown["/tools?format=mcp"]
+    assert (strict["strict"], strict["parameters"]["additionalProperties"]) == (True, False)
+    assert set(strict["parameters"]["required"]) == set(strict["parameters"]["properties"])

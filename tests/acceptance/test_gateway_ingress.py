@@ -6,19 +6,23 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 
 from headrace import Client
+from headrace.broker import LocalBroker
 from headrace.core.topics import Topics
 from headrace.kafka.log import KafkaLog
 from headrace.ports import NewRecord, Record, TopicPartition
-from headrace.settings import IngressSettings, Settings
+from headrace.settings import IngressSettings, KafkaSettings, Settings, load_settings
 from headrace_gateway import GatewayServer
 from support.access import running_issuer
 from support.gateway import publish_workers, with_gateway
+from support.outages import Away, frozen, killed
 
 DIGEST = {"kind": "digest", "args": {"to": ["x"]}}
 PATIENCE = 60.0
@@ -154,3 +158,38 @@ async def test_a_record_has_to_say_whose_it_is_by_what_is_of_no_use_to_who_reads
         assert await jobs_of(settings, "acme") == [answers["good"]["data"]["jobId"]]
         assert await jobs_of(settings, "rival") == [own["by-topic"]["data"]["jobId"]]
         assert await jobs_of(settings) == []
+
+
+@pytest.mark.parametrize("away", [killed, frozen])
+async def test_a_gateway_says_that_it_takes_in_no_calls_while_the_broker_is_away(
+    fragile_broker: LocalBroker, namespace: str, tmp_path: Path, away: Away
+) -> None:
+    settings = load_settings(
+        bootstrap_servers=fragile_broker.bootstrap_servers,
+        namespace=namespace,
+        data_directory=tmp_path,
+        kafka=KafkaSettings(connect_timeout_seconds=2.0),
+    )
+    await publish_workers(settings)
+    given = with_gateway(settings).model_copy(update={"ingress": IngressSettings(enabled=True)})
+    log = KafkaLog(settings)
+    caller = Caller(log, settings)
+    try:
+        async with GatewayServer(given) as server, httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+            await until_ready(http, 200, "up to date")
+            async with away(fragile_broker):
+                await until_ready(http, 503, "tool calls are not taken in")
+            await until_ready(http, 200, "up to date")
+            await caller.start()
+            await caller.call("call-1")
+            assert (await caller.answers(1))["call-1"]["ok"]
+            await caller.stop()
+    finally:
+        await log.close()
+
+
+async def until_ready(http: httpx.AsyncClient, status: int, detail: str) -> None:
+    """Returns when `/readyz` answers so."""
+    async with asyncio.timeout(PATIENCE):
+        while (answer := await http.get("/readyz")).status_code != status or detail not in answer.json()["detail"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)

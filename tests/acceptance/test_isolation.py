@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from headrace import CallContext, HeadraceError, NewEntry
-from headrace.views import follower, job_intake
+from headrace.views import follower, job_intake, worker_watching
 from headrace_gateway.operations import OPERATIONS
 from support import tenants_over_mcp
 from support.events import PATIENCE, EventReader, event_stream
@@ -75,6 +76,12 @@ async def watch_jobs_directly(world: Tenants, actor: Actor, owner: Actor) -> str
         return told
 
 
+async def watch_worker_directly(world: Tenants, actor: Actor, owner: Actor) -> str:
+    summaries = await world.operations(actor).watch_worker(WORKER)
+    async with contextlib.aclosing(summaries), asyncio.timeout(PATIENCE):
+        return str((await anext(summaries)).to_wire())
+
+
 DIRECTLY: dict[str, Perform | NotOffered] = {
     "enqueue": directly(lambda operations, owner: operations.enqueue(WORKER, {"to": ["x"]}, CallContext(user_id=owner.user))),
     "list_workers": directly(lambda operations, _: operations.list_workers()),
@@ -85,6 +92,7 @@ DIRECTLY: dict[str, Perform | NotOffered] = {
     "cancel_job": directly(lambda operations, owner: operations.cancel_job(owner.waiting)),
     "watch_job": watch_job_directly,
     "watch_jobs": watch_jobs_directly,
+    "watch_worker": watch_worker_directly,
     "append_entries": directly(
         lambda operations, owner: operations.append_entries(
             CONVERSATION, [NewEntry(role="user", content=APPENDED)], user_id=owner.user
@@ -147,6 +155,7 @@ OVER_HTTP: dict[str, Perform | NotOffered] = {
     "cancel_job": over_http("POST", "/jobs/{owner.waiting}/cancel"),
     "watch_job": watch_job_over_http,
     "watch_jobs": watch_jobs_over_http,
+    "watch_worker": NotOffered("over HTTP workers are looked at, and not watched"),
     "append_entries": over_http(
         "POST",
         f"/memory/{CONVERSATION}/entries",
@@ -176,6 +185,7 @@ BY_TOOLS: dict[str, Perform | NotOffered] = {
     "cancel_job": by_manager(action="cancel_job", jobId="{owner.waiting}"),
     "watch_job": NO_TOOL_WATCHES,
     "watch_jobs": NO_TOOL_WATCHES,
+    "watch_worker": NO_TOOL_WATCHES,
     "append_entries": NO_TOOL_REMEMBERS,
     "list_entries": NO_TOOL_REMEMBERS,
 }
@@ -206,6 +216,7 @@ OVER_MCP: dict[str, Perform | NotOffered] = {
     "get_job": tenants_over_mcp.read_job,
     "watch_job": tenants_over_mcp.watch_job,
     "watch_jobs": NotOffered("a stream tells of the jobs alone that it names"),
+    "watch_worker": tenants_over_mcp.watch_worker,
 }
 BY_RECORD = by_both_tools(by_record)
 
@@ -270,3 +281,40 @@ async def test_what_is_foreign_is_answered_as_what_there_is_not(world: Tenants, 
     for actor, owner in STRANGERS:
         foreign, missing = await perform(world, actor, owner), await perform(world, actor, nobody)
         assert foreign.replace(owner.token, "") == missing.replace(nobody.token, "")
+
+
+COUNTS = [(transport, name) for transport, name in CASES if name in {"list_workers", "watch_worker"}]
+
+
+@pytest.mark.parametrize(("transport", "name"), COUNTS, ids=lambda value: str(value).replace(" ", "-"))
+async def test_of_a_worker_nobody_is_told_how_much_others_have_to_do(world: Tenants, transport: str, name: str) -> None:
+    perform = TRANSPORTS[transport][name]
+    assert not isinstance(perform, NotOffered)
+    for number, owner in enumerate(ACTORS, 1):
+        for more in range(number):
+            world.enqueue(owner, f"{owner.token}-{more}")
+    for number, actor in enumerate(ACTORS, 1):
+        await world.until_has(actor, f"{actor.token}-{number - 1}")
+        told = await perform(world, actor, actor)
+        # Besides those that everybody has: one that waits, one that runs, and one that has failed.
+        for name_of_count, wanted in (("backlog", 1 + number), ("running", 1), ("failed", 1)):
+            assert set(re.findall(rf"{name_of_count}\W+(\d+)", told)) == {str(wanted)}, actor.token
+
+
+async def test_a_watcher_of_a_worker_is_not_even_told_that_others_have_more_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "FETCH_SECONDS", 0.01)
+    monkeypatch.setattr(job_intake, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(worker_watching, "COUNT_SECONDS", 0.05)
+    async with tenants(tmp_path) as world, asyncio.timeout(PATIENCE):
+        for actor, owner in STRANGERS:
+            summaries = await world.operations(actor).watch_worker(WORKER)
+            async with contextlib.aclosing(summaries):
+                first = await anext(summaries)
+                world.enqueue(owner, f"foreign-of-{actor.token}-{owner.token}")
+                await world.until_has(owner, f"foreign-of-{actor.token}-{owner.token}")
+                world.enqueue(actor, f"mine-{actor.token}-{owner.token}")
+                second = await anext(summaries)
+            assert first.backlog is not None
+            assert second == first.model_copy(update={"backlog": first.backlog + 1})

@@ -43,6 +43,19 @@ async def test_the_official_typescript_client(bench: McpBench, mode: str, versio
     assert [prompt["name"] for prompt in got["prompts"]] == ["background_work"]
 
 
+@pytest.mark.parametrize(("mode", "version"), [("legacy", LEGACY), ("auto", MODERN)])
+async def test_the_official_typescript_client_is_told_of_limits(tmp_path: Path, mode: str, version: str) -> None:
+    async with mcp_bench(tmp_path, limits={"calls_per_second": 0.01, "burst": 1}) as bench:
+        got = await answers([*node_client("limits.mjs"), bench.url, mode])
+    first, *refused = got["seen"]
+    assert got["version"] == version
+    assert [worker["name"] for worker in first["structuredContent"]["workers"]] == ["steps"]
+    assert len(refused) == 2 and got["statuses"][-2:] == [[429, "100"]] * 2
+    for error in refused:
+        assert error["data"]["status"] == 429
+        assert json.loads(error["data"]["text"])["error"]["data"] == {"code": "rate_limited", "retryAfter": 100}
+
+
 async def test_the_inspectors_command_line(bench: McpBench, tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path)}
     inspector = [*node_client(INSPECTOR), "--cli", bench.url]

@@ -156,6 +156,12 @@ class InMemoryJobs:
         self.listed.append(filters)
         yield JobsChanged((), "token")
 
+    async def watch_worker(
+        self, name: str, /, *, tenant: str = "default", user_id: str | None = None
+    ) -> AsyncGenerator[WorkerSummary]:
+        self.counted.append({"tenant": tenant, "user_id": user_id})
+        yield next(each for each in await self.list_workers() if each.name == name)
+
     def memory(self, *, tenant: str = "default") -> InMemoryConversations:
         return InMemoryConversations(self, tenant)
 

@@ -101,15 +101,18 @@ class McpBench:
 
 
 @asynccontextmanager
-async def mcp_bench(folder: Path, *others: type[AbstractWorker[Any]], **values: Any) -> AsyncIterator[McpBench]:
+async def mcp_bench(
+    folder: Path, *others: type[AbstractWorker[Any]], limits: dict[str, Any] | None = None, **values: Any
+) -> AsyncIterator[McpBench]:
     """A gateway and an engine with `StepsWorker`.
 
     Args:
         others: workers that the engine has besides.
+        limits: of each caller; those that are usual when left out.
         values: of the gateway's settings; `tools` is its registry.
     """
     cluster = InMemoryCluster()
-    settings = load_settings(namespace="unit", data_directory=folder)
+    settings = load_settings(namespace="unit", data_directory=folder, **({"limits": limits} if limits else {}))
     worker = StepsWorker()
     engine = WorkerEngine(settings, log=InMemoryLog(cluster))
     engine.register_worker(worker)

@@ -31,9 +31,14 @@ def node_client(script: str) -> list[str]:
 
 def python_client(environment: str, name: str) -> list[str]:
     """The command that runs a client of `python_clients.py`, in the environment of that lock."""
+    return [str(python_environment(environment)), str(FOLDER / "python_clients.py"), name]
+
+
+def python_environment(environment: str) -> Path:
+    """The Python that has what a lock names."""
     lock = FOLDER / f"{environment}.lock"
     installed = _installed(f"python-{environment}", [lock], lambda folder: _install_python(folder, lock))
-    return [str(installed / "bin" / "python"), str(FOLDER / "python_clients.py"), name]
+    return installed / "bin" / "python"
 
 
 async def run(

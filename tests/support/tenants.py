@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -14,6 +15,7 @@ import httpx
 from headrace import NewEntry
 from headrace_gateway import Operations
 from headrace_gateway.access import ALL_SCOPES, Principal, Scope
+from support.events import PATIENCE
 from support.served import Served, served
 from support.written_jobs import Engines, WrittenLog
 
@@ -108,6 +110,16 @@ class Tenants:
         """Another attempt of the actor's running job begins."""
         self.engines.run(actor.changing, self._epochs[actor])
 
+    def enqueue(self, actor: Actor, job_id: str) -> None:
+        """One more job of the actor's waits."""
+        self.engines.enqueue(job_id, ACTORS.index(actor), **_fields(actor))
+
+    async def until_has(self, actor: Actor, job_id: str) -> None:
+        """Returns when the gateway has read of a job."""
+        async with asyncio.timeout(PATIENCE):
+            while await self.gateway.client.get_job(job_id, tenant=actor.principal.tenant) is None:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
+
     async def belongings(self, actor: Actor) -> tuple[object, ...]:
         """All that is the actor's, as it stands in the log: compared before and after something that must not touch it."""
         topics = self.log.topics
@@ -129,13 +141,8 @@ async def tenants(folder: Path) -> AsyncIterator[Tenants]:
     engines.define(kind="digest")
     epochs = {}
     for partition, actor in enumerate(ACTORS):
-        fields: dict[str, Any] = {
-            "tenant": actor.principal.tenant,
-            "args": {"to": [actor.secret]},
-            "ctx": {"userId": actor.user, "conversationId": CONVERSATION},
-        }
         for job_id in (actor.failed, actor.waiting, actor.changing):
-            engines.enqueue(job_id, partition, **fields)
+            engines.enqueue(job_id, partition, **_fields(actor))
         epoch = epochs[actor] = engines.claim("one", -1, partition)
         for job_id in (actor.failed, actor.changing):
             engines.run(job_id, epoch)
@@ -148,3 +155,12 @@ async def tenants(folder: Path) -> AsyncIterator[Tenants]:
             await memory.append(actor.user, CONVERSATION, [NewEntry(role="user", content=actor.secret, id="1")])
         http = {actor.token: await stack.enter_async_context(gateway.http(actor.token)) for actor in ACTORS}
         yield Tenants(gateway, log, engines, epochs, http, folder, stack)
+
+
+def _fields(actor: Actor) -> dict[str, Any]:
+    """What a job of the actor's has."""
+    return {
+        "tenant": actor.principal.tenant,
+        "args": {"to": [actor.secret]},
+        "ctx": {"userId": actor.user, "conversationId": CONVERSATION},
+    }

@@ -65,6 +65,18 @@ async def watch_job(world: Tenants, actor: Actor, owner: Actor) -> str:
     return told
 
 
+async def watch_worker(world: Tenants, actor: Actor, owner: Actor) -> str:
+    """What the worker of all of them is when a stream tells of it first, and all that the stream tells."""
+    uri = f"worker://{world.engines.worker}"
+    async with (
+        asyncio.timeout(PATIENCE),
+        mcp_client(world, actor) as client,
+        client.listen(resource_subscriptions=[uri]) as stream,
+    ):
+        told = await anext(aiter(stream))
+        return f"{told} {await _resource(client, uri)}"
+
+
 async def _resource(client: McpClient, uri: str) -> str:
     try:
         return str((await client.read_resource(uri)).model_dump())

@@ -35,6 +35,7 @@ from headrace.views.job_queries import JobFilter, WorkerCounts
 from headrace.views.jobs import JobView
 from headrace.views.on_demand import JobViewOnDemand, Readiness
 from headrace.views.watching import JobWatching
+from headrace.views.worker_watching import WorkerWatching
 from headrace.views.workers import WorkerDirectory
 from headrace.watching import Watching
 
@@ -85,6 +86,7 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
         self._view = JobViewOnDemand(partial(JobView, self._log, self.topics, self._directory, path), servers, wanted=view)
         self._memories = TopicMemoryStore(self._log, self.topics)
         self._watching = JobWatching(self._log, self.topics)
+        self._watching_workers = WorkerWatching(self._directory)
         self._control = Control(self._writer, self.topics.control.name, now)
         self._accepted = Accepted(self.settings.engine.idempotency_window_seconds)
         self._acceptance = Acceptance(self._log, self._writer, self._directory, self.settings, IdSource(now, randomness))

@@ -1,4 +1,4 @@
-"""What a program can watch: jobs, as they change."""
+"""What a program can watch: jobs and workers, as they change."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from contextlib import aclosing
 
 from headrace.core.status import JobStatus
 from headrace.errors import ArgumentsInvalid
-from headrace.models import DEFAULT_TENANT, Job
+from headrace.models import DEFAULT_TENANT, Job, WorkerSummary
 from headrace.views.job_queries import JobFilter
 from headrace.views.on_demand import JobViewOnDemand
 from headrace.views.watching import JobsChanged as JobsChanged
 from headrace.views.watching import JobWatching
+from headrace.views.worker_watching import WorkerWatching
 
 READY_SECONDS = 10.0
 """How long a watcher waits for a view that is still being read."""
 
 
 class Watching:
-    """The part of a `Client` that watches jobs."""
+    """The part of a `Client` that watches jobs and workers."""
 
     _view: JobViewOnDemand
     _watching: JobWatching
+    _watching_workers: WorkerWatching
 
     async def watch_job(self, job_id: str, *, tenant: str = DEFAULT_TENANT) -> AsyncGenerator[Job]:
         """A job as it stands, at once and whole, and again whenever that has changed, up to its end.
@@ -76,3 +78,25 @@ class Watching:
         async with aclosing(self._watching.watch_jobs(view, wanted, after)) as changes:
             async for change in changes:
                 yield change
+
+    async def watch_worker(
+        self, name: str, *, tenant: str = DEFAULT_TENANT, user_id: str | None = None
+    ) -> AsyncGenerator[WorkerSummary]:
+        """A worker as it stands, at once and with the counts of its jobs, and again whenever that has changed.
+
+        It never ends by itself. A new definition, an engine that comes or goes, a pause and its end are told at once; an engine
+        that fell silent, when `list_workers` leaves it out; the counts at most once in three seconds. Close it
+        (`contextlib.aclosing`) when done.
+
+        Args:
+            tenant: whose jobs are counted.
+            user_id: only those of this user.
+
+        Raises:
+            WorkerUnknown: no such worker is defined, or none any more.
+            WatchInterrupted: the view was closed or is made anew; watch the worker again.
+        """
+        view = await self._view.open_caught_up(READY_SECONDS)
+        async with aclosing(self._watching_workers.watch(view, name, tenant, user_id)) as summaries:
+            async for summary in summaries:
+                yield summary

@@ -96,6 +96,10 @@ class GatewayServer:
                 await gateway.start()
                 self.gateway = self._own_gateway = gateway
             app = create_app(self._settings, client, gateway=self.gateway)
+            ingress = KafkaIngress(self._settings, self.gateway, client) if self._settings.ingress.enabled else None
+            if ingress is not None:
+                # Before anybody can ask: it is not ready before it takes calls.
+                app.state.needs.append(lambda: ingress.trouble)
             config = uvicorn.Config(
                 app,
                 http=EnvelopeProtocol,
@@ -125,8 +129,7 @@ class GatewayServer:
         finally:
             listening.cancel()
         try:
-            if self._settings.ingress.enabled:
-                ingress = KafkaIngress(self._settings, self.gateway, client)
+            if ingress is not None:
                 await ingress.start()
                 self._ingress = ingress
         except BaseException:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,59 +12,13 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.applications import Starlette
-from starlette.routing import Route
 
-from headrace import Job, load_settings
-from headrace_gateway import Gateway, Principal, Scope
-from headrace_gateway.access import ALL_SCOPES, Allowance, Anyone, Audit, Audited, Authenticator, CredentialInvalid, Limits
-from headrace_gateway.mcp import MCP_PATH, McpEndpoint
+from headrace_gateway.mcp import MCP_PATH
 from support.jobs import InMemoryJobs
 from support.log import PATIENCE_SECONDS
 from support.mcp_bench import mcp_bench
-from support.mcp_raw import ACCEPT, modern_request
-
-LIMIT = 10_000
-HEADERS = {"accept": ACCEPT, "content-type": "application/json"}
-
-
-class Tokens(Anyone):
-    """Knows two users of different tenants, and one who may look at nothing."""
-
-    async def authenticate(self, credential: str | None) -> Principal:
-        if credential == "ann's":
-            return Principal(subject="ann", tenant="a", scopes=ALL_SCOPES)
-        if credential == "bob's":
-            return Principal(subject="bob", tenant="b", scopes=ALL_SCOPES)
-        if credential == "nobody's":
-            return Principal(subject="nobody", tenant="a", scopes=frozenset({Scope.WORKERS_READ}))
-        raise CredentialInvalid("Send a key that counts.")
-
-
-@asynccontextmanager
-async def endpoint(
-    jobs: InMemoryJobs,
-    *,
-    tokens: bool = False,
-    authenticator: Authenticator | None = None,
-    audit: Audit | None = None,
-    limits: Limits | None = None,
-) -> AsyncIterator[httpx2.AsyncClient]:
-    gateway = Gateway(load_settings(), jobs, authenticator=Tokens() if tokens else authenticator, audit=audit)
-    if limits is not None:
-        gateway.access.limits = limits
-    served = McpEndpoint(gateway, maximum_body_bytes=LIMIT)
-    application = Starlette(routes=[Route(MCP_PATH, served, methods=None)])
-    transport = httpx2.ASGITransport(app=application)
-    async with served.running(), httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client:
-        yield client
-
-
-def called(name: str, arguments: dict[str, Any], **headers: str) -> dict[str, Any]:
-    """What a tool call of the newer era is sent with."""
-    given, body = modern_request("tools/call", {"name": name, "arguments": arguments})
-    return {"headers": {**given, **headers}, "content": json.dumps(body).encode()}
-
+from support.mcp_endpoint import HEADERS, LIMIT, Heard, NeverEnding, Revocable, called, endpoint
+from support.mcp_raw import modern_request
 
 WRONG_BODIES: list[tuple[bytes, int, int]] = [
     (b"", 400, -32700),
@@ -231,22 +184,6 @@ async def test_lists_leave_out_what_the_caller_may_not_see() -> None:
     assert read.json()["error"]["data"] == {"code": "forbidden"}
 
 
-class Heard:
-    """Keeps what was audited."""
-
-    def __init__(self) -> None:
-        self.calls: list[Audited] = []
-
-    async def start(self) -> None:
-        """Nothing is needed."""
-
-    async def stop(self) -> None:
-        """Nothing is held back."""
-
-    def write(self, audited: Audited) -> None:
-        self.calls.append(audited)
-
-
 async def test_every_call_is_audited_however_it_ends() -> None:
     heard = Heard()
     requests: list[tuple[str, dict[str, Any]]] = [
@@ -274,39 +211,6 @@ async def test_every_call_is_audited_however_it_ends() -> None:
     ]
     assert {each.arrival.transport for each in heard.calls} == {"mcp"}
     assert [each.principal.subject if each.principal else None for each in heard.calls] == ["ann"] * 5 + [None]
-
-
-async def test_who_calls_too_often_is_told_when_to_come_again() -> None:
-    jobs = InMemoryJobs()
-    sent = called("scheduler", {"kind": "digest", "args": {"to": ["x"]}}, authorization="Bearer ann's")
-    async with endpoint(jobs, tokens=True, limits=Limits(Allowance(calls_per_second=0.01, burst=1))) as client:
-        answers = [(await client.post(MCP_PATH, **sent)).json() for _ in range(2)]
-    assert "result" in answers[0]
-    assert answers[1]["error"]["data"]["code"] == "rate_limited"
-    assert answers[1]["error"]["data"]["retryAfter"] >= 1
-    assert len(jobs.enqueued) == 1
-
-
-class Revocable(Tokens):
-    """Whose credentials are revoked all at once."""
-
-    def __init__(self) -> None:
-        self.revoked = asyncio.Event()
-
-    def is_valid(self, principal: Principal) -> bool:
-        return not self.revoked.is_set()
-
-    async def until_invalid(self, principal: Principal) -> None:
-        await self.revoked.wait()
-
-
-class NeverEnding(InMemoryJobs):
-    """Jobs that do not change."""
-
-    async def watch_job(self, job_id: str, /, *, tenant: str = "default") -> AsyncGenerator[Job]:
-        async for job in super().watch_job(job_id, tenant=tenant):
-            yield job
-        await asyncio.Event().wait()
 
 
 async def test_a_revocation_ends_the_streams() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,17 @@ from mcp import types
 from mcp.client.session import ClientSession
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import ResourceUpdated
-from mcp_types import INVALID_PARAMS, MISSING_REQUIRED_CLIENT_CAPABILITY
+from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_REQUIRED_CLIENT_CAPABILITY
 
+from headrace import BrokerUnreachable, WatchInterrupted, WorkerSummary
+from headrace.core.records import definition_key
+from headrace.ports import NewRecord, TopicPartition
+from headrace.views import worker_watching
+from headrace_gateway.mcp import MCP_PATH, subscriptions
+from support.jobs import InMemoryJobs
 from support.log import PATIENCE_SECONDS
 from support.mcp_bench import LEGACY, MODERN, FollowsTasks, McpBench, mcp_bench
+from support.mcp_endpoint import Revocable, endpoint
 from support.mcp_raw import modern_request, post_lines
 
 ERAS = pytest.mark.parametrize("version", [LEGACY, MODERN])
@@ -73,7 +81,7 @@ async def test_a_stream_tells_of_each_change_of_a_job_and_ends_with_it(tmp_path:
         other = f"job://{await schedule(bench, 'other')}"
         told = []
         async with asyncio.timeout(PATIENCE_SECONDS):
-            async with client.listen(resource_subscriptions=[uri, "job://nothing", "worker://steps"]) as stream:
+            async with client.listen(resource_subscriptions=[uri, "job://nothing", "worker://nobody"]) as stream:
                 assert stream.honored.resource_subscriptions == [uri]
                 async for event in stream:
                     told.append(event)
@@ -83,6 +91,125 @@ async def test_a_stream_tells_of_each_change_of_a_job_and_ends_with_it(tmp_path:
     assert set(told) == {ResourceUpdated(uri=uri)}
     assert other not in str(told)
     assert isinstance(read, types.TextResourceContents) and json.loads(read.text)["status"] == "completed"
+
+
+def shown_of(read: types.ReadResourceResult) -> dict[str, Any]:
+    [content] = read.contents
+    assert isinstance(content, types.TextResourceContents)
+    found: dict[str, Any] = json.loads(content.text)
+    return found
+
+
+async def test_a_stream_tells_of_each_change_of_a_worker_and_does_not_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_watching, "COUNT_SECONDS", 0.1)
+    uri = "worker://steps"
+    wanted = [uri, "worker://nobody", "worker://st%65ps"]
+    async with (
+        mcp_bench(tmp_path) as bench,
+        bench.client() as client,
+        asyncio.timeout(PATIENCE_SECONDS),
+        client.listen(resource_subscriptions=wanted) as stream,
+    ):
+        assert stream.honored.resource_subscriptions == [uri, "worker://st%65ps"]
+        changes = aiter(stream)
+
+        async def until(**sought: Any) -> None:
+            """Reads the worker whenever it is told that it has changed, until it is so."""
+            while True:
+                told = await anext(changes)
+                assert told in (ResourceUpdated(uri=uri), ResourceUpdated(uri="worker://st%65ps"))
+                shown = shown_of(await client.read_resource(told.uri))
+                if {name: shown[name] for name in sought} == sought:
+                    return
+
+        await until(liveInstances=1, backlog=0, running=0, failed=0, paused=False)
+        await bench.jobs.pause_worker("steps")
+        await until(paused=True)
+        await schedule(bench)
+        await until(backlog=1)
+        await bench.jobs.resume_worker("steps")
+        await until(paused=False)
+        await until(backlog=0, running=1)
+        bench.worker.may_end.set()
+        await until(running=0)
+        await bench.jobs.enqueue("steps", {"fails": True})
+        await until(failed=1)
+
+
+async def test_a_worker_that_is_there_no_more_is_told_of_once_more(tmp_path: Path) -> None:
+    async with (
+        mcp_bench(tmp_path) as bench,
+        bench.client() as client,
+        asyncio.timeout(PATIENCE_SECONDS),
+        client.listen(resource_subscriptions=["worker://steps"]) as stream,
+    ):
+        changes = aiter(stream)
+        await anext(changes)
+        workers = TopicPartition(bench.jobs.topics.workers.name, 0)
+        bench.cluster.append(workers, NewRecord(definition_key("steps"), None))
+        assert await anext(changes) == ResourceUpdated(uri="worker://steps")
+        # With it all that was listened to is over.
+        with pytest.raises(StopAsyncIteration):
+            await anext(changes)
+
+
+class Interrupted(InMemoryJobs):
+    """Whose watching of workers is interrupted again and again.
+
+    Attributes:
+        watched: how often it was begun.
+    """
+
+    watched = 0
+
+    async def watch_worker(
+        self, name: str, /, *, tenant: str = "default", user_id: str | None = None
+    ) -> AsyncGenerator[WorkerSummary]:
+        self.watched += 1
+        if self.watched == 2:
+            raise BrokerUnreachable("the view is being read")
+        async for summary in super().watch_worker(name, tenant=tenant, user_id=user_id):
+            yield summary
+        if self.watched < 4:
+            raise WatchInterrupted("the view is made anew")
+        await asyncio.Event().wait()
+
+
+async def test_a_worker_whose_watching_is_interrupted_is_watched_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriptions, "_AGAIN_SECONDS", 0.01)
+    jobs, tokens = Interrupted(), Revocable()
+    headers, body = modern_request("subscriptions/listen", {"notifications": {"resourceSubscriptions": ["worker://send_digest"]}})
+    headers["authorization"] = "Bearer ann's"
+    async with endpoint(jobs, authenticator=tokens) as client, asyncio.timeout(PATIENCE_SECONDS):
+        listening = asyncio.create_task(client.post(MCP_PATH, headers=headers, content=json.dumps(body).encode()))
+        while jobs.watched < 4:
+            assert not listening.done()
+            await asyncio.sleep(0.01)
+        tokens.revoked.set()
+        told = (await listening).text
+    assert told.count("notifications/resources/updated") == 3
+    assert '"resultType":"complete"' in told.replace(" ", "")
+
+
+async def test_whoever_may_not_look_at_workers_is_told_of_none() -> None:
+    headers, body = modern_request("subscriptions/listen", {"notifications": {"resourceSubscriptions": ["worker://send_digest"]}})
+    headers["authorization"] = "Bearer idle's"
+    async with endpoint(InMemoryJobs(), tokens=True) as client, asyncio.timeout(PATIENCE_SECONDS):
+        answer = await client.post(MCP_PATH, headers=headers, content=json.dumps(body).encode())
+    assert answer.json()["error"]["data"] == {"code": "forbidden"}
+    assert "workers:read" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("method", ["resources/subscribe", "resources/unsubscribe"])
+async def test_the_older_era_has_no_subscriptions(tmp_path: Path, method: str) -> None:
+    async with mcp_bench(tmp_path) as bench, bench.client(LEGACY) as client:
+        capabilities = client.server_capabilities
+        assert capabilities.resources is not None and not capabilities.resources.subscribe
+        with pytest.raises(MCPError) as raised:
+            await client.session.send_request(Listen(method=method, params={"uri": "worker://steps"}), Ended)
+    assert raised.value.code == METHOD_NOT_FOUND
 
 
 class Listen(types.Request[dict[str, Any], str]):

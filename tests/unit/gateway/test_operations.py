@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headrace import ArgumentsInvalid, CallContext, JobUnknown, NewEntry
+from headrace import ArgumentsInvalid, CallContext, JobUnknown, NewEntry, WorkerUnknown
 from headrace_gateway.access import ALL_SCOPES, AccessDenied, Scope
 from headrace_gateway.operations import OPERATIONS, Operations
 from support.jobs import InMemoryJobs, a_job, operations_of
@@ -23,6 +23,7 @@ DOINGS: dict[str, Callable[[Operations], Awaitable[Any]]] = {
     "cancel_job": lambda operations: operations.cancel_job("job-of-default"),
     "watch_job": lambda operations: operations.watch_job("job-of-default"),
     "watch_jobs": lambda operations: operations.watch_jobs(),
+    "watch_worker": lambda operations: operations.watch_worker("send_digest"),
     "append_entries": lambda operations: operations.append_entries("c", [NewEntry(role="user", content="x")], user_id="ann"),
     "list_entries": lambda operations: operations.list_entries("c", user_id="ann"),
 }
@@ -76,6 +77,16 @@ async def test_workers_are_counted_by_what_the_principal_may_see(scopes: frozens
     [first, *_] = await operations_of(jobs, tenant="acme", subject="ann", scopes=scopes).list_workers()
     assert jobs.counted == [{"tenant": "acme", "user_id": user}]
     assert (first.backlog, first.running, first.failed) == (3, 1, 2)
+
+
+@pytest.mark.parametrize(("scopes", "user"), [(ALL_SCOPES, None), (ALL_SCOPES - {Scope.JOBS_ACT_AS}, "ann")])
+async def test_a_worker_is_watched_for_what_the_principal_may_see(scopes: frozenset[Scope], user: str | None) -> None:
+    jobs = InMemoryJobs()
+    operations = operations_of(jobs, tenant="acme", subject="ann", scopes=scopes)
+    assert [each.name async for each in await operations.watch_worker("send_digest")] == ["send_digest"]
+    assert jobs.counted == [{"tenant": "acme", "user_id": user}]
+    with pytest.raises(WorkerUnknown, match="nobody"):
+        await operations.watch_worker("nobody")
 
 
 async def test_who_may_act_for_one_user_lists_that_users_jobs() -> None:

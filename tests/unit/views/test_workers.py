@@ -135,3 +135,45 @@ async def test_changes_of_definitions_are_told(log: WrittenLog, clock: Clock) ->
         Engines(log).live("one", timestamp=NOW)
         await directory.catch_up(PATIENCE)
         assert told == [1], "the same definition again is no change"
+
+
+async def test_watchers_are_called_when_what_is_told_has_changed(log: WrittenLog, clock: Clock) -> None:
+    engines = Engines(log)
+    engines.define()
+    engines.live("one", timestamp=NOW)
+    async with started(log, clock) as directory:
+        told: list[int] = []
+        with directory.watch(lambda: told.append(directory.summaries()[0].live_instances)):
+            for _ in range(3):
+                engines.define()
+                engines.live("one", timestamp=NOW)
+            await directory.catch_up(PATIENCE)
+            assert told == [], "signs of life of who is up change nothing"
+            engines.live("two", timestamp=NOW)
+            await directory.catch_up(PATIENCE)
+            assert told == [2]
+            clock.milliseconds += 60_000
+            engines.live("one", timestamp=NOW + 60_000)
+            await directory.catch_up(PATIENCE)
+            assert told == [2, 1], "one that seemed gone has come back"
+            log.put(PARTITION, instance_key("one"), None)
+            await directory.catch_up(PATIENCE)
+            assert told == [2, 1, 0]
+        engines.live("three", timestamp=NOW + 60_000)
+        await directory.catch_up(PATIENCE)
+        assert told == [2, 1, 0]
+
+
+async def test_how_long_it_takes_until_an_engine_seems_gone(log: WrittenLog, clock: Clock) -> None:
+    engines = Engines(log)
+    engines.define()
+    Engines(log, "another").live("other", timestamp=NOW - 16_000)
+    async with started(log, clock) as directory:
+        assert directory.seconds_to_lapse(WORKER) is None
+        engines.live("one", timestamp=NOW)
+        engines.live("two", timestamp=NOW - 5_000)
+        engines.live("gone", timestamp=NOW - 60_000)
+        await directory.catch_up(PATIENCE)
+        assert directory.seconds_to_lapse(WORKER) == 12.0
+        clock.milliseconds += 12_001
+        assert directory.seconds_to_lapse(WORKER) == pytest.approx(4.999)

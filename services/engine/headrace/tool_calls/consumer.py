@@ -28,6 +28,7 @@ from headrace.ports import (
 )
 from headrace.tool_calls.answered import ANSWERED_SECONDS, CALL_INVALID, OF_NOBODY, answered_calls
 from headrace.tool_calls.partition import CallPartition
+from headrace.tool_calls.standing import Standing
 from headrace.tool_models import ToolCall, ToolCallRecord, ToolError, ToolRefusal, ToolResultRecord, ToolSuccess
 
 _logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 _POLL_SECONDS_WHILE_FULL = 0.05
 _COMMIT_SECONDS = 1.0
+_PROBE_SECONDS = 5.0
 _APPEND_SECONDS = 10.0
 _AGAIN_SECONDS = 1.0
 # The whole group waits for it.
@@ -111,6 +113,8 @@ class ToolCallConsumer:
         self._partitions: dict[TopicPartition, CallPartition] = {}
         self._recoveries: set[asyncio.Task[None]] = set()
         self._running: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._standing = Standing(lambda: asyncio.get_running_loop().time())
         self._consumer = log.group_consumer(topics.calls.name, topics.group, GroupListener(self._assigned, self._revoked))
 
     async def start(self) -> None:
@@ -120,6 +124,7 @@ class ToolCallConsumer:
             BrokerError: the brokers cannot be reached.
             TopicMisconfigured: a topic exists with settings under which calls could be lost.
         """
+        self._standing.joining()
         await self._log.create_topics([self._topics.calls, self._topics.results, self._topics.dead_letters])
         await self._writer.start()
         try:
@@ -130,10 +135,20 @@ class ToolCallConsumer:
         self._running = [
             asyncio.create_task(self._take_in(), name="tool-calls"),
             asyncio.create_task(self._commit_again_and_again(), name="tool-calls-commits"),
+            asyncio.create_task(self._probe_again_and_again(), name="tool-calls-probes"),
         ]
+        for task in self._running:
+            task.add_done_callback(self._ended)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no calls are taken in at the moment, or None. A member that has no partition, as others have them all, has none."""
+        return self._standing.trouble
 
     async def stop(self, *, grace_seconds: float = 10.0) -> None:
         """Takes in nothing more, answers what was taken in, as far as that is done within the grace, and leaves the group."""
+        self._stopping = True
+        self._standing.over("it was stopped")
         for partition in self._partitions.values():
             partition.closed = True
         await self._finish(self._partitions.values(), grace_seconds)
@@ -154,11 +169,28 @@ class ToolCallConsumer:
     # --- partitions -------------------------------------------------------------------------------------------------------
 
     def _assigned(self, sources: Collection[TopicPartition]) -> None:
+        if self._stopping:
+            return
         for source in sources:
             partition = self._partitions[source] = CallPartition(source)
             recovery = asyncio.create_task(self._recover(partition), name=f"tool-calls-recovery-{source.partition}")
             self._recoveries.add(recovery)
             recovery.add_done_callback(self._recoveries.discard)
+            recovery.add_done_callback(self._ended)
+        self._stand()
+
+    def _stand(self) -> None:
+        if all(partition.ready for partition in self._partitions.values()):
+            self._standing.taking()
+        else:
+            self._standing.recovering()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Hears of a task that has ended. Without any of them calls would be left lying, and nobody would know."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        _logger.error("Tool calls of %s are not answered any more", self._topics.calls.name, exc_info=error)
+        self._standing.over(f"it has ended by itself: {error!r}")
 
     async def _recover(self, partition: CallPartition) -> None:
         """Learns which calls are answered; then calls may come."""
@@ -173,6 +205,7 @@ class ToolCallConsumer:
                 if partition.live:
                     partition.ready = True
                     self._consumer.resume([partition.source])
+                    self._stand()
                 return
 
     async def _revoked(self, sources: Collection[TopicPartition]) -> None:
@@ -180,6 +213,7 @@ class ToolCallConsumer:
         left = [self._partitions.pop(source) for source in sources if source in self._partitions]
         for partition in left:
             partition.live = False
+        self._standing.dealing()
         await self._finish(left, _FINISH_SECONDS)
         await self._commit(left)
 
@@ -288,6 +322,21 @@ class ToolCallConsumer:
         while True:
             await asyncio.sleep(_COMMIT_SECONDS)
             await self._commit()
+
+    async def _probe_again_and_again(self) -> None:
+        """Asks the group for what it has: a client that has lost its brokers reads nothing, and says nothing of it."""
+        asked = TopicPartition(self._topics.calls.name, 0)
+        while True:
+            await asyncio.sleep(_PROBE_SECONDS)
+            try:
+                await self._consumer.committed([asked])
+            except BrokerError as error:
+                self._standing.reached(str(error))
+            except Exception as error:  # it only asks: calls may be answered all the same
+                _logger.warning("the group of %s cannot be asked", self._topics.calls.name, exc_info=True)
+                self._standing.reached(repr(error))
+            else:
+                self._standing.reached()
 
     async def _commit(self, partitions: Collection[CallPartition] | None = None) -> None:
         due = {

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from itertools import chain
+from typing import Final, TypeVar
 
 from headrace.errors import WatchInterrupted
 from headrace.models import Job
@@ -19,15 +20,74 @@ from headrace.views.job_table import Fact, Repeated
 MOST_WAITING: Final = 10_000
 """Changed jobs that may wait for one watcher: about a megabyte. One that falls behind further is sent away."""
 
+KeyT = TypeVar("KeyT", int, JobKey)
+WatcherT = TypeVar("WatcherT")
 
-class Watcher:
-    """What one watcher has yet to look at. Made by `JobChanges.watch`; for the event loop."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._touched: dict[JobKey, None] = {}
+class _Woken:
+    """Somebody who waits until something has changed. For the event loop."""
+
+    def __init__(self) -> None:
         self._woken = asyncio.Event()
         self._ended: str | None = None
+
+    def end(self, reason: str) -> None:
+        """It is told no more: what waits for it is let go."""
+        self._ended = reason
+        self._woken.set()
+
+    async def wait(self, seconds: float | None) -> None:
+        """Returns when something has changed, or after so many seconds.
+
+        Raises:
+            WatchInterrupted: it is told no more.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        self._check()
+
+    def _check(self) -> None:
+        if self._ended is not None:
+            raise WatchInterrupted(f"The watching was ended: {self._ended}. Go on from the last id that was read.")
+
+
+class Bell(_Woken):
+    """Tells one watcher that jobs have changed, and not which: nothing waits for it, however slow it is. Made by
+    `JobChanges.bell`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._touched = False
+
+    def strike(self) -> None:
+        """Jobs have changed."""
+        self._touched = True
+        self._woken.set()
+
+    def ring(self) -> None:
+        """Something else has changed that the watcher looks at."""
+        self._woken.set()
+
+    def take(self) -> bool:
+        """Whether jobs have changed since the last time.
+
+        Raises:
+            WatchInterrupted: it is told no more.
+        """
+        self._check()
+        taken, self._touched = self._touched, False
+        self._woken.clear()
+        return taken
+
+
+class Watcher(_Woken):
+    """What one watcher has yet to look at. Made by `JobChanges.watch`."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+        self._touched: dict[JobKey, None] = {}
 
     def touch(self, key: JobKey) -> None:
         """A job has changed."""
@@ -39,20 +99,8 @@ class Watcher:
 
     def end(self, reason: str) -> None:
         """It is told no more: what waits for it is let go."""
-        self._ended = reason
         self._touched = {}
-        self._woken.set()
-
-    async def wait(self, seconds: float | None) -> None:
-        """Returns when a job has changed, or after so many seconds.
-
-        Raises:
-            WatchInterrupted: it is told no more.
-        """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-        self._check()
+        super().end(reason)
 
     def take(self) -> list[JobKey]:
         """The jobs that have changed since the last time: those of everything that the view has taken in by now.
@@ -65,22 +113,19 @@ class Watcher:
         self._woken.clear()
         return taken
 
-    def _check(self) -> None:
-        if self._ended is not None:
-            raise WatchInterrupted(f"The watching was ended: {self._ended}. Go on from the last id that was read.")
-
 
 class JobChanges:
     """Tells watchers which jobs have changed. As long as nobody watches it does nothing."""
 
     def __init__(self) -> None:
         self._of_tenant: dict[int, set[Watcher]] = {}
+        self._of_worker: dict[int, set[Bell]] = {}
         self._of_job: dict[JobKey, set[Watcher]] = {}
 
     @property
     def watched(self) -> bool:
         """Whether anybody watches."""
-        return bool(self._of_tenant or self._of_job)
+        return bool(self._of_tenant or self._of_worker or self._of_job)
 
     @contextmanager
     def watch(self, *, tenant: str, job_id: str | None = None) -> Iterator[Watcher]:
@@ -89,18 +134,19 @@ class JobChanges:
         It is told of all that the view takes in from now on.
         """
         watcher = Watcher(MOST_WAITING)
-        tenant_key = name_key("tenant", tenant)
         if job_id is None:
-            self._of_tenant.setdefault(tenant_key, set()).add(watcher)
+            with _kept(self._of_tenant, name_key("tenant", tenant), watcher):
+                yield watcher
         else:
-            self._of_job.setdefault(job_key(job_id), set()).add(watcher)
-        try:
-            yield watcher
-        finally:
-            if job_id is None:
-                _leave(self._of_tenant, tenant_key, watcher)
-            else:
-                _leave(self._of_job, job_key(job_id), watcher)
+            with _kept(self._of_job, job_key(job_id), watcher):
+                yield watcher
+
+    @contextmanager
+    def bell(self, *, tenant: str, worker: str) -> Iterator[Bell]:
+        """What rings for as long as the block lasts whenever a tenant's jobs of one worker change."""
+        bell = Bell()
+        with _kept(self._of_worker, name_key("worker", tenant, worker), bell):
+            yield bell
 
     def tell(self, facts: Iterable[Fact]) -> None:
         """Tells of a batch that was taken in: every job that a record was about, whether or not it has changed by that. Only
@@ -108,32 +154,48 @@ class JobChanges:
         """
         if not self.watched:
             return
+        removed = False
         for key, fact in facts:
             row = fact.row if isinstance(fact, Repeated) else fact
             if isinstance(row, JobRow):
-                self._touch(key, row.tenant_key)
+                self._touch(key, row.tenant_key, row.worker_key)
+            else:
+                removed = True
+        if removed:
+            # What removes a job says not whose it was.
+            for bell in chain.from_iterable(self._of_worker.values()):
+                bell.strike()
 
     def tell_accepted(self, jobs: Iterable[Job]) -> None:
         """Tells of jobs that were accepted here, and are in the table before they are read from the log."""
         if self.watched:
             for job in jobs:
-                self._touch(job_key(job.id), name_key("tenant", job.tenant))
+                worker_key = name_key("worker", job.tenant, job.worker_name)
+                self._touch(job_key(job.id), name_key("tenant", job.tenant), worker_key)
 
     def interrupt(self, reason: str) -> None:
         """Sends all watchers away: what they were told so far is true, and they can go on from there."""
-        for watchers in (*self._of_tenant.values(), *self._of_job.values()):
+        for watchers in (*self._of_tenant.values(), *self._of_worker.values(), *self._of_job.values()):
             for watcher in watchers:
                 watcher.end(reason)
 
-    def _touch(self, key: JobKey, tenant_key: int) -> None:
+    def _touch(self, key: JobKey, tenant_key: int, worker_key: int) -> None:
         for watcher in self._of_tenant.get(tenant_key, ()):
             watcher.touch(key)
+        for bell in self._of_worker.get(worker_key, ()):
+            bell.strike()
         for watcher in self._of_job.get(key, ()):
             watcher.touch(key)
 
 
-def _leave(watchers: dict[int, set[Watcher]] | dict[JobKey, set[Watcher]], key: int | JobKey, watcher: Watcher) -> None:
-    found: set[Watcher] = watchers[key]  # type: ignore[index]  # a key of that dictionary
-    found.discard(watcher)
-    if not found:
-        del watchers[key]  # type: ignore[arg-type]
+@contextmanager
+def _kept(watchers: dict[KeyT, set[WatcherT]], key: KeyT, watcher: WatcherT) -> Iterator[None]:
+    """Has a watcher among those of a key for as long as the block lasts."""
+    watchers.setdefault(key, set()).add(watcher)
+    try:
+        yield
+    finally:
+        found = watchers[key]
+        found.discard(watcher)
+        if not found:
+            del watchers[key]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +15,7 @@ from headrace.core.topics import Topics
 from headrace.errors import RecordUndecodable
 from headrace.models import InstanceRecord, WorkerDefinition, WorkerSummary
 from headrace.ports import Log, Record, TopicPartition
-from headrace.views.control import ControlReading
+from headrace.views.control import ControlChanges, ControlReading
 from headrace.views.follower import Batch, Follower, Undecodable
 
 PRESENCE_INTERVAL_SECONDS: Final = 5.0
@@ -61,6 +62,9 @@ class WorkerDirectory:
         self._changed: list[Callable[[], None]] = []
         self.undecodable = Undecodable("workers")
         self.control = ControlReading()
+        self.control.on_change(self._control_changed)
+        self._watchers: list[Callable[[], None]] = []
+        self._moved = False
 
     async def start(self) -> None:
         """Begins to read the topics, which are made if they are missing.
@@ -112,27 +116,53 @@ class WorkerDirectory:
         """The definition of each worker, by name."""
         return self._definitions
 
+    @contextmanager
+    def watch(self, call: Callable[[], None]) -> Iterator[None]:
+        """Has `call` called in the event loop, for as long as the block lasts, whenever records have changed what `summaries`
+        tells. An engine that falls silent writes none: `seconds_to_lapse` says when to look."""
+        self._watchers.append(call)
+        try:
+            yield
+        finally:
+            self._watchers.remove(call)
+
     def live_instances(self) -> list[InstanceRecord]:
         """The engines that are up, by id."""
         now = self._now()
-        live = [seen.record for seen in self._instances.values() if now - seen.milliseconds <= self._patience(seen.record)]
+        live = [seen.record for seen in self._instances.values() if self._left(seen, now) >= 0]
         return sorted(live, key=lambda record: record.instance_id)
+
+    def seconds_to_lapse(self, name: str) -> float | None:
+        """How long it takes at least until an engine that runs a worker seems gone, if none gives a sign of life; None where none
+        is up."""
+        now = self._now()
+        left = [self._left(seen, now) for seen in self._instances.values() if name in seen.record.workers]
+        return min((milliseconds / 1000 for milliseconds in left if milliseconds >= 0), default=None)
 
     def summaries(self) -> list[WorkerSummary]:
         """Each worker and how many live engines run it, sorted by name."""
         live = self.live_instances()
-        return [
-            WorkerSummary(
-                name=name,
-                description=definition.description,
-                category=definition.category,
-                kind=definition.kind,
-                arguments_schema=definition.arguments_schema,
-                live_instances=sum(name in record.workers for record in live),
-                paused=name in self.control.state.paused,
-            )
-            for name, definition in sorted(self._definitions.items())
-        ]
+        return [self._summary(name, definition, live) for name, definition in sorted(self._definitions.items())]
+
+    def summary(self, name: str) -> WorkerSummary | None:
+        """One worker, as `summaries` has it; None where there is none of that name."""
+        definition = self._definitions.get(name)
+        return None if definition is None else self._summary(name, definition, self.live_instances())
+
+    def _summary(self, name: str, definition: WorkerDefinition, live: Sequence[InstanceRecord]) -> WorkerSummary:
+        return WorkerSummary(
+            name=name,
+            description=definition.description,
+            category=definition.category,
+            kind=definition.kind,
+            arguments_schema=definition.arguments_schema,
+            live_instances=sum(name in record.workers for record in live),
+            paused=name in self.control.state.paused,
+        )
+
+    def _left(self, seen: _Seen, now: int) -> float:
+        """How many milliseconds an engine may yet be silent; less than none where it seems gone."""
+        return seen.milliseconds + self._patience(seen.record) - now
 
     def _patience(self, record: InstanceRecord) -> float:
         """How long an engine may be silent, in milliseconds."""
@@ -154,6 +184,10 @@ class WorkerDirectory:
         if changed:
             for call in self._changed:
                 call()
+        if changed or self._moved:
+            self._moved = False
+            for call in list(self._watchers):
+                call()
         # Many records of one turn must not hold up the event loop for what else waits in it.
         await asyncio.sleep(0)
 
@@ -173,9 +207,20 @@ class WorkerDirectory:
             return before != self._definitions.get(name)
         if key.startswith(INSTANCE_PREFIX):
             instance = key.removeprefix(INSTANCE_PREFIX).decode()
+            before = self._runs(instance)
             if record.value is None:
                 self._instances.pop(instance, None)
             else:
                 self._instances[instance] = _Seen(decode(InstanceRecord, record.value), min(record.timestamp, self._now()))
+            # Signs of life come all the time, and most of them change nothing.
+            self._moved = self._moved or before != self._runs(instance)
             return False
         raise RecordUndecodable("its key names neither a definition nor an instance")
+
+    def _runs(self, instance: str) -> Collection[str]:
+        """The workers that an engine runs, as far as it is up."""
+        seen = self._instances.get(instance)
+        return () if seen is None or self._left(seen, self._now()) < 0 else seen.record.workers
+
+    def _control_changed(self, changes: ControlChanges) -> None:
+        self._moved = self._moved or bool(changes.workers)

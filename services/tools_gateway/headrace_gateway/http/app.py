@@ -39,7 +39,8 @@ def create_http_app(
 ) -> FastAPI:
     """The routes over HTTP as an ASGI application; the arguments are those of `headrace_gateway.application.create_app`.
 
-    `app.state.streams` are its streams of events: whoever serves the application closes them when it stops.
+    `app.state.streams` are its streams of events: whoever serves the application closes them when it stops. `app.state.needs` are
+    asked by `/readyz` what is wrong with what else it needs: whoever serves the application may add to them.
     """
     used_client = client or Client(settings, view=True)
     used_gateway = gateway or gateway_for(settings, used_client, tools)
@@ -56,7 +57,8 @@ def create_http_app(
     app.state.streams = streams = Streams()
     _add_tools(app, used_gateway, settings.gateway.maximum_body_bytes)
     add_routes(app, used_gateway, streams, settings.gateway.maximum_body_bytes)
-    _add_health(app, used_client, used_gateway, streams)
+    app.state.needs = needs = [lambda: _trouble_with_credentials(used_gateway)]
+    _add_health(app, used_client, needs, streams)
     app.add_exception_handler(HTTPException, _problem)
     app.add_exception_handler(RequestValidationError, _wrong)
     app.add_exception_handler(Exception, _unexpected)
@@ -115,22 +117,26 @@ def _add_tools(app: FastAPI, gateway: Gateway, maximum_body_bytes: int) -> None:
             return ProblemResponse(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
 
 
-def _add_health(app: FastAPI, client: Client, gateway: Gateway, streams: Streams) -> None:
+def _trouble_with_credentials(gateway: Gateway) -> str | None:
+    return None if gateway.trouble is None else f"API keys and revocations cannot be read on: {gateway.trouble}"
+
+
+def _add_health(app: FastAPI, client: Client, needs: Sequence[Callable[[], str | None]], streams: Streams) -> None:
     @app.get("/healthz", summary="Whether the process answers", response_model=Health)
     async def healthz() -> Response:
         return JsonResponse({"status": "ok"})
 
     @app.get(
         "/readyz",
-        summary="Whether the view of jobs has caught up with the log",
+        summary="Whether the gateway does all that it is set up for: its view of jobs has caught up with the log, and so on",
         response_model=Readyness,
         responses={503: {"model": Readyness, "description": "Not yet; the tools that can work do."}},
     )
     async def readyz() -> Response:
         readiness = client.readiness()
-        trouble = gateway.trouble
+        trouble = next((trouble for need in needs if (trouble := need()) is not None), None)
         ready = readiness.ready and trouble is None
-        detail = readiness.detail if trouble is None else f"API keys and revocations cannot be read on: {trouble}"
+        detail = trouble or readiness.detail
         if streams.closing.is_set():
             ready, detail = False, "the gateway stops"
         body = {"ready": ready, "detail": detail, "behind": readiness.behind}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from contextlib import AsyncExitStack
 
-from headrace import Client, ReceivedCall, Settings, ToolRefusal, ToolSuccess
+from headrace import CallTopics, Client, ReceivedCall, Settings, ToolCallConsumer, ToolRefusal, ToolSuccess
 from headrace_gateway.access import ALL_SCOPES, Arrival, Principal
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.tools.refusals import refusal_for
@@ -23,11 +23,25 @@ class KafkaIngress:
     """
 
     def __init__(self, settings: Settings, gateway: Gateway, client: Client) -> None:
-        self._settings = settings.ingress
-        self._gateway = gateway
-        self._client = client
-        self._instance_id = f"gateway-{uuid.uuid4().hex[:12]}"
+        instance_id = f"gateway-{uuid.uuid4().hex[:12]}"
         self._running = AsyncExitStack()
+        self._consumers: dict[str, ToolCallConsumer] = {
+            CallTopics.of(client.topics, tenant).calls.name: client.tool_calls(
+                Answerer(gateway, None if tenant is None else principal_of_topic(tenant)),
+                tenant=tenant,
+                instance_id=instance_id,
+                concurrency=settings.ingress.concurrency,
+            )
+            for tenant in (None, *settings.ingress.tenant_names)
+        }
+
+    @property
+    def trouble(self) -> str | None:
+        """Why calls are left lying at the moment, or None."""
+        for topic, consumer in self._consumers.items():
+            if (trouble := consumer.trouble) is not None:
+                return f"tool calls are not taken in from {topic}: {trouble}"
+        return None
 
     async def start(self) -> None:
         """Begins to answer.
@@ -36,10 +50,7 @@ class KafkaIngress:
             BrokerError: the brokers cannot be reached.
         """
         try:
-            for tenant in (None, *self._settings.tenant_names):
-                consumer = self._client.tool_calls(
-                    self._answerer(tenant), tenant=tenant, instance_id=self._instance_id, concurrency=self._settings.concurrency
-                )
+            for consumer in self._consumers.values():
                 await self._running.enter_async_context(consumer)
         except BaseException:
             await self._running.aclose()
@@ -48,9 +59,6 @@ class KafkaIngress:
     async def stop(self) -> None:
         """Takes in no more calls, answers those that were taken in, and returns."""
         await self._running.aclose()
-
-    def _answerer(self, tenant: str | None) -> Answerer:
-        return Answerer(self._gateway, None if tenant is None else principal_of_topic(tenant))
 
 
 def principal_of_topic(tenant: str) -> Principal:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, MutableMapping
+from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
@@ -14,7 +16,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from headrace import CallContext, ToolCall, ToolRefusal, ToolSuccess
-from headrace_gateway.access import Admission, Arrival, Principal
+from headrace_gateway.access import Admission, Arrival, CredentialInvalid, Principal
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.mcp.errors import protocol_error
 from headrace_gateway.operations import Operations, Told
@@ -32,8 +34,46 @@ LISTEN: Final = "subscriptions/listen"
 
 _PRINCIPAL = "headrace_principal"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_LET_IN = "headrace_let_in"
 _OF_THE_CONNECTION: Final = frozenset({"initialize", "ping", "server/discover"})
 _admission: ContextVar[Admission] = ContextVar("headrace_admission")
+
+
+class LetIn:
+    """A request that was let in before the protocol's server has seen it: so what it exceeds can be answered by a status.
+
+    An async context manager, around the server's work. Who serves the request takes the admission over; where the server has
+    refused the request by itself, it ends here.
+
+    Args:
+        method: for which it was let in.
+    """
+
+    def __init__(self, method: str, admission: Admission) -> None:
+        self._method = method
+        self._admission = admission
+        self._open = False
+
+    async def __aenter__(self) -> Self:
+        await self._admission.__aenter__()
+        self._open = True
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self._open:
+            return
+        self._open = False
+        self._admission.refuse("request_invalid")
+        # The server has answered already: that the credential does not count any more changes nothing of that.
+        with suppress(CredentialInvalid):
+            await self._admission.__aexit__(kind, error, trace)
+
+    def take(self, method: str) -> Admission | None:
+        """The admission, which whoever takes it has to leave; None where it was taken or has ended, or is for another method."""
+        if not self._open or method != self._method:
+            return None
+        self._open = False
+        return self._admission
 
 
 class Callers:
@@ -76,10 +116,17 @@ class Callers:
         """Returns when the request must not be served any longer: its credential was revoked, or has expired."""
         await self._gateway.until_invalid(_admission.get().principal)
 
+    def let_in(self, principal: Principal, arrival: Arrival, method: str, params: object) -> LetIn | None:
+        """What lets in a request that the protocol's server has not seen yet, as `Gateway.admit` does; None for one that is about
+        the connection alone."""
+        if method in _OF_THE_CONNECTION:
+            return None
+        return LetIn(method, self._admission(principal, arrival, method, params))
+
     async def _admitted(self, request: RequestContext, call_next: CallNext) -> HandlerResult:
-        principal, arrival = self._origin(request)
         failure: Exception
-        async with self._gateway.admit(principal, arrival, self._tool(request), stream=request.method == LISTEN) as admission:
+        async with AsyncExitStack() as stack:
+            admission = await self._enter(request, stack)
             serving = _admission.set(admission)
             try:
                 return await call_next(request)
@@ -89,6 +136,14 @@ class Callers:
             finally:
                 _admission.reset(serving)
         raise failure
+
+    async def _enter(self, request: RequestContext, stack: AsyncExitStack) -> Admission:
+        let_in = request.request.scope.get(_LET_IN) if isinstance(request.request, Request) else None
+        if isinstance(let_in, LetIn) and (admission := let_in.take(request.method)) is not None:
+            stack.push_async_exit(admission)
+            return admission
+        principal, arrival = self._origin(request)
+        return await stack.enter_async_context(self._admission(principal, arrival, request.method, request.params))
 
     def _origin(self, request: RequestContext) -> tuple[Principal, Arrival]:
         if isinstance(request.request, Request):
@@ -101,9 +156,10 @@ class Callers:
             raise RuntimeError("a request reached the protocol without a principal")
         return found, arrival
 
-    def _tool(self, request: RequestContext) -> str | None:
-        name = (request.params or {}).get("name") if request.method == "tools/call" else None
-        return self._gateway.tool_name(name) if isinstance(name, str) else None
+    def _admission(self, principal: Principal, arrival: Arrival, method: str, params: object) -> Admission:
+        name = params.get("name") if method == "tools/call" and isinstance(params, Mapping) else None
+        tool = self._gateway.tool_name(name) if isinstance(name, str) else None
+        return self._gateway.admit(principal, arrival, tool, stream=method == LISTEN)
 
 
 def _outcome(error: MCPError | ValidationError) -> str:
@@ -113,9 +169,10 @@ def _outcome(error: MCPError | ValidationError) -> str:
     return "request_invalid"
 
 
-def remember(scope: MutableMapping[str, Any], principal: Principal) -> None:
-    """Keeps with an HTTP request who makes it."""
+def remember(scope: MutableMapping[str, Any], principal: Principal, let_in: LetIn | None) -> None:
+    """Keeps with an HTTP request who makes it, and by what it was let in."""
     scope[_PRINCIPAL] = principal
+    scope[_LET_IN] = let_in
 
 
 def context_of(meta: Mapping[str, Any] | None) -> CallContext:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -17,10 +18,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from headrace_gateway.access import AccessDenied, Arrival, CredentialInvalid
+from headrace_gateway.access import AccessDenied, Arrival, CredentialInvalid, LimitExceeded, Principal
 from headrace_gateway.access.credentials import credential_of
 from headrace_gateway.gateway import Gateway
-from headrace_gateway.mcp.callers import remember
+from headrace_gateway.mcp.callers import LetIn, remember
+from headrace_gateway.mcp.errors import protocol_error
 from headrace_gateway.mcp.service import build_server
 
 MCP_PATH: Final = "/mcp"
@@ -58,57 +60,94 @@ class McpEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
-        response = await self._refusal(scope)
-        if response is None:
-            try:
-                async with asyncio.timeout(BODY_SECONDS):
-                    body = await _read(receive, self._maximum)
-            except ClientDisconnect:
-                return
-            except TimeoutError:
-                late = f"The body was not whole after {BODY_SECONDS:g} s: send it faster."
-                await _error(HTTPStatus.BAD_REQUEST, INVALID_REQUEST, late, {"connection": "close"})(scope, receive, send)
-                return
-            response = _wrong_body(body)
-            if response is None and body is not None:
-                await self._manager.handle_request(scope, _replay(body, receive), send)
-                return
-        await (response or _error(HTTPStatus.BAD_REQUEST, INVALID_REQUEST, "Nothing was sent."))(scope, receive, send)
-
-    async def _refusal(self, scope: Scope) -> Response | None:
         if scope["method"] != "POST":
             text = "Send requests with POST: no session is kept, to which there would be more."
-            return _error(HTTPStatus.METHOD_NOT_ALLOWED, INVALID_REQUEST, text, {"allow": "POST"})
+            refusal = _error(HTTPStatus.METHOD_NOT_ALLOWED, INVALID_REQUEST, text, {"allow": "POST"})
+            await refusal(scope, receive, send)
+            return
+        async with AsyncExitStack() as held:
+            message: Mapping[str, Any] = {}
+            try:
+                client = scope.get("client")
+                arrival = Arrival("mcp", client[0] if client else None)
+                principal = await self._gateway.authenticate(credential_of(Headers(scope=scope)), arrival)
+                body = await self._body(receive)
+                message = _message(body)
+                # What it exceeds is said here, where there can be a status still: an answer may begin long before it ends.
+                let_in = self._let_in(principal, arrival, message)
+                if let_in is not None:
+                    await held.enter_async_context(let_in)
+            except ClientDisconnect:
+                return
+            except (_Refused, CredentialInvalid, AccessDenied, LimitExceeded) as error:
+                response = error.response if isinstance(error, _Refused) else _not_let_in(error, message.get("id"))
+                await response(scope, receive, send)
+                return
+            remember(scope, principal, let_in)
+            await self._manager.handle_request(scope, _replay(body, receive), send)
+
+    async def _body(self, receive: Receive) -> bytes:
         try:
-            client = scope.get("client")
-            arrival = Arrival("mcp", client[0] if client else None)
-            principal = await self._gateway.authenticate(credential_of(Headers(scope=scope)), arrival)
-        except CredentialInvalid as error:
-            return _error(HTTPStatus.UNAUTHORIZED, INVALID_REQUEST, str(error), {"www-authenticate": 'Bearer realm="headrace"'})
-        except AccessDenied as error:
-            return _error(HTTPStatus.FORBIDDEN, INVALID_REQUEST, str(error))
-        remember(scope, principal)
-        return None
+            async with asyncio.timeout(BODY_SECONDS):
+                return await _read(receive, self._maximum)
+        except TimeoutError:
+            late = f"The body was not whole after {BODY_SECONDS:g} s: send it faster."
+            raise _Refused(HTTPStatus.BAD_REQUEST, INVALID_REQUEST, late, {"connection": "close"}) from None
+
+    def _let_in(self, principal: Principal, arrival: Arrival, message: Mapping[str, Any]) -> LetIn | None:
+        """What lets a request in; None where nothing has to."""
+        method = message.get("method")
+        if "id" not in message or not isinstance(method, str):
+            return None
+        return self._server.callers.let_in(principal, arrival, method, message.get("params"))
 
 
-def _wrong_body(body: bytes | None) -> Response | None:
-    """What is answered to a body that is no JSON, as every JSON library has it that it meets, or that has an id which is none: of
-    that it would be said that it is a notification. None where it may be a message."""
-    if body is None:
-        return _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID_REQUEST, "The body is too large.", {"connection": "close"})
+class _Refused(Exception):
+    """What was sent is no message, which is answered here.
+
+    Attributes:
+        response: the answer.
+    """
+
+    def __init__(self, status: HTTPStatus, code: int, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.response = _error(status, code, message, headers)
+
+
+def _not_let_in(error: CredentialInvalid | AccessDenied | LimitExceeded, message_id: str | int | None) -> Response:
+    if isinstance(error, LimitExceeded):
+        told = protocol_error(error, MCP_PATH).error
+        headers = {"retry-after": str(error.retry_after)}
+        return _error(HTTPStatus.TOO_MANY_REQUESTS, told.code, told.message, headers, message_id=message_id, data=told.data)
+    if isinstance(error, CredentialInvalid):
+        headers = {"www-authenticate": 'Bearer realm="headrace"'}
+        return _error(HTTPStatus.UNAUTHORIZED, INVALID_REQUEST, str(error), headers)
+    return _error(HTTPStatus.FORBIDDEN, INVALID_REQUEST, str(error))
+
+
+def _message(body: bytes) -> Mapping[str, Any]:
+    """The message that a body may be; one without anything where only the protocol's server can say what is wrong with it.
+
+    Raises:
+        _Refused: it is no JSON, as every JSON library has it that it meets, or has an id which is none: of that it would be said
+            that it is a notification.
+    """
     try:
         message = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        return _error(HTTPStatus.BAD_REQUEST, PARSE_ERROR, f"The body is no JSON: {error}.")
-    if isinstance(message, dict) and "id" in message and type(message["id"]) not in (str, int):
-        return _error(HTTPStatus.BAD_REQUEST, INVALID_REQUEST, "The id of a request has to be text or a whole number.")
-    return None
+        raise _Refused(HTTPStatus.BAD_REQUEST, PARSE_ERROR, f"The body is no JSON: {error}.") from None
+    if not isinstance(message, dict):
+        return {}
+    if "id" in message and type(message["id"]) not in (str, int):
+        raise _Refused(HTTPStatus.BAD_REQUEST, INVALID_REQUEST, "The id of a request has to be text or a whole number.")
+    return message
 
 
-async def _read(receive: Receive, maximum: int) -> bytes | None:
-    """The whole body; None when it is longer than `maximum`.
+async def _read(receive: Receive, maximum: int) -> bytes:
+    """The whole body.
 
     Raises:
+        _Refused: it is longer than `maximum`.
         ClientDisconnect: the client left before it was whole.
     """
     body = bytearray()
@@ -118,7 +157,9 @@ async def _read(receive: Receive, maximum: int) -> bytes | None:
             raise ClientDisconnect
         body += message.get("body", b"")
         if len(body) > maximum:
-            return None
+            raise _Refused(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID_REQUEST, "The body is too large.", {"connection": "close"}
+            )
         if not message.get("more_body", False):
             return bytes(body)
 
@@ -132,6 +173,15 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def _error(status: HTTPStatus, code: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    body = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}
+def _error(
+    status: HTTPStatus,
+    code: int,
+    message: str,
+    headers: dict[str, str] | None = None,
+    *,
+    message_id: str | int | None = None,
+    data: Any = None,
+) -> Response:
+    error = {"code": code, "message": message} | ({} if data is None else {"data": data})
+    body = {"jsonrpc": "2.0", "id": message_id, "error": error}
     return Response(orjson.dumps(body), status_code=status, headers=headers, media_type="application/json")

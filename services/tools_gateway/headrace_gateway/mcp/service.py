@@ -23,9 +23,11 @@ class ProtocolServer(Server[Any]):
 
     Attributes:
         subscriptions: the streams of changes that it serves.
+        callers: lets requests in.
     """
 
     subscriptions: Subscriptions
+    callers: Callers
 
     def get_capabilities(self, *arguments: Any, **values: Any) -> ServerCapabilities:
         """As the SDK has it, but for lists: those of tools and prompts do not change while the gateway runs, and who wants
@@ -66,6 +68,7 @@ def build_server(gateway: Gateway, local: Principal | None = None) -> ProtocolSe
         on_subscriptions_listen=subscriptions.listen,
     )
     server.subscriptions = subscriptions
+    server.callers = callers
     server.middleware.append(callers.admit)
     server.extensions[TASKS] = {}
     server.add_request_handler("tasks/get", TaskParameters, tasks.get)

@@ -1,9 +1,11 @@
-"""`subscriptions/listen`: a stream that tells of each change of some jobs, as resources and as tasks, up to their end."""
+"""`subscriptions/listen`: a stream that tells of each change of some jobs, as resources and as tasks, up to their end, and of
+workers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import logging
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -23,13 +25,17 @@ from mcp_types import (
 from mcp_types import Notification as ProtocolNotification
 from pydantic import ConfigDict
 
-from headrace import Job, JobUnknown, WatchInterrupted
+from headrace import BrokerError, Job, JobUnknown, WatchInterrupted, WorkerSummary, WorkerUnknown
 from headrace_gateway.mcp.callers import Callers, RequestContext
-from headrace_gateway.mcp.resources import JOB, part_of
+from headrace_gateway.mcp.resources import JOB, WORKER, part_of
 from headrace_gateway.mcp.tasks import Tasks, follows_tasks, tasks_missing
+
+logger = logging.getLogger(__name__)
 
 MOST_SUBSCRIBED: Final = 100
 _TASK_IDS: Final = "taskIds"
+# How long a stream waits before it watches a worker anew whose watching was interrupted.
+_AGAIN_SECONDS: Final = 1.0
 
 
 class TaskParametersOfNotification(NotificationParams):
@@ -67,14 +73,21 @@ class Subscriptions:
             raise tasks_missing()
         if len(addresses) + len(task_ids) > MOST_SUBSCRIBED:
             raise MCPError(INVALID_PARAMS, f"Listen to at most {MOST_SUBSCRIBED} resources and tasks with one request.")
-        jobs = {address: job_id for address in addresses if (job_id := part_of(address, JOB)) is not None}
+        jobs = _named(addresses, JOB)
+        workers = _named(addresses, WORKER)
         seen = await self._visible({*jobs.values(), *task_ids})
-        jobs = {address: job_id for address, job_id in jobs.items() if job_id in seen}
+        watched = await self._watched(dict.fromkeys(workers.values()))
+        told_of = [each for each in addresses if jobs.get(each) in seen or workers.get(each) in watched]
         task_ids = [task_id for task_id in task_ids if task_id in seen]
         meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: request.request_id}
         self._callers.began()
-        await self._acknowledge(request, list(jobs), task_ids, meta)
-        watching = [self._tell_of(request, job_id, jobs, job_id in task_ids, meta) for job_id in seen]
+        await self._acknowledge(request, told_of, task_ids, meta)
+        watching: list[Coroutine[Any, Any, None]] = []
+        for job_id in seen:
+            updates = _updates(jobs, job_id, meta)
+            watching.append(self._tell_of_job(request, job_id, updates, meta if job_id in task_ids else None))
+        for name, summaries in watched.items():
+            watching.append(self._tell_of_worker(request, name, summaries, _updates(workers, name, meta)))
         await self._until_over(watching)
         return SubscriptionsListenResult(_meta=meta)
 
@@ -87,6 +100,17 @@ class Subscriptions:
             except JobUnknown:
                 continue
         return seen
+
+    async def _watched(self, names: Iterable[str]) -> dict[str, AsyncGenerator[WorkerSummary]]:
+        """The workers of these names that there are, each with how it stands and what changes of it."""
+        operations = self._callers.operations()
+        watched: dict[str, AsyncGenerator[WorkerSummary]] = {}
+        for name in names:
+            try:
+                watched[name] = await operations.watch_worker(name)
+            except WorkerUnknown:
+                continue
+        return watched
 
     async def _acknowledge(
         self, request: RequestContext, addresses: list[str], task_ids: list[str], meta: dict[str, Any]
@@ -102,20 +126,50 @@ class Subscriptions:
         )
         await request.session.send_notification(notification, related_request_id=request.request_id)
 
-    async def _tell_of(
-        self, request: RequestContext, job_id: str, addresses: dict[str, str], as_task: bool, meta: dict[str, Any]
+    async def _tell_of_job(
+        self,
+        request: RequestContext,
+        job_id: str,
+        updates: list[ResourceUpdatedNotification],
+        as_task: dict[str, Any] | None,
     ) -> None:
-        mine = [address for address, wanted in addresses.items() if wanted == job_id]
         try:
             async with aclosing(await self._callers.operations().watch_job(job_id)) as states:
                 async for job in states:
-                    for address in mine:
-                        await self._tell(request, _updated(address, meta))
-                    if as_task:
-                        await self._tell(request, self._task(job, meta))
+                    for update in updates:
+                        await self._tell(request, update)
+                    if as_task is not None:
+                        await self._tell(request, self._task(job, as_task))
         except (JobUnknown, WatchInterrupted):
             # It is over with this one. Whoever wants to know more reads it, and listens anew.
             return
+
+    async def _tell_of_worker(
+        self,
+        request: RequestContext,
+        name: str,
+        summaries: AsyncGenerator[WorkerSummary],
+        updates: list[ResourceUpdatedNotification],
+    ) -> None:
+        """Tells of a worker as long as there is one. It has no end of its own, and so neither has this."""
+        while True:
+            try:
+                async with aclosing(summaries):
+                    async for _ in summaries:
+                        for update in updates:
+                            await self._tell(request, update)
+            except (WatchInterrupted, BrokerError) as error:
+                logger.info("Watching worker %s goes on in a moment: %s", name, error)
+            except WorkerUnknown:
+                break
+            await asyncio.sleep(_AGAIN_SECONDS)
+            try:
+                summaries = await self._callers.operations().watch_worker(name)
+            except WorkerUnknown:
+                break
+        # That there is none any more changes what is read, too.
+        for update in updates:
+            await self._tell(request, update)
 
     async def _tell(self, request: RequestContext, notification: Any) -> None:
         await request.session.send_notification(notification, related_request_id=request.request_id)
@@ -123,7 +177,7 @@ class Subscriptions:
     def _task(self, job: Job, meta: dict[str, Any]) -> TaskNotification:
         return TaskNotification(params=TaskParametersOfNotification.model_validate({**self._tasks.details(job), "_meta": meta}))
 
-    async def _until_over(self, watching: list[Any]) -> None:
+    async def _until_over(self, watching: list[Coroutine[Any, Any, None]]) -> None:
         """Watches until all of it has ended, nobody may listen any more, or the gateway stops."""
 
         async def watch() -> None:
@@ -150,6 +204,16 @@ def _task_ids(wanted: SubscriptionFilter) -> list[str]:
     if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
         raise MCPError(INVALID_PARAMS, f"{_TASK_IDS} has to be a list of ids.")
     return list(dict.fromkeys(given))
+
+
+def _named(addresses: Iterable[str], scheme: str) -> dict[str, str]:
+    """What the addresses of a scheme name, by address."""
+    return {address: name for address in addresses if (name := part_of(address, scheme)) is not None}
+
+
+def _updates(named: Mapping[str, str], name: str, meta: dict[str, Any]) -> list[ResourceUpdatedNotification]:
+    """What tells that something has changed, under each address that was given for it."""
+    return [_updated(address, meta) for address, wanted in named.items() if wanted == name]
 
 
 def _updated(address: str, meta: dict[str, Any]) -> ResourceUpdatedNotification:

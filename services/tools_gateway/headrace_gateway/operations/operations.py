@@ -21,6 +21,7 @@ from headrace import (
     WatchInterrupted,
     WorkerDefinition,
     WorkerSummary,
+    WorkerUnknown,
 )
 from headrace_gateway.access import Principal, Scope
 from headrace_gateway.operations.catalogue import OPERATIONS, Effect, operation
@@ -207,6 +208,18 @@ class Operations:
             conversation_id=conversation_id,
             after=after,
         )
+
+    @operation(Scope.WORKERS_READ, Effect.SUBSCRIBE)
+    async def watch_worker(self, name: str) -> AsyncGenerator[WorkerSummary]:
+        """A worker as `list_workers` has it, and again whenever that changes; see `headrace.Client.watch_worker`.
+
+        Raises:
+            WorkerUnknown: there is none of that name.
+        """
+        self._require("watch_worker")
+        if name not in await self._jobs.worker_definitions():
+            raise WorkerUnknown(f"There is no worker {name!r}: list_workers has those that there are.")
+        return self._jobs.watch_worker(name, tenant=self.principal.tenant, user_id=self.principal.only_user)
 
     @operation(Scope.MEMORY_WRITE, Effect.WRITE)
     async def append_entries(self, conversation_id: str, entries: Sequence[NewEntry], *, user_id: str | None = None) -> Appended:

@@ -1,0 +1,107 @@
+"""Watches one worker change: what it is, on how many engines it runs, whether it is paused, and how many jobs of it there are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from headrace.errors import WorkerUnknown
+from headrace.models import WorkerSummary
+from headrace.views.job_queries import WorkerCounts
+from headrace.views.jobs import JobView
+from headrace.views.workers import WorkerDirectory
+
+COUNT_SECONDS: Final = 3.0
+"""Jobs of one worker are counted at most so often, however many change and however many watch."""
+
+
+class WorkerWatching:
+    """Watches workers.
+
+    Args:
+        directory: says which workers and engines there are.
+        seconds: how far apart the jobs of one worker are counted for the same tenant and user, at least;
+            `COUNT_SECONDS` when left out.
+    """
+
+    def __init__(self, directory: WorkerDirectory, seconds: float | None = None) -> None:
+        self._directory = directory
+        self._seconds = COUNT_SECONDS if seconds is None else seconds
+        self._counting: dict[tuple[str, str, str | None], _Counting] = {}
+
+    async def watch(self, view: JobView, name: str, tenant: str, user_id: str | None) -> AsyncGenerator[WorkerSummary]:
+        """See `Client.watch_worker`."""
+        clock = asyncio.get_running_loop().time
+        told: WorkerSummary | None = None
+        with (
+            self._counts(view, name, tenant, user_id) as counting,
+            view.changes.bell(tenant=tenant, worker=name) as bell,
+            self._directory.watch(bell.ring),
+        ):
+            changed: float | None = clock()
+            # What was counted for others a moment ago will do for the beginning.
+            counts = await counting.after(clock() - self._seconds)
+            while True:
+                summary = self._directory.summary(name)
+                if summary is None:
+                    raise WorkerUnknown(f"There is no worker {name!r}.")
+                shown = summary.model_copy(update=counts._asdict())
+                if shown != told:
+                    yield shown
+                    told = shown
+                await bell.wait(self._longest(name, None if changed is None else counting.at + self._seconds - clock()))
+                changed = clock() if bell.take() else changed
+                if changed is not None and (counting.at > changed or clock() >= counting.at + self._seconds):
+                    counts = await counting.after(changed)
+                    changed = None
+
+    def _longest(self, name: str, to_count: float | None) -> float | None:
+        """How long nobody has to look, in seconds, unless it is said that something has changed."""
+        # The directory's clock counts in milliseconds.
+        lapse = self._directory.seconds_to_lapse(name)
+        waits = [*([] if lapse is None else [lapse + 0.002]), *([] if to_count is None else [max(0.0, to_count)])]
+        return min(waits, default=None)
+
+    @contextmanager
+    def _counts(self, view: JobView, name: str, tenant: str, user_id: str | None) -> Iterator[_Counting]:
+        """What counts for all who watch the same, for as long as somebody does."""
+
+        async def count() -> WorkerCounts:
+            return (await view.count_of_workers([name], tenant=tenant, user_id=user_id))[name]
+
+        key = name, tenant, user_id
+        counting = self._counting.setdefault(key, _Counting(count))
+        counting.watchers += 1
+        try:
+            yield counting
+        finally:
+            counting.watchers -= 1
+            if not counting.watchers:
+                del self._counting[key]
+
+
+class _Counting:
+    """Counts jobs for several watchers at once.
+
+    Attributes:
+        at: when the newest count began, by the event loop's clock.
+        watchers: how many there are.
+    """
+
+    def __init__(self, count: Callable[[], Awaitable[WorkerCounts]]) -> None:
+        self._count = count
+        self._lock = asyncio.Lock()
+        self._found = WorkerCounts(0, 0, 0)
+        self.at = float("-inf")
+        self.watchers = 0
+
+    async def after(self, moment: float) -> WorkerCounts:
+        """What a count tells that began after this moment: one that another watcher had made, or a new one."""
+        async with self._lock:
+            if self.at <= moment:
+                began = asyncio.get_running_loop().time()
+                self._found = await self._count()
+                self.at = began
+            return self._found
