@@ -116,13 +116,12 @@ async def test_a_stream_tells_of_each_change_of_a_worker_and_does_not_end(
         changes = aiter(stream)
 
         async def until(**sought: Any) -> None:
-            """Reads the worker whenever it is told that it has changed, until it is so."""
-            while True:
+            """Reads the worker, and again whenever it is told that it has changed, until it is so."""
+            shown = shown_of(await client.read_resource(uri))
+            while {name: shown[name] for name in sought} != sought:
                 told = await anext(changes)
                 assert told in (ResourceUpdated(uri=uri), ResourceUpdated(uri="worker://st%65ps"))
                 shown = shown_of(await client.read_resource(told.uri))
-                if {name: shown[name] for name in sought} == sought:
-                    return
 
         await until(liveInstances=1, backlog=0, running=0, failed=0, paused=False)
         await bench.jobs.pause_worker("steps")

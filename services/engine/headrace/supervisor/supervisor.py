@@ -103,8 +103,10 @@ class Supervisor:
 
     def _wait(self, wake: int) -> None:
         """Waits for a signal, a report or the next thing that is due; takes in all reports."""
-        due = [child.told.until for child in self._children if child.told.until is not None]
-        due += [child.kill_at for child in self._children if child.kill_at is not None]
+        # Of one that is being killed nothing is due any more but its end, which is a signal.
+        alive = [child for child in self._children if not child.is_late]
+        due = [child.told.until for child in alive if child.told.until is not None]
+        due += [child.kill_at for child in alive if child.kill_at is not None]
         due += [slot.start_at for slot in self._slots if slot.child is None and not self._asked]
         seconds = min([_LOOK_SECONDS, *(at - boot_time() for at in due)])
         if self._graves:
