@@ -70,8 +70,8 @@ async def test_a_broker_that_starts_is_not_believed_that_nothing_was_committed(
                     told.clear()
                     listed.clear()
                 async with asyncio.timeout(60):
-                    while not (told and listed):
-                        await asyncio.sleep(0.01)  # noqa: ASYNC110 - nothing tells of it
+                    while not (told and listed):  # noqa: ASYNC110 - nothing tells of it
+                        await asyncio.sleep(0.01)
                 assert {each.offset if each else None for each in told} == {COMMITS}
                 assert {each.get(partition) for each in listed} == {COMMITS}
             for task in asking:
