@@ -45,7 +45,7 @@ async def test_a_token_for_one_record_counts_for_no_other_of_its_call() -> None:
     made_for = a_principal(call_digest="ab" * 32)
     gateway = Gateway(load_settings(), InMemoryJobs(), authenticator=Tokens({"token": made_for}))
     token = f"token{FOR_CALL}one"
-    assert await gateway.authenticate(token, Arrival("kafka", call_id="one", call_digest="ab" * 32))
+    assert (await gateway.authenticate(token, Arrival("kafka", call_id="one", call_digest="ab" * 32))).subject == "ann"
     for arrival in (Arrival("kafka", call_id="one", call_digest="cd" * 32), Arrival("kafka", call_id="one"), HERE):
         with pytest.raises(CredentialInvalid):
             await gateway.authenticate(token, arrival)
