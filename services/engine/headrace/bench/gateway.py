@@ -33,7 +33,8 @@ from headrace.settings import Settings
 Say = Callable[[str], None]
 
 _WARM_UP_SECONDS: Final = 1.0
-_LAYER_SECONDS: Final = 5.0
+_LAYER_SECONDS: Final = 3.0
+_LAYER_ROUNDS: Final = 3
 _PATIENCE_SECONDS: Final = 120.0
 _FILLED_SECONDS: Final = 1_800.0
 _LOOK_SECONDS: Final = 0.1
@@ -42,14 +43,14 @@ _LOOKER: Final = ("jobs:read", "jobs:act-as")
 _TOOL_PATH: Final = "/tools/scheduler"
 _ACCEPTED: Final = '"scheduled":true'
 
-LAYERS: Final = (
-    ("http", "HTTP and FastAPI"),
-    ("record", "one acknowledged record"),
-    ("tool", "the tool: arguments, context, limits"),
-    ("key", "the API key"),
-    ("audit", "the audit"),
-    ("view", "the view, which follows the engine too"),
-)
+LAYERS: Final = {
+    "http": "HTTP and FastAPI",
+    "record": "one acknowledged record",
+    "tool": "the tool: arguments, context, limits",
+    "key": "the API key",
+    "audit": "the audit",
+    "view": "the view, which follows the engine, too",
+}
 """What a call costs a gateway's process, from the inside of a bare endpoint outwards. Each comes on top of those before it."""
 
 
@@ -173,7 +174,7 @@ async def measure_gateway(
         bench = _Bench(sides, seconds / rounds, say)
         await bench.start()
         measured = await bench.alternate(rounds)
-        layers = await bench.layers(measured)
+        layers = await bench.layers(min(rounds, _LAYER_ROUNDS))
     return {
         "agents": agents,
         "seconds": seconds,
@@ -205,12 +206,13 @@ class _Bench:
             await _until(ready, "the view has caught up", _FILLED_SECONDS)
 
     async def alternate(self, rounds: int) -> dict[str, list[_Round]]:
-        """The rounds of each side."""
+        """The rounds of each side, after one that is not measured."""
+        for name, side in self._sides.items():
+            await self._call(side, side.servers[0], _path(name), min(_WARM_UP_SECONDS, self._seconds))
         found: dict[str, list[_Round]] = {name: [] for name in self._sides}
         for number in range(rounds):
             for name, side in self._sides.items():
-                path = "/jobs" if name == "bare" else _TOOL_PATH
-                found[name].append(await self._call(side, side.servers[0], path, self._seconds))
+                found[name].append(await self._call(side, side.servers[0], _path(name), self._seconds))
             newest = {name: each[-1] for name, each in found.items()}
             told = ", ".join(
                 f"{name} {each.measured.calls_per_second:,.0f}/s ({each.microseconds:,.0f} µs)" for name, each in newest.items()
@@ -218,19 +220,24 @@ class _Bench:
             self._say(f"round {number + 1} of {rounds}: {told}; ratio {_ratio([newest['gateway']], [newest['bare']]):.2f}")
         return found
 
-    async def layers(self, measured: Mapping[str, Sequence[_Round]]) -> dict[str, float]:
-        """Microseconds of processor time that each layer adds to a call."""
-        totals = {"record": _cost(measured["bare"]), "view": _cost(measured["gateway"])}
-        side, seconds = self._sides["bare"], min(_LAYER_SECONDS, self._seconds)
-        totals["http"] = (await self._call(side, side.servers[0], "/nothing", seconds)).microseconds
+    async def layers(self, rounds: int) -> dict[str, float]:
+        """Microseconds of processor time that each layer adds to a call: they take turns, and the median of the rounds counts."""
+        bare, gateway = self._sides["bare"], self._sides["gateway"]
+        endpoints = {"http": (bare, bare.servers[0], "/nothing"), "record": (bare, bare.servers[0], "/jobs")}
         for layer in ("tool", "key", "audit"):
-            server = await side.serve("-m", "headrace.cli.bench_layers", layer)
-            totals[layer] = (await self._call(side, server, _TOOL_PATH, seconds)).microseconds
-            await asyncio.to_thread(server.remove)
+            endpoints[layer] = bare, await bare.serve("-m", "headrace.cli.bench_layers", layer), _TOOL_PATH
+        endpoints["view"] = gateway, gateway.servers[0], _TOOL_PATH
+        seconds = min(_LAYER_SECONDS, self._seconds)
+        found: dict[str, list[_Round]] = {layer: [] for layer in endpoints}
+        # The first round is thrown away: it makes queues, and compiles what has to be compiled.
+        for number in range(rounds + 1):
+            for layer, (side, server, path) in endpoints.items():
+                found[layer].append(await self._call(side, server, path, seconds if number else min(seconds, _WARM_UP_SECONDS)))
         costs, before = {}, 0.0
-        for name, meaning in LAYERS:
-            costs[name], before = round(totals[name] - before, 1), totals[name]
-            self._say(f"{costs[name]:8,.0f} µs  {meaning}")
+        for layer, meaning in LAYERS.items():
+            total = _cost(found[layer][1:])
+            costs[layer], before = round(total - before, 1), total
+            self._say(f"{costs[layer]:8,.0f} µs  {meaning}")
         return costs
 
     async def _call(self, side: _Side, server: ServerProcess, path: str, seconds: float) -> _Round:
@@ -248,7 +255,7 @@ class _Bench:
         if measured.errors or not measured.calls:
             raise HeadraceError(f"{measured.errors} calls of {side.name} were not accepted: {measured.refusals}")
         await side.ended()
-        if path == _TOOL_PATH and server is side.servers[0]:
+        if side.name != "bare":
             await self._seen(side, server, orjson.loads(measured.last)["data"]["jobId"])
         return _Round(measured, 1e6 * (server.processor_seconds - before) / measured.answered)
 
@@ -260,6 +267,10 @@ class _Bench:
             return bool(answer.get("job", {}).get("status") == "completed")
 
         await _until(seen, "the view shows that a job has ended", _PATIENCE_SECONDS)
+
+
+def _path(name: str) -> str:
+    return "/jobs" if name == "bare" else _TOOL_PATH
 
 
 def _figures(measured: Mapping[str, Sequence[_Round]]) -> dict[str, Any]:
