@@ -108,7 +108,8 @@ async def test_the_guard_stands_before_the_application() -> None:
         await send({"type": "http.response.body", "body": b""})
 
     audit = RememberedAudit()
-    guard = Guard(application, names=Names.of(settings()), gateway=Gateway(load_settings(), InMemoryJobs(), audit=audit))
+    gateway = Gateway(load_settings(), InMemoryJobs(), audit=audit)
+    guard = Guard(application, names=Names.of(settings()), gateway=gateway, calls=application)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://localhost") as client:
         refused = await client.post("/tools/scheduler", headers={"host": "evil.example"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "host_refused")
