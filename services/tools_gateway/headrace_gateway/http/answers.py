@@ -73,7 +73,9 @@ def access_headers(error: BaseException) -> dict[str, str]:
 
 def envelope(answer: ToolSuccess | ToolRefusal, headers: dict[str, str] | None = None) -> JsonResponse:
     """The answer to a tool call."""
-    content = orjson.dumps(answer.model_dump(mode="json", by_alias=True))
+    # A success holds plain JSON, of which its model has nothing to say.
+    plain = {"ok": True, "data": answer.data} if isinstance(answer, ToolSuccess) else answer.model_dump(mode="json", by_alias=True)
+    content = orjson.dumps(plain)
     response = JsonResponse(content, status_code=status_of(answer), headers=headers)
     if isinstance(answer, ToolRefusal) and answer.error.code in UNREAD:
         response.headers["connection"] = "close"
