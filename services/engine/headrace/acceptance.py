@@ -120,10 +120,12 @@ class Acceptance:
                 job_id = _identified(identify, definition.name, each, key)
             fresh = self._source.now(), self._source.randomness(10)
             prepared.append(prepare(definition, each, own, key, (topic, count), job_id=job_id, made=fresh))
-        asked_at = _loop_time()
-        known = {} if find is None else await _known(prepared, find)
-        # To read a view that was not open takes as long as it takes; what is left for the records is left.
-        started += _loop_time() - asked_at
+        known: dict[str, Job] = {}
+        if find is not None:
+            asked_at = _loop_time()
+            known = await _known(prepared, find)
+            # To read a view that was not open takes as long as it takes; what is left for the records is left.
+            started += _loop_time() - asked_at
         missing = prepared if find is None else _each_once(prepared, known)
         offsets = await self._append(missing, timeout, left=max(0.0, timeout - (_loop_time() - started)))
         accepted = [each.accepted(offset) for each, offset in zip(missing, offsets, strict=True)]

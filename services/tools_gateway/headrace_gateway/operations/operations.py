@@ -75,7 +75,9 @@ class Operations:
         """Accepts one job; see `headrace.Client.enqueue`. A user in the context must be one for whom the principal may act."""
         self._require("enqueue")
         context = ctx or CallContext()
-        context = context.model_copy(update={"user_id": self.principal.check_user(context.user_id)})
+        user_id = self.principal.check_user(context.user_id)
+        if user_id != context.user_id:
+            context = context.model_copy(update={"user_id": user_id})
         return await self._jobs.enqueue(
             worker,
             args,
