@@ -27,7 +27,7 @@ from headrace.core.timestamps import from_milliseconds
 from headrace.errors import HeadraceError
 from headrace.models import ApiKey
 from headrace.ports import AppendFailed, NewRecord, TopicPartition
-from headrace.runtime import wall_clock
+from headrace.runtime import StopRequested, StopSignals, wall_clock
 from headrace.settings import Settings
 
 Say = Callable[[str], None]
@@ -163,6 +163,14 @@ async def measure_gateway(
     Raises:
         HeadraceError: a call was refused, or something did not start or end in time.
     """
+    with StopSignals() as signals:
+        try:
+            return await signals.unless_requested(_measured(settings, agents, seconds, rounds, view_jobs, say))
+        except StopRequested:
+            raise HeadraceError("The measurement was stopped before it was done; nothing is left of it.") from None
+
+
+async def _measured(settings: Settings, agents: int, seconds: float, rounds: int, view_jobs: int, say: Say) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-bench-")))
         bodies = [call_body(agent).decode() for agent in range(agents)]

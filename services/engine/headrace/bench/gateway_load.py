@@ -71,6 +71,16 @@ class Measured:
     last: str
 
 
+async def measure(load: Load) -> Measured:
+    """Has all agents call until the time is over, and every answer is there.
+
+    Raises:
+        OSError: the server cannot be reached.
+        TimeoutError: answers did not come within half a minute.
+    """
+    return await _Agents(load).call()
+
+
 class _Agent(asyncio.Protocol):
     """One connection: it calls, waits for the whole answer, and calls again."""
 
@@ -120,7 +130,6 @@ class _Agents:
         self._measured_from = self._measured_until = 0.0
 
     async def call(self) -> Measured:
-        """Has all of them call until the time is over, and every answer is there."""
         loop, load = asyncio.get_running_loop(), self._load
         agents = [
             (await loop.create_connection(lambda request=request: _Agent(request, self), "127.0.0.1", load.port))[1]  # type: ignore[misc]
@@ -191,9 +200,5 @@ def _requests(load: Load) -> list[bytes]:
     ]
 
 
-async def _main(load: Load) -> Measured:
-    return await _Agents(load).call()
-
-
 if __name__ == "__main__":
-    sys.stdout.buffer.write(orjson.dumps(asdict(run(_main(Load(**orjson.loads(sys.stdin.buffer.read())))))))
+    sys.stdout.buffer.write(orjson.dumps(asdict(run(measure(Load(**orjson.loads(sys.stdin.buffer.read())))))))
