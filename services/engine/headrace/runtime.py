@@ -34,7 +34,6 @@ def run(main: Coroutine[Any, Any, ResultT]) -> ResultT:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECTOR_THRESHOLDS)
-    sys.setswitchinterval(float(os.environ.get("SWI", "0.005")))
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(main)
 
