@@ -130,7 +130,7 @@ class _Side:
 
     async def remove(self) -> None:
         """Ends its processes, and deletes its topics."""
-        processes = [*self.servers, *([] if self.engine is None else [self.engine])]
+        processes: list[ServerProcess | SupervisedEngine] = [*self.servers, *([] if self.engine is None else [self.engine])]
         for process in processes:
             process.terminate()
         for process in processes:
