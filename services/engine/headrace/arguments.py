@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from headrace.core.quick_schema import Check, quick_check
 from headrace.errors import ArgumentsInvalid
 from headrace.models import WorkerDefinition
 
@@ -36,6 +37,18 @@ class PublishedSchemas:
 
     def __init__(self) -> None:
         self._validators: OrderedDict[bytes, Draft202012Validator | None] = OrderedDict()
+        # By the name of the worker, with the definition from which it was made.
+        self._quick: OrderedDict[str, tuple[WorkerDefinition, Check | None]] = OrderedDict()
+
+    def certainly_fit(self, definition: WorkerDefinition, args: Sequence[dict[str, Any]]) -> bool:
+        """Whether it is plain to see that `check` would let arguments through. False says nothing."""
+        known = self._quick.get(definition.name)
+        if known is None or known[0] is not definition:
+            known = self._quick[definition.name] = definition, _quick(definition)
+            if len(self._quick) > _MOST_VALIDATORS:
+                self._quick.popitem(last=False)
+        check = known[1]
+        return check is not None and _is_small(args) and all(map(check, args))
 
     async def check(self, definition: WorkerDefinition, args: Sequence[dict[str, Any]]) -> None:
         """Checks the arguments of jobs for the worker. A worker that published no usable schema takes any: it will look itself.
@@ -43,6 +56,8 @@ class PublishedSchemas:
         Raises:
             ArgumentsInvalid: some do not fit, or are no JSON; the message names each place and what is wrong there.
         """
+        if self.certainly_fit(definition, args):
+            return
         validator = self._validator_of(definition)
         if validator is None:
             return
@@ -72,6 +87,26 @@ class PublishedSchemas:
         if len(self._validators) > _MOST_VALIDATORS:
             self._validators.popitem(last=False)
         return made
+
+
+def _is_small(args: Sequence[dict[str, Any]]) -> bool:
+    try:
+        return len(orjson.dumps(args)) <= _LARGEST_IN_LOOP_BYTES
+    except TypeError:
+        return False
+
+
+def _anything(_: dict[str, Any]) -> bool:
+    return True
+
+
+def _quick(definition: WorkerDefinition) -> Check | None:
+    schema = definition.arguments_schema
+    if schema in _ANYTHING:
+        return _anything
+    check = quick_check(schema)
+    # A schema that is none is told of by the other validator, and takes anything.
+    return check if check is None or _validator(schema, definition.name) is not None else None
 
 
 def _validator(schema: dict[str, Any], worker: str) -> Draft202012Validator | None:
