@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from headrace.core.quick_schema import Check, quick_check
 from headrace.errors import ArgumentsInvalid
 from headrace.models import WorkerDefinition
 
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
 _logger = logging.getLogger(__name__)
+
+Check = Callable[[Any], bool]
+"""True: the arguments of a job fit. False: nobody knows."""
 
 _MOST_PROBLEMS = 5
 _LONGEST_PROBLEM = 200
@@ -30,7 +32,8 @@ _ANYTHING: tuple[dict[str, Any], ...] = ({}, {"type": "object"})
 
 
 class PublishedSchemas:
-    """Keeps a validator for each schema that a worker published.
+    """Keeps two validators for each schema that a worker published: one that takes a microsecond at most, and one that
+    has the words for what is wrong, and the last word.
 
     Formats (`date-time`, `email`, ...) are not checked here: the worker's own model has the last word, when the job runs.
     """
@@ -48,7 +51,14 @@ class PublishedSchemas:
             if len(self._quick) > _MOST_VALIDATORS:
                 self._quick.popitem(last=False)
         check = known[1]
-        return check is not None and _is_small(args) and all(map(check, args))
+        if check is None:
+            return False
+        try:
+            encoded = orjson.dumps(args)
+        except TypeError:
+            return False
+        # As the worker will read them, and no deeper than that is done.
+        return len(encoded) <= _LARGEST_IN_LOOP_BYTES and all(map(check, orjson.loads(encoded)))
 
     async def check(self, definition: WorkerDefinition, args: Sequence[dict[str, Any]]) -> None:
         """Checks the arguments of jobs for the worker. A worker that published no usable schema takes any: it will look itself.
@@ -89,24 +99,29 @@ class PublishedSchemas:
         return made
 
 
-def _is_small(args: Sequence[dict[str, Any]]) -> bool:
-    try:
-        return len(orjson.dumps(args)) <= _LARGEST_IN_LOOP_BYTES
-    except TypeError:
-        return False
-
-
 def _anything(_: dict[str, Any]) -> bool:
     return True
 
 
 def _quick(definition: WorkerDefinition) -> Check | None:
+    """The quick validator of what a worker published; None where the other one is to be asked: it is not the same everywhere."""
+    # Imported by those who check something, as the other one is.
+    import jsonschema_rs
+
     schema = definition.arguments_schema
     if schema in _ANYTHING:
         return _anything
-    check = quick_check(schema)
-    # A schema that is none is told of by the other validator, and takes anything.
-    return check if check is None or _validator(schema, definition.name) is not None else None
+    # Of a schema that is none the other one tells, and takes anything; and the two have expressions of different kinds.
+    if b'"pattern' in orjson.dumps(schema) or _validator(schema, definition.name) is None:
+        return None
+    try:
+        return jsonschema_rs.Draft202012Validator(schema, validate_formats=False, retriever=_nothing_else).is_valid
+    except ValueError:
+        return None
+
+
+def _nothing_else(uri: str) -> Any:
+    raise LookupError(f"{uri} is not fetched")
 
 
 def _validator(schema: dict[str, Any], worker: str) -> Draft202012Validator | None:
