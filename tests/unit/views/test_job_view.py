@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from headrace.errors import ArgumentsInvalid
 from headrace.models import Job
 from headrace.ports import TopicPartition
 from headrace.views import job_projection
+from headrace.views import jobs as jobs_module
 from headrace.views.database import Positions, store_positions
 from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
@@ -231,6 +233,55 @@ async def test_an_accepted_job_is_there_at_once(log: WrittenLog, engines: Engine
         log.cluster.give_out()
         await view.wait_caught_up(PATIENCE)
         assert await statuses(view) == {"a": "running"}
+
+
+async def test_who_adds_a_job_does_not_wait_for_its_row_and_who_reads_does(
+    log: WrittenLog, engines: Engines, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "ACCEPTED_SECONDS", 3_600.0)
+    held, write_facts = threading.Event(), job_projection.write_facts
+
+    def write_when_let(*given: Any) -> None:
+        assert held.wait(PATIENCE)
+        write_facts(*given)
+
+    for partition in range(4):
+        log.cluster.withhold(TopicPartition(TOPICS.job_state.name, partition))
+    log.put(engines.state(0), b"x", None)
+    async with opened(log, path, wait=False) as view:
+        engines.enqueue("a")
+        monkeypatch.setattr(job_projection, "write_facts", write_when_let)
+        await view.add_accepted(Job.model_validate(engines.snapshots["a"]))
+        reading = [asyncio.create_task(statuses(view)), asyncio.create_task(statuses(view))]
+        done, _ = await asyncio.wait(reading, timeout=0.1)
+        assert not done
+        held.set()
+        assert [await each for each in reading] == [{"a": "queued"}] * 2
+        # Nothing is owed any more.
+        monkeypatch.setattr(job_projection, "write_facts", None)
+        assert await statuses(view) == {"a": "queued"}
+        monkeypatch.undo()
+        log.cluster.give_out()
+
+
+async def test_a_row_that_cannot_be_written_keeps_nobody_from_reading_and_comes_with_the_log(
+    log: WrittenLog, engines: Engines, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise sqlite3.OperationalError("the disk is full")
+
+    for partition in range(4):
+        log.cluster.withhold(TopicPartition(TOPICS.job_state.name, partition))
+    log.put(engines.state(0), b"x", None)
+    async with opened(log, path, wait=False) as view:
+        engines.enqueue("a")
+        with monkeypatch.context() as broken:
+            broken.setattr(job_projection, "write_facts", fail)
+            await view.add_accepted(Job.model_validate(engines.snapshots["a"]))
+            assert await statuses(view) == {}
+        assert "it will read them from the log" in caplog.text
+        log.cluster.give_out()
+        await eventually(view, {"a": "queued"})
 
 
 async def test_the_record_of_a_job_that_was_accepted_here_is_not_looked_at(log: WrittenLog, engines: Engines, path: Path) -> None:

@@ -11,8 +11,8 @@ import logging
 import math
 import sqlite3
 from collections import Counter
-from collections.abc import Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from headrace.core.topics import Topics
@@ -67,6 +67,9 @@ class JobIntake:
         self._damaged: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._remade = 0
         self._trouble: str | None = None
+        self._accepted: list[Job] = []
+        self._in_hand: list[Job] = []
+        self._writing = asyncio.Lock()
         self.changes = JobChanges()
 
     def start(self) -> None:
@@ -128,11 +131,45 @@ class JobIntake:
             self._asked.add(worker)
             self._look.set()
 
-    async def accept(self, jobs: list[Job]) -> None:
-        """Writes rows of accepted jobs."""
-        await self._database.write(lambda connection: self._projection.accept(connection, jobs))
-        self._projection.remember_accepted(jobs)
-        self.changes.tell_accepted(jobs)
+    def accept(self, jobs: Sequence[Job]) -> None:
+        """Takes jobs that were accepted here. Their rows are written with the next batch, or by `write_accepted`."""
+        self._accepted.extend(jobs)
+
+    @property
+    def unwritten(self) -> int:
+        """How many jobs were accepted here whose rows are not written yet, nor being written."""
+        return len(self._accepted)
+
+    async def write_accepted(self) -> None:
+        """Returns when all jobs that were accepted here have rows. What fails can be done again."""
+        async with self._writing:
+            if not self._accepted:
+                return
+            with self._hand_over() as jobs:
+                await self._database.write(lambda connection: self._projection.accept(connection, jobs))
+            self._projection.remember_accepted(jobs)
+            self.changes.tell_accepted(jobs)
+
+    @property
+    def owes_rows(self) -> bool:
+        """Whether a job was accepted here that has no row yet; `write_accepted` returns when it has."""
+        return bool(self._accepted or self._in_hand)
+
+    @contextmanager
+    def _hand_over(self) -> Iterator[list[Job]]:
+        """The accepted jobs, to be written by the block. If it fails, they wait again."""
+        self._in_hand, self._accepted = self._accepted, []
+        try:
+            yield self._in_hand
+        except BaseException:
+            self._accepted[:0] = self._in_hand
+            raise
+        finally:
+            self._in_hand = []
+
+    def forget_accepted(self) -> None:
+        """Leaves the rows of accepted jobs to their records."""
+        self._accepted.clear()
 
     async def mend(self, error: sqlite3.DatabaseError) -> None:
         """Has a damaged file made anew, and waits until it is.
@@ -217,15 +254,18 @@ class JobIntake:
         raise ViewDamaged(await asyncio.shield(self._damaged))
 
     async def _take_in(self, batch: Batch) -> None:
-        try:
-            facts = await self._database.write(lambda connection: self._projection.take_in(connection, batch))
-        except BaseException as error:
-            self._projection.forget()
-            if is_damage(error):
-                raise ViewDamaged(f"it is damaged ({error}).") from error
-            raise
-        # Before the positions move on: whoever looks at them has been told of everything below them.
-        self.changes.tell(facts)
+        async with self._writing:
+            # Most jobs that were accepted here a moment ago have begun by now, or ended: so they are written once.
+            try:
+                with self._hand_over() as accepted:
+                    facts = await self._database.write(lambda connection: self._projection.take_in(connection, batch, accepted))
+            except BaseException as error:
+                self._projection.forget()
+                if is_damage(error):
+                    raise ViewDamaged(f"it is damaged ({error}).") from error
+                raise
+            # Before the positions move on: whoever looks at them has been told of everything below them.
+            self.changes.tell(facts)
         self._moved.set()
 
     async def _lead(self, follower: Follower) -> None:

@@ -48,16 +48,20 @@ class JobProjection:
         self._positions = None
         self._accepted.clear()
 
-    def take_in(self, connection: sqlite3.Connection, batch: Batch) -> Sequence[Fact]:
+    def take_in(self, connection: sqlite3.Connection, batch: Batch, accepted: Sequence[Job] = ()) -> Sequence[Fact]:
         """Writes what a batch makes of the rows, the claims it has, and its positions. Records that were read before are nothing.
 
-        Returns what its records tell of jobs.
+        Args:
+            accepted: jobs that were accepted here, whose rows are written with it.
+
+        Returns what its records, and the accepted jobs, tell of jobs.
 
         Raises:
             LogReplaced: a record stands where the view has read another one.
         """
         positions = self._load(connection)
-        facts: list[Fact] = []
+        facts = [_accepted_fact(job) for job in accepted]
+        self.remember_accepted(accepted)
         moved: Positions = {}
         for partition, records in batch.records.items():
             known = positions.get(partition, Position(0))
@@ -80,17 +84,13 @@ class JobProjection:
 
     def accept(self, connection: sqlite3.Connection, jobs: Iterable[Job]) -> None:
         """Writes jobs that were just accepted, unless there is a row already."""
-        facts: list[Fact] = []
-        for job in jobs:
-            source = job.source
-            origin = None if source is None else Origin(job.worker_name, source.partition, source.offset)
-            facts.append((job_key(job.id), row_of(job.to_wire(), ACCEPTED, STATUS_NUMBERS[job.status], origin)))
-        write_facts(connection, facts)
+        write_facts(connection, [_accepted_fact(job) for job in jobs])
 
     def remember_accepted(self, jobs: Iterable[Job]) -> None:
-        """Rows of these jobs are in the table, as their records would make them: the records need not be looked at.
+        """Rows of these jobs are in the table, or will be when the transaction ends, as their records would make them: those need
+        not be looked at.
 
-        It is called in the event loop while the writing thread may be at work: no step on a set can be interrupted.
+        It may be called in the event loop while the writing thread is at work: no step on a set can be interrupted.
         """
         for job in jobs:
             if (source := job.source) is not None:
@@ -211,6 +211,12 @@ def _unread(records: Sequence[Record], known: Position) -> Sequence[Record]:
         if record.offset >= known.last:
             break
     return [record for record in records if record.offset >= known.next]
+
+
+def _accepted_fact(job: Job) -> Fact:
+    source = job.source
+    origin = None if source is None else Origin(job.worker_name, source.partition, source.offset)
+    return job_key(job.id), row_of(job.to_wire(), ACCEPTED, STATUS_NUMBERS[job.status], origin)
 
 
 def _accepted_row(worker: str, record: Record) -> JobRow:

@@ -42,8 +42,10 @@ logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 
-ACCEPTED_PACE_SECONDS: Final = 0.01
-"""The least time between two writes of jobs that were accepted here."""
+ACCEPTED_SECONDS: Final = 0.1
+"""How long the row of a job that was accepted here may wait to be written with others, while nobody reads."""
+MOST_UNWRITTEN: Final = 5_000
+"""So many accepted jobs may wait for their rows; from then on whoever adds one waits, too."""
 
 
 class JobView:
@@ -62,9 +64,7 @@ class JobView:
         self._workers = workers
         self._path = path
         self._opened: tuple[Database, JobIntake] | None = None
-        self._accepted: list[tuple[tuple[Job, ...], asyncio.Future[None]]] = []
         self._accepting: asyncio.Task[None] | None = None
-        self._accepted_at = float("-inf")
         self._invalid = 0
 
     async def start(self) -> None:
@@ -85,7 +85,9 @@ class JobView:
         if self._opened is None:
             return
         if self._accepting is not None:
+            self._accepting.cancel()
             await asyncio.wait([self._accepting])
+        await self._show_accepted()
         database, intake = self._opened
         self._opened = None
         await intake.stop()
@@ -155,18 +157,20 @@ class JobView:
     # --- what it knows ---
 
     async def add_accepted(self, *jobs: Job) -> None:
-        """Shows jobs from now on that were just accepted here. What the log says of them, now or later, goes before this.
+        """Shows jobs from now on that were just accepted here: whoever reads waits until they have rows. What the log says of
+        them, now or later, goes before this.
 
         Args:
             jobs: as they were accepted; their `source` says where their records stand.
         """
+        intake = self._intake
         for job in jobs:
-            self._intake.look_for(job.worker_name)
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._accepted.append((jobs, written))
-        if self._accepting is None or self._accepting.done():
+            intake.look_for(job.worker_name)
+        intake.accept(jobs)
+        if intake.unwritten > MOST_UNWRITTEN:
+            await self._show_accepted()
+        elif self._accepting is None or self._accepting.done():
             self._accepting = asyncio.create_task(self._write_accepted(), name="headrace-view-accepted")
-        await written
 
     async def list_jobs(self, wanted: JobFilter, *, limit: int = 20, cursor: str | None = None) -> JobList:
         """The newest jobs first, by `createdAt` and then by id.
@@ -243,24 +247,19 @@ class JobView:
             return None
 
     async def _write_accepted(self) -> None:
-        """Writes all that wait at once, again and again until none does: many acceptances share a transaction."""
-        loop = asyncio.get_running_loop()
-        while self._accepted:
-            # The first after a while is written at once. Where they come all the time, a few milliseconds' worth costs as much.
-            await asyncio.sleep(max(0.0, self._accepted_at + ACCEPTED_PACE_SECONDS - loop.time()))
-            self._accepted_at = loop.time()
-            waiting, self._accepted = self._accepted, []
-            jobs = [job for some, _ in waiting for job in some]
-            try:
-                await self._mended(lambda jobs=jobs: self._intake.accept(jobs))  # type: ignore[misc]
-            except Exception as error:
-                for _, written in waiting:
-                    if not written.done():
-                        written.set_exception(error)
-            else:
-                for _, written in waiting:
-                    if not written.done():
-                        written.set_result(None)
+        """Writes what no batch of the log took with it, again and again until nothing waits."""
+        while self._intake.unwritten:
+            await asyncio.sleep(ACCEPTED_SECONDS)
+            await self._show_accepted()
+
+    async def _show_accepted(self) -> None:
+        """Returns when every job that was accepted here has its row. They are accepted, whatever becomes of a table on this
+        machine: if it cannot be written, they come with the log."""
+        try:
+            await self._mended(self._intake.write_accepted)
+        except Exception:
+            self._intake.forget_accepted()
+            logger.warning("accepted jobs are not in the view yet; it will read them from the log", exc_info=True)
 
     async def _mended(self, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
         """Does something with the file; if it proves damaged, does it again with the new one."""
@@ -271,6 +270,8 @@ class JobView:
         return await work()
 
     async def _read(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+        if self._intake.owes_rows:
+            await self._show_accepted()
         database = self._database
         return await self._mended(lambda: database.read(work))
 
