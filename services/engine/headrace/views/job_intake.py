@@ -104,7 +104,8 @@ class JobIntake:
     async def wait_caught_up(self, timeout: float) -> None:
         async with asyncio.timeout(timeout):
             while not self.caught_up:
-                await self._wait_moved()
+                # The positions move after `_moved` is set: what is followed tells of them.
+                await (self._wait_moved() if self._follower is None or not self._complete else self._follower.wait_moved())
 
     async def catch_up(self, timeout: float) -> None:
         async with asyncio.timeout(timeout):
@@ -190,6 +191,7 @@ class JobIntake:
         self._complete = False
         self._projection.forget()
         self._follower = follower = Follower(self._log, self._take_in, name="jobs", fatal=(LogReplaced, ViewDamaged))
+        follower.expects_more = True
         try:
             await self._unless_damaged(follower.start())
             await self._unless_damaged(self._lead(follower), follower.ended())
@@ -245,6 +247,7 @@ class JobIntake:
             else:
                 self._trouble = None
                 self._complete = True
+                follower.expects_more = False
                 self._moved.set()
             await self._touch()
             with suppress(TimeoutError):
@@ -282,7 +285,7 @@ class JobIntake:
             return False
         existing = await self._log.topic_names()
         found = sorted(worker for worker in new if self._topics.jobs_name(worker) in existing)
-        watermarks: dict[str, dict[TopicPartition, int]] = {worker: await self._watermarks(worker) for worker in found}
+        watermarks = dict(zip(found, await asyncio.gather(*map(self._watermarks, found)), strict=True))
         together = {partition: offset for offsets in watermarks.values() for partition, offset in offsets.items()}
         floors = await self._floors(follower, stored, together)
         # Whatever lay below the watermarks when they were asked for has ended, and its end is read now.
