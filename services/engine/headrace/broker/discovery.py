@@ -116,6 +116,16 @@ def with_broker_of_this_folder(settings: Settings) -> Settings:
     return settings.model_copy(update={"bootstrap_servers": resolve_bootstrap_servers(settings)})
 
 
+def given_settings(settings: Settings | None) -> Settings | None:
+    """What somebody gave as settings, or None. Raises TypeError when it is something else, as an address would be."""
+    if settings is None or isinstance(settings, Settings):
+        return settings
+    raise TypeError(
+        f"settings are headrace.Settings, not {type(settings).__name__}: "
+        "write load_settings(bootstrap_servers='localhost:9092'), or set KAFKA_BOOTSTRAP_SERVERS and leave them out."
+    )
+
+
 def settings_of_this_folder() -> Settings:
     """The settings of the environment, with the broker that they name, else the one that runs for this folder.
 
