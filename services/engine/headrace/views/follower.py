@@ -170,6 +170,14 @@ class Follower:
         reader = _started(self._asking)
         return await reader.start_offsets(partitions), await reader.end_offsets(partitions)
 
+    async def ask(self, partitions: Collection[TopicPartition]) -> None:
+        """Returns when the brokers have answered for these partitions. A fetch finds nothing where they are silent, too.
+
+        Raises:
+            BrokerError: they did not.
+        """
+        await _started(self._asking).end_offsets(partitions)
+
     async def catch_up(self, timeout: float, partitions: Collection[TopicPartition] | None = None) -> None:
         """Waits until everything is read that stands in the log at the time of the call, in these partitions or in all.
 

@@ -121,6 +121,12 @@ class JobIntake:
                 await self._wait_moved()
             await self._follower.catch_up(timeout)
 
+    async def ask(self) -> None:
+        """Returns when the brokers have answered, or the view is about to be followed anew. Raises BrokerError."""
+        state = self._topics.job_state.name
+        if self._follower is not None and (partitions := [each for each in self.positions if each.topic == state]):
+            await self._follower.ask(partitions)
+
     def look_for(self, worker: str) -> None:
         """Follows the topic of a worker, too, whose definition was not read yet."""
         if worker not in self._followed:
