@@ -95,6 +95,29 @@ async def test_of_many_first_jobs_at_once_one_makes_the_queue(tmp_path: Path) ->
     assert log.created.count(Topics(settings.namespace).jobs_name(DEFINITION.name)) == 1
 
 
+@pytest.mark.parametrize("timeout", [-1, 0, float("nan")])
+async def test_a_timeout_that_is_no_time_is_refused(tmp_path: Path, timeout: float) -> None:
+    cluster = InMemoryCluster()
+    settings = load_settings(bootstrap_servers="memory:9092", data_directory=tmp_path)
+    topics = Topics(settings.namespace)
+    async with Client(settings, log=InMemoryLog(cluster)) as client:
+        definition = NewRecord(definition_key(DEFINITION.name), encode(DEFINITION))
+        cluster.append(TopicPartition(topics.workers.name, 0), definition)
+        job = await client.enqueue(DEFINITION.name, {})
+        asked: list[Callable[[], Awaitable[object]]] = [
+            lambda: client.enqueue(DEFINITION.name, {}, timeout=timeout),
+            lambda: client.enqueue_many(DEFINITION.name, [{}, {}], timeout=timeout),
+            lambda: client.cancel_job(job.id, timeout=timeout),
+            lambda: client.pause_worker(DEFINITION.name, timeout=timeout),
+            lambda: client.resume_worker(DEFINITION.name, timeout=timeout),
+        ]
+        for ask in asked:
+            with pytest.raises(ArgumentsInvalid, match=f"The timeout is {timeout}: give a number of seconds above 0"):
+                await ask()
+        assert len(cluster.topic_records(topics.jobs_name(DEFINITION.name))) == 1
+        assert not cluster.topic_records(topics.control.name)
+
+
 async def test_one_that_is_not_open_says_so_whatever_it_is_asked(tmp_path: Path) -> None:
     settings = load_settings(bootstrap_servers="memory:9092", data_directory=tmp_path)
     cluster = InMemoryCluster()

@@ -161,12 +161,12 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
                 the same key in another scope is another request. All of the tenant share one when left out.
             retry: how often the job is attempted; the worker's own policy holds when left out.
             attempt_timeout: seconds that each attempt may take; the worker's own `timeout` holds when left out.
-            timeout: seconds that all of it may take, most of all the wait for the acknowledgement.
+            timeout: seconds above 0 that all of it may take, most of all the wait for the acknowledgement.
 
         Raises:
             WorkerUnknown: no such worker is defined; nothing was written.
             ArgumentsInvalid: the arguments do not fit the worker's model or, where the worker is given by name, the schema that
-                it published; or the ordering key is empty. Nothing was written.
+                it published; or the ordering key is empty, or the timeout no time. Nothing was written.
             IdempotencyConflict: the key belongs to a job with other arguments, as far as this client knows; nothing was written.
                 What only the engine can know goes to dead-letters.
             PayloadTooLarge: arguments and context are over 512 KB; nothing was written.

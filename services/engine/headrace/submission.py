@@ -184,6 +184,12 @@ def _bare(name: str) -> str:
 _CONTEXT_NAMES = {_bare(name): field.alias or name for name, field in CallContext.model_fields.items()}
 
 
+def check_seconds(timeout: float) -> None:
+    """Raises ArgumentsInvalid for a time within which nothing can be done."""
+    if not timeout > 0:
+        raise ArgumentsInvalid(f"The timeout is {timeout!r}: give a number of seconds above 0. Nothing was written.")
+
+
 def retry_fields(retry: RetryPolicy | None, attempt_timeout: float | None) -> dict[str, Any]:
     """The fields by which a job has a retry policy and a timeout of its own."""
     fields: dict[str, Any] = {} if retry is None else {"retry": RetryRules.of(retry).to_wire()}
