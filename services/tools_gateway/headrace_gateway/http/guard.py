@@ -94,7 +94,7 @@ def _only(headers: Headers, name: str) -> str | None:
 
 
 def _problem(error: HeadraceError) -> Response:
-    return ProblemResponse(STATUSES[error.code], str(error), access_headers(error))
+    return ProblemResponse(STATUSES[error.code], str(error), access_headers(error), code=error.code)
 
 
 def _answer(path: str, error: HostRefused | OriginRefused) -> Response:
