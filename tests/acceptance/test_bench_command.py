@@ -8,16 +8,26 @@ import subprocess
 import sys
 from typing import Any
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
+from headrace.bench import gateway
 from headrace.broker import Broker
 from headrace.cli.main import application
+from headrace.errors import HeadraceError
+from headrace.kafka.log import KafkaLog
+from headrace.settings import Settings
 
 KEYS = {
     "engine --jobs 1000 --rounds 1": {"jobs", "rounds", "jobs_per_second", "bare_per_second", "ratio"},
     "enqueue --seconds 0.5 --many 1000": {
         "calls_per_second", "bare_per_second", "ratio", "jobs_per_second", "many_bare_per_second", "many_ratio",
+    },
+    "gateway --agents 5 --seconds 1 --rounds 1 --view-jobs 1000": {
+        "agents", "seconds", "rounds", "view_jobs", "calls_per_second", "p50_ms", "p99_ms", "microseconds_per_call",
+        "bare_calls_per_second", "bare_p50_ms", "bare_p99_ms", "bare_microseconds_per_call", "ratio",
+        "view_calls_per_second", "view_p50_ms", "view_p99_ms", "view_microseconds_per_call", "view_ratio", "layers",
     },
     "latency --jobs 100 --per-second 200": {
         "jobs", "start_ms_p50", "start_ms_p99", "bare_ms_p50", "bare_ms_p99", "ratio", "ratio_p99",
@@ -45,6 +55,21 @@ def test_a_measurement_is_one_json_object_on_the_last_line(broker: Broker, comma
     measured = json.loads(result.stdout.splitlines()[-1])
     assert set(measured) == KEYS[command]
     assert all(value > 0 for value in measured.values() if isinstance(value, int | float))
+
+
+async def test_a_gateway_whose_calls_are_refused_fails_the_measurement_and_leaves_nothing(
+    broker: Broker, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "call_body", lambda _: b'{"kind":"none of that name"}')
+    log, before = KafkaLog(settings), psutil.Process().children(recursive=True)
+    try:
+        topics = await log.topic_names()
+        with pytest.raises(HeadraceError, match=r"calls of gateway were not accepted: .*kind_unknown"):
+            await gateway.measure_gateway(settings, agents=2, seconds=0.5, rounds=1, say=lambda _: None)
+        assert psutil.Process().children(recursive=True) == before
+        assert await log.topic_names() <= topics
+    finally:
+        await log.close()
 
 
 def measured_apart(broker: Broker, command: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -139,23 +140,27 @@ async def test_a_record_has_to_say_whose_it_is_by_what_is_of_no_use_to_who_reads
         async with answered(asking, log, tenants="rival") as caller:
             token = issuer.token(org="acme", callId="good")
             await caller.call("good", token)
+            value = orjson.dumps({"callId": "whole", "name": "scheduler", "arguments": DIGEST})
+            digest = hashlib.sha256(value).hexdigest()
+            await caller.write("whole", value, issuer.token(org="acme", callId="whole", callDigest=digest))
+            await caller.call("changed", issuer.token(org="acme", callId="changed", callDigest=digest))
             await caller.call("another", token)
             await caller.call("nobody")
             await caller.call("key", "hr_0123456789abcdef_secret")
             await caller.call("bearer", issuer.token(org="acme"))
             await caller.call("by-topic", tenant="rival")
-            answers = await caller.answers(5)
+            answers = await caller.answers(7)
             own = await caller.answers(1, tenant="rival")
-            told = await caller.audited(6)
+            told = await caller.audited(8)
         codes = {call_id: "ok" if each["ok"] else each["error"]["code"] for call_id, each in answers.items()}
-        refused = dict.fromkeys(("another", "nobody", "key", "bearer"), "unauthenticated")
-        assert codes == {"good": "ok", **refused}
+        refused = dict.fromkeys(("changed", "another", "nobody", "key", "bearer"), "unauthenticated")
+        assert codes == {"good": "ok", "whole": "ok", **refused}
         assert "API keys do not count in records" in answers["key"]["error"]["message"]
         assert "was not made for this call" in answers["another"]["error"]["message"]
-        assert sorted(each["outcome"] for each in told) == ["ok", "ok", *["unauthenticated"] * 4]
+        assert sorted(each["outcome"] for each in told) == ["ok"] * 3 + ["unauthenticated"] * 5
         assert {each["transport"] for each in told} == {"kafka"}
         assert "secret" not in str((answers, own, told))
-        assert await jobs_of(settings, "acme") == [answers["good"]["data"]["jobId"]]
+        assert set(await jobs_of(settings, "acme")) == {answers[name]["data"]["jobId"] for name in ("good", "whole")}
         assert await jobs_of(settings, "rival") == [own["by-topic"]["data"]["jobId"]]
         assert await jobs_of(settings) == []
 

@@ -310,11 +310,16 @@ async def test_a_watcher_of_a_worker_is_not_even_told_that_others_have_more_to_d
     async with tenants(tmp_path) as world, asyncio.timeout(PATIENCE):
         for actor, owner in STRANGERS:
             summaries = await world.operations(actor).watch_worker(WORKER)
-            async with contextlib.aclosing(summaries):
+            others = await world.operations(owner).watch_worker(WORKER)
+            async with contextlib.aclosing(summaries), contextlib.aclosing(others):
                 first = await anext(summaries)
-                world.enqueue(owner, f"foreign-of-{actor.token}-{owner.token}")
-                await world.until_has(owner, f"foreign-of-{actor.token}-{owner.token}")
+                before = (await anext(others)).backlog or 0
+                told = asyncio.create_task(anext(summaries))
+                for number in (1, 2, 3):
+                    world.enqueue(owner, f"foreign-{number}-of-{actor.token}-{owner.token}")
+                    assert (await anext(others)).backlog == before + number
+                assert not told.done(), (actor.token, owner.token)
                 world.enqueue(actor, f"mine-{actor.token}-{owner.token}")
-                second = await anext(summaries)
+                second = await told
             assert first.backlog is not None
             assert second == first.model_copy(update={"backlog": first.backlog + 1})

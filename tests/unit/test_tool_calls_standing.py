@@ -33,7 +33,7 @@ async def trouble_is(made: ToolCallConsumer, text: str | None) -> None:
     """Returns when it has this trouble, or none."""
 
     async def look() -> bool:
-        return made.trouble is None if text is None else text in (made.trouble or "")
+        return made.trouble is None if text is None else text in str(made.trouble)
 
     await eventually(look)
 
@@ -46,7 +46,7 @@ async def test_it_takes_calls_in_from_when_the_group_has_let_it_in_to_its_stop()
     log.cut_off_from_groups()
     async with made:
         await asyncio.sleep(REJOIN_SECONDS * 2)
-        assert "the group" in (made.trouble or "")
+        assert "the group" in str(made.trouble)
         log.reconnect()
         await trouble_is(made, None)
     assert made.trouble == "it was stopped"
@@ -106,7 +106,7 @@ async def test_a_group_that_deals_its_partitions_out_anew_is_no_trouble_unless_i
         await made._revoked(held)
         assert made.trouble is None
         await asyncio.sleep(REJOIN_SECONDS + 1)
-        assert "has not dealt them out again" in (made.trouble or "")
+        assert "has not dealt them out again" in str(made.trouble)
 
 
 @in_virtual_time

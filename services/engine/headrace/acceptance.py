@@ -109,17 +109,7 @@ class Acceptance:
         reference = worker() if isinstance(worker, type) else worker
         made = None if isinstance(reference, str) else reference
         plain = [plain_arguments(each, made) for each in args]
-        try:
-            # The queue of a worker that had no job yet is made here, which takes what the brokers take.
-            async with asyncio.timeout(timeout):
-                definition = await self._definition(reference)
-                if made is None:
-                    await self._schemas.check(definition, plain)
-                count = await self._partition_count(definition.name)
-        except TimeoutError:
-            raise BrokerUnreachable(
-                f"{self._settings.bootstrap_servers}: no answer within {timeout:g} s; nothing was accepted."
-            ) from None
+        definition, count = self._at_hand(reference, plain) or await self._looked_up(reference, plain, timeout)
         topic = self._topics.jobs_name(definition.name)
         model = None if made is None else made.arguments_model
         prepared = []
@@ -133,10 +123,12 @@ class Acceptance:
                 job_id = _identified(identify, definition.name, each, key)
             fresh = self._source.now(), self._source.randomness(10)
             prepared.append(prepare(definition, each, own, key, (topic, count), job_id=job_id, made=fresh))
-        asked_at = _loop_time()
-        known = {} if find is None else await _known(prepared, find)
-        # To read a view that was not open takes as long as it takes; what is left for the records is left.
-        started += _loop_time() - asked_at
+        known: dict[str, Job] = {}
+        if find is not None:
+            asked_at = _loop_time()
+            known = await _known(prepared, find)
+            # To read a view that was not open takes as long as it takes; what is left for the records is left.
+            started += _loop_time() - asked_at
         missing = prepared if find is None else _each_once(prepared, known)
         offsets = await self._append(missing, timeout, left=max(0.0, timeout - (_loop_time() - started)))
         accepted = [each.accepted(offset) for each, offset in zip(missing, offsets, strict=True)]
@@ -144,6 +136,32 @@ class Acceptance:
             return accepted
         known.update((job.id, job) for job in accepted)
         return [known[each.job.id] for each in prepared]
+
+    def _at_hand(self, worker: str | AbstractWorker[Any], args: Sequence[dict[str, Any]]) -> tuple[WorkerDefinition, int] | None:
+        """The worker and the partitions of its queue, where both are known and the arguments are plain to fit: as a rule."""
+        if not isinstance(worker, str):
+            return None
+        definition = self._local.get(worker) or self._directory.definitions.get(worker)
+        count = self._partitions.get(worker)
+        if definition is None or count is None or not self._schemas.certainly_fit(definition, args):
+            return None
+        return definition, count
+
+    async def _looked_up(
+        self, worker: str | AbstractWorker[Any], args: Sequence[dict[str, Any]], timeout: float
+    ) -> tuple[WorkerDefinition, int]:
+        """The same, of any worker. The arguments of one that is known by its name are checked."""
+        try:
+            # The queue of a worker that had no job yet is made here, which takes what the brokers take.
+            async with asyncio.timeout(timeout):
+                definition = await self._definition(worker)
+                if isinstance(worker, str):
+                    await self._schemas.check(definition, args)
+                return definition, await self._partition_count(definition.name)
+        except TimeoutError:
+            raise BrokerUnreachable(
+                f"{self._settings.bootstrap_servers}: no answer within {timeout:g} s; nothing was accepted."
+            ) from None
 
     async def _definition(self, worker: str | AbstractWorker[Any]) -> WorkerDefinition:
         if not isinstance(worker, str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+Check = Callable[[Any], bool]
+"""True: the arguments of a job fit. False: nobody knows."""
+
 _MOST_PROBLEMS = 5
 _LONGEST_PROBLEM = 200
 _MOST_VALIDATORS = 256
@@ -29,13 +32,33 @@ _ANYTHING: tuple[dict[str, Any], ...] = ({}, {"type": "object"})
 
 
 class PublishedSchemas:
-    """Keeps a validator for each schema that a worker published.
+    """Keeps two validators for each schema that a worker published: one that takes a microsecond at most, and one that
+    has the words for what is wrong, and the last word.
 
     Formats (`date-time`, `email`, ...) are not checked here: the worker's own model has the last word, when the job runs.
     """
 
     def __init__(self) -> None:
         self._validators: OrderedDict[bytes, Draft202012Validator | None] = OrderedDict()
+        # By the name of the worker, with the definition from which it was made.
+        self._quick: OrderedDict[str, tuple[WorkerDefinition, Check | None]] = OrderedDict()
+
+    def certainly_fit(self, definition: WorkerDefinition, args: Sequence[dict[str, Any]]) -> bool:
+        """Whether it is plain to see that `check` would let arguments through. False says nothing."""
+        known = self._quick.get(definition.name)
+        if known is None or known[0] is not definition:
+            known = self._quick[definition.name] = definition, _quick(definition)
+            if len(self._quick) > _MOST_VALIDATORS:
+                self._quick.popitem(last=False)
+        check = known[1]
+        if check is None:
+            return False
+        try:
+            encoded = orjson.dumps(args)
+        except TypeError:
+            return False
+        # As the worker will read them, and no deeper than that is done.
+        return len(encoded) <= _LARGEST_IN_LOOP_BYTES and all(map(check, orjson.loads(encoded)))
 
     async def check(self, definition: WorkerDefinition, args: Sequence[dict[str, Any]]) -> None:
         """Checks the arguments of jobs for the worker. A worker that published no usable schema takes any: it will look itself.
@@ -43,6 +66,8 @@ class PublishedSchemas:
         Raises:
             ArgumentsInvalid: some do not fit, or are no JSON; the message names each place and what is wrong there.
         """
+        if self.certainly_fit(definition, args):
+            return
         validator = self._validator_of(definition)
         if validator is None:
             return
@@ -72,6 +97,31 @@ class PublishedSchemas:
         if len(self._validators) > _MOST_VALIDATORS:
             self._validators.popitem(last=False)
         return made
+
+
+def _anything(_: dict[str, Any]) -> bool:
+    return True
+
+
+def _quick(definition: WorkerDefinition) -> Check | None:
+    """The quick validator of what a worker published; None where the other one is to be asked: it is not the same everywhere."""
+    # Imported by those who check something, as the other one is.
+    import jsonschema_rs
+
+    schema = definition.arguments_schema
+    if schema in _ANYTHING:
+        return _anything
+    # Of a schema that is none the other one tells, and takes anything; and the two have expressions of different kinds.
+    if b'"pattern' in orjson.dumps(schema) or _validator(schema, definition.name) is None:
+        return None
+    try:
+        return jsonschema_rs.Draft202012Validator(schema, validate_formats=False, retriever=_nothing_else).is_valid
+    except ValueError:
+        return None
+
+
+def _nothing_else(uri: str) -> Any:
+    raise LookupError(f"{uri} is not fetched")
 
 
 def _validator(schema: dict[str, Any], worker: str) -> Draft202012Validator | None:

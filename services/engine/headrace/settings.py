@@ -231,6 +231,11 @@ class AuthSettings(SettingsGroup):
         description="The claim that names the one call, by its id, for which a token was made. Such a token counts in the record"
         " of that call, and nowhere else; no other one counts in a record.",
     )
+    digest_claim: str = Field(
+        "callDigest",
+        description="The claim that has the SHA-256 of the one record of a call, by its value, for which a token was made, as"
+        " hexadecimal digits. A token that has it counts for no other record, whatever the call's id.",
+    )
     leeway_seconds: float = Field(30.0, ge=0, le=300, description="How far the issuer's clock may differ.")
     keys_refresh_seconds: float = Field(
         600.0, ge=1, description="How often the issuer's public keys are fetched, if no unknown one is named before."

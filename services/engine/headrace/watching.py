@@ -90,8 +90,8 @@ class Watching(ABC):
         """A worker as it stands, at once and with the counts of its jobs, and again whenever that has changed.
 
         It never ends by itself. A new definition, an engine that comes or goes, a pause and its end are told at once; an engine
-        that fell silent, when `list_workers` leaves it out; the counts at most once in three seconds. Close it
-        (`contextlib.aclosing`) when done.
+        that fell silent, when `list_workers` leaves it out; the counts at most once in three seconds, also where jobs have come
+        and gone since the last count. Close it (`contextlib.aclosing`) when done.
 
         Args:
             tenant: whose jobs are counted.

@@ -59,8 +59,8 @@ def taker() -> Taker:
 
 
 @contextlib.asynccontextmanager
-async def following(log: WrittenLog, taker: Taker, *fatal: type[Exception]) -> AsyncIterator[Follower]:
-    follower = Follower(log, taker, name="test", fatal=fatal)
+async def following(log: WrittenLog, taker: Taker, *fatal: type[Exception], pace_seconds: float = 0.0) -> AsyncIterator[Follower]:
+    follower = Follower(log, taker, name="test", fatal=fatal, pace_seconds=pace_seconds)
     await follower.start()
     try:
         yield follower
@@ -212,3 +212,38 @@ async def test_a_log_that_became_shorter(log: WrittenLog, taker: Taker, fatal: b
         else:
             await follower.catch_up(PATIENCE)
             assert sorted(taker.taken) == sorted([*range(10), 0, 0])
+
+
+async def test_what_keeps_coming_is_gathered_for_a_while_unless_somebody_waits_for_it(log: WrittenLog, taker: Taker) -> None:
+    async with following(log, taker, pace_seconds=3_600.0) as follower:
+        follower.follow({PARTITION: 0})
+        await follower.wait_caught_up(PATIENCE)
+        assert taker.taken == list(range(10)), "the first is not kept waiting"
+        held = await _put_until_one_is_held(log, taker)
+        await follower.catch_up(PATIENCE)
+        assert taker.taken == list(range(held + 1))
+        held = await _put_until_one_is_held(log, taker)
+        await follower.catch_up(PATIENCE)
+        assert taker.taken == list(range(held + 1)), "and again for whoever comes next"
+
+
+async def _put_until_one_is_held(log: WrittenLog, taker: Taker) -> int:
+    """Offset of a record that is not taken in for a while; one that comes while the follower looks is."""
+    for _ in range(20):
+        offset = log.put(PARTITION, b"k", b"v").offset
+        deadline = asyncio.get_running_loop().time() + 0.1
+        while offset not in taker.taken:
+            await asyncio.sleep(0)
+            if asyncio.get_running_loop().time() > deadline:
+                return offset
+    pytest.fail("everything is taken in at once")
+
+
+async def test_records_that_were_there_before_are_not_kept_waiting(log: WrittenLog, taker: Taker) -> None:
+    async with following(log, taker, pace_seconds=3_600.0) as follower:
+        follower.follow({PARTITION: 0})
+        await follower.wait_caught_up(PATIENCE)
+        log.put(OTHER, b"k", b"v")
+        follower.follow({OTHER: 0})
+        await follower.wait_caught_up(PATIENCE)
+        assert sorted(taker.taken) == sorted([*range(10), 0])

@@ -249,6 +249,24 @@ async def test_an_accepted_job_is_there_at_once(log: WrittenLog, engines: Engine
         assert await statuses(view) == {"a": "running"}
 
 
+async def test_the_record_of_a_job_that_was_accepted_here_is_not_looked_at(log: WrittenLog, engines: Engines, path: Path) -> None:
+    """That it is passed over is seen by one that is damaged: those of others are counted."""
+    async with opened(log, path) as view:
+        engines.enqueue("known")
+        await view.catch_up(PATIENCE)
+        topic, target = TOPICS.jobs_name(WORKER), TopicPartition(TOPICS.jobs_name(WORKER), 7)
+        offset = log.cluster.partition(target).end
+        accepted = engines.snapshots["known"] | {"id": "own", "source": {"topic": topic, "partition": 7, "offset": offset}}
+        await view.add_accepted(Job.model_validate(accepted))
+        log.put(target, b"own", b"damaged")
+        await view.catch_up(PATIENCE)
+        assert view.undecodable.total() == 0
+        log.put(target, b"other", b"damaged")
+        await view.catch_up(PATIENCE)
+        assert view.undecodable == {"damaged job": 1}
+        assert await statuses(view) == {"known": "queued", "own": "queued"}
+
+
 async def test_an_accepted_job_leads_to_a_worker_without_definition(log: WrittenLog, path: Path) -> None:
     async with opened(log, path) as view:
         other = Engines(log, "undefined")

@@ -132,7 +132,7 @@ async def test_counts_are_told_and_at_most_once_in_a_while(log: WrittenLog, engi
     async with world(log, path) as made, made.watch() as watch:
         await watch.next()
         epoch = engines.claim("one", -1, 0)
-        told = []
+        told: list[tuple[int | None, ...]] = []
         for number in range(40):
             engines.enqueue(f"job-{number}")
             await asyncio.sleep(0.01)
@@ -145,6 +145,39 @@ async def test_counts_are_told_and_at_most_once_in_a_while(log: WrittenLog, engi
     assert gaps and min(gaps) >= SECONDS * 0.99, gaps
     # Forty jobs came in about half a second.
     assert len(told) < 10
+
+
+async def test_what_came_and_went_between_two_counts_is_told(log: WrittenLog, engines: Engines, path: Path) -> None:
+    """Whoever read the worker in between has seen a state of which it was never told that it is over."""
+    epoch = engines.claim("one", -1, 0)
+    async with world(log, path) as made, made.watch() as watch:
+        assert counts(await watch.next()) == (0, 0, 0)
+        engines.enqueue("a")
+        engines.run("a", epoch)
+        engines.complete("a")
+        assert counts(await watch.next()) == (0, 0, 0)
+
+
+async def test_the_progress_of_a_job_is_no_change_of_its_worker(log: WrittenLog, engines: Engines, path: Path) -> None:
+    engines.enqueue("a")
+    engines.run("a", engines.claim("one", -1, 0))
+    async with world(log, path, seconds=0.05) as made, made.watch() as watch:
+        assert counts(await watch.next()) == (0, 1, 0)
+        running = engines.snapshots["a"]
+        told: list[WorkerSummary] = []
+
+        async def listen() -> None:
+            while not told or not told[-1].live_instances:
+                told.append(await watch.next())
+
+        listening = asyncio.create_task(listen())
+        for step in range(1, 40):
+            engines.write({**running, "sequence": running["sequence"] + step, "progress": {"fraction": step / 40}})
+            await asyncio.sleep(0.01)
+        engines.live("one", timestamp=now())
+        await listening
+        # The first record that is met of a job tells nothing of what was before.
+        assert len(told) <= 2
 
 
 async def test_a_job_that_is_removed_is_counted_no_more(log: WrittenLog, engines: Engines, path: Path) -> None:
@@ -185,11 +218,14 @@ async def test_only_whose_it_is_is_counted(log: WrittenLog, engines: Engines, pa
         engines.enqueue("one", tenant="rival", ctx={"userId": "ann"})
         engines.enqueue("two", tenant="rival", ctx={"userId": "ann"})
         assert counts(await rival.next())[0] in (1, 2)
-        engines.enqueue("three", tenant="acme", ctx={"userId": "bob"})
-        assert counts(await acme.next()) == (1, 0, 0)
-        engines.enqueue("four", tenant="acme", ctx={"userId": "ann"})
-        assert counts(await ann.next()) == (1, 0, 0)
-        assert counts(await acme.next()) == (2, 0, 0)
+        waiting = asyncio.create_task(ann.next())
+        for number in (1, 2, 3):
+            engines.enqueue(f"of-bob-{number}", tenant="acme", ctx={"userId": "bob"})
+            assert counts(await acme.next()) == (number, 0, 0)
+        assert not waiting.done(), "that others have more to do is not even told"
+        engines.enqueue("of-ann", tenant="acme", ctx={"userId": "ann"})
+        assert counts(await waiting) == (1, 0, 0)
+        assert counts(await acme.next()) == (4, 0, 0)
 
 
 async def test_what_there_is_not_cannot_be_watched(log: WrittenLog, engines: Engines, path: Path) -> None:

@@ -16,6 +16,7 @@ from rich.table import Table
 from headrace.bench.engine import measure_engine
 from headrace.bench.enqueue import measure_enqueue
 from headrace.bench.failover import measure_failover
+from headrace.bench.gateway import measure_gateway
 from headrace.bench.latency import measure_latency
 from headrace.bench.memory import measure_memory, table_of
 from headrace.bench.recovery import measure_recovery
@@ -61,6 +62,26 @@ def enqueue(
     _measure(
         "enqueue",
         lambda settings, say: measure_enqueue(settings, seconds=seconds, many=many, say=say),
+        bootstrap_servers,
+        as_json,
+    )
+
+
+@application.command()
+def gateway(
+    agents: Annotated[int, typer.Option(min=1, max=2_000, help="Agents that call at the same time.")] = 200,
+    seconds: Annotated[float, typer.Option(min=0.5, help="How long they call, in all rounds together.")] = 60.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, of which the median counts.")] = 6,
+    view_jobs: Annotated[int, typer.Option(min=0, help="Measure it with so many jobs in its view, too.")] = 0,
+    bootstrap_servers: BootstrapServers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Calls per second of `scheduler` through one gateway, and what each of its layers costs."""
+    _measure(
+        "gateway",
+        lambda settings, say: measure_gateway(
+            settings, agents=agents, seconds=seconds, rounds=rounds, view_jobs=view_jobs, say=say
+        ),
         bootstrap_servers,
         as_json,
     )

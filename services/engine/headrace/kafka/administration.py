@@ -21,6 +21,7 @@ from aiokafka.structs import TopicPartition as ClientTopicPartition
 from headrace.core.topics import Topic
 from headrace.errors import BrokerError, BrokerUnreachable, ConfigurationError, TopicMisconfigured, TopicMissing
 from headrace.kafka.closing import close_client
+from headrace.kafka.committed import committed_of_group
 from headrace.kafka.connection import Cluster
 from headrace.ports import TopicPartition
 
@@ -123,8 +124,8 @@ class Administration:
             await self._call(lambda client: client.delete_records(before))
 
     async def committed_offsets(self, group: str) -> dict[TopicPartition, int]:
-        offsets = await self._call(lambda client: client.list_consumer_group_offsets(group))
-        return {TopicPartition(*partition): entry.offset for partition, entry in offsets.items() if entry.offset >= 0}
+        offsets = await self._call(lambda client: committed_of_group(client, group))
+        return {TopicPartition(*partition): entry.offset for partition, entry in offsets.items()}
 
     async def _create(self, client: Any, topics: Iterable[Topic]) -> list[str]:
         """Asks for all topics at once, and returns the names of those that are there already."""

@@ -45,6 +45,8 @@ class Appending:
 
     def withdraw(self, seconds: float) -> None:
         """Takes back what is not on its way yet, `seconds` after the call."""
+        if not self._waiting:
+            return
         taken_back = _timeout(seconds, may_land=False)
         for lane, call in list(self._waiting.values()):
             if lane.withdraw(call):
@@ -53,6 +55,8 @@ class Appending:
 
     def outcomes(self, seconds: float) -> list[Outcome]:
         """What is known of each record `seconds` after the call, in their order."""
+        if not self._missing:
+            return [outcome for outcome in self._outcomes if outcome is not None]
         unanswered, outside = _timeout(seconds, may_land=True), _timeout(seconds, may_land=False)
         known = [outcome or unanswered for outcome in self._outcomes[: self._entered]]
         return known + [outside] * (len(self._outcomes) - self._entered)

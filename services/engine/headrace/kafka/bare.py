@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
@@ -18,11 +19,31 @@ from headrace.settings import Settings
 _FETCH_BYTES = 4 * 1024 * 1024
 
 
+class BareProducer:
+    """A producer that is connected; made by `BareClient.producer`."""
+
+    def __init__(self, producer: Any) -> None:
+        self._producer = producer
+
+    async def append(self, target: TopicPartition, key: bytes, payload: bytes) -> None:
+        """Writes one record, and waits until all in-sync replicas have it."""
+        await self._producer.send_and_wait(target.topic, payload, key=key, partition=target.partition)
+
+
 class BareClient:
     """aiokafka, with the settings that headrace uses it with."""
 
     def __init__(self, settings: Settings) -> None:
         self._cluster = Cluster(settings)
+
+    @asynccontextmanager
+    async def producer(self) -> AsyncIterator[BareProducer]:
+        """A producer for as long as the block lasts."""
+        producer = await self._producer()
+        try:
+            yield BareProducer(producer)
+        finally:
+            await producer.stop()
 
     async def _producer(self) -> Any:
         return await self._cluster.connect(

@@ -24,6 +24,7 @@ from headrace.errors import BrokerError, BrokerUnreachable
 from headrace.kafka.administration import Administration
 from headrace.kafka.assignor import sticky_assignor
 from headrace.kafka.closing import close_client
+from headrace.kafka.committed import committed_of
 from headrace.kafka.connection import Cluster
 from headrace.kafka.polling import Polling
 from headrace.ports import Committed, GroupListener, Record, TopicPartition
@@ -179,8 +180,7 @@ class KafkaGroupConsumer:
         if self._consumer is None:
             raise BrokerError(f"This member of {self._membership.group} does not run.")
         named = list(partitions)
-        # aiokafka's own `committed` leaves the metadata out.
-        asked = self._consumer._coordinator.fetch_committed_offsets([ClientTopicPartition(*partition) for partition in named])
+        asked = committed_of(self._consumer._coordinator, [ClientTopicPartition(*partition) for partition in named])
         try:
             async with asyncio.timeout(self._cluster.connect_timeout):
                 offsets = await asked

@@ -8,6 +8,7 @@ stand. What was done but not answered when its process died is done once more: b
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -74,10 +75,12 @@ class ReceivedCall:
     Attributes:
         call: its `id` is the call's.
         credential: what the header `authorization` has after `Bearer`; None where there is none.
+        digest: SHA-256 of the record's value, as hexadecimal digits.
     """
 
     call: ToolCall
     credential: str | None
+    digest: str
 
 
 Answer = Callable[[ReceivedCall], Awaitable[ToolSuccess | ToolRefusal]]
@@ -377,7 +380,7 @@ def _encoded(call_id: str, answer: ToolSuccess | ToolRefusal) -> bytes:
 def _decoded(record: Record) -> ReceivedCall:
     asked = decode(ToolCallRecord, record.value)
     call = ToolCall(id=asked.call_id, name=asked.name, arguments=asked.arguments, context=asked.context)
-    return ReceivedCall(call, _credential(record))
+    return ReceivedCall(call, _credential(record), hashlib.sha256(record.value or b"").hexdigest())
 
 
 def _credential(record: Record) -> str | None:

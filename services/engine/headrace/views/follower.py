@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from headrace.errors import HeadraceError
@@ -77,6 +77,11 @@ class Follower:
     error of a class in `fatal` ends the following instead: `ended` then raises it. With `LogReplaced` among them, a log that has
     become shorter is such an error; without, it is read from its new start.
 
+    Args:
+        pace_seconds: the least time between two batches, once it has caught up: where records keep coming, to take in many at
+            once costs little more than a few. The first after a while is taken in at once, and nobody who calls `catch_up` waits
+            for this.
+
     Attributes:
         expects_more: set while more partitions are about to come, so that no fetch holds them up for long.
         positions: the offset of the next record of each partition that was not yet taken in.
@@ -84,12 +89,22 @@ class Follower:
     """
 
     def __init__(
-        self, log: Log, take_in: Callable[[Batch], Awaitable[None]], *, name: str, fatal: tuple[type[Exception], ...] = ()
+        self,
+        log: Log,
+        take_in: Callable[[Batch], Awaitable[None]],
+        *,
+        name: str,
+        fatal: tuple[type[Exception], ...] = (),
+        pace_seconds: float = 0.0,
     ) -> None:
         self._log = log
         self._take_in = take_in
         self._name = name
         self._fatal = fatal
+        self._pace_seconds = pace_seconds
+        self._handed_over_at = float("-inf")
+        self._hurrying = 0
+        self._hurry = asyncio.Event()
         self._pending: dict[TopicPartition, int] = {}
         self._targets: dict[TopicPartition, int] = {}
         self._assigned = False
@@ -189,10 +204,22 @@ class Follower:
             while (self._pending or not self._assigned) and self.failure is None:
                 await self.wait_moved()
             ends = await _started(self._asking).end_offsets(partitions or list(self.positions)) if self.positions else {}
-            while any(self.positions.get(partition, 0) < end for partition, end in ends.items()):
-                if self.failure is not None:
-                    raise self.failure
-                await self.wait_moved()
+            with self._without_pace():
+                while any(self.positions.get(partition, 0) < end for partition, end in ends.items()):
+                    if self.failure is not None:
+                        raise self.failure
+                    await self.wait_moved()
+
+    @contextmanager
+    def _without_pace(self) -> Iterator[None]:
+        self._hurrying += 1
+        self._hurry.set()
+        try:
+            yield
+        finally:
+            self._hurrying -= 1
+            if not self._hurrying:
+                self._hurry.clear()
 
     async def wait_moved(self) -> None:
         """Waits until partitions were taken up or records taken in, and not for ever."""
@@ -256,6 +283,7 @@ class Follower:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), FETCH_SECONDS)
             return
+        await self._keep_pace()
         batch = await self._gather()
         for partition, offset in batch.positions.items():
             if offset < self._read[partition] and LogReplaced in self._fatal:
@@ -263,9 +291,16 @@ class Follower:
         await self._taken()
         if batch.records or batch.positions:
             self._read.update(batch.positions)
+            self._handed_over_at = asyncio.get_running_loop().time()
             self._taking = asyncio.create_task(self._take(batch), name=f"headrace-take-{self._name}")
         else:
             self._well()
+
+    async def _keep_pace(self) -> None:
+        left = self._handed_over_at + self._pace_seconds - asyncio.get_running_loop().time()
+        if left > 0 and self.caught_up and not self.expects_more:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), left)
 
     async def _gather(self) -> Batch:
         reader = _started(self._reader)

@@ -9,19 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from headrace.errors import WatchInterrupted
 from headrace.models import Job
-from headrace.views.job_rows import JobKey, JobRow, job_key, name_key
+from headrace.views.job_rows import STATUS_NUMBERS, JobKey, JobRow, job_key, name_key
 from headrace.views.job_table import Fact, Repeated
 
 MOST_WAITING: Final = 10_000
 """Changed jobs that may wait for one watcher: about a megabyte. One that falls behind further is sent away."""
+_REMEMBERED: Final = 4_096
 
 KeyT = TypeVar("KeyT", int, JobKey)
-WatcherT = TypeVar("WatcherT")
 
 
 class _Woken:
@@ -52,33 +51,76 @@ class _Woken:
             raise WatchInterrupted(f"The watching was ended: {self._ended}. Go on from the last id that was read.")
 
 
+class Heard(NamedTuple):
+    """What a bell has rung for.
+
+    Attributes:
+        changed: jobs may be other in number.
+        mine: the status of some job that the watcher may see has changed, if perhaps forth and back.
+    """
+
+    changed: bool
+    mine: bool
+
+
 class Bell(_Woken):
     """Tells one watcher that jobs have changed, and not which: nothing waits for it, however slow it is. Made by
-    `JobChanges.bell`."""
+    `JobChanges.bell`.
 
-    def __init__(self) -> None:
+    Args:
+        user_key: of the only user whose jobs matter; None for those of all.
+    """
+
+    def __init__(self, user_key: int | None) -> None:
         super().__init__()
-        self._touched = False
+        self._user_key = user_key
+        self._heard = _NOTHING
 
-    def strike(self) -> None:
-        """Jobs have changed."""
-        self._touched = True
+    def strike(self, user_key: int | None) -> None:
+        """The status of a user's job has changed."""
+        if self._user_key in (None, user_key):
+            self._heard = Heard(changed=True, mine=True)
+            self._woken.set()
+
+    def strike_unknown(self) -> None:
+        """A job was removed, and it is not known whose."""
+        self._heard = Heard(changed=True, mine=self._heard.mine)
         self._woken.set()
 
     def ring(self) -> None:
         """Something else has changed that the watcher looks at."""
         self._woken.set()
 
-    def take(self) -> bool:
-        """Whether jobs have changed since the last time.
+    def take(self) -> Heard:
+        """What it has rung for since the last time.
 
         Raises:
             WatchInterrupted: it is told no more.
         """
         self._check()
-        taken, self._touched = self._touched, False
+        taken, self._heard = self._heard, _NOTHING
         self._woken.clear()
         return taken
+
+
+_NOTHING: Final = Heard(changed=False, mine=False)
+
+
+class _Bells:
+    """The bells for one worker of a tenant, and the statuses of its jobs that changed last: most records of a job that runs tell
+    of its progress alone."""
+
+    def __init__(self) -> None:
+        self.all: set[Bell] = set()
+        self._statuses: dict[JobKey, int] = {}
+
+    def touch(self, key: JobKey, status: int, user_key: int | None) -> None:
+        if self._statuses.pop(key, None) != status:
+            for bell in self.all:
+                bell.strike(user_key)
+        self._statuses[key] = status
+        if len(self._statuses) > _REMEMBERED:
+            del self._statuses[next(iter(self._statuses))]
 
 
 class Watcher(_Woken):
@@ -119,7 +161,7 @@ class JobChanges:
 
     def __init__(self) -> None:
         self._of_tenant: dict[int, set[Watcher]] = {}
-        self._of_worker: dict[int, set[Bell]] = {}
+        self._of_worker: dict[int, _Bells] = {}
         self._of_job: dict[JobKey, set[Watcher]] = {}
 
     @property
@@ -142,11 +184,18 @@ class JobChanges:
                 yield watcher
 
     @contextmanager
-    def bell(self, *, tenant: str, worker: str) -> Iterator[Bell]:
-        """What rings for as long as the block lasts whenever a tenant's jobs of one worker change."""
-        bell = Bell()
-        with _kept(self._of_worker, name_key("worker", tenant, worker), bell):
+    def bell(self, *, tenant: str, worker: str, user_id: str | None = None) -> Iterator[Bell]:
+        """What rings for as long as the block lasts whenever a tenant's jobs of one worker change, or those of one user."""
+        bell = Bell(None if user_id is None else name_key("user", tenant, user_id))
+        worker_key = name_key("worker", tenant, worker)
+        bells = self._of_worker.setdefault(worker_key, _Bells())
+        bells.all.add(bell)
+        try:
             yield bell
+        finally:
+            bells.all.discard(bell)
+            if not bells.all:
+                del self._of_worker[worker_key]
 
     def tell(self, facts: Iterable[Fact]) -> None:
         """Tells of a batch that was taken in: every job that a record was about, whether or not it has changed by that. Only
@@ -158,38 +207,48 @@ class JobChanges:
         for key, fact in facts:
             row = fact.row if isinstance(fact, Repeated) else fact
             if isinstance(row, JobRow):
-                self._touch(key, row.tenant_key, row.worker_key)
+                self._touch(key, row.tenant_key)
+                self._ring(key, row.worker_key, row.status, row.user_key)
             else:
                 removed = True
         if removed:
             # What removes a job says not whose it was.
-            for bell in chain.from_iterable(self._of_worker.values()):
-                bell.strike()
+            for bells in self._of_worker.values():
+                for bell in bells.all:
+                    bell.strike_unknown()
 
     def tell_accepted(self, jobs: Iterable[Job]) -> None:
         """Tells of jobs that were accepted here, and are in the table before they are read from the log."""
-        if self.watched:
-            for job in jobs:
-                worker_key = name_key("worker", job.tenant, job.worker_name)
-                self._touch(job_key(job.id), name_key("tenant", job.tenant), worker_key)
+        if not self.watched:
+            return
+        for job in jobs:
+            key, user = job_key(job.id), job.ctx.user_id
+            self._touch(key, name_key("tenant", job.tenant))
+            user_key = None if user is None else name_key("user", job.tenant, user)
+            self._ring(key, name_key("worker", job.tenant, job.worker_name), STATUS_NUMBERS[job.status], user_key)
 
     def interrupt(self, reason: str) -> None:
         """Sends all watchers away: what they were told so far is true, and they can go on from there."""
-        for watchers in (*self._of_tenant.values(), *self._of_worker.values(), *self._of_job.values()):
+        for watchers in (*self._of_tenant.values(), *self._of_job.values()):
             for watcher in watchers:
                 watcher.end(reason)
+        for bells in self._of_worker.values():
+            for bell in bells.all:
+                bell.end(reason)
 
-    def _touch(self, key: JobKey, tenant_key: int, worker_key: int) -> None:
+    def _touch(self, key: JobKey, tenant_key: int) -> None:
         for watcher in self._of_tenant.get(tenant_key, ()):
             watcher.touch(key)
-        for bell in self._of_worker.get(worker_key, ()):
-            bell.strike()
         for watcher in self._of_job.get(key, ()):
             watcher.touch(key)
 
+    def _ring(self, key: JobKey, worker_key: int, status: int, user_key: int | None) -> None:
+        if (bells := self._of_worker.get(worker_key)) is not None:
+            bells.touch(key, status, user_key)
+
 
 @contextmanager
-def _kept(watchers: dict[KeyT, set[WatcherT]], key: KeyT, watcher: WatcherT) -> Iterator[None]:
+def _kept(watchers: dict[KeyT, set[Watcher]], key: KeyT, watcher: Watcher) -> Iterator[None]:
     """Has a watcher among those of a key for as long as the block lasts."""
     watchers.setdefault(key, set()).add(watcher)
     try:

@@ -34,6 +34,8 @@ LOOK_SECONDS: Final = 0.5
 TOUCH_SECONDS: Final = 600.0
 RETRY_SECONDS: Final = 1.0
 POLL_SECONDS: Final = 0.1
+PACE_SECONDS: Final = 0.05
+"""The least time between two batches where jobs come and end all the time; who calls `catch_up` does not wait for it."""
 MEND_SECONDS: Final = 30.0
 """How long a call waits for a damaged file to be made anew, before it is told of the damage."""
 
@@ -136,6 +138,7 @@ class JobIntake:
     async def accept(self, jobs: list[Job]) -> None:
         """Writes rows of accepted jobs."""
         await self._database.write(lambda connection: self._projection.accept(connection, jobs))
+        self._projection.remember_accepted(jobs)
         self.changes.tell_accepted(jobs)
 
     async def mend(self, error: sqlite3.DatabaseError) -> None:
@@ -196,7 +199,9 @@ class JobIntake:
         self._followed.clear()
         self._complete = False
         self._projection.forget()
-        self._follower = follower = Follower(self._log, self._take_in, name="jobs", fatal=(LogReplaced, ViewDamaged))
+        self._follower = follower = Follower(
+            self._log, self._take_in, name="jobs", fatal=(LogReplaced, ViewDamaged), pace_seconds=PACE_SECONDS
+        )
         follower.expects_more = True
         try:
             await self._unless_damaged(follower.start())

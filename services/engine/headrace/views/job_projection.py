@@ -19,7 +19,7 @@ from headrace.core.topics import Topics
 from headrace.errors import RecordUndecodable
 from headrace.leases import take_lease
 from headrace.models import Job, JobRecord
-from headrace.ports import Record
+from headrace.ports import Record, TopicPartition
 from headrace.views.database import Position, Positions, load_positions, store_positions
 from headrace.views.follower import Batch, LogReplaced, Undecodable
 from headrace.views.job_rows import STATUS_NUMBERS, JobRow, Origin, job_key, row_of
@@ -27,6 +27,8 @@ from headrace.views.job_table import Fact, Repeated, write_facts
 
 _QUEUED = STATUS_NUMBERS[JobStatus.QUEUED]
 _NO_SNAPSHOT = (LEASE_PREFIX, CHECKPOINT_PREFIX)
+_MOST_REMEMBERED = 10_000
+"""Records of one partition that are remembered as those of jobs accepted here: a view that is far behind looks at them all."""
 _check_record = plain_validator(JobRecord)
 
 
@@ -38,11 +40,13 @@ class JobProjection:
         self._positions: Positions | None = None
         self._ledgers: dict[tuple[str, int], PartitionLedger] = {}
         self._changed: set[tuple[str, int]] = set()
+        self._accepted: dict[tuple[str, int], set[int]] = {}
         self.undecodable = Undecodable("jobs")
 
     def forget(self) -> None:
         """What was learned in a transaction that was rolled back is read from the table again."""
         self._positions = None
+        self._accepted.clear()
 
     def take_in(self, connection: sqlite3.Connection, batch: Batch) -> Sequence[Fact]:
         """Writes what a batch makes of the rows, the claims it has, and its positions. Records that were read before are nothing.
@@ -61,7 +65,7 @@ class JobProjection:
             if partition.topic == self._topics.job_state.name:
                 facts.extend(self._state_facts(fresh))
             elif (worker := self._topics.worker_of(partition.topic)) is not None:
-                facts.extend(self._job_facts(worker, fresh))
+                facts.extend(self._job_facts(worker, self._unknown(partition, fresh)))
             if fresh:
                 moved[partition] = Position(fresh[-1].offset + 1, fresh[-1].offset, fresh[-1].timestamp)
         for partition, offset in batch.positions.items():
@@ -82,6 +86,27 @@ class JobProjection:
             origin = None if source is None else Origin(job.worker_name, source.partition, source.offset)
             facts.append((job_key(job.id), row_of(job.to_wire(), ACCEPTED, STATUS_NUMBERS[job.status], origin)))
         write_facts(connection, facts)
+
+    def remember_accepted(self, jobs: Iterable[Job]) -> None:
+        """Rows of these jobs are in the table, as their records would make them: the records need not be looked at.
+
+        It is called in the event loop while the writing thread may be at work: no step on a set can be interrupted.
+        """
+        for job in jobs:
+            if (source := job.source) is not None:
+                known = self._accepted.setdefault((source.topic, source.partition), set())
+                if len(known) >= _MOST_REMEMBERED:
+                    known.clear()
+                known.add(source.offset)
+
+    def _unknown(self, partition: TopicPartition, records: Sequence[Record]) -> Sequence[Record]:
+        """The records whose jobs were not accepted here."""
+        known = self._accepted.get((partition.topic, partition.partition))
+        if not known:
+            return records
+        unknown = [record for record in records if record.offset not in known]
+        known.difference_update([record.offset for record in records])
+        return unknown
 
     # --- job-state ---
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from headrace.core.ownership import Version, supersedes
 from headrace.core.status import TERMINAL
 from headrace.views.job_rows import STATUSES, JobKey, JobRow, partition_key
+
+RowT = TypeVar("RowT", bound=tuple[Any, ...])
 
 
 class Repeated(NamedTuple):
@@ -24,21 +27,14 @@ Fact = tuple[JobKey, JobRow | Repeated | Version | None]
 tombstone: the version up to which it removes what there is, or None for whatever there is."""
 
 _LOOKED_UP_AT_ONCE: Final = 500
-_INSERT: Final = f"INSERT INTO jobs ({', '.join(JobRow._fields)}) VALUES ({', '.join('?' * len(JobRow._fields))})"
-# With each step of a statement another thread may run, and have the interpreter for a while: a step writes many rows.
-_INSERTED_AT_ONCE: Final = 50
-_INSERT_MANY: Final = _INSERT + f", ({', '.join('?' * len(JobRow._fields))})" * (_INSERTED_AT_ONCE - 1)
+# With each step of a statement another thread may run, and have the interpreter for a while: a step writes many rows. The numbers
+# of rows are few, so that each statement is compiled once. `OR FAIL`: by default SQLite would keep a copy of each page that a
+# statement of several rows changes, to take that statement alone back; here the whole transaction is.
+_AT_ONCE: Final = (64, 16, 8, 4, 1)
 # A column that is named makes SQLite rewrite the entries of every index that has it: what stays the same is not named.
-_PLAIN: Final = (
-    "epoch = ?, attempt = ?, sequence = ?, source_key = ?, source_offset = ?, body = ?, details = ?,"
-    " arguments = coalesce(?, arguments)"
-)
-_UPDATE: Final = f"UPDATE jobs SET {_PLAIN} WHERE place = ?"
-_MOVE: Final = f"UPDATE jobs SET {_PLAIN}, status = ? WHERE place = ?"
-_REPLACE: Final = (
-    f"UPDATE jobs SET {_PLAIN}, status = ?, created = ?, tenant_key = ?, worker_key = ?, user_key = ?, conversation_key = ?"
-    " WHERE place = ?"
-)
+_PLAIN: Final = ("epoch", "attempt", "sequence", "source_key", "source_offset", "body", "details")
+_MOVED: Final = (*_PLAIN, "status")
+_REPLACED: Final = (*_MOVED, "created", "tenant_key", "worker_key", "user_key", "conversation_key")
 _ADD_ARGUMENTS: Final = "UPDATE jobs SET arguments = ? WHERE place = ?"
 _DELETE: Final = "DELETE FROM jobs WHERE place = ?"
 
@@ -131,40 +127,69 @@ def _as_indexed(created: int, tenant: int, worker: int, user: int | None, conver
 
 
 def _write(connection: sqlite3.Connection, changes: Iterable[_Change]) -> None:
-    statements: dict[str, list[tuple[object, ...]]] = {
-        statement: [] for statement in (_DELETE, _UPDATE, _MOVE, _REPLACE, _ADD_ARGUMENTS)
-    }
+    removed: list[tuple[int]] = []
+    completed: list[tuple[bytes, int]] = []
+    updated: dict[tuple[str, ...], list[tuple[object, ...]]] = {}
     inserted: list[JobRow] = []
     for change in changes:
         row, before = change.row, change.before
         if change.removed is not None:
-            statements[_DELETE].append((change.removed,))
+            removed.append((change.removed,))
         if row is None:
             if change.arguments is not None and change.place is not None:
-                statements[_ADD_ARGUMENTS].append((change.arguments, change.place))
-            continue
-        if before is None:
+                completed.append((change.arguments, change.place))
+        elif before is None:
             inserted.append(row if row.arguments is change.arguments else row._replace(arguments=change.arguments))
-            continue
-        plain = (*row.version, row.source_key, row.source_offset, row.body, row.details, change.arguments)
-        indexed = (row.created, row.tenant_key, row.worker_key, row.user_key, row.conversation_key)
-        if before.indexed != indexed:
-            statements[_REPLACE].append((*plain, row.status, *indexed, change.place))
-        elif before.status != row.status:
-            statements[_MOVE].append((*plain, row.status, change.place))
         else:
-            statements[_UPDATE].append((*plain, change.place))
-    for statement, values in statements.items():
-        if values:
-            connection.executemany(statement, values)
-    _insert(connection, inserted)
+            columns, values = _differing(row, before)
+            updated.setdefault(columns, []).append((change.place, change.arguments, *values))
+    if removed:
+        connection.executemany(_DELETE, removed)
+    if completed:
+        connection.executemany(_ADD_ARGUMENTS, completed)
+    for columns, changed in updated.items():
+        for some in _portions(changed):
+            connection.execute(_update(columns, len(some)), tuple(chain.from_iterable(some)))
+    for rows in _portions(inserted):
+        connection.execute(_insert(len(rows)), tuple(chain.from_iterable(rows)))
 
 
-def _insert(connection: sqlite3.Connection, rows: Sequence[JobRow]) -> None:
-    rest = len(rows) % _INSERTED_AT_ONCE
-    for start in range(0, len(rows) - rest, _INSERTED_AT_ONCE):
-        connection.execute(_INSERT_MANY, tuple(chain.from_iterable(rows[start : start + _INSERTED_AT_ONCE])))
-    connection.executemany(_INSERT, rows[len(rows) - rest :])
+def _differing(row: JobRow, before: _Head) -> tuple[tuple[str, ...], tuple[object, ...]]:
+    """The columns that differ from what stands there, or may, and their values."""
+    plain = (*row.version, row.source_key, row.source_offset, row.body, row.details)
+    indexed = (row.created, row.tenant_key, row.worker_key, row.user_key, row.conversation_key)
+    if before.indexed != indexed:
+        return _REPLACED, (*plain, row.status, *indexed)
+    return (_PLAIN, plain) if before.status == row.status else (_MOVED, (*plain, row.status))
+
+
+@cache
+def _insert(count: int) -> str:
+    return f"INSERT OR FAIL INTO jobs ({', '.join(JobRow._fields)}) VALUES {_rows(JobRow._fields, count)}"
+
+
+@cache
+def _update(columns: tuple[str, ...], count: int) -> str:
+    """A statement that writes these columns of so many rows: each is given as its place, its arguments, and the columns."""
+    names = ("place", "arguments", *columns)
+    written = ", ".join(f"{name} = new.{name}" for name in columns)
+    return (
+        f"WITH new ({', '.join(names)}) AS (VALUES {_rows(names, count)}) UPDATE OR FAIL jobs"
+        f" SET {written}, arguments = coalesce(new.arguments, jobs.arguments) FROM new WHERE jobs.place = new.place"
+    )
+
+
+def _rows(names: Sequence[str], count: int) -> str:
+    return ", ".join([f"({', '.join('?' * len(names))})"] * count)
+
+
+def _portions(rows: Sequence[RowT]) -> Iterator[Sequence[RowT]]:
+    """All of them, in as few parts as `_AT_ONCE` has sizes for."""
+    start = 0
+    for count in _AT_ONCE:
+        while len(rows) - start >= count:
+            yield rows[start : start + count]
+            start += count
 
 
 def sweep(connection: sqlite3.Connection, worker: str, watermarks: Mapping[int, int]) -> int:

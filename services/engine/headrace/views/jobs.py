@@ -8,7 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -42,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 
+ACCEPTED_PACE_SECONDS: Final = 0.01
+"""The least time between two writes of jobs that were accepted here."""
+
 
 class JobView:
     """All jobs of a namespace, in a SQLite file. `start` it; it answers at once, and truly when `caught_up`.
@@ -61,6 +64,7 @@ class JobView:
         self._opened: tuple[Database, JobIntake] | None = None
         self._accepted: list[tuple[tuple[Job, ...], asyncio.Future[None]]] = []
         self._accepting: asyncio.Task[None] | None = None
+        self._accepted_at = float("-inf")
         self._invalid = 0
 
     async def start(self) -> None:
@@ -244,7 +248,11 @@ class JobView:
 
     async def _write_accepted(self) -> None:
         """Writes all that wait at once, again and again until none does: many acceptances share a transaction."""
+        loop = asyncio.get_running_loop()
         while self._accepted:
+            # The first after a while is written at once. Where they come all the time, a few milliseconds' worth costs as much.
+            await asyncio.sleep(max(0.0, self._accepted_at + ACCEPTED_PACE_SECONDS - loop.time()))
+            self._accepted_at = loop.time()
             waiting, self._accepted = self._accepted, []
             jobs = [job for some, _ in waiting for job in some]
             try:

@@ -37,10 +37,11 @@ class WorkerWatching:
         told: WorkerSummary | None = None
         with (
             self._counts(view, name, tenant, user_id) as counting,
-            view.changes.bell(tenant=tenant, worker=name) as bell,
+            view.changes.bell(tenant=tenant, worker=name, user_id=user_id) as bell,
             self._directory.watch(bell.ring),
         ):
             changed: float | None = clock()
+            mine = False
             # What was counted for others a moment ago will do for the beginning.
             counts = await counting.after(clock() - self._seconds)
             while True:
@@ -52,10 +53,15 @@ class WorkerWatching:
                     yield shown
                     told = shown
                 await bell.wait(self._longest(name, None if changed is None else counting.at + self._seconds - clock()))
-                changed = clock() if bell.take() else changed
+                heard = bell.take()
+                mine = mine or heard.mine
+                changed = clock() if heard.changed else changed
                 if changed is not None and (counting.at > changed or clock() >= counting.at + self._seconds):
                     counts = await counting.after(changed)
-                    changed = None
+                    # A job may have come and gone since the last count. Whoever read the worker meanwhile has seen it, and has to
+                    # hear that this is over, though it was never told.
+                    told = None if mine else told
+                    changed, mine = None, False
 
     def _longest(self, name: str, to_count: float | None) -> float | None:
         """How long nobody has to look, in seconds, unless it is said that something has changed."""

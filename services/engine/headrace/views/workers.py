@@ -207,13 +207,13 @@ class WorkerDirectory:
             return before != self._definitions.get(name)
         if key.startswith(INSTANCE_PREFIX):
             instance = key.removeprefix(INSTANCE_PREFIX).decode()
-            before = self._runs(instance)
+            runs = self._runs(instance)
             if record.value is None:
                 self._instances.pop(instance, None)
             else:
                 self._instances[instance] = _Seen(decode(InstanceRecord, record.value), min(record.timestamp, self._now()))
             # Signs of life come all the time, and most of them change nothing.
-            self._moved = self._moved or before != self._runs(instance)
+            self._moved = self._moved or runs != self._runs(instance)
             return False
         raise RecordUndecodable("its key names neither a definition nor an instance")
 

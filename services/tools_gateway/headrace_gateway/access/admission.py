@@ -15,7 +15,7 @@ from headrace_gateway.access.errors import AccessDenied, CredentialInvalid
 from headrace_gateway.access.issuer import is_loopback
 from headrace_gateway.access.limits import Limits
 from headrace_gateway.access.principal import Principal
-from headrace_gateway.access.records import check_call_id, check_of_record
+from headrace_gateway.access.records import check_made_for, check_of_record
 
 Transport = Literal["http", "mcp", "stdio", "kafka"]
 
@@ -31,11 +31,13 @@ class Arrival:
         transport: over what.
         address: from where, as the transport knows it: an IP address as a rule.
         call_id: the call's own id, where it came as a record.
+        call_digest: SHA-256 of that record's value, as hexadecimal digits.
     """
 
     transport: Transport
     address: str | None = None
     call_id: str | None = None
+    call_digest: str | None = None
 
 
 @dataclass(slots=True)
@@ -177,7 +179,7 @@ class Access:
             if arrival.transport == "kafka":
                 check_of_record(credential)
             principal = await self._authenticator.authenticate(credential)
-            check_call_id(principal, arrival.call_id)
+            check_made_for(principal, arrival.call_id, arrival.call_digest)
             return principal
         except (HeadraceError, asyncio.CancelledError) as error:
             self.refused(arrival, outcome_of(error), tool)

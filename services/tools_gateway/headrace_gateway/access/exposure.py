@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -108,6 +109,8 @@ def _listed(value: str | None) -> set[str]:
     return {name.strip().lower() for name in (value or "").split(",") if name.strip()}
 
 
+# All requests have the same few; a stranger who sends many names only has them looked at each time.
+@lru_cache(maxsize=256)
 def _host_of(given: str) -> str | None:
     """The name in a `Host` header, without its port; None where it is not one name and one port."""
     try:

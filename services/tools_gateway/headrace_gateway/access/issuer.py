@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from email.message import Message
+from functools import lru_cache
 from typing import IO, Any, Final
 from urllib.parse import urlsplit
 
@@ -166,6 +167,7 @@ def check_url(url: str) -> None:
         )
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether a name or an address means this machine alone."""
     if host.lower() == "localhost":

@@ -21,6 +21,7 @@ class Principal:
         credential: names the key or the issuer of the token in the audit; never a secret.
         expires_at: when it counts no more, in seconds since the Unix epoch, where that is known of the credential itself.
         call_id: the one call, by its id, that the credential was made for; None where it is for any.
+        call_digest: SHA-256 of the one record, by its value, that the credential was made for; None where it is for any.
         vouched: there is no credential that could cease to count: the way by which the call came is open to this principal alone.
     """
 
@@ -30,6 +31,7 @@ class Principal:
     credential: str = ""
     expires_at: float | None = None
     call_id: str | None = None
+    call_digest: str | None = None
     vouched: bool = False
 
     def require(self, scope: Scope) -> None:

@@ -26,16 +26,18 @@ def check_of_record(credential: str | None) -> None:
         )
 
 
-def check_call_id(principal: Principal, call_id: str | None) -> None:
+def check_made_for(principal: Principal, call_id: str | None, digest: str | None) -> None:
     """Checks that a credential is used for what it was made for.
 
     Args:
         call_id: of the call that came as a record; None for any other call.
+        digest: SHA-256 of that record's value; None for any other call.
 
     Raises:
-        CredentialInvalid: it was made for a call, and this is another one; or this came as a record, and it was made for none.
+        CredentialInvalid: it was made for a call, or a record, and this is another one; or this came as a record, and it was made
+            for no call.
     """
-    if principal.call_id == call_id:
+    if principal.call_id == call_id and principal.call_digest in (None, digest):
         return
     if call_id is None:
         raise CredentialInvalid("This token was made for one call that comes as a record, and counts nowhere else.")

@@ -126,6 +126,7 @@ class TokenAuthenticator:
             credential=f"{CREDENTIAL}{self._issuer}",
             expires_at=float(claims["exp"]) + settings.leeway_seconds,
             call_id=_identity(claims, settings.call_claim) if settings.call_claim in claims else None,
+            call_digest=_identity(claims, settings.digest_claim).lower() if settings.digest_claim in claims else None,
         )
 
 

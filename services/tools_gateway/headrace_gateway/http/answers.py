@@ -71,7 +71,11 @@ def access_headers(error: BaseException) -> dict[str, str]:
 
 def envelope(answer: ToolSuccess | ToolRefusal, headers: dict[str, str] | None = None) -> JsonResponse:
     """The answer to a tool call."""
-    content = orjson.dumps(answer.model_dump(mode="json", by_alias=True))
+    if isinstance(answer, ToolSuccess):
+        # Its data are plain JSON already.
+        content = orjson.dumps({"ok": True, "data": answer.data})
+    else:
+        content = orjson.dumps(answer.model_dump(mode="json", by_alias=True))
     response = JsonResponse(content, status_code=status_of(answer), headers=headers)
     if isinstance(answer, ToolRefusal) and answer.error.code in UNREAD:
         response.headers["connection"] = "close"

@@ -11,17 +11,14 @@ from typing import Annotated, Final
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Route
 
-from headrace import Client, ConfigurationError, HeadraceError, Settings, ToolCall, ToolRefusal, ToolSuccess
+from headrace import Client, ConfigurationError, HeadraceError, Settings
 from headrace_gateway.access import Names
-from headrace_gateway.access.credentials import credential_of
 from headrace_gateway.gateway import Gateway, gateway_for
-from headrace_gateway.http.answers import JsonResponse, ProblemResponse, access_headers, envelope
-from headrace_gateway.http.arrival import arrival_of
-from headrace_gateway.http.body import read_arguments
-from headrace_gateway.http.context import context_from_headers
+from headrace_gateway.http.answers import JsonResponse, ProblemResponse
+from headrace_gateway.http.calls import TOOLS, ToolCalls
 from headrace_gateway.http.events import Streams
 from headrace_gateway.http.guard import Guard
 from headrace_gateway.http.openapi import PROBLEM, Health, Readyness, ToolList, describe
@@ -29,7 +26,6 @@ from headrace_gateway.http.paths import ANYTHING
 from headrace_gateway.http.serving import add_routes
 from headrace_gateway.tools import ToolRegistry
 from headrace_gateway.tools.formats import ToolFormat
-from headrace_gateway.tools.refusals import refusal_for
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +49,10 @@ def create_http_app(
         lifespan=_lifespan(owned),
     )
     app.state.gateway = used_gateway
-    app.add_middleware(Guard, names=Names.of(settings), gateway=used_gateway)
+    calls = ToolCalls(used_gateway, settings.gateway.maximum_body_bytes)
+    app.add_middleware(Guard, names=Names.of(settings), gateway=used_gateway, calls=calls)
     app.state.streams = streams = Streams()
-    _add_tools(app, used_gateway, settings.gateway.maximum_body_bytes)
+    _add_tools(app, used_gateway, calls)
     add_routes(app, used_gateway, streams, settings.gateway.maximum_body_bytes)
     app.state.needs = needs = [lambda: _trouble_with_credentials(used_gateway)]
     _add_health(app, used_client, needs, streams)
@@ -77,27 +74,10 @@ def _lifespan(owned: Sequence[Client | Gateway]) -> Callable[[FastAPI], Abstract
     return run
 
 
-def _add_tools(app: FastAPI, gateway: Gateway, maximum_body_bytes: int) -> None:
-    # The description of a call is made from the tools' own definitions.
-    @app.post(f"/tools/{{name:{ANYTHING}}}", include_in_schema=False)
-    async def call_tool(request: Request) -> Response:
-        name = request.path_params["name"]
-        try:
-            return envelope(await answer(request, name))
-        except ClientDisconnect:
-            # Nobody reads this.
-            return Response(status_code=HTTPStatus.BAD_REQUEST)
-        except Exception as error:
-            return envelope(refusal_for(error, name), access_headers(error))
-
-    async def answer(request: Request, name: str) -> ToolSuccess | ToolRefusal:
-        arrival = arrival_of(request)
-        principal = await gateway.authenticate(credential_of(request.headers), arrival)
-        async with gateway.admit(principal, arrival, gateway.tool_name(name)) as admission:
-            arguments = await read_arguments(request, maximum_body_bytes)
-            context = context_from_headers(request.headers.raw)
-            call = ToolCall(name=name, arguments=arguments, context=context)
-            return await gateway.call_tool(call, admission)
+def _add_tools(app: FastAPI, gateway: Gateway, calls: ToolCalls) -> None:
+    # For whoever the guard does not hand on by itself: calls by other methods, and below a prefix. The description of a call is
+    # made from the tools' own definitions.
+    app.router.routes.append(Route(f"{TOOLS}{{name:{ANYTHING}}}", calls, methods=["POST"], include_in_schema=False))
 
     @app.get(
         "/tools",

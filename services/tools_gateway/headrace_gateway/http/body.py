@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -49,44 +48,41 @@ async def _read(request: Request, limit: int) -> bytes:
     if declared.isdigit() and int(declared) > limit:
         # A client that asked first has not begun to send.
         if request.headers.get("expect", "").lower() != "100-continue":
-            async with aclosing(_chunks(request)) as chunks:
-                await _discard(chunks)
+            await _discard(request)
         raise _too_large(limit)
-    async with aclosing(_chunks(request)) as chunks:
-        body = bytearray()
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
-                async for chunk in chunks:
-                    body += chunk
-                    if len(body) > limit:
-                        break
-        except TimeoutError:
-            raise ToolRefused("body_late", f"The body was not whole after {BODY_TIMEOUT_SECONDS:g} s: send it faster.") from None
-        if len(body) > limit:
-            body.clear()
-            await _discard(chunks)
-            raise _too_large(limit)
-        return bytes(body)
+    chunks: list[bytes] = []
+    size, more = 0, True
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+            while more and size <= limit:
+                chunk, more = await _next(request)
+                chunks.append(chunk)
+                size += len(chunk)
+    except TimeoutError:
+        raise ToolRefused("body_late", f"The body was not whole after {BODY_TIMEOUT_SECONDS:g} s: send it faster.") from None
+    if size > limit:
+        chunks.clear()
+        if more:
+            await _discard(request)
+        raise _too_large(limit)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def _chunks(request: Request) -> AsyncGenerator[bytes, None]:
-    more = True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        yield message.get("body", b"")
-        more = bool(message.get("more_body", False))
+async def _next(request: Request) -> tuple[bytes, bool]:
+    """A part of the body, and whether more may follow."""
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), bool(message.get("more_body", False))
 
 
-async def _discard(chunks: AsyncGenerator[bytes, None]) -> None:
-    discarded = 0
+async def _discard(request: Request) -> None:
+    discarded, more = 0, True
     with suppress(TimeoutError):
         async with asyncio.timeout(_DISCARDING_SECONDS):
-            async for chunk in chunks:
+            while more and discarded <= _DISCARDED_BYTES:
+                chunk, more = await _next(request)
                 discarded += len(chunk)
-                if discarded > _DISCARDED_BYTES:
-                    return
 
 
 def _too_large(limit: int) -> ToolRefused:

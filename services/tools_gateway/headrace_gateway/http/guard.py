@@ -5,7 +5,6 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +15,7 @@ from headrace_gateway.access.credentials import credential_of
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.http.answers import STATUSES, ProblemResponse, access_headers, envelope
 from headrace_gateway.http.arrival import arrival_of
+from headrace_gateway.http.calls import TOOLS
 from headrace_gateway.tools.refusals import refusal_for
 
 PROBES: Final = frozenset({"/healthz", "/readyz"})
@@ -29,10 +29,12 @@ class Guard:
 
     Args:
         names: those of the gateway, and of pages that may call it.
+        calls: answers calls of tools. They go there at once: no route need be looked for.
     """
 
-    def __init__(self, app: ASGIApp, *, names: Names, gateway: Gateway) -> None:
+    def __init__(self, app: ASGIApp, *, names: Names, gateway: Gateway, calls: ASGIApp) -> None:
         self._app = app
+        self._calls = calls
         self._names = names
         self._gateway = gateway
 
@@ -40,16 +42,18 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        path = scope["path"]
         try:
-            if scope["path"] not in PROBES:
-                self._names.check_host(_only(headers, "host"))
-            self._names.check_origin(_only(headers, "origin"))
+            if path not in PROBES:
+                self._names.check_host(_only(scope, b"host"))
+            self._names.check_origin(_only(scope, b"origin"))
         except (HostRefused, OriginRefused) as error:
             self._gateway.access.refused(arrival_of(Request(scope)), error.code)
-            await _answer(scope["path"], error)(scope, receive, send)
+            await _answer(path, error)(scope, receive, send)
             return
-        if _place(scope) in DESCRIPTIONS:
+        if path.startswith(TOOLS) and scope["method"] == "POST":
+            await self._calls(scope, receive, send)
+        elif _place(scope) in DESCRIPTIONS:
             await self._describe(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -87,10 +91,10 @@ def _place(scope: Scope) -> str:
     return path.removesuffix("\n")
 
 
-def _only(headers: Headers, name: str) -> str | None:
-    """The header's value; of several, one that is no value."""
-    values = headers.getlist(name)
-    return values[0] if len(values) == 1 else ("," if values else None)
+def _only(scope: Scope, name: bytes) -> str | None:
+    """The header's value; of several, one that is no value. In a scope the names of headers are in lower case."""
+    values = [value for each, value in scope["headers"] if each == name]
+    return values[0].decode("latin-1") if len(values) == 1 else ("," if values else None)
 
 
 def _problem(error: HeadraceError) -> Response:
@@ -98,7 +102,7 @@ def _problem(error: HeadraceError) -> Response:
 
 
 def _answer(path: str, error: HostRefused | OriginRefused) -> Response:
-    response = envelope(refusal_for(error, "")) if path.startswith("/tools/") else _problem(error)
+    response = envelope(refusal_for(error, "")) if path.startswith(TOOLS) else _problem(error)
     # The body was not read.
     response.headers["connection"] = "close"
     return response

@@ -79,7 +79,7 @@ class Answerer:
 
     async def __call__(self, received: ReceivedCall) -> ToolSuccess | ToolRefusal:
         call = received.call
-        arrival = Arrival("kafka", call_id=call.id)
+        arrival = Arrival("kafka", call_id=call.id, call_digest=received.digest)
         try:
             principal = self._principal or await self._gateway.authenticate(received.credential, arrival)
             async with self._gateway.admit(principal, arrival, self._gateway.tool_name(call.name)) as admission:

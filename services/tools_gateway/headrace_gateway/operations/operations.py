@@ -86,7 +86,9 @@ class Operations:
         """
         self._require("enqueue")
         context = ctx or CallContext()
-        context = context.model_copy(update={"user_id": self.principal.check_user(context.user_id)})
+        user_id = self.principal.check_user(context.user_id)
+        if user_id != context.user_id:
+            context = context.model_copy(update={"user_id": user_id})
         return await self._jobs.enqueue(
             worker,
             args,

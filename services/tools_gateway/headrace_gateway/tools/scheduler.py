@@ -78,9 +78,12 @@ def effective_context(arguments: SchedulerArguments, caller: Caller) -> CallCont
     Raises:
         AccessDenied: the caller may not act for the user.
     """
-    given = {"user_id": arguments.user_id, "conversation_id": arguments.conversation_id}
-    context = caller.context.model_copy(update={name: value for name, value in given.items() if value is not None})
-    return context.model_copy(update={"user_id": caller.principal.check_user(context.user_id)})
+    context = caller.context
+    user_id = context.user_id if arguments.user_id is None else arguments.user_id
+    update = {"user_id": caller.principal.check_user(user_id)}
+    if arguments.conversation_id is not None:
+        update["conversation_id"] = arguments.conversation_id
+    return context.model_copy(update=update)
 
 
 def _job_arguments(arguments: SchedulerArguments, context: CallContext) -> dict[str, Any]:

@@ -41,6 +41,18 @@ async def test_nothing_else_counts(credential: str | None, arrival: Arrival) -> 
     assert audit.outcomes == ["unauthenticated"]
 
 
+async def test_a_token_for_one_record_counts_for_no_other_of_its_call() -> None:
+    made_for = a_principal(call_digest="ab" * 32)
+    gateway = Gateway(load_settings(), InMemoryJobs(), authenticator=Tokens({"token": made_for}))
+    token = f"token{FOR_CALL}one"
+    assert (await gateway.authenticate(token, Arrival("kafka", call_id="one", call_digest="ab" * 32))).subject == "ann"
+    for arrival in (Arrival("kafka", call_id="one", call_digest="cd" * 32), Arrival("kafka", call_id="one"), HERE):
+        with pytest.raises(CredentialInvalid):
+            await gateway.authenticate(token, arrival)
+    with pytest.raises(CredentialInvalid):
+        await gateway.authenticate("token", HERE)
+
+
 async def test_an_api_key_in_a_record_is_refused_though_it_would_count() -> None:
     key = "hr_0123456789abcdef_x"
     gateway = Gateway(load_settings(), InMemoryJobs(), authenticator=Tokens({key: a_principal(call_id=None)}))
