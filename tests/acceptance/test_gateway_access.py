@@ -143,6 +143,7 @@ async def test_a_key_counts_in_every_gateway_until_it_is_revoked_and_then_stream
         for path in ("/tools", "/openapi.json"):
             stranger = await client.get(path)
             assert (stranger.status_code, stranger.headers["content-type"]) == (401, "application/problem+json")
+            assert stranger.json()["code"] == "unauthenticated"
             assert (await client.get(path, headers={"x-api-key": other})).status_code == 200
         assert (await client.get("/healthz")).status_code == 200
         assert (await look(client, key)).status_code == 401, "a gateway has read all revocations before it answers"

@@ -274,6 +274,7 @@ async def test_a_client_that_leaves_in_the_middle_asks_for_nothing(client: httpx
 async def test_other_requests_get_a_problem(client: httpx.AsyncClient, method: str, path: str, status: int) -> None:
     response = await client.request(method, path)
     assert response.status_code == response.json()["status"] == status
+    assert response.json()["code"] == {404: "route_unknown", 405: "method_not_allowed"}[status]
     assert response.headers["content-type"] == "application/problem+json"
 
 

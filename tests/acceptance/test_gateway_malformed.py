@@ -114,7 +114,9 @@ async def send(
     assert response.status_code in described(description, method, path) | {404, 405}, (request, answer)
     assert response.status_code < 500, (request, answer)
     if kind == "application/problem+json":
-        assert orjson.loads(answer)["status"] == response.status_code
+        told = orjson.loads(answer)
+        assert told["status"] == response.status_code
+        assert told["code"], told
     elif method == "POST" and path.startswith("/tools/"):
         told = orjson.loads(answer)
         assert told["ok"] is (response.status_code == 200)

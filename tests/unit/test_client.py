@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 import orjson
 import pytest
 
-from headrace import ArgumentsInvalid, BrokerUnreachable, Client, RetryPolicy, WorkerDefinition, load_settings
+from headrace import (
+    ArgumentsInvalid,
+    BrokerUnreachable,
+    Client,
+    ConfigurationError,
+    RetryPolicy,
+    WorkerDefinition,
+    WorkerEngine,
+    load_settings,
+)
 from headrace.codec import encode
 from headrace.core.records import definition_key
 from headrace.core.topics import JOB_STATE_PARTITIONS, Topic, Topics
@@ -18,6 +27,7 @@ from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace.views import on_demand
 
 DEFINITION = WorkerDefinition(name="digest", description="Sends a digest.", category="test")
+PATIENCE = 10.0
 
 
 async def test_a_list_is_never_half_of_the_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,3 +93,70 @@ async def test_of_many_first_jobs_at_once_one_makes_the_queue(tmp_path: Path) ->
         jobs = await asyncio.gather(*(client.enqueue(DEFINITION.name, {}) for _ in range(50)))
         assert len({job.id for job in jobs}) == 50
     assert log.created.count(Topics(settings.namespace).jobs_name(DEFINITION.name)) == 1
+
+
+@pytest.mark.parametrize("timeout", [-1, 0, float("nan")])
+async def test_a_timeout_that_is_no_time_is_refused(tmp_path: Path, timeout: float) -> None:
+    cluster = InMemoryCluster()
+    settings = load_settings(bootstrap_servers="memory:9092", data_directory=tmp_path)
+    topics = Topics(settings.namespace)
+    async with Client(settings, log=InMemoryLog(cluster)) as client:
+        definition = NewRecord(definition_key(DEFINITION.name), encode(DEFINITION))
+        cluster.append(TopicPartition(topics.workers.name, 0), definition)
+        job = await client.enqueue(DEFINITION.name, {})
+        asked: list[Callable[[], Awaitable[object]]] = [
+            lambda: client.enqueue(DEFINITION.name, {}, timeout=timeout),
+            lambda: client.enqueue_many(DEFINITION.name, [{}, {}], timeout=timeout),
+            lambda: client.cancel_job(job.id, timeout=timeout),
+            lambda: client.pause_worker(DEFINITION.name, timeout=timeout),
+            lambda: client.resume_worker(DEFINITION.name, timeout=timeout),
+        ]
+        for ask in asked:
+            with pytest.raises(ArgumentsInvalid, match=f"The timeout is {timeout}: give a number of seconds above 0"):
+                await ask()
+        assert len(cluster.topic_records(topics.jobs_name(DEFINITION.name))) == 1
+        assert not cluster.topic_records(topics.control.name)
+
+
+async def test_one_that_is_not_open_says_so_whatever_it_is_asked(tmp_path: Path) -> None:
+    settings = load_settings(bootstrap_servers="memory:9092", data_directory=tmp_path)
+    cluster = InMemoryCluster()
+    client = Client(settings, log=InMemoryLog(cluster))
+
+    async def ask_all(message: str) -> None:
+        questions: list[Callable[[], Awaitable[object]]] = [
+            lambda: client.enqueue(DEFINITION.name, {}),
+            lambda: client.enqueue_many(DEFINITION.name, [{}]),
+            client.list_jobs,
+            client.list_workers,
+            client.worker_definitions,
+            lambda: client.worker_definitions(fresh_within=3600.0),
+            lambda: client.get_job("any"),
+            lambda: client.wait_for_job("any", wait=3600.0),
+            lambda: client.cancel_job("any"),
+            lambda: client.retry_job("any"),
+            lambda: client.count_jobs([DEFINITION.name]),
+            lambda: client.pause_worker(DEFINITION.name),
+            lambda: client.resume_worker(DEFINITION.name),
+            lambda: anext(client.watch_job("any")),
+            lambda: client.redrive([]),
+        ]
+        for ask in questions:
+            async with asyncio.timeout(PATIENCE):
+                with pytest.raises(ConfigurationError, match=message):
+                    await ask()
+
+    await ask_all("This Client is not open: use it within `async with")
+    async with client:
+        cluster.append(
+            TopicPartition(client.topics.workers.name, 0), NewRecord(definition_key(DEFINITION.name), encode(DEFINITION))
+        )
+        job = await client.enqueue(DEFINITION.name, {})
+        assert [each.id for each in (await client.list_jobs()).jobs] == [job.id]
+    await ask_all("This Client is closed: use it within `async with")
+
+
+def test_an_address_is_no_settings() -> None:
+    for make in (Client, WorkerEngine):
+        with pytest.raises(TypeError, match=r"headrace.Settings, not str: write load_settings\(bootstrap_servers="):
+            make("localhost:9092")  # type: ignore[arg-type]

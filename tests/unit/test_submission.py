@@ -10,7 +10,8 @@ from pydantic import AliasChoices, BaseModel, Field
 
 from headrace import AbstractWorker, ArgumentsInvalid, ConfigurationError, JobContext, WorkerDefinition
 from headrace.arguments import PublishedSchemas
-from headrace.submission import ordering_key_of, plain_arguments
+from headrace.models import CallContext
+from headrace.submission import ordering_key_of, plain_arguments, plain_context
 
 
 class Folder(BaseModel):
@@ -115,3 +116,28 @@ async def test_many_mistakes_are_told_in_short() -> None:
     with pytest.raises(ArgumentsInvalid) as raised:
         await PublishedSchemas().check(Tidy().definition(), many)
     assert str(raised.value).count("is not of type 'integer'") == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("userid", "userId"),
+        ("UserId", "userId"),
+        ("user-id", "userId"),
+        ("conversation_ID", "conversationId"),
+        ("Source", "source"),
+    ],
+)
+def test_a_misspelt_field_of_the_context_is_refused(name: str, meant: str) -> None:
+    """What a caller sends besides is kept as it is; of a job whose user is spelt otherwise nobody would know whose it is."""
+    for ctx in ({name: "ada"}, {name: "ada", meant: "ada"}, CallContext.model_validate({name: "ada"})):
+        with pytest.raises(ArgumentsInvalid, match=rf"has '{name}': did you mean {meant}\?"):
+            plain_context(ctx)
+
+
+def test_what_a_context_may_have() -> None:
+    given = {"userId": "ada", "conversationId": "c", "source": "web", "users": 1, "trace_id": "t", "": 0}
+    assert plain_context(given) == given
+    assert plain_context({"user_id": "ada", "conversation_id": "c"}) == {"userId": "ada", "conversationId": "c"}
+    assert plain_context(CallContext(user_id="ada")) == {"userId": "ada"}
+    assert plain_context(None) == {}

@@ -17,7 +17,7 @@ from headrace.models import Job, WorkerDefinition
 from headrace.ports import Acknowledged, AppendFailed, Log, LogWriter
 from headrace.resubmission import Resubmission
 from headrace.settings import Settings
-from headrace.submission import Arguments, Prepared, WorkerReference, ordering_key_of, plain_arguments, prepare
+from headrace.submission import Arguments, Prepared, WorkerReference, check_seconds, ordering_key_of, plain_arguments, prepare
 from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory
 from headrace.worker import AbstractWorker
@@ -104,6 +104,7 @@ class Acceptance:
             timeout: seconds that all of it may take, but for what `find` takes.
             find: looks whether there is a job already whose id is not fresh, as far as that is known: then it is not written.
         """
+        check_seconds(timeout)
         started = _loop_time()
         reference = worker() if isinstance(worker, type) else worker
         made = None if isinstance(reference, str) else reference

@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from headrace.acceptance import Acceptance, AcceptsAgain, IdSource
-from headrace.broker.discovery import settings_of_this_folder
+from headrace.broker.discovery import given_settings, settings_of_this_folder
 from headrace.control import Control, cancel_job, wait_for_end
 from headrace.core.retry import RetryPolicy
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
 from headrace.dead_letters.facade import Redriving
-from headrace.errors import ArgumentsInvalid, BrokerUnreachable, JobUnknown
+from headrace.errors import ArgumentsInvalid, BrokerUnreachable, ConfigurationError, JobUnknown
 from headrace.idempotency import Accepted, check_same
 from headrace.kafka.log import KafkaLog
 from headrace.memory.facade import Remembering
@@ -58,7 +58,10 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
         now: the time that it writes down, in milliseconds since the Unix epoch.
         randomness: makes so many random bytes, for ids.
 
-    Every method raises a `BrokerError` when the brokers cannot be reached.
+    Every method raises a `BrokerError` when the brokers cannot be reached, and a `ConfigurationError` when it is not open.
+
+    Attributes:
+        closed: whether it was stopped; it is not started again.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
         now: Callable[[], int] = wall_clock,
         randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self.settings = settings or (load_settings() if log else settings_of_this_folder())
+        self.settings = given_settings(settings) or (load_settings() if log else settings_of_this_folder())
         self.topics = Topics(self.settings.namespace)
         self._owns_log = log is None
         self._log = log or KafkaLog(self.settings)
@@ -83,7 +86,8 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
         )
         path = view_path or self.settings.data_directory / "views" / self.settings.namespace / "jobs.sqlite"
         servers = self.settings.bootstrap_servers or ""
-        self._view = JobViewOnDemand(partial(JobView, self._log, self.topics, self._directory, path), servers, wanted=view)
+        self._views = JobViewOnDemand(partial(JobView, self._log, self.topics, self._directory, path), servers, wanted=view)
+        self._opened = self.closed = False
         self._memories = TopicMemoryStore(self._log, self.topics)
         self._watching = JobWatching(self._log, self.topics)
         self._watching_workers = WorkerWatching(self._directory)
@@ -105,8 +109,9 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
             await self._writer.start()
             await self._directory.start()
             await self._directory.wait_ready(_CATCH_UP_SECONDS)
-            if self._view.wanted:
-                await self._view.open()
+            if self._views.wanted:
+                await self._views.open()
+            self._opened = True
         except TimeoutError:
             await self.stop()
             raise BrokerUnreachable(
@@ -118,7 +123,8 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
 
     async def stop(self) -> None:
         """Ends within a few seconds, also when the brokers are away."""
-        await self._view.stop()
+        self.closed = True
+        await self._views.stop()
         await self._memories.stop()
         await self._directory.stop()
         await self._writer.stop(timeout=2.0)
@@ -155,12 +161,12 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
                 the same key in another scope is another request. All of the tenant share one when left out.
             retry: how often the job is attempted; the worker's own policy holds when left out.
             attempt_timeout: seconds that each attempt may take; the worker's own `timeout` holds when left out.
-            timeout: seconds that all of it may take, most of all the wait for the acknowledgement.
+            timeout: seconds above 0 that all of it may take, most of all the wait for the acknowledgement.
 
         Raises:
             WorkerUnknown: no such worker is defined; nothing was written.
             ArgumentsInvalid: the arguments do not fit the worker's model or, where the worker is given by name, the schema that
-                it published; or the ordering key is empty. Nothing was written.
+                it published; or the ordering key is empty, or the timeout no time. Nothing was written.
             IdempotencyConflict: the key belongs to a job with other arguments, as far as this client knows; nothing was written.
                 What only the engine can know goes to dead-letters.
             PayloadTooLarge: arguments and context are over 512 KB; nothing was written.
@@ -277,7 +283,7 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
         """Whether jobs can be accepted and the view of jobs has caught up, and how far it is."""
         if (failure := self._writer.failure) is not None:
             return Readiness(False, 0, str(failure))
-        return self._view.readiness()
+        return self._views.readiness()
 
     # --- workers --------------------------------------------------------------------------------------------------------
 
@@ -288,6 +294,7 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
             fresh_within: waits up to so many seconds to read what stands in the log at the time of the call; otherwise, and
                 when that takes longer, the answer is what was read so far.
         """
+        self._check_open()
         if fresh_within is not None:
             with contextlib.suppress(TimeoutError):
                 await self._directory.catch_up(fresh_within)
@@ -295,6 +302,7 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
 
     async def list_workers(self) -> list[WorkerSummary]:
         """All defined workers, by name, with how many live engines run each."""
+        self._check_open()
         return self._directory.summaries()
 
     async def count_jobs(
@@ -315,12 +323,14 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
             WorkerUnknown: no such worker is defined.
             BrokerError: the request was not acknowledged in time; the call can be repeated.
         """
+        self._check_open()
         await self._acceptance.check_worker(name)
         await self._control.pause(name, timeout=timeout)
         await self._heard()
 
     async def resume_worker(self, name: str, *, timeout: float = ENQUEUE_SECONDS) -> None:
         """Ends the pause of a worker: its jobs start at once. Raises as `pause_worker`."""
+        self._check_open()
         await self._acceptance.check_worker(name)
         await self._control.resume(name, timeout=timeout)
         await self._heard()
@@ -330,6 +340,17 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
         self._acceptance.define(definition)
 
     # --- inside ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def _view(self) -> JobViewOnDemand:
+        self._check_open()
+        return self._views
+
+    def _check_open(self) -> None:
+        """Raises ConfigurationError: whoever asks one that was never opened would be told that there is nothing, or no broker."""
+        if self.closed or not self._opened:
+            how = "is closed" if self.closed else "is not open"
+            raise ConfigurationError(f"This Client {how}: use it within `async with Client() as client:`.")
 
     async def _heard(self) -> None:
         """So that `list_workers` tells at once what was asked for."""
@@ -346,6 +367,7 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
         keys: Sequence[str | None],
         keys_scope: str | None = None,
     ) -> list[Job]:
+        self._check_open()
         find = None if all(key is None for key in keys) else self._find
         jobs = await self._acceptance.accept(
             worker, args, shared, ordering_key=ordering_key, timeout=timeout, keys=keys, keys_scope=keys_scope, find=find
@@ -354,17 +376,17 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
             for job in jobs:
                 if job.idempotency_key is not None:
                     self._accepted.add(job, self._now())
-        await self._view.show(jobs)
+        await self._views.show(jobs)
         return jobs
 
     async def _find(self, asked: Job) -> Job | None:
         """The job that was accepted for the same request, as it stands if the view is open, as far as it is known here."""
         accepted = self._accepted.find(asked, self._now())
-        known = await self._view.find(asked.id, asked.tenant)
+        known = await self._views.find(asked.id, asked.tenant)
         if known is not None:
             check_same(asked, known)
         return known or accepted
 
     async def _submitter(self) -> AcceptsAgain:
         """For new jobs in place of old ones, by a view that knows of every job that there is now."""
-        return AcceptsAgain(self._acceptance, await self._view.open_up_to_now(), self._view.show)
+        return AcceptsAgain(self._acceptance, await self._view.open_up_to_now(), self._views.show)

@@ -12,6 +12,7 @@ from headrace.core.timestamps import from_milliseconds
 from headrace.errors import JobNotCancellable, JobUnknown
 from headrace.models import CancelRequest, Job, PauseRequest
 from headrace.ports import LogWriter, NewRecord, TopicPartition
+from headrace.submission import check_seconds
 from headrace.views.jobs import JobView
 
 _LOOK_SECONDS = 0.05
@@ -58,6 +59,7 @@ class Control:
         await self._append(NewRecord(pause_key(worker), None), timeout)
 
     async def _append(self, record: NewRecord, timeout: float) -> None:
+        check_seconds(timeout)
         await self._writer.append(self._target, record, timeout=timeout)
 
 

@@ -162,12 +162,32 @@ def plain_arguments(args: Arguments, worker: AbstractWorker[Any] | None) -> dict
 
 
 def plain_context(ctx: CallContext | Mapping[str, Any] | None) -> dict[str, Any]:
-    """The context as it goes over the wire. Raises ArgumentsInvalid when it is none."""
+    """The context as it goes over the wire.
+
+    Raises:
+        ArgumentsInvalid: it is none, or a field of the caller's own is named like one of headrace's: the job would be nobody's.
+    """
     try:
         context = ctx if isinstance(ctx, CallContext) else CallContext.model_validate(ctx or {})
     except ValidationError as error:
         raise ArgumentsInvalid(f"The context is wrong: {describe_problems(error)}.") from None
+    for name in context.model_extra or ():
+        if (meant := _CONTEXT_NAMES.get(_bare(name))) is not None:
+            raise ArgumentsInvalid(f"The context has {name!r}: did you mean {meant}? A field of your own needs another name.")
     return context.to_wire()
+
+
+def _bare(name: str) -> str:
+    return name.replace("_", "").replace("-", "").lower()
+
+
+_CONTEXT_NAMES = {_bare(name): field.alias or name for name, field in CallContext.model_fields.items()}
+
+
+def check_seconds(timeout: float) -> None:
+    """Raises ArgumentsInvalid for a time within which nothing can be done."""
+    if not timeout > 0:
+        raise ArgumentsInvalid(f"The timeout is {timeout!r}: give a number of seconds above 0. Nothing was written.")
 
 
 def retry_fields(retry: RetryPolicy | None, attempt_timeout: float | None) -> dict[str, Any]:

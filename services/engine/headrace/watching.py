@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -18,12 +19,16 @@ READY_SECONDS = 10.0
 """How long a watcher waits for a view that is still being read."""
 
 
-class Watching:
+class Watching(ABC):
     """The part of a `Client` that watches jobs and workers."""
 
-    _view: JobViewOnDemand
     _watching: JobWatching
     _watching_workers: WorkerWatching
+
+    @property
+    @abstractmethod
+    def _view(self) -> JobViewOnDemand:
+        """The view of jobs. Raises ConfigurationError when the client is not open."""
 
     async def watch_job(self, job_id: str, *, tenant: str = DEFAULT_TENANT) -> AsyncGenerator[Job]:
         """A job as it stands, at once and whole, and again whenever that has changed, up to its end.

@@ -7,13 +7,22 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from headrace.broker import BrokerRequest, LocalBrokerOptions, provide_broker, resolve_bootstrap_servers
+from headrace.broker import BrokerRequest, LocalBrokerOptions, discovery, provide_broker, resolve_bootstrap_servers
 from headrace.broker.configuration import HOST
-from headrace.broker.discovery import BrokerNote, note_path, publish, read_note, retract, running_broker
+from headrace.broker.discovery import (
+    BrokerNote,
+    note_path,
+    publish,
+    read_note,
+    retract,
+    running_broker,
+    with_broker_of_this_folder,
+)
 from headrace.broker.readiness import describe_cluster
 from headrace.errors import BrokerNotConfigured, ConfigurationError
 from headrace.settings import Settings, load_settings
@@ -132,3 +141,36 @@ def test_what_does_not_speak_kafka_is_no_broker(answer: bytes) -> None:
 @pytest.mark.parametrize("address", ["", "nonsense", "host:port", f"{HOST}:99999"])
 def test_an_address_that_is_none_is_no_broker(address: str) -> None:
     assert describe_cluster(address, timeout_seconds=1) is None
+
+
+def test_views_of_a_broker_that_keeps_nothing_are_its_own_and_go_with_it(
+    nothing_named: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A view that follows now one log and now another one would be made anew each time, and say so."""
+    kept, unkept, killed = (note(port) for port in (1, 2, 3))
+    unkept, killed = (
+        replace(unkept, cluster_id="one", data_directory=None),
+        replace(killed, cluster_id="two", data_directory=None),
+    )
+    monkeypatch.setattr(discovery, "running_broker", read_note)
+
+    def used() -> Path:
+        directory = with_broker_of_this_folder(nothing_named).data_directory
+        (directory / "views").mkdir(parents=True, exist_ok=True)
+        return directory
+
+    publish(nothing_named, kept)
+    assert used() == nothing_named.data_directory
+    publish(nothing_named, unkept)
+    first = used()
+    assert nothing_named.data_directory in first.parents and first == used()
+    # Whoever names it by its address looks from anywhere.
+    named = with_broker_of_this_folder(nothing_named.model_copy(update={"bootstrap_servers": unkept.bootstrap_servers}))
+    assert named.data_directory == nothing_named.data_directory
+    retract(nothing_named, unkept)
+    assert not first.exists()
+    publish(nothing_named, killed)
+    second = used()
+    assert second not in (first, nothing_named.data_directory)
+    publish(nothing_named, kept)
+    assert not second.exists() and (nothing_named.data_directory / "views").exists()

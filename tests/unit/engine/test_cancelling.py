@@ -389,5 +389,7 @@ async def test_an_engine_cancels_as_a_client_does(bench: Bench) -> None:
         with pytest.raises(JobUnknown, match="nothing"):
             await engine.cancel_job("nothing")
     assert attempts(bench, job.id) == ["cancelled"]
+    with pytest.raises(ConfigurationError, match="has ended"):
+        await engine.cancel_job(job.id)
     with pytest.raises(ConfigurationError, match="has not started"):
         await WorkerEngine(bench.settings, log=InMemoryLog(bench.cluster)).cancel_job(job.id)

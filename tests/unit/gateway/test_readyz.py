@@ -15,6 +15,7 @@ from headrace import Client, load_settings
 from headrace.errors import BrokerUnreachable
 from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace.tool_calls import consumer
+from headrace.views import on_demand
 from headrace_gateway import Gateway, GatewayServer
 from support.broken_members import break_members
 from support.log import PATIENCE_SECONDS
@@ -113,4 +114,17 @@ async def test_a_gateway_without_an_ingress_needs_none(tmp_path: Path) -> None:
     log = InMemoryLog(InMemoryCluster())
     log.cut_off_from_groups()
     async with gateway(tmp_path, log, enabled=False) as http:
+        await until_ready(http, 200, "up to date")
+
+
+async def test_brokers_that_do_not_answer_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While they are away a fetch finds nothing, as it does when nothing happens."""
+    monkeypatch.setattr(on_demand, "_ASK_SECONDS", 0.02)
+    monkeypatch.setattr(on_demand, "_ANSWER_SECONDS", 0.2)
+    log = InMemoryLog(InMemoryCluster())
+    async with gateway(tmp_path, log, enabled=False) as http:
+        await until_ready(http, 200, "up to date")
+        log.cut_off()
+        await until_ready(http, 503, "the brokers do not answer: nothing came within 0.2 s.")
+        log.reconnect()
         await until_ready(http, 200, "up to date")

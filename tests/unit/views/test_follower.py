@@ -13,6 +13,7 @@ from headrace.errors import BrokerUnreachable
 from headrace.ports import TopicPartition
 from headrace.views import follower as module
 from headrace.views.follower import Batch, Follower, LogReplaced
+from support.virtual_time import run_in_virtual_time
 from support.written_jobs import WrittenLog
 
 PARTITION = TopicPartition("things", 0)
@@ -100,6 +101,38 @@ async def test_more_partitions_join_those_that_are_read(log: WrittenLog, taker: 
         assert not follower.caught_up
         await follower.catch_up(PATIENCE)
         assert sorted(taker.taken) == sorted([*range(11), 0])
+
+
+@pytest.mark.parametrize("first", [{}, {PARTITION: 10}])
+def test_partitions_that_are_expected_wait_for_no_fetch(
+    first: dict[TopicPartition, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look at the log ends when it has read what there is, not when nothing more came for a while."""
+
+    monkeypatch.setattr(module, "FETCH_SECONDS", 1000.0)
+
+    async def look() -> None:
+        log = WrittenLog()
+        log.cluster.create_topics(MADE)
+        for number in range(10):
+            log.put(PARTITION, b"k", b"%d" % number)
+        log.put(OTHER, b"k", b"other")
+        taker = Taker()
+        async with following(log, taker) as follower:
+            follower.expects_more = True
+            follower.follow(first)
+            while first and not follower.caught_up:
+                await follower.wait_moved()
+            # So that a fetch is under way that finds nothing.
+            await asyncio.sleep(0)
+            before = asyncio.get_running_loop().time()
+            follower.follow({OTHER: 0})
+            await follower.wait_caught_up(PATIENCE)
+            assert taker.taken == [0]
+            assert asyncio.get_running_loop().time() - before <= module.HURRIED_SECONDS
+            follower.expects_more = False
+
+    run_in_virtual_time(look())
 
 
 async def test_catching_up_goes_to_the_end_of_now(log: WrittenLog, taker: Taker) -> None:

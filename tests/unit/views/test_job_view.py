@@ -15,7 +15,7 @@ from headrace.core.status import JobStatus
 from headrace.errors import ArgumentsInvalid
 from headrace.models import Job
 from headrace.ports import TopicPartition
-from headrace.views import job_projection
+from headrace.views import follower, job_intake, job_projection
 from headrace.views import jobs as jobs_module
 from headrace.views.database import Positions, store_positions
 from headrace.views.job_queries import JobFilter
@@ -102,6 +102,22 @@ async def test_jobs_that_ended_while_the_view_was_closed(log: WrittenLog, engine
     engines.enqueue("j4")
     async with opened(log, path) as view:
         assert await statuses(view) == {"j1": "completed", "j2": "completed", "j3": "queued", "j4": "queued"}
+
+
+async def test_a_look_waits_through_no_pause(
+    log: WrittenLog, engines: Engines, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step to the end of the log follows the one before: only a view that is there already waits for what comes."""
+    for module, pause in ((follower, "FETCH_SECONDS"), (job_intake, "LOOK_SECONDS"), (job_intake, "POLL_SECONDS")):
+        monkeypatch.setattr(module, pause, 1000.0)
+    for job_id in ("a", "b"):
+        engines.enqueue(job_id)
+    engines.run("a", engines.claim("one", -1))
+    for _ in range(2):
+        async with opened(log, path) as view:
+            assert await statuses(view) == {"a": "running", "b": "queued"}
+            following = view._intake._follower
+            assert following is not None and not following.expects_more
 
 
 async def test_a_restart_reads_only_what_is_new(log: WrittenLog, engines: Engines, path: Path) -> None:

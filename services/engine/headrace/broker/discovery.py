@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from headrace.broker.readiness import describe_cluster
 from headrace.errors import BrokerNotConfigured, ConfigurationError
@@ -15,6 +17,8 @@ from headrace.settings import Settings, load_settings
 
 NOTE_NAME = "broker.json"
 ANSWER_SECONDS = 2.0
+UNKEPT_NAME = "unkept"
+"""Holds what is derived from the logs of brokers that keep none, for each cluster by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +30,7 @@ class BrokerNote:
         bootstrap_servers: its address.
         cluster_id: what its cluster calls itself; another broker at the same address has another.
         pid: the process that started it, and with which it ends.
-        data_directory: where its data lie; None for a container.
+        data_directory: where its data lie; None where they go with it.
         control: host:port at which the process that started it takes what is asked of its nodes (`control.py`).
         control_token: what must be shown there.
     """
@@ -54,6 +58,8 @@ def publish(settings: Settings, note: BrokerNote) -> None:
     path = note_path(settings)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Left by one that was killed: its log will never be seen again.
+        shutil.rmtree(settings.data_directory / UNKEPT_NAME, ignore_errors=True)
         descriptor, draft = tempfile.mkstemp(prefix=".broker-", dir=path.parent, text=True)
         with os.fdopen(descriptor, "w") as file:
             json.dump(asdict(note), file, indent=2)
@@ -71,6 +77,7 @@ def retract(settings: Settings, note: BrokerNote) -> None:
         # One that stays is not believed: its broker does not answer.
         with contextlib.suppress(OSError):
             note_path(settings).unlink()
+        shutil.rmtree(settings.data_directory / UNKEPT_NAME, ignore_errors=True)
 
 
 def read_note(settings: Settings) -> BrokerNote | None:
@@ -112,8 +119,26 @@ def resolve_bootstrap_servers(settings: Settings) -> str:
 
 
 def with_broker_of_this_folder(settings: Settings) -> Settings:
-    """The settings with the address that `resolve_bootstrap_servers` finds; raises as it does."""
-    return settings.model_copy(update={"bootstrap_servers": resolve_bootstrap_servers(settings)})
+    """The settings with the address that `resolve_bootstrap_servers` finds; raises as it does.
+
+    Where it is that of a broker of this folder whose data go with it, what is kept of its log goes with it, too: views of
+    another broker's log would be made anew at every change between the two.
+    """
+    found: dict[str, Any] = {"bootstrap_servers": resolve_bootstrap_servers(settings)}
+    note = None if settings.bootstrap_servers else read_note(settings)
+    if note is not None and note.data_directory is None and note.bootstrap_servers == found["bootstrap_servers"]:
+        found["data_directory"] = settings.data_directory / UNKEPT_NAME / note.cluster_id
+    return settings.model_copy(update=found)
+
+
+def given_settings(settings: Settings | None) -> Settings | None:
+    """What somebody gave as settings, or None. Raises TypeError when it is something else, as an address would be."""
+    if settings is None or isinstance(settings, Settings):
+        return settings
+    raise TypeError(
+        f"settings are headrace.Settings, not {type(settings).__name__}: "
+        "write load_settings(bootstrap_servers='localhost:9092'), or set KAFKA_BOOTSTRAP_SERVERS and leave them out."
+    )
 
 
 def settings_of_this_folder() -> Settings:

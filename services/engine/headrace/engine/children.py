@@ -53,7 +53,7 @@ async def enqueue_child(client: Client, request: ChildRequest) -> Job:
         for child in taken:
             request.ids.give_back(child)
         raise
-    await client._view.show([job])
+    await client._views.show([job])
     return job
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from headrace.broker.discovery import settings_of_this_folder
+from headrace.broker.discovery import given_settings, settings_of_this_folder
 from headrace.client import Client
 from headrace.core.identifiers import fresh_id
 from headrace.core.lease import Moment
@@ -93,7 +93,7 @@ class WorkerEngine:
         processes: Callable[[AbstractWorker[Any]], AttemptProcesses] | None = None,
         guardian: Guardian | None = None,
     ) -> None:
-        self.settings = settings or (load_settings() if log else settings_of_this_folder())
+        self.settings = given_settings(settings) or (load_settings() if log else settings_of_this_folder())
         self._clock = clock
         self._now = now
         self._randomness = randomness
@@ -379,6 +379,8 @@ class WorkerEngine:
     def _check_started(self) -> None:
         if not self._started:
             raise ConfigurationError("The engine has not started: start it, or use a Client, which needs no engine.")
+        if self._client.closed:
+            raise ConfigurationError("The engine has ended: ask one that runs, or use a Client, which needs no engine.")
 
     list_workers = _by_client(Client.list_workers)
     list_jobs = _by_client(Client.list_jobs)

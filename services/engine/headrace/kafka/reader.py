@@ -20,6 +20,7 @@ from headrace.ports import Record, TopicPartition
 ResultT = TypeVar("ResultT")
 
 _STOP_SECONDS = 2.0
+_METADATA_ROUNDS = 3
 _REQUEST_TIMEOUT_SECONDS = 30.0
 # A broker answers the requests of a connection one after another: a question about offsets waits for the fetch before it.
 _FETCH_WAIT_MILLISECONDS = 100
@@ -65,8 +66,8 @@ class KafkaReader:
 
     async def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         """Reads these partitions from these offsets on; see `LogReader.assign`."""
-        starts = await self.start_offsets(positions)
-        ends = await self.end_offsets(positions)
+        # Together: behind a fetch that waits for records each of them would wait as long.
+        starts, ends = await asyncio.gather(self.start_offsets(positions), self.end_offsets(positions))
         self._running().assign([ClientTopicPartition(*partition) for partition in positions])
         for topic in self._topics:
             # aiokafka forgets where the others are, and would take a tenth of a second to answer the next question about them.
@@ -125,13 +126,30 @@ class KafkaReader:
         return {TopicPartition(*partition): await self._consumer.position(partition) for partition in partitions}
 
     async def _check(self, partitions: Collection[TopicPartition]) -> None:
-        for topic in {partition.topic for partition in partitions}:
+        topics = {partition.topic for partition in partitions}
+        for topic in topics:
             self._topics.discard(topic)  # one that is gone must not be named: a broker might make it anew, with its defaults
             count = await self._administration.partition_count(topic)
             self._topics.add(topic)
             for _, number in (partition for partition in partitions if partition.topic == topic):
                 if not 0 <= number < count:
                     raise ValueError(f"the topic {topic} has {count} partitions, and no {number}")
+        await self._bounded(self._learn(topics))
+
+    async def _learn(self, topics: Collection[str]) -> None:
+        """Has aiokafka know who leads the partitions of topics, before it is asked about them.
+
+        By itself it would find out about one topic after the other, and take a tenth of a second for each.
+        """
+        client = self._running()._client
+        for _ in range(_METADATA_ROUNDS):
+            unknown = [topic for topic in topics if client.cluster.partitions_for_topic(topic) is None]
+            if not unknown:
+                return
+            for topic in unknown:
+                client.add_topic(topic)
+            # An answer that is under way may not have them yet: then the next round asks again.
+            await client.force_metadata_update()
 
     async def _bounded(self, request: Awaitable[ResultT]) -> ResultT:
         try:

@@ -15,6 +15,8 @@ from headrace.ports import Log, LogReader, Record, TopicPartition
 logger = logging.getLogger(__name__)
 
 FETCH_SECONDS: Final = 0.25
+HURRIED_SECONDS: Final = 0.02
+"""How long a fetch waits for records where partitions are about to come that somebody waits for."""
 FETCH_RECORDS: Final = 1_000
 """The most that is fetched at once: decoding them holds up the event loop."""
 BATCH_RECORDS: Final = 5_000
@@ -81,6 +83,7 @@ class Follower:
             for this.
 
     Attributes:
+        expects_more: set while more partitions are about to come, so that no fetch holds them up for long.
         positions: the offset of the next record of each partition that was not yet taken in.
         trouble: why nothing can be read at the moment, or None.
     """
@@ -108,11 +111,13 @@ class Follower:
         self._begun = False
         self._pause = FIRST_PAUSE_SECONDS
         self._moved = asyncio.Event()
+        self._asked = asyncio.Event()
         self._reader: LogReader | None = None
         self._asking: LogReader | None = None
         self._read: dict[TopicPartition, int] = {}
         self._taking: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self.expects_more = False
         self.positions: dict[TopicPartition, int] = {}
         self.trouble: str | None = None
 
@@ -140,6 +145,7 @@ class Follower:
     def follow(self, positions: Offsets) -> None:
         """Reads these partitions, too, from these offsets on. Within `FETCH_SECONDS` it has begun."""
         self._pending.update(positions)
+        self._asked.set()
 
     @property
     def failure(self) -> BaseException | None:
@@ -172,12 +178,20 @@ class Follower:
             while not self.caught_up:
                 if self.failure is not None:
                     raise self.failure
-                await self._wait_moved()
+                await self.wait_moved()
 
     async def bounds(self, partitions: Collection[TopicPartition]) -> tuple[Offsets, Offsets]:
         """Where partitions begin and end in the log now."""
         reader = _started(self._asking)
         return await reader.start_offsets(partitions), await reader.end_offsets(partitions)
+
+    async def ask(self, partitions: Collection[TopicPartition]) -> None:
+        """Returns when the brokers have answered for these partitions. A fetch finds nothing where they are silent, too.
+
+        Raises:
+            BrokerError: they did not.
+        """
+        await _started(self._asking).end_offsets(partitions)
 
     async def catch_up(self, timeout: float, partitions: Collection[TopicPartition] | None = None) -> None:
         """Waits until everything is read that stands in the log at the time of the call, in these partitions or in all.
@@ -188,13 +202,13 @@ class Follower:
         """
         async with asyncio.timeout(timeout):
             while (self._pending or not self._assigned) and self.failure is None:
-                await self._wait_moved()
+                await self.wait_moved()
             ends = await _started(self._asking).end_offsets(partitions or list(self.positions)) if self.positions else {}
             with self._without_pace():
                 while any(self.positions.get(partition, 0) < end for partition, end in ends.items()):
                     if self.failure is not None:
                         raise self.failure
-                    await self._wait_moved()
+                    await self.wait_moved()
 
     @contextmanager
     def _without_pace(self) -> Iterator[None]:
@@ -207,7 +221,8 @@ class Follower:
             if not self._hurrying:
                 self._hurry.clear()
 
-    async def _wait_moved(self) -> None:
+    async def wait_moved(self) -> None:
+        """Waits until partitions were taken up or records taken in, and not for ever."""
         self._moved.clear()
         with suppress(TimeoutError):
             # The bound is for the end of the task, which sets no event.
@@ -245,6 +260,7 @@ class Follower:
 
     async def _begin(self) -> None:
         """Takes up the partitions that are wanted, and asks how far they go: that is what `caught_up` is measured by."""
+        self._asked.clear()
         pending = dict(self._pending)
         if pending:
             for partition, end in (await _started(self._asking).end_offsets(list(pending))).items():
@@ -264,7 +280,8 @@ class Follower:
     async def _turn(self) -> None:
         """Reads a batch, hands it over, and does not wait until it is taken in."""
         if not self.positions:
-            await asyncio.sleep(FETCH_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), FETCH_SECONDS)
             return
         await self._keep_pace()
         batch = await self._gather()
@@ -281,7 +298,7 @@ class Follower:
 
     async def _keep_pace(self) -> None:
         left = self._handed_over_at + self._pace_seconds - asyncio.get_running_loop().time()
-        if left > 0 and self.caught_up:
+        if left > 0 and self.caught_up and not self.expects_more:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), left)
 
@@ -290,7 +307,8 @@ class Follower:
         gathered: dict[TopicPartition, list[Record]] = {}
         count = 0
         while True:
-            for partition, records in (await reader.fetch(timeout=FETCH_SECONDS, maximum=FETCH_RECORDS)).items():
+            timeout = HURRIED_SECONDS if self.expects_more else FETCH_SECONDS
+            for partition, records in (await reader.fetch(timeout=timeout, maximum=FETCH_RECORDS)).items():
                 gathered.setdefault(partition, []).extend(records)
                 count += len(records)
             if self._pending or count >= BATCH_RECORDS or self._taking is None or self._taking.done():

@@ -109,7 +109,8 @@ class JobIntake:
     async def wait_caught_up(self, timeout: float) -> None:
         async with asyncio.timeout(timeout):
             while not self.caught_up:
-                await self._wait_moved()
+                # The positions move after `_moved` is set: what is followed tells of them.
+                await (self._wait_moved() if self._follower is None or not self._complete else self._follower.wait_moved())
 
     async def catch_up(self, timeout: float) -> None:
         async with asyncio.timeout(timeout):
@@ -124,6 +125,12 @@ class JobIntake:
             while self._follower is None or not self._complete:
                 await self._wait_moved()
             await self._follower.catch_up(timeout)
+
+    async def ask(self) -> None:
+        """Returns when the brokers have answered, or the view is about to be followed anew. Raises BrokerError."""
+        state = self._topics.job_state.name
+        if self._follower is not None and (partitions := [each for each in self.positions if each.topic == state]):
+            await self._follower.ask(partitions)
 
     def look_for(self, worker: str) -> None:
         """Follows the topic of a worker, too, whose definition was not read yet."""
@@ -232,6 +239,7 @@ class JobIntake:
         self._follower = follower = Follower(
             self._log, self._take_in, name="jobs", fatal=(LogReplaced, ViewDamaged), pace_seconds=PACE_SECONDS
         )
+        follower.expects_more = True
         try:
             await self._unless_damaged(follower.start())
             await self._unless_damaged(self._lead(follower), follower.ended())
@@ -290,6 +298,7 @@ class JobIntake:
             else:
                 self._trouble = None
                 self._complete = True
+                follower.expects_more = False
                 self._moved.set()
             await self._touch()
             with suppress(TimeoutError):
@@ -327,7 +336,7 @@ class JobIntake:
             return False
         existing = await self._log.topic_names()
         found = sorted(worker for worker in new if self._topics.jobs_name(worker) in existing)
-        watermarks: dict[str, dict[TopicPartition, int]] = {worker: await self._watermarks(worker) for worker in found}
+        watermarks = dict(zip(found, await asyncio.gather(*map(self._watermarks, found)), strict=True))
         together = {partition: offset for offsets in watermarks.values() for partition, offset in offsets.items()}
         floors = await self._floors(follower, stored, together)
         # Whatever lay below the watermarks when they were asked for has ended, and its end is read now.

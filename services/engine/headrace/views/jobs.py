@@ -154,6 +154,10 @@ class JobView:
         """
         await self._intake.read_on(timeout)
 
+    async def ask(self) -> None:
+        """Returns when the brokers have answered a question about what is read. Raises BrokerError."""
+        await self._intake.ask()
+
     # --- what it knows ---
 
     async def add_accepted(self, *jobs: Job) -> None:

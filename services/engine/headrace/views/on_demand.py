@@ -7,13 +7,16 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from headrace.errors import BrokerUnreachable
+from headrace.errors import BrokerUnreachable, HeadraceError
 from headrace.models import Job
 from headrace.views.jobs import JobView
 
 _logger = logging.getLogger(__name__)
 
 _CATCH_UP_SECONDS = 60.0
+_ASK_SECONDS = 2.0
+_ANSWER_SECONDS = 3.0
+"""How long the brokers may take to answer before nobody is told any more that all is well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class JobViewOnDemand:
         self._view: JobView | None = None
         self._lock = asyncio.Lock()
         self._read = False
+        self._asking: asyncio.Task[None] | None = None
+        self._silence: str | None = None
 
     async def open(self) -> JobView:
         """The view, which has been read up to what the log held when it was first opened, unless it was wanted from the start.
@@ -59,6 +64,8 @@ class JobViewOnDemand:
                 view = self._make()
                 await view.start()
                 self._view = view
+                if self.wanted:
+                    self._asking = asyncio.create_task(self._keep_asking(view), name="headrace-view-asking")
             view = self._view
         if not self.wanted and not self._read:
             # Whoever did not ask for it beforehand has no `readiness` to look at: half of the jobs would pass for all of them.
@@ -114,6 +121,8 @@ class JobViewOnDemand:
         if (trouble := self._view.trouble) is not None:
             return Readiness(False, self._view.behind, f"the view of jobs cannot be read on: {trouble}")
         behind = self._view.behind
+        if self._silence is not None:
+            return Readiness(False, behind, f"the brokers do not answer: {self._silence}")
         ready = self._view.caught_up
         return Readiness(
             ready, behind, "the view of jobs is up to date" if ready else f"the view of jobs is {behind} records behind"
@@ -121,9 +130,26 @@ class JobViewOnDemand:
 
     async def stop(self) -> None:
         """Closes the view, if it is open."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
+            self._asking = None
         if self._view is not None:
             await self._view.stop()
             self._view = None
+
+    async def _keep_asking(self, view: JobView) -> None:
+        """Keeps knowing whether the brokers answer: a view that reads nothing new looks the same while they are away."""
+        while True:
+            try:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    await view.ask()
+                self._silence = None
+            except TimeoutError:
+                self._silence = f"nothing came within {_ANSWER_SECONDS:g} s."
+            except HeadraceError as error:
+                self._silence = str(error)
+            await asyncio.sleep(_ASK_SECONDS)
 
     def _unread(self, view: JobView, seconds: float | None = None) -> BrokerUnreachable:
         return BrokerUnreachable(

@@ -48,10 +48,8 @@ class ProblemResponse(JsonResponse):
 
     media_type = "application/problem+json"
 
-    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None, *, code: str | None = None) -> None:
-        content: dict[str, Any] = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-        if code is not None:
-            content["code"] = code
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None, *, code: str) -> None:
+        content: dict[str, Any] = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail, "code": code}
         super().__init__(content, status_code=status, headers=headers)
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
-from headrace import Client, ConfigurationError, Settings
+from headrace import Client, ConfigurationError, HeadraceError, Settings
 from headrace_gateway.access import Names
 from headrace_gateway.gateway import Gateway, gateway_for
 from headrace_gateway.http.answers import JsonResponse, ProblemResponse
@@ -94,7 +94,7 @@ def _add_tools(app: FastAPI, gateway: Gateway, calls: ToolCalls) -> None:
         try:
             return JsonResponse({"tools": await gateway.describe_tools(format, strict=strict)})
         except ConfigurationError as error:
-            return ProblemResponse(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+            return ProblemResponse(HTTPStatus.SERVICE_UNAVAILABLE, str(error), code=error.code)
 
 
 def _trouble_with_credentials(gateway: Gateway) -> str | None:
@@ -123,18 +123,22 @@ def _add_health(app: FastAPI, client: Client, needs: Sequence[Callable[[], str |
         return JsonResponse(body, status_code=HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
+_CODES: Final[dict[int, str]] = {HTTPStatus.NOT_FOUND: "route_unknown", HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
+
+
 async def _problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers) if error.headers else None
-    return ProblemResponse(error.status_code, str(error.detail), headers)
+    code = _CODES.get(error.status_code, "request_invalid")
+    return ProblemResponse(error.status_code, str(error.detail), headers, code=code)
 
 
 async def _wrong(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     places = (f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
-    return ProblemResponse(HTTPStatus.BAD_REQUEST, "; ".join(places))
+    return ProblemResponse(HTTPStatus.BAD_REQUEST, "; ".join(places), code="arguments_invalid")
 
 
 async def _unexpected(request: Request, _: Exception) -> Response:
     # The server logs the exception itself.
-    return ProblemResponse(HTTPStatus.SERVICE_UNAVAILABLE, f"{request.url.path} failed unexpectedly.")
+    return ProblemResponse(HTTPStatus.SERVICE_UNAVAILABLE, f"{request.url.path} failed unexpectedly.", code=HeadraceError.code)

@@ -98,7 +98,7 @@ def _only(scope: Scope, name: bytes) -> str | None:
 
 
 def _problem(error: HeadraceError) -> Response:
-    return ProblemResponse(STATUSES[error.code], str(error), access_headers(error))
+    return ProblemResponse(STATUSES[error.code], str(error), access_headers(error), code=error.code)
 
 
 def _answer(path: str, error: HostRefused | OriginRefused) -> Response:

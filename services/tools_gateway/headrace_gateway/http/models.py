@@ -153,7 +153,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str = Field(description="What to do.")
-    code: str | None = Field(None, description="A stable name for it.")
+    code: str = Field(description="A stable name for it.")
 
 
 def page_of(snapshot: MemorySnapshot, limit: int, after: str | None) -> ConversationPage | None:

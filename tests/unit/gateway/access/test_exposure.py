@@ -120,6 +120,7 @@ async def test_the_guard_stands_before_the_application() -> None:
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "host_refused")
         refused = await client.post("/mcp", headers={"origin": "https://evil.example"})
         assert (refused.status_code, refused.headers["content-type"]) == (403, "application/problem+json")
+        assert refused.json()["code"] == "origin_refused"
         two = [("host", "localhost"), ("host", "evil.example")]
         assert (await client.get("/tools", headers=two)).status_code == 403
         assert (await client.get("/readyz", headers={"origin": "https://evil.example"})).status_code == 403
