@@ -154,6 +154,7 @@ class WorkerGroup:
         """Joins the group, and begins to fetch."""
         await self._reader.start()
         await self._ask_ahead()
+        self._await_group()
         await self._consumer.start()
         self._tell_membership()
         self._holdings.start()
@@ -196,6 +197,7 @@ class WorkerGroup:
         await self._holdings.leave()
         self._commits.revoked()
         await self._consumer.stop(timeout=_STOP_SECONDS)
+        self._holdings.news.joined()
         self._environment.guardian.left(self._group_name)
 
     async def stop(self) -> None:
@@ -206,6 +208,7 @@ class WorkerGroup:
         await self._end(self._intaking, self._committing, self._gate)
         with self.closing.step(_STOP_SECONDS) as most:
             await self._consumer.stop(timeout=most)
+        self._holdings.news.joined()
         self._environment.guardian.left(self._group_name)
         await self._reader.stop()
 
@@ -301,11 +304,16 @@ class WorkerGroup:
             self._commits.revoked()
             self._holdings.put_aside()
             self._intake.forget()
+            self._await_group()
+
+    def _await_group(self) -> None:
+        self._holdings.news.joins(self._environment.settings.session_timeout_seconds)
 
     def _tell_membership(self) -> None:
         self._environment.guardian.belongs(self._group_name, lambda: self._consumer.member_id)
 
     def _assigned(self, sources: Collection[TopicPartition]) -> None:
+        self._holdings.news.joined()
         self._tell_membership()
         self._intake.forget()
         self._commits.assigned(sources)
