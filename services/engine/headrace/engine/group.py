@@ -30,6 +30,7 @@ from headrace.engine.guardian import Guardian
 from headrace.engine.health import AppendWatch, WorkerHealth
 from headrace.engine.holdings import Holdings, Surroundings
 from headrace.engine.intake import Intake, Room
+from headrace.engine.limiting import warn_of_uneven_starts
 from headrace.engine.means import Means, slots_of
 from headrace.engine.partition import OwnedPartition, Phase, Work
 from headrace.engine.poison import given_up
@@ -156,6 +157,9 @@ class WorkerGroup:
         await self._ask_ahead()
         self._await_group()
         await self._consumer.start()
+        if (limit := self.worker.rate_limit) is not None:
+            topic = self._environment.topics.jobs_name(self.worker.name)
+            warn_of_uneven_starts(self.worker.name, limit, await self._environment.log.partition_count(topic))
         self._tell_membership()
         self._holdings.start()
         self._environment.control.attach(self.worker.name, self)
