@@ -141,6 +141,22 @@ def test_a_second_command_finds_the_first_ones_broker(folder: Folder) -> None:
     first.communicate(timeout=60)
 
 
+def test_a_broker_after_one_that_was_killed_takes_what_is_asked_of_its_nodes(folder: Folder) -> None:
+    first = folder.broker()
+    address = folder.note["bootstrap_servers"]
+    first.kill()
+    first.communicate(timeout=60)
+    wait_until(lambda: processes_naming(folder.path) == [], "Java and its watchdog are gone")
+    assert folder.note["bootstrap_servers"] == address, "nobody was there to take the note away"
+    second = folder.broker()
+    assert (folder.note["bootstrap_servers"], folder.note["pid"]) == (address, second.pid)
+    status = folder.run("status")
+    assert f"run by process {second.pid}" in status.stdout, status.stderr
+    second.send_signal(signal.SIGTERM)
+    second.communicate(timeout=60)
+    assert not folder.note_file.exists()
+
+
 def test_a_broker_that_others_do_not_find_says_so(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     first = folder.broker()
     published = folder.note

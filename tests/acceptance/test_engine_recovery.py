@@ -18,6 +18,7 @@ from headrace.core.partitions import state_partition
 from headrace.core.records import lease_key, source_header, status_header, version_header
 from headrace.core.recovery import PartitionRecovery
 from headrace.core.topics import JOB_STATE_PARTITIONS, Topics
+from headrace.engine.news import WorkerNews
 from headrace.engine.partition import OwnedPartition
 from headrace.engine.takeover import Claimant, Takeover
 from headrace.kafka.log import KafkaLog
@@ -148,7 +149,7 @@ async def test_of_racing_claims_one_at_a_time_holds_and_later_records_of_the_oth
         await reader.start()
         # A term so short that the others wait for it: nobody renews, and nobody releases.
         claimant = Claimant(reader, writer, topics.job_state.name, instance, system_clock, LeaseTiming(1.0), by_log_time=False)
-        await Takeover(claimant, won.append, {}).run([candidate()])
+        await Takeover(claimant, won.append, {}, WorkerNews("count")).run([candidate()])
         await reader.stop()
 
     await asyncio.gather(*(take(f"instance-{number}") for number in range(RACING)))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from headrace import Client, EnqueueTimeout, Settings, worker
 from headrace.broker import LocalBroker, LocalBrokerOptions, start_local_broker
+from headrace.broker.cluster import LocalCluster
 from headrace.broker.readiness import describe_cluster
 from headrace.core.topics import Topics
 from headrace.errors import LocalBrokerError, LocalBrokerInUse
@@ -180,6 +183,43 @@ def test_data_addresses_and_size_are_kept_across_a_restart(tmp_path: Path) -> No
         assert (found.cluster_id, set(found.broker_ids)) == (first.cluster_id, {1, 2, 3})
     with pytest.raises(LocalBrokerError, match=r"of 3 node\(s\), and 1 were asked for.*--data-directory"):
         start(tmp_path, nodes=1)
+
+
+@pytest.mark.parametrize("end", [LocalCluster.kill_node, LocalCluster.stop_node])
+def test_whoever_looks_while_the_only_node_comes_back_never_finds_the_broker_gone(
+    tmp_path: Path, end: Callable[[LocalCluster, int], None]
+) -> None:
+    with start(tmp_path, nodes=None) as broker:
+        cluster, done, seen = broker.cluster, threading.Event(), set[tuple[bool, int]]()
+
+        def look() -> None:
+            while not done.is_set():
+                seen.add((broker.running, len(cluster.ended_by_themselves())))
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        try:
+            for _ in range(3):
+                end(cluster, 1)
+                assert not cluster.nodes[0].running
+                cluster.start_node(1)
+        finally:
+            done.set()
+            looking.join()
+        assert seen == {(True, 0)}
+        os.kill(cluster.nodes[0].pid, signal.SIGKILL)
+        wait_until(lambda: not broker.running, "an end that nobody asked for is seen")
+
+
+def test_a_node_that_does_not_serve_in_time_names_its_log_and_no_others_that_there_are_not(tmp_path: Path) -> None:
+    with start(tmp_path, nodes=None) as broker:
+        [node] = broker.cluster.nodes
+        impatient = LocalCluster([node], start_timeout_seconds=0.0)
+        impatient.kill_node(1)
+        with pytest.raises(LocalBrokerError, match=re.escape(str(node.log_file))) as raised:
+            impatient.start_node(1)
+        assert "the others" not in str(raised.value)
+        wait_until(lambda: broker.cluster.states()[0].serving, "it serves all the same, a little later")
 
 
 def test_the_data_of_one_node_are_not_those_of_three(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ class JobContext:
         """Says how far the job is, for all who look at it. It waits for nothing, and may be called from any thread, at any rate.
 
         At most one record a second is written for it, of what was said last. What was said last of all stands in the record of
-        the attempt's end.
+        the attempt's end; when the job is completed, with a share of 1.
 
         Args:
             fraction: the share of the work that is done, from 0 to 1.

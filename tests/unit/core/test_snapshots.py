@@ -127,7 +127,9 @@ def test_progress_is_of_the_attempt_that_makes_it() -> None:
     half = snapshots.progressed(running, progress, at(2))
     assert (half["status"], half["sequence"], half["updatedAt"], half["progress"]) == (JobStatus.RUNNING, 2, at(2), progress)
     assert "progress" not in running, "earlier snapshots are not changed"
-    assert snapshots.completed(half, None, at(3))["progress"] == progress
+    assert snapshots.completed(half, None, at(3))["progress"] == {**progress, "fraction": 1.0}, "it is done"
+    assert snapshots.failed(half, ERROR, at(3))["progress"] == progress, "so far it came"
+    assert "progress" not in snapshots.completed(running, None, at(3)), "nothing was said"
     assert "progress" not in snapshots.running(snapshots.retried(half, ERROR, at(4), at(3)), WRITER, at(4))
     with pytest.raises(IllegalMove, match="completed makes no progress"):
         snapshots.progressed(snapshots.completed(half, None, at(3)), progress, at(4))

@@ -207,3 +207,17 @@ async def test_a_job_of_a_paused_worker_can_be_cancelled(bench: Bench) -> None:
         resume(bench)
         await eventually(lambda: bench.committed() == 3, "the ends")
         assert worker.names_started() == ["a", "c"]
+
+
+@pytest.mark.parametrize("count, told", [(1, True), (7, True), (8, False)])
+@in_virtual_time
+async def test_a_limit_below_the_number_of_partitions_is_warned_of_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, count: int, told: bool
+) -> None:
+    bench = Bench(tmp_path, partitions=8)
+    async with bench.engine(LimitedWorker(RateLimit(count, 60.0))):
+        warnings = [record.getMessage() for record in caplog.records if record.name == "headrace.engine.limiting"]
+    expected = f"the rate limit of {LimitedWorker.name}, {count} in 60 s, is lower than its queue has partitions (8)"
+    assert [message[: len(expected)] for message in warnings] == ([expected] if told else [])
+    if count == 1:
+        assert "in 480 s each of them may start a job" in warnings[0]

@@ -7,9 +7,12 @@ import ctypes
 import logging
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from headrace import JobContext, worker
 from headrace.engine.loop_watch import LoopWatch
 
 
@@ -68,6 +71,28 @@ async def test_a_blocked_loop_is_told_while_it_is_blocked_with_its_stack(heard: 
     assert "test_a_blocked_loop_is_told_while_it_is_blocked_with_its_stack" in first
     assert watch.longest >= 0.3
     assert sum("has been blocked" in message for message in heard.messages) == 1, "once for each time"
+
+
+async def test_the_stack_of_a_job_begins_in_the_workers_own_code(heard: _Heard) -> None:
+    def wait() -> None:
+        assert heard.heard.wait(10)
+
+    @worker(name="blocking")
+    async def blocks(args: dict[str, Any], ctx: Any) -> None:
+        wait()
+
+    watch = LoopWatch(limit=0.3)
+    watch.start()
+    try:
+        # A task of headrace's own, as in an engine.
+        await asyncio.create_task(blocks.run({}, cast(JobContext, None)))
+    finally:
+        watch.stop()
+    first, _, stack = heard.messages[0].partition("It stands at:\n")
+    assert "has been blocked for" in first
+    places = [line for line in stack.splitlines() if line.startswith("  File ")]
+    assert [place.rpartition(" in ")[2] for place in places[:2]] == ["blocks", "wait"]
+    assert all(Path(__file__).name in place for place in places[:2])
 
 
 async def test_who_holds_the_interpreter_is_told_of_afterwards(heard: _Heard) -> None:

@@ -44,3 +44,35 @@ def test_details_are_left_alone(logger: logging.Logger, caplog: pytest.LogCaptur
     for _ in range(5):
         logger.debug("A detail")
     assert len(caplog.records) == 5
+
+
+def test_a_message_that_keeps_coming_is_logged_less_and_less_often_until_it_stops(
+    logger: logging.Logger, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [2_000.0]
+    monkeypatch.setattr("headrace.kafka.noise.monotonic", lambda: now[0])
+
+    def said_during(seconds: int) -> list[float]:
+        """When the message got through that comes every second for so long, counted from the first."""
+        begun, found = now[0], []
+        for _ in range(seconds):
+            caplog.clear()
+            logger.error("The broker is away for long, says the clock test")
+            if caplog.records:
+                found.append(now[0] - begun)
+            now[0] += 1
+        return found
+
+    assert said_during(300) == [0, 30, 90, 210]
+    now[0] += 30
+    assert said_during(100) == [0, 30, 90], "another outage is as new as the first"
+
+
+@pytest.mark.parametrize(
+    "name", ["aiokafka.cluster", "aiokafka.conn", "aiokafka.consumer.consumer", "aiokafka.producer.producer"]
+)
+def test_every_logger_of_the_client_is_bound(caplog: pytest.LogCaptureFixture, name: str) -> None:
+    bound_noise()
+    for _ in range(3):
+        logging.getLogger(name).error("Something of this logger's own")
+    assert len(caplog.records) == 1

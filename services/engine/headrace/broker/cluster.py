@@ -15,6 +15,8 @@ from headrace.errors import LocalBrokerError
 POLL_SECONDS = 0.05
 ANSWER_SECONDS = 2.0
 
+_BEING_ENDED = "The cluster is being ended."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeState:
@@ -53,12 +55,16 @@ class LocalCluster:
     @property
     def running(self) -> bool:
         """Whether any node runs, or none does because somebody asked for that."""
-        return any(node.running or node.identity.node_id in self._ended_on_request for node in self.nodes)
+        return not all(self._has_ended_by_itself(node) for node in self.nodes)
 
     def ended_by_themselves(self) -> set[int]:
         """The numbers of the nodes that do not run, and that nobody has asked to end."""
-        down = {node.identity.node_id for node in self.nodes if not node.running}
-        return down - self._ended_on_request
+        return {node.identity.node_id for node in self.nodes if self._has_ended_by_itself(node)}
+
+    def _has_ended_by_itself(self, node: LocalNode) -> bool:
+        # Another thread may just stop or start the node: asked for before and after, no moment of that looks like its end.
+        number, requested = node.identity.node_id, self._ended_on_request
+        return not (number in requested or node.running or number in requested)
 
     def start(self) -> None:
         """Start every node, and wait until they serve and each knows all others.
@@ -131,10 +137,13 @@ class LocalCluster:
             LocalBrokerError: there is no such node, or it does not serve in time; then it runs on, and may do so yet.
         """
         with self._change(number) as node:
+            was_running = node.running
+            if not was_running:
+                node.launch(self._voters())
+            # Not before there is a process: whoever looks in between would see a node that has ended by itself.
             self._ended_on_request.discard(number)
-            if node.running:
+            if was_running:
                 return
-            node.launch(self._voters())
             deadline = time.monotonic() + self._start_timeout_seconds
 
             def given_up() -> bool:
@@ -144,10 +153,14 @@ class LocalCluster:
                 return
             if not node.running:
                 raise LocalBrokerError(node.failure(ended_by_itself=True))
-            raise LocalBrokerError(
-                f"Node {number} runs and does not serve yet. A cluster of {len(self.nodes)} needs "
-                f"{len(self.nodes) // 2 + 1} nodes that run: start the others, too."
-            )
+            raise LocalBrokerError(self._not_serving(node))
+
+    def _not_serving(self, node: LocalNode) -> str:
+        if self._closing.is_set():
+            return _BEING_ENDED
+        needed = len(self.nodes) // 2 + 1
+        others = f" A cluster of {len(self.nodes)} needs {needed} nodes that run: start the others, too." if needed > 1 else ""
+        return f"Node {node.identity.node_id} runs and does not serve yet.{others} Its log is {node.log_file}."
 
     def stop_node(self, number: int) -> None:
         """End a node in order, as a restart does; where the rest of the cluster is gone, it is killed after 10 s.
@@ -192,7 +205,7 @@ class LocalCluster:
             raise LocalBrokerError(f"There is no node {number}: the cluster has {known}.")
         with self._changing:
             if self._closing.is_set():
-                raise LocalBrokerError("The cluster is being ended.")
+                raise LocalBrokerError(_BEING_ENDED)
             yield node
 
     # --- the end ----------------------------------------------------------------------------------------------------------

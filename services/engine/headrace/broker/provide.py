@@ -121,8 +121,10 @@ def _start_container(wanted: BrokerRequest) -> OwnedBroker:
 def _published(settings: Settings, wanted: BrokerRequest, broker: OwnedBroker, data_directory: Path | None = None) -> OwnedBroker:
     with contextlib.ExitStack() as undo:
         undo.callback(broker.stop)
-        # A broker that runs for this folder stays the one that others find.
-        if wanted.published and running_broker(settings) is None:
+        # A broker that runs for this folder stays the one that others find. The note of a process that was killed seems to name
+        # one, too, when this one has its data and its address: it is this one.
+        other = running_broker(settings)
+        if wanted.published and (other is None or other.cluster_id == broker.cluster_id):
             control = NodeControl(broker.cluster) if isinstance(broker, LocalBroker) else None
             if control is not None:
                 broker.before_stop(control.close)

@@ -18,6 +18,7 @@ from headrace.broker import Broker, BrokerRequest, provide_broker
 from headrace.broker.discovery import with_broker_of_this_folder
 from headrace.client import Client
 from headrace.errors import HeadraceError
+from headrace.log_lines import stderr_handler
 from headrace.settings import Settings, load_settings
 
 BootstrapServers = Annotated[str | None, typer.Option(help="Addresses of the brokers, as host:port,host:port.")]
@@ -70,7 +71,7 @@ def log_to_stderr(settings: Settings, *, default: str | None = None) -> None:
         default: the least severe level that is shown when the user has not set one, where it is not the settings' default.
     """
     level = settings.log_level if default is None or "log_level" in settings.model_fields_set else default
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    logging.basicConfig(level=level, handlers=[stderr_handler()])
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
 
 

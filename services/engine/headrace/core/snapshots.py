@@ -162,8 +162,11 @@ def _ended(before: Snapshot, status: JobStatus, attempt_status: str, now: str, e
 
 
 def completed(before: Snapshot, result: Any, now: str) -> Snapshot:
-    """The attempt returned."""
-    return _ended(before, JobStatus.COMPLETED, "completed", now, {"result": result, "finishedAt": now})
+    """The attempt returned. Of what it last said of its progress the share becomes 1: few workers say that at the end."""
+    extra: Snapshot = {"result": result, "finishedAt": now}
+    if (progress := before.get("progress")) is not None:
+        extra["progress"] = {**progress, "fraction": 1.0}
+    return _ended(before, JobStatus.COMPLETED, "completed", now, extra)
 
 
 def failed(before: Snapshot, error: Mapping[str, Any], now: str) -> Snapshot:

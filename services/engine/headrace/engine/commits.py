@@ -67,7 +67,7 @@ class Commits:
         try:
             answered = await self._send(probes=_now() - self._answered_at >= _PROBE_SECONDS)
         except HeadraceError as error:
-            _logger.warning("committing for %s failed, and is tried again: %s", self._worker_name, error)
+            self._holdings.news.trouble("commit", "committing for %s failed, and is tried again: %s", self._worker_name, error)
             answered = False
         if answered:
             self._answered_at = _now()

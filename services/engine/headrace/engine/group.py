@@ -30,6 +30,7 @@ from headrace.engine.guardian import Guardian
 from headrace.engine.health import AppendWatch, WorkerHealth
 from headrace.engine.holdings import Holdings, Surroundings
 from headrace.engine.intake import Intake, Room
+from headrace.engine.limiting import warn_of_uneven_starts
 from headrace.engine.means import Means, slots_of
 from headrace.engine.partition import OwnedPartition, Phase, Work
 from headrace.engine.poison import given_up
@@ -154,7 +155,11 @@ class WorkerGroup:
         """Joins the group, and begins to fetch."""
         await self._reader.start()
         await self._ask_ahead()
+        self._await_group()
         await self._consumer.start()
+        if (limit := self.worker.rate_limit) is not None:
+            topic = self._environment.topics.jobs_name(self.worker.name)
+            warn_of_uneven_starts(self.worker.name, limit, await self._environment.log.partition_count(topic))
         self._tell_membership()
         self._holdings.start()
         self._environment.control.attach(self.worker.name, self)
@@ -196,6 +201,7 @@ class WorkerGroup:
         await self._holdings.leave()
         self._commits.revoked()
         await self._consumer.stop(timeout=_STOP_SECONDS)
+        self._holdings.news.joined()
         self._environment.guardian.left(self._group_name)
 
     async def stop(self) -> None:
@@ -206,6 +212,7 @@ class WorkerGroup:
         await self._end(self._intaking, self._committing, self._gate)
         with self.closing.step(_STOP_SECONDS) as most:
             await self._consumer.stop(timeout=most)
+        self._holdings.news.joined()
         self._environment.guardian.left(self._group_name)
         await self._reader.stop()
 
@@ -301,11 +308,16 @@ class WorkerGroup:
             self._commits.revoked()
             self._holdings.put_aside()
             self._intake.forget()
+            self._await_group()
+
+    def _await_group(self) -> None:
+        self._holdings.news.joins(self._environment.settings.session_timeout_seconds)
 
     def _tell_membership(self) -> None:
         self._environment.guardian.belongs(self._group_name, lambda: self._consumer.member_id)
 
     def _assigned(self, sources: Collection[TopicPartition]) -> None:
+        self._holdings.news.joined()
         self._tell_membership()
         self._intake.forget()
         self._commits.assigned(sources)

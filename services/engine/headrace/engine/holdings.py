@@ -24,6 +24,8 @@ from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.guardian import Guardian
 from headrace.engine.guarding import Guard
 from headrace.engine.kept import KeptPartitions
+from headrace.engine.losses import Losses
+from headrace.engine.news import WorkerNews
 from headrace.engine.partition import OwnedPartition
 from headrace.engine.takeover import Claimant, Takeover
 from headrace.errors import HeadraceError, LeaseLost
@@ -37,8 +39,6 @@ _RELEASE_SECONDS = 5.0
 _GIVE_BACK_SECONDS = 10.0
 _MOMENT_SECONDS = 1.0
 _SILENT_SECONDS = 2.0
-_LONGEST_PAUSE_SECONDS = 15.0
-_FORGOTTEN_SECONDS = 120.0
 
 Reason = Literal["handed-over", "stopped"]
 
@@ -67,12 +67,14 @@ class Holdings:
 
     Attributes:
         ready: those whose jobs are run now.
+        news: says what becomes of them.
     """
 
     def __init__(self, claimant: Claimant, dispatcher: Dispatcher, surroundings: Surroundings) -> None:
         self._claimant = claimant
         self._dispatcher = dispatcher
         self._surroundings = surroundings
+        self.news = WorkerNews(dispatcher.worker_name)
         self.ready: dict[TopicPartition, OwnedPartition] = {}
         self._held: dict[TopicPartition, OwnedPartition] = {}
         self._wanted: frozenset[TopicPartition] = frozenset()
@@ -82,7 +84,7 @@ class Holdings:
         self._leaving: dict[TopicPartition, asyncio.Task[None]] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._stopped = False
-        self._losses: dict[TopicPartition, tuple[float, int]] = {}
+        self._losses = Losses()
         self._renewing: set[OwnedPartition] = set()
         self._releasing: set[asyncio.Task[None]] = set()
         self._kept = KeptPartitions(claimant.clock, Guard(surroundings.stuck))
@@ -172,6 +174,7 @@ class Holdings:
         if self._stopped:
             return  # the member leaves its group a moment later
         self._wanted = frozenset(sources)
+        self.news.wanted(sources)
         self.ready.clear()
         for source in sorted(self._held.keys() - self._wanted - self._leaving.keys()):
             self._hand_over(self._held[source])
@@ -193,7 +196,7 @@ class Holdings:
         if not partition.live:
             return
         source = partition.source
-        _logger.warning("the claim of %s/%d ends: %s", source.topic, source.partition, reason)
+        self.news.claim_ended(source, reason)
         self._surroundings.unavailable(source)
         self.ready.pop(source, None)
         if (leaving := self._leaving.pop(source, None)) is not None:
@@ -214,16 +217,8 @@ class Holdings:
                 self._surroundings.stuck(LeaseLost(message))
                 await asyncio.wait(left)
         self._surroundings.guardian.vacated(partition)
-        await asyncio.sleep(self._pause_after_loss(partition.source))
+        await asyncio.sleep(self._losses.pause(partition.source, asyncio.get_running_loop().time()))
         self._forget(partition)
-
-    def _pause_after_loss(self, source: TopicPartition) -> float:
-        """Claims that are lost again and again, as by a record that no broker takes, must not fill the log with claims."""
-        now = asyncio.get_running_loop().time()
-        lost_at, count = self._losses.get(source, (0.0, 0))
-        count = count + 1 if now - lost_at < _FORGOTTEN_SECONDS else 1
-        self._losses[source] = (now, count)
-        return 0.0 if count == 1 else min(0.1 * 2.0**count, _LONGEST_PAUSE_SECONDS)
 
     def _hand_over(self, partition: OwnedPartition, *, within: float | None = None) -> None:
         self._dispatcher.hand_over(partition, interrupting=not self._stopped)
@@ -274,7 +269,7 @@ class Holdings:
             await self._claimant.writer.append(self._state_of(partition), record, timeout=seconds)
         except (HeadraceError, TimeoutError) as error:
             # Whoever comes next waits for the term, and no longer.
-            _logger.warning("releasing %s/%d failed: %s", *partition.source, error)
+            self.news.trouble("release", "releasing %s/%d failed: %s", *partition.source, error)
         else:
             self._surroundings.guardian.released(partition)
 
@@ -300,7 +295,7 @@ class Holdings:
                 await self._claim(sorted(missing))
             except (HeadraceError, TimeoutError) as error:
                 name = self._dispatcher.worker_name
-                _logger.warning("taking over partitions of %s failed, and is tried again: %s", name, error)
+                self.news.trouble("takeover", "taking over partitions of %s failed, and is tried again: %s", name, error)
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _claim(self, sources: Collection[TopicPartition]) -> None:
@@ -311,7 +306,7 @@ class Holdings:
         fresh = [partition for partition in made if partition.source in self._wanted]
         if not fresh or asyncio.current_task() is not self._takeover:
             return
-        self._current = Takeover(self._claimant, self._is_ready, self._watches)
+        self._current = Takeover(self._claimant, self._is_ready, self._watches, self.news)
         try:
             await self._current.run(fresh)
         finally:
@@ -320,10 +315,13 @@ class Holdings:
     def _is_ready(self, partition: OwnedPartition) -> None:
         source = partition.source
         self._held[source] = partition
+        self.news.held(source)
         self._surroundings.guardian.holds(partition)
         if source in self._wanted:
             self.ready[source] = partition
             self._surroundings.available(partition)
+            if len(self.ready) == len(self._wanted):
+                self.news.all_held(len(self.ready))
         else:
             self._hand_over(partition)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 
@@ -11,6 +12,20 @@ from headrace.core.rate import RateLimit, Share
 from headrace.engine.alarm import Alarm
 from headrace.engine.guarding import Guard
 from headrace.engine.partition import OwnedPartition, Work
+
+_logger = logging.getLogger(__name__)
+
+
+def warn_of_uneven_starts(worker_name: str, limit: RateLimit, partitions: int) -> None:
+    """Says that jobs may have to wait for their partition's turn, where a limit has fewer starts than there are partitions."""
+    if limit.count >= partitions:
+        return
+    message = (
+        "the rate limit of %s, %d in %g s, is lower than its queue has partitions (%d): in %g s each of them may start a job "
+        "or two, so a job may wait for that long though no other starts; see RateLimit"
+    )
+    window = Share(limit, 0, partitions, 0.0).window
+    _logger.warning(message, worker_name, limit.count, limit.per_seconds, partitions, window)
 
 
 class Limiting:

@@ -18,6 +18,8 @@ _logger = logging.getLogger(__name__)
 _BEAT_SECONDS = 0.25
 _MOST_FRAMES = 20
 _HERE = str(Path(__file__).parent)
+_HEADRACE = str(Path(__file__).parents[1])
+_EVENT_LOOP = str(Path(asyncio.__file__).parent)
 
 
 class LoopWatch:
@@ -93,10 +95,21 @@ class LoopWatch:
         frame = sys._current_frames().get(self._loop_thread)
         work = _work_of(frame)
         who = "by no job" if work is None else f"by job {work.key.decode(errors='replace')} of {work.partition.recovery.worker}"
-        stack = "".join(traceback.format_stack(frame, _MOST_FRAMES)) if frame is not None else "no stack"
+        stack = "".join(traceback.format_list(_stack_of(frame))) if frame is not None else "no stack"
         _logger.warning(
             "the event loop has been blocked for %.1f s %s; leases lapse meanwhile. It stands at:\n%s", seconds, who, stack
         )
+
+
+def _stack_of(frame: FrameType) -> traceback.StackSummary:
+    """Where a frame stands, from the first that is the worker's own: above it are the event loop, the command and the engine."""
+    frames = list(traceback.walk_stack(frame))[::-1]
+    names = [each.f_code.co_filename for each, _ in frames]
+    below = max((number for number, name in enumerate(names) if name.startswith(_EVENT_LOOP)), default=-1) + 1
+    workers = next((number for number in range(below, len(names)) if not names[number].startswith(_HEADRACE)), below)
+    # The loop itself, where it is what takes so long.
+    chosen = frames[workers:] or frames
+    return traceback.StackSummary.extract(iter(chosen[-_MOST_FRAMES:]))
 
 
 def _work_of(frame: FrameType | None) -> Work | None:

@@ -49,12 +49,18 @@ class Presence:
 
     async def keep_up(self) -> None:
         """Gives signs of life until it is cancelled."""
+        heard = True
         while True:
             await asyncio.sleep(self._interval_seconds)
             try:
                 await self._append(self._sign_of_life())
             except (HeadraceError, TimeoutError) as error:
-                _logger.warning("this engine could not say that it lives: %s", str(error) or "no acknowledgement in time")
+                # Once for an outage: each try takes some seconds, and the next follows.
+                level = logging.WARNING if heard else logging.DEBUG
+                heard = False
+                _logger.log(level, "this engine could not say that it lives: %s", str(error) or "no acknowledgement in time")
+            else:
+                heard = True
 
     async def withdraw(self) -> None:
         """Takes the instance out of the list."""

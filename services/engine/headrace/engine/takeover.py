@@ -17,6 +17,7 @@ from headrace.core.records import (
     lease_key,
 )
 from headrace.engine.folding import fold
+from headrace.engine.news import WorkerNews
 from headrace.engine.partition import OwnedPartition
 from headrace.errors import HeadraceError
 from headrace.models import ClaimRecord, ReleaseRecord
@@ -92,6 +93,7 @@ class Takeover:
     Args:
         ready: called with each partition that has been taken over, as soon as it has.
         watches: of the leases that are waited for, by job partition; they outlast a take-over that is wound up.
+        news: says what is waited for.
     """
 
     def __init__(
@@ -99,10 +101,12 @@ class Takeover:
         claimant: Claimant,
         ready: Callable[[OwnedPartition], None],
         watches: MutableMapping[TopicPartition, LeaseWatch],
+        news: WorkerNews,
     ) -> None:
         self._claimant = claimant
         self._ready = ready
         self._watches = watches
+        self._news = news
         self._winding_up = False
         self._rewound = False
         self._by_state: dict[TopicPartition, list[_Candidate]] = {}
@@ -141,7 +145,7 @@ class Takeover:
                 except (HeadraceError, TimeoutError) as error:
                     if not self._drop_unclaimed():
                         raise
-                    _logger.warning("claims cannot be read back, and that is tried again: %s", error)
+                    self._news.trouble("reading", "claims cannot be read back, and that is tried again: %s", error)
                     await asyncio.sleep(_RETRY_SECONDS)
             await reader.assign({})  # nobody is to wait behind its fetches
         finally:
@@ -193,11 +197,16 @@ class Takeover:
         due = [candidate for candidate in self._candidates() if candidate.look_at is not None and candidate.look_at <= now]
         if not due:
             return
+        self._news.waits_for({each.partition.source: each.partition.recovery.ledger for each in due if self._is_anothers(each)})
         topic = self._claimant.topic
         ends = await self._claimant.reader.end_offsets({TopicPartition(topic, c.partition.state_partition) for c in due})
         for candidate in due:
             candidate.target = ends[TopicPartition(topic, candidate.partition.state_partition)]
             candidate.asked_at, candidate.look_at = now, None
+
+    def _is_anothers(self, candidate: _Candidate) -> bool:
+        ledger = candidate.partition.recovery.ledger
+        return not ledger.released and ledger.holder not in (None, self._claimant.instance_id)
 
     async def _advance(self, positions: Mapping[TopicPartition, int]) -> None:
         for state, candidates in list(self._by_state.items()):
@@ -300,7 +309,7 @@ class Takeover:
     def _note_failure(self, candidate: _Candidate, error: Exception) -> None:
         """What was appended for this partition may have landed or not; of the others it says nothing."""
         source = candidate.partition.source
-        _logger.warning("a claim of %s/%d failed, and is tried again: %s", *source, error)
+        self._news.trouble("claim", "a claim of %s/%d failed, and is tried again: %s", *source, error)
         candidate.owed = candidate.claiming
         candidate.resumed_at = _now() + _RETRY_SECONDS
         # Only what was read up to an end that was asked for afterwards tells whether it landed.

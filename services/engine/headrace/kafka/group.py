@@ -25,6 +25,7 @@ from headrace.kafka.administration import Administration
 from headrace.kafka.assignor import sticky_assignor
 from headrace.kafka.closing import close_client
 from headrace.kafka.committed import committed_of
+from headrace.kafka.committing import look_at, look_at_commits
 from headrace.kafka.connection import Cluster
 from headrace.kafka.polling import Polling
 from headrace.ports import Committed, GroupListener, Record, TopicPartition
@@ -93,6 +94,7 @@ class KafkaGroupConsumer:
         """Connects and begins to join; see `GroupConsumer.start`."""
         await self._administration.partition_count(self._membership.topic)
         self._consumer = await self._cluster.connect(self._make_consumer)
+        look_at_commits(self._consumer._coordinator)
         # After the start, which would otherwise wait until the group has found together.
         self._consumer.subscribe([self._membership.topic], listener=_Listener(self))
 
@@ -203,6 +205,7 @@ class KafkaGroupConsumer:
         task = asyncio.create_task(self._consumer.commit(mine))
         self._commits.add(task)
         task.add_done_callback(self._commits.discard)
+        task.add_done_callback(look_at)  # also when whoever waits for it is cancelled
         try:
             await asyncio.wait({task}, timeout=timeout)
         finally:

@@ -1,39 +1,65 @@
 """What aiokafka logs, at a bearable rate.
 
 While a broker is away its clients say so at every attempt, ten times a second and more. Each message is let through once, and
-then again only after a while; none is lost for good, and `DEBUG` is left alone.
+as long as it keeps coming, again only after half a minute, then a minute, and so on; none is lost for good, and `DEBUG` is left
+alone.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from time import monotonic
 
+# A filter sees what is said to its own logger alone, and nothing of those below.
 _LOGGERS = (
     "aiokafka",
+    "aiokafka.cluster",
     "aiokafka.conn",
+    "aiokafka.consumer.consumer",
     "aiokafka.consumer.fetcher",
     "aiokafka.consumer.group_coordinator",
+    "aiokafka.producer.producer",
     "aiokafka.producer.sender",
 )
 _QUIET_SECONDS = 30.0
+_LONGEST_QUIET_SECONDS = 3_600.0
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Messages that differ in what they are about alone.
+
+    Attributes:
+        said_at: when one was let through last.
+        tried_at: when one came last.
+        quiet: seconds after `said_at` in which none is let through.
+    """
+
+    said_at: float
+    tried_at: float
+    quiet: float = _QUIET_SECONDS
 
 
 class _Repetitions(logging.Filter):
-    """Drops a message whose like was logged a short while ago; what it was about does not make it another."""
+    """Drops a message whose like was logged a while ago; what it was about does not make it another."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._last: dict[tuple[str, str], float] = {}
+        self._kinds: dict[tuple[str, str], _Kind] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.INFO:
             return True
-        now = monotonic()
-        kind = (record.name, str(record.msg))
-        if now - self._last.get(kind, -_QUIET_SECONDS) < _QUIET_SECONDS:
+        now, name = monotonic(), (record.name, str(record.msg))
+        kind = self._kinds.get(name)
+        if kind is None or now - kind.tried_at >= _QUIET_SECONDS:
+            self._kinds[name] = _Kind(said_at=now, tried_at=now)
+            return True
+        kind.tried_at = now
+        if now - kind.said_at < kind.quiet:
             return False
-        self._last[kind] = now
+        kind.said_at, kind.quiet = now, min(kind.quiet * 2, _LONGEST_QUIET_SECONDS)
         return True
 
 

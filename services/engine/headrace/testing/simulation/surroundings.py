@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from headrace.engine import commits, control, ended_keys, group, holdings, intake, janitor, takeover
+from headrace.engine import commits, control, ended_keys, group, holdings, intake, janitor, losses, takeover
 from headrace.engine.janitor import JanitorTimes
 from headrace.settings import Settings, load_settings
 from headrace.testing.simulation.scenario import Scenario
@@ -26,14 +26,14 @@ _SHORTER: tuple[tuple[ModuleType, str], ...] = (
     (ended_keys, "_SILENCE_SECONDS"),
     (follower, "LONGEST_PAUSE_SECONDS"),
     (group, "_COMMIT_SECONDS"),
-    (holdings, "_FORGOTTEN_SECONDS"),
     (holdings, "_GIVE_BACK_SECONDS"),
-    (holdings, "_LONGEST_PAUSE_SECONDS"),
     (holdings, "_RELEASE_SECONDS"),
     (holdings, "_RETRY_SECONDS"),
     (janitor, "_APPEND_SECONDS"),
     (janitor, "_POLL_SECONDS"),
     (janitor, "_RETRY_SECONDS"),
+    (losses, "_FORGOTTEN_SECONDS"),
+    (losses, "_LONGEST_PAUSE_SECONDS"),
     (takeover, "_APPEND_SECONDS"),
     (takeover, "_LOOK_SECONDS"),
     (takeover, "_RETRY_SECONDS"),
