@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -24,6 +25,23 @@ def test_a_misspelt_variable_is_told_once_and_beside_the_output(monkeypatch: pyt
     assert result.stdout == f"{headrace.__version__}\n"
     told = "Warning: HEADRACE_ENGINE_CONCURENCY is set, and is no setting: did you mean HEADRACE_ENGINE_CONCURRENCY?"
     assert result.stderr.count(told) == 1
+
+
+def test_a_wrong_setting_is_told_in_one_line_by_who_needs_it_and_keeps_no_help_from_anyone() -> None:
+    environment = {**os.environ, "HEADRACE_GATEWAY_PORT": "many"}
+
+    def ran(*command: str) -> subprocess.CompletedProcess[str]:
+        whole = [sys.executable, "-m", "headrace", *command]
+        return subprocess.run(whole, capture_output=True, text=True, env=environment, timeout=60, check=False)
+
+    for command in ("--help", "--version", "version"):
+        done = ran(command)
+        assert (done.returncode, done.stderr) == (0, ""), command
+    for command in ("jobs", "settings", "simulate", "dev"):
+        done = ran(command)
+        assert (done.returncode, done.stdout) == (2, ""), command
+        assert done.stderr.startswith("Error: Settings are wrong: HEADRACE_GATEWAY_PORT = 'many': "), command
+        assert len(done.stderr.splitlines()) == 1, command
 
 
 def test_options_before_a_command_that_are_not_its_own_are_not_passed_over() -> None:
