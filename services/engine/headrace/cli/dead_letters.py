@@ -13,11 +13,12 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, plain, settings_from
+from headrace.cli.listing import Listing, Row
 from headrace.cli.redriving import RedrivePlan, Tally, matching_letters, named_letters, redrive_letters, select_letters
 from headrace.client import Client
 from headrace.core.timestamps import from_milliseconds, parse_timestamp
@@ -66,7 +67,7 @@ def list_(
     if as_json:
         Console().print_json(data=[letter.to_wire(whole=False) for letter in found])
         return
-    Console().print(letters_table(found))
+    letters_listing(found, "No dead letters." if wanted == DeadLetterFilter() else "No dead letter matches.").print()
     if count > len(found):
         typer.echo(f"{count - len(found)} older ones are not shown: give a greater --limit, or filters.", err=True)
 
@@ -222,20 +223,16 @@ async def _named_only(settings: Settings, name: str) -> list[DeadLetter]:
 # --- printing -----------------------------------------------------------------------------------------------------------
 
 
-def letters_table(letters: Sequence[DeadLetter]) -> Table:
-    """Dead letters as a table for the terminal; why each is one stands in a line of its own."""
-    table = Table(title="Dead letters, newest first (times in UTC)", title_justify="left", box=SIMPLE_HEAD)
-    width = max((len(letter.place) for letter in letters), default=0)
-    table.add_column("letter", no_wrap=True, min_width=width)
-    table.add_column("written", no_wrap=True, min_width=14)
-    for name in ("reason", "worker", "job"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for letter in letters:
-        cells = (letter.place, f"{letter.written_at:%m-%d %H:%M:%S}", letter.reason, letter.worker_name, letter.job_id)
-        table.add_row(*(plain(cell or "-") for cell in cells))
-        if letter.message:
-            table.add_row("", plain(letter.message[:200], style="red"))
-    return table
+def letters_listing(letters: Sequence[DeadLetter], nothing: str = "No dead letters.") -> Listing:
+    """Dead letters for the terminal; which job each is of, and why it is one, stands in a line of its own."""
+    columns = ("letter", "written", "reason", "worker")
+    return Listing("Dead letters, newest first (times in UTC)", columns, nothing, [_letter_row(each) for each in letters])
+
+
+def _letter_row(letter: DeadLetter) -> Row:
+    cells = (letter.place, f"{letter.written_at:%m-%d %H:%M:%S}", letter.reason or "-", letter.worker_name or "-")
+    told = [text for text in (f"job {letter.job_id}" if letter.job_id else "", letter.message or "") if text]
+    return Row(cells, [Text(": ".join(told), style="red")] if told else [])
 
 
 def _print_letter(letter: DeadLetter) -> None:
