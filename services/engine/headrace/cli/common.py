@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated, TypeVar
@@ -90,6 +90,15 @@ async def _ask(settings: Settings, question: Callable[[Client], Awaitable[Result
 def plain(text: str, *, style: str = "") -> Text:
     """Text of others for the terminal, as it is: it may look like markup, or hold a terminal's commands."""
     return Text(text.translate(_CONTROLS), style=style)
+
+
+def warn_of_unknown_worker(name: str | None, known: Iterable[str]) -> None:
+    """Says on standard error that there is no worker of the name that was asked for.
+
+    One whose definition is gone may have left jobs, so it is no error; most of all it is a misspelling.
+    """
+    if name is not None and name not in (defined := sorted(known)):
+        typer.echo(plain(f"No worker is named {name!r}. Defined are: {', '.join(defined) or 'none yet'}.").plain, err=True)
 
 
 @contextmanager

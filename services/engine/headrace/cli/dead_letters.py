@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from heapq import nlargest
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import orjson
 import typer
@@ -17,17 +17,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, plain, settings_from
+from headrace.cli.common import (
+    AsJson,
+    BootstrapServers,
+    NamespaceOption,
+    errors_shown,
+    log_to_stderr,
+    plain,
+    settings_from,
+    warn_of_unknown_worker,
+)
 from headrace.cli.listing import Listing, Row
 from headrace.cli.redriving import RedrivePlan, Tally, matching_letters, named_letters, redrive_letters, select_letters
 from headrace.client import Client
 from headrace.core.timestamps import from_milliseconds, parse_timestamp
 from headrace.dead_letters import DeadLetter, DeadLetterFilter
 from headrace.errors import ArgumentsInvalid
+from headrace.models import DeadLetterHeaders
 from headrace.settings import Settings
 
 application = typer.Typer(help="What could not be done: look at it, and do it anew.", no_args_is_help=True)
 
+_REASONS: tuple[str, ...] = get_args(DeadLetterHeaders.model_fields["reason"].annotation)
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _SHOWN_FAILURES = 20
@@ -38,7 +49,7 @@ ReasonOption = Annotated[
     str | None,
     typer.Option(
         "--reason",
-        help="Only those with this reason: undecodable, worker_unknown, arguments_invalid, poison, idempotency_conflict.",
+        help=f"Only those with this reason: {', '.join(_REASONS)}.",
     ),
 ]
 JobOption = Annotated[str | None, typer.Option("--job", help="Only those of the job of this id.")]
@@ -144,11 +155,13 @@ def redrive(
 def filter_from(
     worker: str | None, reason: str | None, job: str | None, since: str | None, until: str | None
 ) -> DeadLetterFilter:
-    """The filter of the options.
+    """The filter of the options. A reason that is none of those known is told: a newer engine may give others.
 
     Raises:
         ArgumentsInvalid: a time is none.
     """
+    if reason is not None and reason not in _REASONS:
+        typer.echo(plain(f"No reason is named {reason!r}. There are: {', '.join(_REASONS)}.").plain, err=True)
     now = datetime.now(UTC)
     return DeadLetterFilter(
         worker_name=worker,
@@ -206,6 +219,7 @@ async def _newest(settings: Settings, wanted: DeadLetterFilter, limit: int) -> t
     newest: list[DeadLetter] = []
     count = 0
     async with Client(settings) as client, aclosing(matching_letters(client, wanted)) as letters:
+        warn_of_unknown_worker(wanted.worker_name, await client.worker_definitions())
         async for letter in letters:
             count += 1
             newest.append(letter)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, ask, plain
+from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, ask, plain, warn_of_unknown_worker
 from headrace.cli.listing import Listing, Row
 from headrace.client import Client
 from headrace.core.status import JobStatus
@@ -37,11 +37,18 @@ def workers(
     """List the workers: what each does, and how many engines run it; or pause one."""
     if _is_for_a_subcommand(context):
         return
-    summaries = ask(bootstrap_servers, namespace, Client.list_workers)
     if as_json:
-        Console().print_json(data=[summary.to_wire() for summary in summaries])
+        counted = ask(bootstrap_servers, namespace, _counted)
+        Console().print_json(data=[summary.to_wire() for summary in counted])
     else:
-        workers_listing(summaries).print()
+        workers_listing(ask(bootstrap_servers, namespace, Client.list_workers)).print()
+
+
+async def _counted(client: Client) -> list[WorkerSummary]:
+    """The workers with how many jobs of each wait, run and have failed, as `worker_manager` has them."""
+    summaries = await client.list_workers()
+    counts = await client.count_jobs([each.name for each in summaries])
+    return [each.model_copy(update=counts[each.name]._asdict()) for each in summaries]
 
 
 jobs_application = typer.Typer(invoke_without_command=True, no_args_is_help=False)
@@ -68,9 +75,7 @@ def jobs(
         return await client.list_jobs(limit=limit, **wanted), sorted(await client.worker_definitions())
 
     page, known = ask(bootstrap_servers, namespace, read)
-    if worker is not None and worker not in known:
-        # A worker whose definition is gone may have left jobs, so it is no error; most of all it is a misspelling.
-        typer.echo(plain(f"No worker is named {worker!r}. Defined are: {', '.join(known) or 'none yet'}.").plain, err=True)
+    warn_of_unknown_worker(worker, known)
     if as_json:
         Console().print_json(data=page.to_wire())
     else:
