@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -42,6 +43,18 @@ def test_a_wrong_setting_is_told_in_one_line_by_who_needs_it_and_keeps_no_help_f
         assert (done.returncode, done.stdout) == (2, ""), command
         assert done.stderr.startswith("Error: Settings are wrong: HEADRACE_GATEWAY_PORT = 'many': "), command
         assert len(done.stderr.splitlines()) == 1, command
+
+
+@pytest.mark.parametrize("command", [["jobs"], ["dead-letters", "list"], ["dead-letters", "redrive", "--all"]], ids=" ".join)
+def test_who_waits_for_a_broker_says_so(command: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes the connection, and never answers
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        environment = {"KAFKA_BOOTSTRAP_SERVERS": address, "HEADRACE_KAFKA_CONNECT_TIMEOUT_SECONDS": "2"}
+        result = CliRunner().invoke(application, command, env=environment)
+    told = result.stderr.splitlines()
+    assert result.exit_code == 2
+    assert told[0] == f"No answer from {address} yet: trying for 2 s ..."
+    assert told[1].startswith("Error: ") and address in told[1]
 
 
 def test_options_before_a_command_that_are_not_its_own_are_not_passed_over() -> None:

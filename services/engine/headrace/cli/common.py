@@ -6,8 +6,8 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 from typing import Annotated, TypeVar
 
@@ -28,6 +28,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ResultT = TypeVar("ResultT")
 
 EXIT_USAGE = 2
+# How long a command says nothing while it waits for a broker.
+_SILENCE_SECONDS = 1.5
+# Libraries that log, and the least severe of it that tells a user something.
+_OTHERS = {"aiokafka": logging.ERROR, "uvicorn.error": logging.WARNING, "mcp.server": logging.WARNING}
 # What could move a terminal's cursor or change its title: all control characters but tabs and line breaks.
 _CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {9, 10})
 
@@ -64,14 +68,15 @@ def errors_shown() -> Iterator[None]:
 
 
 def log_to_stderr(settings: Settings, *, default: str | None = None) -> None:
-    """Sends headrace's log to standard error; of the Kafka client's, only errors.
+    """Sends headrace's log to standard error; of the libraries', only what headrace does not say itself.
 
     Args:
         default: the least severe level that is shown when the user has not set one, where it is not the settings' default.
     """
     level = settings.log_level if default is None or "log_level" in settings.model_fields_set else default
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)
+    for name, least in _OTHERS.items():
+        logging.getLogger(name).setLevel(least)
 
 
 def ask(bootstrap_servers: str | None, namespace: str | None, question: Callable[[Client], Awaitable[ResultT]]) -> ResultT:
@@ -83,8 +88,21 @@ def ask(bootstrap_servers: str | None, namespace: str | None, question: Callable
 
 
 async def _ask(settings: Settings, question: Callable[[Client], Awaitable[ResultT]]) -> ResultT:
-    async with Client(settings) as client:
+    async with opened_client(settings) as client:
         return await question(client)
+
+
+@asynccontextmanager
+async def opened_client(settings: Settings) -> AsyncIterator[Client]:
+    """A client for the block. Where no broker answers at once, the user is told what is waited for, and how long."""
+    told = f"No answer from {settings.bootstrap_servers} yet: trying for {settings.kafka.connect_timeout_seconds:g} s ..."
+    patience = asyncio.get_running_loop().call_later(_SILENCE_SECONDS, lambda: typer.echo(told, err=True))
+    try:
+        async with Client(settings) as client:
+            patience.cancel()
+            yield client
+    finally:
+        patience.cancel()
 
 
 def plain(text: str, *, style: str = "") -> Text:

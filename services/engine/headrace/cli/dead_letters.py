@@ -23,13 +23,13 @@ from headrace.cli.common import (
     NamespaceOption,
     errors_shown,
     log_to_stderr,
+    opened_client,
     plain,
     settings_from,
     warn_of_unknown_worker,
 )
 from headrace.cli.listing import Listing, Row
 from headrace.cli.redriving import RedrivePlan, Tally, matching_letters, named_letters, redrive_letters, select_letters
-from headrace.client import Client
 from headrace.core.timestamps import from_milliseconds, parse_timestamp
 from headrace.dead_letters import DeadLetter, DeadLetterFilter
 from headrace.errors import ArgumentsInvalid
@@ -218,7 +218,7 @@ async def _newest(settings: Settings, wanted: DeadLetterFilter, limit: int) -> t
     """The newest letters, and how many there are."""
     newest: list[DeadLetter] = []
     count = 0
-    async with Client(settings) as client, aclosing(matching_letters(client, wanted)) as letters:
+    async with opened_client(settings) as client, aclosing(matching_letters(client, wanted)) as letters:
         warn_of_unknown_worker(wanted.worker_name, await client.worker_definitions())
         async for letter in letters:
             count += 1
@@ -230,7 +230,7 @@ async def _newest(settings: Settings, wanted: DeadLetterFilter, limit: int) -> t
 
 
 async def _named_only(settings: Settings, name: str) -> list[DeadLetter]:
-    async with Client(settings) as client:
+    async with opened_client(settings) as client:
         return await named_letters(client, [name])
 
 
