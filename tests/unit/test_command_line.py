@@ -57,6 +57,28 @@ def test_who_waits_for_a_broker_says_so(command: list[str]) -> None:
     assert told[1].startswith("Error: ") and address in told[1]
 
 
+INTERRUPTED_AT = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+from headrace_command import main
+sys.argv = ["headrace", "simulate"]
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["headrace", "pydantic", "headrace.testing.simulation.seeds"])
+def test_ctrl_c_is_answered_in_one_line_also_while_headrace_is_imported(module: str) -> None:
+    code = INTERRUPTED_AT.format(module=module)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
+
+
 def test_options_before_a_command_that_are_not_its_own_are_not_passed_over() -> None:
     result = CliRunner().invoke(application, ["jobs", "--namespace", "other", "retry", "job-1"])
     assert (result.exit_code, "the options of 'retry' stand behind it" in result.output) == (2, True), result.output

@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
-from typing import Annotated, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
 from rich.text import Text
@@ -28,6 +28,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ResultT = TypeVar("ResultT")
 
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 # How long a command says nothing while it waits for a broker.
 _SILENCE_SECONDS = 1.5
 # Libraries that log, and the least severe of it that tells a user something.
@@ -65,6 +66,12 @@ def errors_shown() -> Iterator[None]:
     except HeadraceError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(EXIT_USAGE) from None
+
+
+def exit_interrupted() -> NoReturn:
+    """Ends a command that Ctrl-C broke off."""
+    typer.echo("Interrupted.", err=True)
+    raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def log_to_stderr(settings: Settings, *, default: str | None = None) -> None:

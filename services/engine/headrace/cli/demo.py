@@ -20,7 +20,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from headrace.broker import Broker, BrokerRequest, LocalBrokerOptions, OwnedBroker
-from headrace.cli.common import StopNow, base_settings, errors_shown, interruptible_broker, log_to_stderr, plain
+from headrace.cli.common import StopNow, base_settings, errors_shown, exit_interrupted, interruptible_broker, log_to_stderr, plain
 from headrace.cli.dev import running_system
 from headrace.cli.inspect import jobs_listing, workers_listing
 from headrace.cli.listing import Listing
@@ -80,7 +80,7 @@ class Agent:
 def demo() -> None:
     """Compact the memory of a long fictional conversation: broker, engine and gateway are started, and ended again."""
     console, started = Console(), time.perf_counter()
-    good = False
+    good: bool | None = None
     with errors_shown(), suppress(StopNow):
         settings = base_settings()
         log_to_stderr(settings, default="ERROR")
@@ -90,6 +90,8 @@ def demo() -> None:
         request = BrokerRequest(options=LocalBrokerOptions(ephemeral=True), published=False)
         with interruptible_broker(settings, request) as (broker, stopped):
             good = run(_demonstrate(settings, broker, stopped, console))
+    if good is None:
+        exit_interrupted()
     console.print(f"The demo took {time.perf_counter() - started:.1f} s.")
     if not good:
         raise typer.Exit(1)
