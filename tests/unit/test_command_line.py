@@ -45,7 +45,14 @@ def test_a_wrong_setting_is_told_in_one_line_by_who_needs_it_and_keeps_no_help_f
         assert len(done.stderr.splitlines()) == 1, command
 
 
-@pytest.mark.parametrize("command", [["jobs"], ["dead-letters", "list"], ["dead-letters", "redrive", "--all"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [
+        *[["jobs"], ["dead-letters", "list"], ["dead-letters", "redrive", "--all"], ["keys", "list"]],
+        ["memory", "show", "--user", "ann", "--conversation", "c"],
+    ],
+    ids=" ".join,
+)
 def test_who_waits_for_a_broker_says_so(command: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes the connection, and never answers
         address = f"127.0.0.1:{silent.getsockname()[1]}"

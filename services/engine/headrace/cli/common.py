@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import FrameType
 from typing import Annotated, NoReturn, TypeVar
 
@@ -26,6 +26,7 @@ NamespaceOption = Annotated[str | None, typer.Option(help="The first part of eve
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 ResultT = TypeVar("ResultT")
+ConnectionT = TypeVar("ConnectionT")
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -99,15 +100,20 @@ async def _ask(settings: Settings, question: Callable[[Client], Awaitable[Result
         return await question(client)
 
 
+def opened_client(settings: Settings) -> AbstractAsyncContextManager[Client]:
+    """A client for a block, opened as by `opened`."""
+    return opened(Client(settings), settings)
+
+
 @asynccontextmanager
-async def opened_client(settings: Settings) -> AsyncIterator[Client]:
-    """A client for the block. Where no broker answers at once, the user is told what is waited for, and how long."""
+async def opened(connection: AbstractAsyncContextManager[ConnectionT], settings: Settings) -> AsyncIterator[ConnectionT]:
+    """The connection, open for the block. Where no broker answers at once, the user is told what is waited for, and how long."""
     told = f"No answer from {settings.bootstrap_servers} yet: trying for {settings.kafka.connect_timeout_seconds:g} s ..."
     patience = asyncio.get_running_loop().call_later(_SILENCE_SECONDS, lambda: typer.echo(told, err=True))
     try:
-        async with Client(settings) as client:
+        async with connection as ready:
             patience.cancel()
-            yield client
+            yield ready
     finally:
         patience.cancel()
 

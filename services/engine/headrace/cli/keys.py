@@ -11,7 +11,16 @@ from rich.console import Console
 from rich.text import Text
 
 from headrace.api_keys import ApiKeys, ApiKeyText, parse_key
-from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, plain, settings_from
+from headrace.cli.common import (
+    AsJson,
+    BootstrapServers,
+    NamespaceOption,
+    errors_shown,
+    log_to_stderr,
+    opened,
+    plain,
+    settings_from,
+)
 from headrace.cli.listing import Listing, Row
 from headrace.errors import ApiKeyInvalid
 from headrace.fields import LONGEST_IDENTITY
@@ -125,17 +134,17 @@ def _id_of(text: str) -> str:
 
 
 async def _create(settings: Settings, fields: dict[str, Any]) -> tuple[ApiKey, ApiKeyText]:
-    async with ApiKeys(settings) as keys:
+    async with opened(ApiKeys(settings), settings) as keys:
         return await keys.create(**fields)
 
 
 async def _list(settings: Settings) -> list[ApiKey]:
-    async with ApiKeys(settings) as keys:
+    async with opened(ApiKeys(settings), settings) as keys:
         return sorted(keys.keys.values(), key=lambda key: (key.created_at, key.id), reverse=True)
 
 
 async def _revoke(settings: Settings, key_id: str) -> ApiKey:
-    async with ApiKeys(settings) as keys:
+    async with opened(ApiKeys(settings), settings) as keys:
         return await keys.revoke(key_id)
 
 
