@@ -24,7 +24,7 @@ setup: $(VENV)/.installed  ## make the virtual environment with the pinned depen
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("headrace needs Python 3.11 or later; try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@echo "Installing the pinned dependencies into $(VENV) ..."
+	@echo "Installing the pinned dependencies into $(VENV) (one or two minutes) ..."
 	@$(PIP) install --quiet --require-hashes --requirement requirements.lock
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -104,6 +104,13 @@ def test_dead_letters_are_listed_shown_and_redriven(settings: Settings) -> None:
     assert len(json.loads(newest.stdout)) == 1
     assert "2 older ones are not shown" in run(settings, "dead-letters", "list", "--limit", "1").stderr
 
+    strange = run(settings, "dead-letters", "list", "--worker", "sqare", "--reason", "poisson")
+    assert strange.stdout == "No dead letter matches.\n"
+    assert "No worker is named 'sqare'. Defined are: square." in strange.stderr
+    assert "No reason is named 'poisson'. There are: undecodable, worker_unknown, " in strange.stderr
+    known = run(settings, "dead-letters", "list", "--worker", "square", "--reason", "poison")
+    assert (known.stdout, known.stderr) == ("No dead letter matches.\n", "")
+
     shown = run(settings, "dead-letters", "show", nonsense.place).output
     assert "no job" in shown and "square/0/1" in shown and "own: b'header'" in shown
     assert not {"\x1b", "\x07"} & set(table + shown)

@@ -92,6 +92,7 @@ def test_dev_runs_own_workers_on_free_ports_and_keeps_its_data(terminal: Termina
         assert dev.interrupt() == 0, dev.output
     assert "Traceback" not in dev.output
     assert processes_naming(terminal.folder) == []
+    assert "Ending ..." in dev.output, "no job runs that would be given time"
 
     again = terminal.start("headrace", "dev", "my_workers")
     again.wait_for("Ctrl-C ends")
@@ -119,6 +120,16 @@ def test_the_demo_shows_the_main_job_and_says_when_it_did_not_work(terminal: Ter
     useless = terminal.start("headrace", "demo")
     assert useless.process.wait(120) == 1, useless.output
     assert "has not shrunk" in useless.output
+    assert processes_naming(terminal.folder) == []
+
+
+def test_a_demo_that_is_interrupted_says_no_more_than_that(terminal: Terminal) -> None:
+    terminal.environment["TMPDIR"] = str(terminal.folder)
+    demo = terminal.start("headrace", "demo")
+    wait_until(lambda: processes_naming(terminal.folder) != [], "Java is starting")
+    assert demo.interrupt() == 130, demo.output
+    assert demo.output.endswith("Interrupted.\n")
+    assert "Traceback" not in demo.output and "The demo took" not in demo.output
     assert processes_naming(terminal.folder) == []
 
 
@@ -196,6 +207,7 @@ def test_a_second_ctrl_c_ends_running_jobs(terminal: Terminal, broker: Broker, n
     assert first.process.poll() is None
     assert first.interrupt(seconds=30) == 0, first.output
     assert "Traceback" not in first.output
+    assert ("Ending: the running job gets 600 s" if command == "dev" else " has ended") in first.output
 
 
 def test_a_demo_whose_job_fails_says_so(terminal: Terminal, settings: Settings) -> None:
@@ -221,7 +233,8 @@ def test_a_demo_that_is_interrupted_leaves_nothing(terminal: Terminal, settings:
     demo = terminal.start("headrace", "demo")
     demo.wait_for("gateway  http")
     demo.process.send_signal(number)
-    assert demo.process.wait(60) == 1, demo.output
+    assert demo.process.wait(60) == 130, demo.output
+    assert "Interrupted." in demo.output and "The demo took" not in demo.output
     assert "Traceback" not in demo.output
     assert "Done:" not in demo.output
     assert list(terminal.folder.glob("headrace-*")) == []

@@ -63,7 +63,13 @@ def test_workers_and_jobs_are_listed(settings: Settings) -> None:
     assert "No worker" not in ran(settings, "jobs", "--worker", "greet")
     listed = json.loads(ran(settings, "jobs", "--json", "--limit", "1"))["jobs"]
     assert [(job["id"], job["status"]) for job in listed] == [(completed, "completed")]
-    assert [each["name"] for each in json.loads(ran(settings, "workers", "--json"))] == ["fail", "greet"]
+    described = json.loads(ran(settings, "workers", "--json"))
+    assert [(each["name"], each["backlog"], each["running"], each["failed"]) for each in described] == [
+        ("fail", 0, 0, 1),
+        ("greet", 0, 0, 0),
+    ]
+    assert ran(settings, "jobs", "--status", "cancelled") == "No cancelled jobs.\n"
+    assert ran(settings, "jobs", "--status", "failed", "--user", "u2") == "No failed jobs match.\n"
 
     whole = json.loads(ran(settings, "job", failed))
     assert (whole["status"], whole["attempts"][0]["status"]) == ("failed", "failed")

@@ -93,6 +93,7 @@ def test_everything_that_it_says_works(terminal: Terminal) -> None:
     # An engine in a program of one's own shares the work, and ends when it is told to.
     engine = terminal.start("python", "run_engine.py")
     wait_until(lambda: live_instances(gateway)["send_digest"] == 2, f"the second engine lives: {engine.output}", seconds=30)
+    engine.wait_for("INFO:headrace.engine.engine:engine ")  # it says what it runs
     engine.process.send_signal(signal.SIGTERM)
     assert engine.process.wait(60) == 0, engine.output
     wait_until(lambda: live_instances(gateway)["send_digest"] == 1, "the second engine has said that it is gone")

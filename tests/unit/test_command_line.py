@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 
@@ -24,6 +26,64 @@ def test_a_misspelt_variable_is_told_once_and_beside_the_output(monkeypatch: pyt
     assert result.stdout == f"{headrace.__version__}\n"
     told = "Warning: HEADRACE_ENGINE_CONCURENCY is set, and is no setting: did you mean HEADRACE_ENGINE_CONCURRENCY?"
     assert result.stderr.count(told) == 1
+
+
+def test_a_wrong_setting_is_told_in_one_line_by_who_needs_it_and_keeps_no_help_from_anyone() -> None:
+    environment = {**os.environ, "HEADRACE_GATEWAY_PORT": "many"}
+
+    def ran(*command: str) -> subprocess.CompletedProcess[str]:
+        whole = [sys.executable, "-m", "headrace", *command]
+        return subprocess.run(whole, capture_output=True, text=True, env=environment, timeout=60, check=False)
+
+    for command in ("--help", "--version", "version"):
+        done = ran(command)
+        assert (done.returncode, done.stderr) == (0, ""), command
+    for command in ("jobs", "settings", "simulate", "dev"):
+        done = ran(command)
+        assert (done.returncode, done.stdout) == (2, ""), command
+        assert done.stderr.startswith("Error: Settings are wrong: HEADRACE_GATEWAY_PORT = 'many': "), command
+        assert len(done.stderr.splitlines()) == 1, command
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *[["jobs"], ["dead-letters", "list"], ["dead-letters", "redrive", "--all"], ["keys", "list"]],
+        ["memory", "show", "--user", "ann", "--conversation", "c"],
+    ],
+    ids=" ".join,
+)
+def test_who_waits_for_a_broker_says_so(command: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes the connection, and never answers
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        environment = {"KAFKA_BOOTSTRAP_SERVERS": address, "HEADRACE_KAFKA_CONNECT_TIMEOUT_SECONDS": "2"}
+        result = CliRunner().invoke(application, command, env=environment)
+    told = result.stderr.splitlines()
+    assert result.exit_code == 2
+    assert told[0] == f"No answer from {address} yet: trying for 2 s ..."
+    assert told[1].startswith("Error: ") and address in told[1]
+
+
+INTERRUPTED_AT = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+from headrace_command import main
+sys.argv = ["headrace", "simulate"]
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["headrace", "pydantic", "headrace.testing.simulation.seeds"])
+def test_ctrl_c_is_answered_in_one_line_also_while_headrace_is_imported(module: str) -> None:
+    code = INTERRUPTED_AT.format(module=module)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
 def test_options_before_a_command_that_are_not_its_own_are_not_passed_over() -> None:

@@ -20,18 +20,24 @@ def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HEADRACE_LOG_LEVEL", raising=False)
 
 
+LIBRARIES = ("aiokafka", "uvicorn.error", "mcp.server")
+
+
 def level(default: str | None = None) -> str:
     """The level that the root logger gets in a process that has not logged yet."""
-    root, client = logging.getLogger(), logging.getLogger("aiokafka")
-    before = root.level, root.handlers[:], client.level
+    root, libraries = logging.getLogger(), [logging.getLogger(name) for name in LIBRARIES]
+    before = root.level, root.handlers[:], [each.level for each in libraries]
     root.handlers.clear()
     try:
         log_to_stderr(load_settings(), default=default)
+        for quiet in ("aiokafka.conn", "uvicorn.error", "mcp.server.streamable_http_manager"):
+            assert not logging.getLogger(quiet).isEnabledFor(logging.INFO), quiet
         return logging.getLevelName(root.level)
     finally:
         root.setLevel(before[0])
         root.handlers[:] = before[1]
-        client.setLevel(before[2])
+        for each, was in zip(libraries, before[2], strict=True):
+            each.setLevel(was)
 
 
 def printed_of(record: Callable[[], None]) -> list[str]:

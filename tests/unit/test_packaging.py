@@ -56,9 +56,10 @@ def modules_and_data(root: Path) -> set[str]:
     }
 
 
-def test_the_wheel_has_both_packages_whole(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_has_all_packages_whole(wheel: zipfile.ZipFile) -> None:
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    packages = [ROOT / "services/engine/headrace", ROOT / "services/tools_gateway/headrace_gateway"]
+    folders = ("engine/headrace", "engine/headrace_command", "tools_gateway/headrace_gateway")
+    packages = [ROOT / "services" / folder for folder in folders]
     assert names == set().union(*(modules_and_data(package) for package in packages))
     needed = {
         "headrace/py.typed",
@@ -80,7 +81,7 @@ def test_the_wheel_says_what_it_is_and_needs(wheel: zipfile.ZipFile) -> None:
     assert says["License-Expression"] == "Apache-2.0"
     assert set(says.get_all("Provides-Extra", [])) == {"local", "docker", "openai"}
     scripts = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
-    assert "headrace = headrace.cli.main:main" in wheel.read(scripts).decode()
+    assert "headrace = headrace_command:main" in wheel.read(scripts).decode()
 
 
 def test_one_version(wheel: zipfile.ZipFile) -> None:

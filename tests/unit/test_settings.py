@@ -48,6 +48,14 @@ def test_a_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatc
         load_settings()
 
 
+def test_a_log_level_may_be_written_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_LOG_LEVEL", "warning")
+    assert load_settings().log_level == "WARNING"
+    monkeypatch.setenv("HEADRACE_LOG_LEVEL", "loud")
+    with pytest.raises(ConfigurationError, match="HEADRACE_LOG_LEVEL = 'loud'"):
+        load_settings()
+
+
 def test_a_secret_comes_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("from the file\n")

@@ -42,6 +42,28 @@ def test_a_decorated_function_has_a_policy_a_timeout_and_a_limit_too() -> None:
     assert count.definition().name == "count"
 
 
+def test_the_decorator_may_stand_without_parentheses() -> None:
+    @worker
+    def count(args: dict[str, Any], ctx: JobContext) -> None:
+        """Counts."""
+
+    definition = count.definition()
+    assert (definition.name, definition.description, definition.kind) == ("count", "Counts.", "count")
+    options: Any = "count"
+    with pytest.raises(ConfigurationError, match=r"worker\('count'\) decorates no function"):
+        worker(options)
+
+
+def test_what_is_wrong_with_a_decorated_function_is_told_by_the_name_of_the_function() -> None:
+    wrong: Any = 3
+
+    @worker(retry=wrong)
+    def count(args: dict[str, Any], ctx: JobContext) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"^count\.retry is 3: give it a RetryPolicy"):
+        count.definition()
+
+
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
 def test_progress_is_a_share_of_the_work(fraction: float) -> None:
     with pytest.raises(ValueError, match="from 0 to 1"):

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from headrace.errors import ConfigurationError
 
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 Namespace = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 
 
@@ -300,7 +301,7 @@ class Settings(SettingsGroup):
         " --from-environment` enters it.",
     )
     cache_directory: Path | None = Field(None, description="Where downloads are kept; the user's cache folder when unset.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe message that is logged.")
+    log_level: LogLevel = Field("INFO", description="Least severe message that is logged.")
 
     kafka: KafkaSettings = Field(default_factory=KafkaSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
@@ -310,6 +311,12 @@ class Settings(SettingsGroup):
     ingress: IngressSettings = Field(default_factory=IngressSettings)
     memory: MemorySettings = Field(default_factory=MemorySettings)
     openai: OpenAISettings = Field(default_factory=OpenAISettings)
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_capitals(cls, level: Any) -> Any:
+        known = level.upper() if isinstance(level, str) else level
+        return known if known in get_args(LogLevel) else level  # a message is to show what was given
 
     @field_validator("data_directory", "cache_directory")
     @classmethod

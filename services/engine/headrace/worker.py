@@ -10,7 +10,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast, get_args, get_origin, get_type_hints, overload
 
 from pydantic import BaseModel, ValidationError
 
@@ -25,6 +25,7 @@ from headrace.models import Job, WorkerDefinition
 ArgumentsT = TypeVar("ArgumentsT")
 
 Executes = Literal["process"]
+JobFunction = Callable[[Any, JobContext], Any]
 
 
 class AbstractWorker(ABC, Generic[ArgumentsT]):
@@ -132,15 +133,13 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
         """
         name = getattr(self, "name", None)
         if not isinstance(name, str) or not WORKER_NAME.fullmatch(name):
-            raise ConfigurationError(
-                f"{type(self).__name__}.name is {name!r}: give the worker a name of letters, digits, '-' and '_'."
-            )
+            raise ConfigurationError(f"{self._owner}.name is {name!r}: give the worker a name of letters, digits, '-' and '_'.")
         self._check_limits()
         schema = {"type": "object"} if self.arguments_model is None else self.arguments_model.model_json_schema(by_alias=True)
         known = properties_of(schema)
         if self.arguments_model is not None and (strange := [each for each in self.order_by if each not in known]):
             raise ConfigurationError(
-                f"{type(self).__name__}.order_by names {', '.join(map(repr, strange))}, and the arguments are "
+                f"{self._owner}.order_by names {', '.join(map(repr, strange))}, and the arguments are "
                 f"{', '.join(map(repr, known)) or 'none'}: name them as they are spelt in JSON."
             )
         return WorkerDefinition(
@@ -152,8 +151,13 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
             order_by=list(self.order_by),
         )
 
+    @property
+    def _owner(self) -> str:
+        """What of the user's own code an error names."""
+        return type(self).__name__
+
     def _check_limits(self) -> None:
-        owner = type(self).__name__
+        owner = self._owner
         concurrency: object = self.concurrency
         if concurrency is not None and (isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1):
             raise ConfigurationError(f"{owner}.concurrency is {concurrency!r}: give it a whole number, at least 1.")
@@ -231,7 +235,7 @@ async def _end_of(future: asyncio.Future[Any]) -> None:
 class FunctionWorker(AbstractWorker[Any]):
     """A worker made of a function by the decorator `worker`."""
 
-    def __init__(self, function: Callable[[Any, JobContext], Any], model: type[BaseModel] | None) -> None:
+    def __init__(self, function: JobFunction, model: type[BaseModel] | None) -> None:
         self.function = function
         self.arguments_model = model  # type: ignore[misc]  # each decorated function has a model of its own
         self.run = function  # type: ignore[method-assign, assignment]  # so that `async def` and `def` are told apart as in a class
@@ -240,7 +244,16 @@ class FunctionWorker(AbstractWorker[Any]):
         """Calls the function."""
         return self.function(args, ctx)
 
+    @property
+    def _owner(self) -> str:
+        return self.function.__name__
 
+
+@overload
+def worker(function: JobFunction, /) -> FunctionWorker: ...
+
+
+@overload
 def worker(
     *,
     name: str | None = None,
@@ -253,8 +266,25 @@ def worker(
     timeout: float | None = None,
     rate_limit: RateLimit | None = None,
     executor: Executes | None = None,
-) -> Callable[[Callable[[Any, JobContext], Any]], FunctionWorker]:
-    """Makes a worker of a function `(args, ctx)`. The attributes are those of `AbstractWorker`.
+) -> Callable[[JobFunction], FunctionWorker]: ...
+
+
+def worker(
+    function: JobFunction | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    category: str = "general",
+    kind: str | None = UNSET,
+    concurrency: int | None = None,
+    order_by: tuple[str, ...] = (),
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    rate_limit: RateLimit | None = None,
+    executor: Executes | None = None,
+) -> FunctionWorker | Callable[[JobFunction], FunctionWorker]:
+    """Makes a worker of a function `(args, ctx)`, as `@worker` or `@worker(...)`. The attributes are those of `AbstractWorker`.
 
     `name` is the function's name when left out, `description` the first line of its docstring.
 
@@ -262,7 +292,7 @@ def worker(
         ConfigurationError: the function's first parameter is annotated with something other than a model or a dict.
     """
 
-    def decorate(function: Callable[[Any, JobContext], Any]) -> FunctionWorker:
+    def decorate(function: JobFunction) -> FunctionWorker:
         made = FunctionWorker(function, _first_model(function))
         made.name = name or function.__name__
         made.description = description or (inspect.getdoc(function) or "").partition("\n")[0]
@@ -277,7 +307,11 @@ def worker(
         made.__doc__ = function.__doc__
         return made
 
-    return decorate
+    if function is None:
+        return decorate
+    if not callable(function):
+        raise ConfigurationError(f"worker({function!r}) decorates no function: name its options, as in worker(name=...).")
+    return decorate(function)
 
 
 def _first_model(function: Callable[..., Any]) -> type[BaseModel] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -19,8 +18,6 @@ from headrace_gateway.gateway import Gateway, gateway_for
 from headrace_gateway.http.protocol import EnvelopeProtocol
 from headrace_gateway.ingress import KafkaIngress
 from headrace_gateway.tools import ToolRegistry
-
-logger = logging.getLogger(__name__)
 
 # What a request may take beyond the wait for its acknowledgement, when the server stops.
 _GRACE_SECONDS = 5.0
@@ -135,7 +132,6 @@ class GatewayServer:
         except BaseException:
             await self.stop()
             raise
-        logger.info("The tools gateway answers at %s", self.url)
 
     def request_stop(self) -> None:
         """Stops accepting connections, and lets `wait` return when the requests that were accepted are answered.

@@ -51,6 +51,7 @@ def note(port: int, *, pid: int | None = None) -> BrokerNote:
 def test_with_nothing_named_and_nothing_running_the_error_says_what_to_do(nothing_named: Settings) -> None:
     with pytest.raises(BrokerNotConfigured, match="no broker runs for this folder") as caught:
         resolve_bootstrap_servers(nothing_named)
+    assert f"({nothing_named.data_directory.absolute()}/broker.json would name it)" in str(caught.value)
     for way in ("--bootstrap-servers", "KAFKA_BOOTSTRAP_SERVERS", "headrace broker", "headrace dev"):
         assert way in str(caught.value)
 

@@ -109,7 +109,7 @@ def resolve_bootstrap_servers(settings: Settings) -> str:
     note = running_broker(settings)
     if note is not None:
         return note.bootstrap_servers
-    why = "no broker runs for this folder"
+    why = f"no broker runs for this folder ({note_path(settings).absolute()} would name it)"
     if read_note(settings) is not None:
         why = f"the one that {note_path(settings)} names does not answer"
     raise BrokerNotConfigured(

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import FrameType
-from typing import Annotated, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
 from rich.text import Text
@@ -27,8 +27,14 @@ NamespaceOption = Annotated[str | None, typer.Option(help="The first part of eve
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 ResultT = TypeVar("ResultT")
+ConnectionT = TypeVar("ConnectionT")
 
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+# How long a command says nothing while it waits for a broker.
+_SILENCE_SECONDS = 1.5
+# Libraries that log, and the least severe of it that tells a user something.
+_OTHERS = {"aiokafka": logging.ERROR, "uvicorn.error": logging.WARNING, "mcp.server": logging.WARNING}
 # What could move a terminal's cursor or change its title: all control characters but tabs and line breaks.
 _CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {9, 10})
 
@@ -64,15 +70,22 @@ def errors_shown() -> Iterator[None]:
         raise typer.Exit(EXIT_USAGE) from None
 
 
+def exit_interrupted() -> NoReturn:
+    """Ends a command that Ctrl-C broke off."""
+    typer.echo("Interrupted.", err=True)
+    raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
 def log_to_stderr(settings: Settings, *, default: str | None = None) -> None:
-    """Sends headrace's log to standard error; of the Kafka client's, only errors.
+    """Sends headrace's log to standard error; of the libraries', only what headrace does not say itself.
 
     Args:
         default: the least severe level that is shown when the user has not set one, where it is not the settings' default.
     """
     level = settings.log_level if default is None or "log_level" in settings.model_fields_set else default
     logging.basicConfig(level=level, handlers=[stderr_handler()])
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)
+    for name, least in _OTHERS.items():
+        logging.getLogger(name).setLevel(least)
 
 
 def ask(bootstrap_servers: str | None, namespace: str | None, question: Callable[[Client], Awaitable[ResultT]]) -> ResultT:
@@ -84,13 +97,40 @@ def ask(bootstrap_servers: str | None, namespace: str | None, question: Callable
 
 
 async def _ask(settings: Settings, question: Callable[[Client], Awaitable[ResultT]]) -> ResultT:
-    async with Client(settings) as client:
+    async with opened_client(settings) as client:
         return await question(client)
+
+
+def opened_client(settings: Settings) -> AbstractAsyncContextManager[Client]:
+    """A client for a block, opened as by `opened`."""
+    return opened(Client(settings), settings)
+
+
+@asynccontextmanager
+async def opened(connection: AbstractAsyncContextManager[ConnectionT], settings: Settings) -> AsyncIterator[ConnectionT]:
+    """The connection, open for the block. Where no broker answers at once, the user is told what is waited for, and how long."""
+    told = f"No answer from {settings.bootstrap_servers} yet: trying for {settings.kafka.connect_timeout_seconds:g} s ..."
+    patience = asyncio.get_running_loop().call_later(_SILENCE_SECONDS, lambda: typer.echo(told, err=True))
+    try:
+        async with connection as ready:
+            patience.cancel()
+            yield ready
+    finally:
+        patience.cancel()
 
 
 def plain(text: str, *, style: str = "") -> Text:
     """Text of others for the terminal, as it is: it may look like markup, or hold a terminal's commands."""
     return Text(text.translate(_CONTROLS), style=style)
+
+
+def warn_of_unknown_worker(name: str | None, known: Iterable[str]) -> None:
+    """Says on standard error that there is no worker of the name that was asked for.
+
+    One whose definition is gone may have left jobs, so it is no error; most of all it is a misspelling.
+    """
+    if name is not None and name not in (defined := sorted(known)):
+        typer.echo(plain(f"No worker is named {name!r}. Defined are: {', '.join(defined) or 'none yet'}.").plain, err=True)
 
 
 @contextmanager

@@ -9,24 +9,36 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from heapq import nlargest
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import orjson
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, plain, settings_from
+from headrace.cli.common import (
+    AsJson,
+    BootstrapServers,
+    NamespaceOption,
+    errors_shown,
+    log_to_stderr,
+    opened_client,
+    plain,
+    settings_from,
+    warn_of_unknown_worker,
+)
+from headrace.cli.listing import Listing, Row
 from headrace.cli.redriving import RedrivePlan, Tally, matching_letters, named_letters, redrive_letters, select_letters
-from headrace.client import Client
 from headrace.core.timestamps import from_milliseconds, parse_timestamp
 from headrace.dead_letters import DeadLetter, DeadLetterFilter
 from headrace.errors import ArgumentsInvalid
+from headrace.models import DeadLetterHeaders
 from headrace.settings import Settings
 
 application = typer.Typer(help="What could not be done: look at it, and do it anew.", no_args_is_help=True)
 
+_REASONS: tuple[str, ...] = get_args(DeadLetterHeaders.model_fields["reason"].annotation)
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _SHOWN_FAILURES = 20
@@ -37,7 +49,7 @@ ReasonOption = Annotated[
     str | None,
     typer.Option(
         "--reason",
-        help="Only those with this reason: undecodable, worker_unknown, arguments_invalid, poison, idempotency_conflict.",
+        help=f"Only those with this reason: {', '.join(_REASONS)}.",
     ),
 ]
 JobOption = Annotated[str | None, typer.Option("--job", help="Only those of the job of this id.")]
@@ -66,7 +78,7 @@ def list_(
     if as_json:
         Console().print_json(data=[letter.to_wire(whole=False) for letter in found])
         return
-    Console().print(letters_table(found))
+    letters_listing(found, "No dead letters." if wanted == DeadLetterFilter() else "No dead letter matches.").print()
     if count > len(found):
         typer.echo(f"{count - len(found)} older ones are not shown: give a greater --limit, or filters.", err=True)
 
@@ -143,11 +155,13 @@ def redrive(
 def filter_from(
     worker: str | None, reason: str | None, job: str | None, since: str | None, until: str | None
 ) -> DeadLetterFilter:
-    """The filter of the options.
+    """The filter of the options. A reason that is none of those known is told: a newer engine may give others.
 
     Raises:
         ArgumentsInvalid: a time is none.
     """
+    if reason is not None and reason not in _REASONS:
+        typer.echo(plain(f"No reason is named {reason!r}. There are: {', '.join(_REASONS)}.").plain, err=True)
     now = datetime.now(UTC)
     return DeadLetterFilter(
         worker_name=worker,
@@ -204,7 +218,8 @@ async def _newest(settings: Settings, wanted: DeadLetterFilter, limit: int) -> t
     """The newest letters, and how many there are."""
     newest: list[DeadLetter] = []
     count = 0
-    async with Client(settings) as client, aclosing(matching_letters(client, wanted)) as letters:
+    async with opened_client(settings) as client, aclosing(matching_letters(client, wanted)) as letters:
+        warn_of_unknown_worker(wanted.worker_name, await client.worker_definitions())
         async for letter in letters:
             count += 1
             newest.append(letter)
@@ -215,27 +230,23 @@ async def _newest(settings: Settings, wanted: DeadLetterFilter, limit: int) -> t
 
 
 async def _named_only(settings: Settings, name: str) -> list[DeadLetter]:
-    async with Client(settings) as client:
+    async with opened_client(settings) as client:
         return await named_letters(client, [name])
 
 
 # --- printing -----------------------------------------------------------------------------------------------------------
 
 
-def letters_table(letters: Sequence[DeadLetter]) -> Table:
-    """Dead letters as a table for the terminal; why each is one stands in a line of its own."""
-    table = Table(title="Dead letters, newest first (times in UTC)", title_justify="left", box=SIMPLE_HEAD)
-    width = max((len(letter.place) for letter in letters), default=0)
-    table.add_column("letter", no_wrap=True, min_width=width)
-    table.add_column("written", no_wrap=True, min_width=14)
-    for name in ("reason", "worker", "job"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for letter in letters:
-        cells = (letter.place, f"{letter.written_at:%m-%d %H:%M:%S}", letter.reason, letter.worker_name, letter.job_id)
-        table.add_row(*(plain(cell or "-") for cell in cells))
-        if letter.message:
-            table.add_row("", plain(letter.message[:200], style="red"))
-    return table
+def letters_listing(letters: Sequence[DeadLetter], nothing: str = "No dead letters.") -> Listing:
+    """Dead letters for the terminal; which job each is of, and why it is one, stands in a line of its own."""
+    columns = ("letter", "written", "reason", "worker")
+    return Listing("Dead letters, newest first (times in UTC)", columns, nothing, [_letter_row(each) for each in letters])
+
+
+def _letter_row(letter: DeadLetter) -> Row:
+    cells = (letter.place, f"{letter.written_at:%m-%d %H:%M:%S}", letter.reason or "-", letter.worker_name or "-")
+    told = [text for text in (f"job {letter.job_id}" if letter.job_id else "", letter.message or "") if text]
+    return Row(cells, [Text(": ".join(told), style="red")] if told else [])
 
 
 def _print_letter(letter: DeadLetter) -> None:

@@ -20,9 +20,10 @@ from rich.panel import Panel
 from rich.table import Table
 
 from headrace.broker import Broker, BrokerRequest, LocalBrokerOptions, OwnedBroker
-from headrace.cli.common import StopNow, base_settings, errors_shown, interruptible_broker, log_to_stderr, plain
+from headrace.cli.common import StopNow, base_settings, errors_shown, exit_interrupted, interruptible_broker, log_to_stderr, plain
 from headrace.cli.dev import running_system
-from headrace.cli.inspect import jobs_table, workers_table
+from headrace.cli.inspect import jobs_listing, workers_listing
+from headrace.cli.listing import Listing
 from headrace.core.status import TERMINAL
 from headrace.kafka.log import KafkaLog
 from headrace.memory import Memory, ParsedConversation, parse_conversation
@@ -79,7 +80,7 @@ class Agent:
 def demo() -> None:
     """Compact the memory of a long fictional conversation: broker, engine and gateway are started, and ended again."""
     console, started = Console(), time.perf_counter()
-    good = False
+    good: bool | None = None
     with errors_shown(), suppress(StopNow):
         settings = base_settings()
         log_to_stderr(settings, default="ERROR")
@@ -89,6 +90,8 @@ def demo() -> None:
         request = BrokerRequest(options=LocalBrokerOptions(ephemeral=True), published=False)
         with interruptible_broker(settings, request) as (broker, stopped):
             good = run(_demonstrate(settings, broker, stopped, console))
+    if good is None:
+        exit_interrupted()
     console.print(f"The demo took {time.perf_counter() - started:.1f} s.")
     if not good:
         raise typer.Exit(1)
@@ -160,16 +163,16 @@ async def _compact(agent: Agent, memory: Memory, conversation: ParsedConversatio
     for action in ("list_workers", "list_jobs"):
         answer = await agent.call("worker_manager", {"action": action})
         console.print(f'\n[bold]agent calls[/]  worker_manager {{"action":"{action}"}}')
-        console.print(_answer_table(answer))
+        _listing_of(answer).print(console)
     after = await memory.read(*names)
     _show_memory(before, after, console)
     return _verdict(job, before, after, console)
 
 
-def _answer_table(answer: dict[str, Any]) -> Table:
+def _listing_of(answer: dict[str, Any]) -> Listing:
     if "workers" in answer:
-        return workers_table([WorkerSummary.model_validate(each) for each in answer["workers"]])
-    return jobs_table(JobList.model_validate(answer))
+        return workers_listing([WorkerSummary.model_validate(each) for each in answer["workers"]])
+    return jobs_listing(JobList.model_validate(answer))
 
 
 async def _follow(agent: Agent, job_id: str, console: Console) -> Job:

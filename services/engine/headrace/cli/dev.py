@@ -112,20 +112,28 @@ async def _serve(settings: Settings, broker: Broker, stopped: threading.Event, *
     console = Console()
     problem: str | None = None
     with StopSignals() as signals:
-        grace = settings.engine.grace_seconds
-        signals.on_first.append(
-            lambda: console.print(f"Ending: running jobs get {grace:g} s; a second Ctrl-C ends them at once ...")
-        )
+        started: list[WorkerEngine] = []
+        signals.on_first.append(lambda: console.print(_ending(started, settings.engine.grace_seconds)))
         if stopped.is_set():  # before the signals were the event loop's
             signals.request()
         with suppress(StopRequested):
             async with AsyncExitStack() as ends:
                 starting = running_system(settings, broker, signals, workers=workers, ephemeral=ephemeral)
                 system = await signals.unless_requested(ends.enter_async_context(starting))
+                started.append(system.engine)
                 _announce(system, console)
                 problem = await signals.unless_requested(_broken(system))
                 typer.echo(f"Error: {problem}", err=True)
     leave_threads_behind(1 if problem else 0)
+
+
+def _ending(engines: Sequence[WorkerEngine], grace: float) -> str:
+    """What is said when the end is asked for."""
+    running = sum(group.health().running for engine in engines for group in engine.groups)
+    if not running:
+        return "Ending ..."
+    jobs = "the running job gets" if running == 1 else f"{running} running jobs get"
+    return f"Ending: {jobs} {grace:g} s; a second Ctrl-C ends them at once ..."
 
 
 def _announce(system: System, console: Console) -> None:

@@ -95,6 +95,7 @@ async def _run(engine: WorkerEngine) -> None:
         # A job runs on in a thread, and the interpreter would wait for that.
         _logger.critical("%s", error)
         leave_threads_behind(EXIT_STUCK)
+    _logger.info("engine %s has ended%s", engine.instance_id, "" if drained else "; functions in threads were left behind")
     if not drained:
         leave_threads_behind()
 

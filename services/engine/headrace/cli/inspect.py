@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, ask, plain
+from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, ask, plain, warn_of_unknown_worker
+from headrace.cli.listing import Listing, Row
 from headrace.client import Client
 from headrace.core.status import JobStatus
 from headrace.errors import JobUnknown
@@ -38,11 +37,18 @@ def workers(
     """List the workers: what each does, and how many engines run it; or pause one."""
     if _is_for_a_subcommand(context):
         return
-    summaries = ask(bootstrap_servers, namespace, Client.list_workers)
     if as_json:
-        Console().print_json(data=[summary.to_wire() for summary in summaries])
+        counted = ask(bootstrap_servers, namespace, _counted)
+        Console().print_json(data=[summary.to_wire() for summary in counted])
     else:
-        Console().print(workers_table(summaries))
+        workers_listing(ask(bootstrap_servers, namespace, Client.list_workers)).print()
+
+
+async def _counted(client: Client) -> list[WorkerSummary]:
+    """The workers with how many jobs of each wait, run and have failed, as `worker_manager` has them."""
+    summaries = await client.list_workers()
+    counts = await client.count_jobs([each.name for each in summaries])
+    return [each.model_copy(update=counts[each.name]._asdict()) for each in summaries]
 
 
 jobs_application = typer.Typer(invoke_without_command=True, no_args_is_help=False)
@@ -69,13 +75,13 @@ def jobs(
         return await client.list_jobs(limit=limit, **wanted), sorted(await client.worker_definitions())
 
     page, known = ask(bootstrap_servers, namespace, read)
-    if worker is not None and worker not in known:
-        # A worker whose definition is gone may have left jobs, so it is no error; most of all it is a misspelling.
-        typer.echo(plain(f"No worker is named {worker!r}. Defined are: {', '.join(known) or 'none yet'}.").plain, err=True)
+    warn_of_unknown_worker(worker, known)
     if as_json:
         Console().print_json(data=page.to_wire())
     else:
-        Console().print(jobs_table(page))
+        narrowed = any(value is not None for value in (worker, user, conversation))
+        nothing = f"No {status.value} jobs" if status else "No jobs"
+        jobs_listing(page, nothing + (" match." if narrowed else ".")).print()
 
 
 @jobs_application.command()
@@ -119,37 +125,24 @@ def job(
     Console().print_json(data=ask(bootstrap_servers, namespace, read).to_wire())
 
 
-def workers_table(summaries: list[WorkerSummary]) -> Table:
-    """Workers as a table for the terminal. What one does is cut where the terminal is narrow; what is typed elsewhere is not."""
-    rows = [(each.name, each.kind or "-", _live(each), each.category) for each in summaries]
-    table = Table(title="Workers", title_justify="left", box=SIMPLE_HEAD)
-    _add_whole_columns(table, ("worker", "kind", "live", "category"), rows)
-    table.add_column("what it does", no_wrap=True, overflow="ellipsis")
-    for row, each in zip(rows, summaries, strict=True):
-        table.add_row(*(plain(text) for text in (*row, each.description)))
-    return table
+def workers_listing(summaries: Sequence[WorkerSummary]) -> Listing:
+    """Workers for the terminal. What one does is cut where the terminal is narrow; what is typed elsewhere is not."""
+    columns = ("worker", "kind", "live", "category", "what it does")
+    rows = [Row((each.name, each.kind or "-", _live(each), each.category, each.description)) for each in summaries]
+    return Listing("Workers", columns, "No workers are defined yet: an engine does that when it starts.", rows)
 
 
 def _live(summary: WorkerSummary) -> str:
     return f"{summary.live_instances}, paused" if summary.paused else str(summary.live_instances)
 
 
-def jobs_table(page: JobList) -> Table:
-    """Jobs as a table for the terminal; an error stands in a line of its own."""
-    rows = [(job.id, job.status.value, job.created_at.strftime("%m-%d %H:%M:%S")) for job in page.jobs]
-    table = Table(title="Jobs, newest first (times in UTC)", title_justify="left", box=SIMPLE_HEAD)
-    _add_whole_columns(table, ("job", "status", "created"), rows)
-    table.add_column("worker", no_wrap=True, overflow="ellipsis")
-    for (job_id, status, created), job in zip(rows, page.jobs, strict=True):
-        shown = Text(status, style=_STATUS_STYLES.get(job.status, ""))
-        table.add_row(plain(job_id), shown, created, plain(job.worker_name))
-        if job.error:
-            table.add_row(plain(f"{job.error.type}: {job.error.message}"[:200], style="red"))
-    return table
+def jobs_listing(page: JobList, nothing: str = "No jobs.") -> Listing:
+    """Jobs for the terminal; an error stands in a line of its own."""
+    columns = ("job", "status", "created", "worker")
+    return Listing("Jobs, newest first (times in UTC)", columns, nothing, [_job_row(job) for job in page.jobs])
 
 
-def _add_whole_columns(table: Table, names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Columns that are as wide as what stands in them, however narrow the terminal is: their texts are there to be copied."""
-    for number, name in enumerate(names):
-        width = max(len(text) for text in (name, *(row[number] for row in rows)))
-        table.add_column(name, no_wrap=True, min_width=min(width, 40))
+def _job_row(job: Job) -> Row:
+    status = Text(job.status.value, style=_STATUS_STYLES.get(job.status, ""))
+    notes = [Text(f"{job.error.type}: {job.error.message}", style="red")] if job.error else []
+    return Row((job.id, status, job.created_at.strftime("%m-%d %H:%M:%S"), job.worker_name), notes)

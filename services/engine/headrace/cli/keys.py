@@ -7,12 +7,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from headrace.api_keys import ApiKeys, ApiKeyText, parse_key
-from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, plain, settings_from
+from headrace.cli.common import (
+    AsJson,
+    BootstrapServers,
+    NamespaceOption,
+    errors_shown,
+    log_to_stderr,
+    opened,
+    plain,
+    settings_from,
+)
+from headrace.cli.listing import Listing, Row
 from headrace.errors import ApiKeyInvalid
 from headrace.fields import LONGEST_IDENTITY
 from headrace.models import DEFAULT_TENANT, ApiKey
@@ -70,7 +79,7 @@ def list_(bootstrap_servers: BootstrapServers = None, namespace: NamespaceOption
     if as_json:
         Console().print_json(data=[_shown(key) for key in keys])
     else:
-        Console().print(_table(keys))
+        _listing(keys).print()
 
 
 @application.command()
@@ -125,17 +134,17 @@ def _id_of(text: str) -> str:
 
 
 async def _create(settings: Settings, fields: dict[str, Any]) -> tuple[ApiKey, ApiKeyText]:
-    async with ApiKeys(settings) as keys:
+    async with opened(ApiKeys(settings), settings) as keys:
         return await keys.create(**fields)
 
 
 async def _list(settings: Settings) -> list[ApiKey]:
-    async with ApiKeys(settings) as keys:
+    async with opened(ApiKeys(settings), settings) as keys:
         return sorted(keys.keys.values(), key=lambda key: (key.created_at, key.id), reverse=True)
 
 
 async def _revoke(settings: Settings, key_id: str) -> ApiKey:
-    async with ApiKeys(settings) as keys:
+    async with opened(ApiKeys(settings), settings) as keys:
         return await keys.revoke(key_id)
 
 
@@ -157,12 +166,8 @@ def _allows(key: ApiKey) -> str:
     return f"acts for {whom}; its scopes: {', '.join(key.scopes)}"
 
 
-def _table(keys: list[ApiKey]) -> Table:
-    table = Table(title="API keys, newest first", title_justify="left", box=SIMPLE_HEAD)
-    for column in ("id", "name", "tenant", "subject", "state"):
-        table.add_column(column, no_wrap=True, min_width=16 if column == "id" else None)
-    table.add_column("scopes", overflow="fold")
-    for key in keys:
-        cells = (key.id, key.name, key.tenant, key.subject, _state(key), " ".join(key.scopes))
-        table.add_row(*(plain(cell) for cell in cells))
-    return table
+def _listing(keys: list[ApiKey]) -> Listing:
+    rows = [
+        Row((key.id, _state(key), key.tenant, key.subject, key.name), [Text(f"scopes: {' '.join(key.scopes)}")]) for key in keys
+    ]
+    return Listing("API keys, newest first", ("id", "state", "tenant", "subject", "name"), "No API keys.", rows)

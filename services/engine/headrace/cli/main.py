@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import headrace
 from headrace.cli import (
@@ -25,10 +26,23 @@ from headrace.cli import (
     settings,
     simulate,
 )
+from headrace.cli.common import exit_interrupted
 from headrace.settings import unknown_variables
+
+
+class _Commands(TyperGroup):
+    """The commands; Ctrl-C ends one without a traceback where it does not put something in order first."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            exit_interrupted()
+
 
 application = typer.Typer(
     name="headrace",
+    cls=_Commands,
     help="Background jobs for AI agents, on Kafka or Redpanda.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

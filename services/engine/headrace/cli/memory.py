@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from headrace.cli.common import BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, plain, settings_from
+from headrace.cli.common import BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, opened, plain, settings_from
 from headrace.errors import ConversationInvalid
 from headrace.memory import Memory, ParsedConversation, load_conversation, parse_conversation
 from headrace.memory.summarise.tokens import estimate_tokens
@@ -111,7 +111,7 @@ def _with_memory(bootstrap_servers: str | None, namespace: str | None, work: Cal
     log_to_stderr(settings, default="WARNING")
 
     async def run() -> ResultT:
-        async with Memory(settings) as memory:
+        async with opened(Memory(settings), settings) as memory:
             return await work(memory)
 
     return asyncio.run(run())

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from headrace.cli.common import opened_client
 from headrace.client import Client
 from headrace.dead_letters import DeadLetter, DeadLetterFilter, Redrive, parse_place
 from headrace.errors import BrokerError, DeadLetterUnknown, EnqueueTimeout, HeadraceError
@@ -85,7 +86,7 @@ class Tally:
 
 async def select_letters(settings: Settings, wanted: DeadLetterFilter, names: Sequence[str]) -> list[tuple[int, int]]:
     """Where the letters stand that are meant. What they hold is read when their turn comes: it may be more than there is room."""
-    async with Client(settings) as client:
+    async with opened_client(settings) as client:
         if names:
             found = [letter for letter in await named_letters(client, names) if wanted.matches(letter)]
             return [(letter.partition, letter.offset) for letter in found]
@@ -98,7 +99,7 @@ async def redrive_letters(settings: Settings, plan: RedrivePlan) -> Tally:
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("redriving", total=len(plan.places))
-        async with Client(settings) as client, aclosing(_batches(client, plan)) as batches:
+        async with opened_client(settings) as client, aclosing(_batches(client, plan)) as batches:
             async for batch in batches:
                 try:
                     tally.add(await client.redrive(batch, worker_name=plan.worker, args=plan.args, dry_run=plan.dry_run))

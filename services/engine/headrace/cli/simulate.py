@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.testing.simulation.seeds import Result, run_seeds
+from headrace.cli.common import base_settings, errors_shown
+
+if TYPE_CHECKING:
+    from headrace.testing.simulation.seeds import Result
 
 _SHOWN = 5
 
@@ -21,6 +24,11 @@ def simulate_command(
     processes: Annotated[int, typer.Option(min=1, help="How many to run at a time.")] = os.cpu_count() or 1,
 ) -> None:
     """Run engines in a simulation, and check what headrace promises; exits with 1 where that is broken."""
+    # Here, and not for every command: it needs all of an engine.
+    from headrace.testing.simulation.seeds import run_seeds
+
+    with errors_shown():
+        base_settings()  # a wrong setting is told before the processes of the runs are started
     wanted = range(first, first + seeds) if seed is None else range(seed, seed + 1)
     faults: Counter[str] = Counter()
     broken: list[int] = []

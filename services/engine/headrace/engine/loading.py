@@ -6,11 +6,16 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from headrace.errors import WorkerImportError
 from headrace.worker import AbstractWorker
+
+_MACHINERY = frozenset({__file__, importlib.__file__})
 
 
 def load_workers(paths: Iterable[str]) -> list[AbstractWorker[Any]]:
@@ -33,10 +38,7 @@ def load_workers(paths: Iterable[str]) -> list[AbstractWorker[Any]]:
 
 def _workers_of(path: str) -> list[AbstractWorker[Any]]:
     module_name, _, attribute = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises while it is imported
-        raise WorkerImportError(f"The workers' module {module_name!r} cannot be imported: {error!r}.") from error
+    module = _imported(module_name)
     if attribute:
         if not hasattr(module, attribute):
             raise WorkerImportError(f"The module {module_name!r} has no {attribute!r}.")
@@ -55,6 +57,36 @@ def _workers_of(path: str) -> list[AbstractWorker[Any]]:
     return workers
 
 
+def _imported(name: str) -> ModuleType:
+    if (meant := _module_of_file(name)) is not None:
+        raise WorkerImportError(f"{name!r} is a file's path: give the module, {meant}.")
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # whatever the user's module raises while it is imported
+        raise WorkerImportError(f"The workers' module {name!r} cannot be imported:{_told(error)}") from error
+
+
+def _module_of_file(path: str) -> str | None:
+    """The module that is meant by a file's path; None for a module's name."""
+    if not path.endswith(".py") and "/" not in path and os.sep not in path:
+        return None
+    parts = Path(os.path.relpath(path)).with_suffix("").parts
+    return ".".join(part for part in parts if part not in ("..", os.sep))
+
+
+def _told(error: Exception) -> str:
+    """What was raised, and where in the user's code: in a traceback without the machinery that imports a module."""
+    raised = traceback.TracebackException.from_exception(error)
+    link: traceback.TracebackException | None = raised
+    while link is not None:
+        own = [frame for frame in link.stack if frame.filename not in _MACHINERY and not frame.filename.startswith("<frozen ")]
+        link.stack = traceback.StackSummary.from_list(own)
+        link = link.__cause__ or link.__context__
+    if not raised.stack and not isinstance(error, SyntaxError):
+        return f" {error!r}."  # the module itself is not there
+    return "\n" + "".join(raised.format()).rstrip()
+
+
 def _as_worker(value: Any, path: str) -> AbstractWorker[Any] | None:
     if isinstance(value, AbstractWorker):
         return value
@@ -62,5 +94,9 @@ def _as_worker(value: Any, path: str) -> AbstractWorker[Any] | None:
         try:
             return value()
         except TypeError as error:
-            raise WorkerImportError(f"{path} cannot be made without arguments ({error}): name a worker object.") from error
+            module, _, name = path.partition(":")
+            raise WorkerImportError(
+                f"{path} cannot be made without arguments ({error}). Make one in {module}, such as `one = {name}(...)`, and name"
+                f" it: {module}:one."
+            ) from error
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,6 @@ from headrace.testing.simulation.scenario import Scenario
 from headrace.views import follower
 
 NAMESPACE = "simulation"
-_SETTINGS = load_settings(namespace=NAMESPACE, data_directory=Path(".headrace"))
 # What an engine has of times that no setting changes, in seconds: they are as much shorter as its lease is.
 _SHORTER: tuple[tuple[ModuleType, str], ...] = (
     (commits, "_COMMIT_SECONDS"),
@@ -56,9 +56,15 @@ def _otherwise(pace: float) -> list[tuple[ModuleType, str, Any]]:
     ]
 
 
+@functools.cache
+def _settings() -> Settings:
+    """Read once, and not at import: who only imports a simulation is not to hear of a setting that is wrong."""
+    return load_settings(namespace=NAMESPACE, data_directory=Path(".headrace"))
+
+
 def settings_of(scenario: Scenario) -> Settings:
     """The settings of a run's engines and clients."""
-    settings, pace = _SETTINGS, scenario.pace
+    settings, pace = _settings(), scenario.pace
     engine = {
         "partitions": scenario.partitions,
         "concurrency": scenario.concurrency,

@@ -1,0 +1,112 @@
+"""What a listing shows: ids, states and names stay whole, however long a text beside them is."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+
+import pytest
+from rich.console import Console
+
+from headrace.cli.dead_letters import letters_listing
+from headrace.cli.inspect import jobs_listing, workers_listing
+from headrace.cli.listing import Listing
+from headrace.core.status import JobStatus
+from headrace.dead_letters import DeadLetter
+from headrace.models import Job, JobError, WorkerSummary
+from headrace.tool_models import JobList
+from support.jobs import a_job
+
+LONG = ("two hundred characters of words " * 7)[:200]
+JOB_ID = "019a9b7c-52c1-7d3e-8a44-6f2b1c9e0d57"
+
+
+@pytest.fixture(autouse=True)
+def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+def printed(listing: Listing, columns: int | None) -> list[str]:
+    """Its lines at a terminal so wide, or in a pipe."""
+    out = io.StringIO()
+    terminal = columns is not None
+    listing.print(Console(file=out, width=columns, force_terminal=terminal, color_system=None, legacy_windows=False))
+    return out.getvalue().splitlines()
+
+
+def workers() -> Listing:
+    def summary(name: str, description: str, *, paused: bool = False) -> WorkerSummary:
+        return WorkerSummary(name=name, kind=name, description=description, category="text", live_instances=3, paused=paused)
+
+    return workers_listing([summary("memory_compaction", LONG, paused=True), summary("greet", "Greets\nyou.")])
+
+
+def failed_job() -> Job:
+    error = JobError(type="ValueError", message=LONG)
+    return a_job(JOB_ID).model_copy(update={"status": JobStatus.FAILED, "worker_name": "memory_compaction", "error": error})
+
+
+def letter() -> DeadLetter:
+    return DeadLetter(
+        partition=0,
+        offset=1234567,
+        written_at=datetime(2026, 1, 31, 9, 15, tzinfo=UTC),
+        key=b"k",
+        value=b"v",
+        reason="idempotency_conflict",
+        worker_name="memory_compaction",
+        job_id=JOB_ID,
+        message=LONG,
+    )
+
+
+@pytest.mark.parametrize("columns", [80, 120, 300])
+def test_a_long_description_is_cut_and_takes_no_column_away(columns: int) -> None:
+    lines = printed(workers(), columns)
+    assert lines[1].split() == ["worker", "kind", "live", "category", "what", "it", "does"]
+    assert lines[2].split()[:5] == ["memory_compaction", "memory_compaction", "3,", "paused", "text"]
+    assert lines[2].endswith("…") == (columns < 300)
+    assert lines[3].split() == ["greet", "greet", "3", "text", "Greets", "you."]
+    assert all(len(line) <= columns for line in lines)
+
+
+def test_a_pipe_gets_everything_and_a_set_width_holds_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert LONG.strip() in printed(workers(), None)[2]
+    monkeypatch.setenv("COLUMNS", "80")
+    assert len(printed(workers(), None)[2]) == 80
+
+
+@pytest.mark.parametrize("columns", [80, None])
+def test_an_error_stands_below_its_job_and_leaves_the_columns_alone(columns: int | None) -> None:
+    lines = printed(jobs_listing(JobList(jobs=[failed_job()])), columns)
+    assert lines[1].split() == ["job", "status", "created", "worker"]
+    [job_id, status, *_, worker] = lines[2].split()
+    assert (job_id, status, worker) == (JOB_ID, "failed", "memory_compaction")
+    assert lines[3].startswith(f"  ValueError: {LONG[:150]}")
+    assert len(lines) == 4
+
+
+@pytest.mark.parametrize("columns", [80, None])
+def test_a_letter_has_its_place_its_reason_and_its_worker(columns: int | None) -> None:
+    lines = printed(letters_listing([letter()]), columns)
+    assert lines[1].split() == ["letter", "written", "reason", "worker"]
+    assert lines[2].split() == ["0/1234567", "01-31", "09:15:00", "idempotency_conflict", "memory_compaction"]
+    assert lines[3].startswith(f"  job {JOB_ID}: {LONG[:100]}")
+
+
+def test_what_is_whole_stays_so_where_there_is_no_room_at_all() -> None:
+    lines = printed(jobs_listing(JobList(jobs=[failed_job()])), 40)
+    assert JOB_ID in lines[2] and "failed" in lines[2]
+
+
+def test_wide_characters_take_the_room_that_they_need() -> None:
+    wide = workers_listing([WorkerSummary(name="greet", description="語" * 100, category="言葉", live_instances=1)])
+    [_, head, row] = printed(wide, 80)
+    assert row.index("語") == head.index("what it does") - 2, "two characters of the category are two columns wide"
+    assert row.count("語") == 26 and row.endswith("…")
+
+
+def test_nothing_to_list_is_said() -> None:
+    assert printed(jobs_listing(JobList(jobs=[]), "No failed jobs."), 80) == ["No failed jobs."]
+    assert printed(letters_listing([]), 80) == ["No dead letters."]
+    assert printed(workers_listing([]), 80)[0].startswith("No workers are defined yet")
