@@ -107,7 +107,8 @@ async def test_a_worker_is_closed_once_when_its_jobs_have_ended(settings: Settin
     engine.register_worker(holder)
     async with engine:
         await engine.enqueue("holder", {})
-        await asyncio.wait_for(holder.runs.wait(), 60)
+        async with asyncio.timeout(60):
+            await holder.runs.wait()
         assert await engine.stop(grace_seconds=0)
         assert holder.told == ["job ends", "closed"]
     assert holder.told == ["job ends", "closed"]
@@ -129,7 +130,8 @@ async def test_workers_that_cannot_be_closed_are_logged_and_hold_nothing_up(
         async with Client(settings) as client:
             assert {each.live_instances for each in await client.list_workers()} == {0}, "it has said that it is gone"
     stubborn.let.set()
-    await asyncio.wait_for(stubborn.gone.wait(), 10)
+    async with asyncio.timeout(10):
+        await stubborn.gone.wait()
     told = {record.getMessage(): record.exc_info and record.exc_info[0] for record in caplog.records}
     assert told == {
         "worker broken could not be closed": OSError,

@@ -134,7 +134,8 @@ async def test_a_key_counts_in_every_gateway_until_it_is_revoked_and_then_stream
         assert "revoked" in await command(settings, "revoke", parse_key(key).id)
         start = time.monotonic()
         took = await asyncio.gather(*(becomes(client, key, 401, seconds=2) for _, client in running))
-        await asyncio.wait_for(asyncio.gather(*streams), 2)
+        async with asyncio.timeout(2):
+            await asyncio.gather(*streams)
         assert time.monotonic() - start < 2, took
         other = await new_key_of(settings, "--all-users")
         for _, client in running:

@@ -40,7 +40,8 @@ async def test_the_error_of_a_commit_that_nobody_waits_for_is_not_reported_as_lo
         committing = {TopicPartition(topic, 0): Committed(0)}
         assert not await consumer.commit(committing, timeout=0.1)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(consumer.commit(committing), 0.1)
+            async with asyncio.timeout(0.1):
+                await consumer.commit(committing)
         answer.set()
         async with asyncio.timeout(10):
             await answered.wait()

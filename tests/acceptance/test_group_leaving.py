@@ -51,7 +51,8 @@ async def test_a_member_that_stops_before_it_was_given_partitions_gets_none(sett
 
         await eventually(has_all)
         await second.start()
-        await asyncio.wait_for(holder.revoked.wait(), 30)
+        async with asyncio.timeout(30):
+            await holder.revoked.wait()
         await second.stop(timeout=5)
         holder.may_go_on.set()
         # Far within the session timeout of 45 s, for which the group would have waited for the one that went.
@@ -80,7 +81,8 @@ async def test_a_dead_member_whose_id_nobody_was_told_is_taken_out_by_its_client
 
         await eventually(has_all)
         await second.start()
-        await asyncio.wait_for(holder.revoked.wait(), 30)
+        async with asyncio.timeout(30):
+            await holder.revoked.wait()
         # Its process is gone: it neither joins on, nor says that it goes.
         await close_client(second._consumer, timeout=0)
         await leave_groups(settings, {group: ""}, client_id_of("dead"))

@@ -71,7 +71,8 @@ async def test_a_commit_that_goes_on_across_a_rebalance_does_not_undo_the_new_ow
         first.when_revoked(see_whether_it_is_over)
         partitions = first.held
         committing = asyncio.create_task(first.consumer.commit(dict.fromkeys(partitions, Committed(3)), timeout=600))
-        await asyncio.wait_for(under_way.wait(), 20)
+        async with asyncio.timeout(20):
+            await under_way.wait()
         async with members(second):
             await second.joined(1)
             await first.joined(1)
@@ -79,7 +80,8 @@ async def test_a_commit_that_goes_on_across_a_rebalance_does_not_undo_the_new_ow
             [lost] = second.held
             assert await second.consumer.commit({lost: Committed(7)})
             coordinator._do_commit_offsets = send  # the coordinator answers again
-            assert not await asyncio.wait_for(committing, 20)
+            async with asyncio.timeout(20):
+                assert not await committing
             assert await log.committed_offsets(f"{topic}.group") == {lost: 7}
 
 
@@ -127,7 +129,8 @@ async def test_a_fetch_that_was_given_up_does_not_keep_a_dead_engine_in_its_grou
         await dead.pause_polling()
         for _ in range(3):
             with contextlib.suppress(TimeoutError):  # the first may get the end of a poll from before
-                await asyncio.wait_for(dead.consumer.fetch(timeout=1.0, maximum=1), 0.05)
+                async with asyncio.timeout(0.05):
+                    await dead.consumer.fetch(timeout=1.0, maximum=1)
         async with members(other):
             # Nobody polls for the first one any more.
             await other.joined(2)

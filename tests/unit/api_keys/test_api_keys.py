@@ -151,7 +151,8 @@ async def test_who_came_in_with_a_key_is_told_of_its_revocation() -> None:
         closing = [asyncio.create_task(authenticator.until_invalid(each)) for each in (principal, principal, other)]
         await asyncio.sleep(0.01)
         await operator.revoke(first.id)
-        await asyncio.wait_for(asyncio.gather(*closing[:2]), 2)
+        async with asyncio.timeout(2):
+            await asyncio.gather(*closing[:2])
         assert not authenticator.is_valid(principal)
         assert authenticator.is_valid(other) and not closing[2].done()
         closing[2].cancel()
@@ -165,7 +166,8 @@ async def test_who_came_in_with_a_key_is_told_of_its_expiry() -> None:
         authenticator = KeyAuthenticator(keys)
         _, key = await keys.create(**FIELDS, expires_at=datetime.now(UTC) + timedelta(seconds=0.3))
         principal = await authenticator.authenticate(key.text)
-        await asyncio.wait_for(authenticator.until_invalid(principal), 5)
+        async with asyncio.timeout(5):
+            await authenticator.until_invalid(principal)
         assert not authenticator.is_valid(principal)
 
 

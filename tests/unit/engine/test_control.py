@@ -95,6 +95,7 @@ async def test_whoever_has_to_know_what_was_asked_waits_for_brokers_that_are_awa
     await passing(60)
     assert not reading.done()
     bench.log.accept_requests()
-    await asyncio.wait_for(reading, 30)
+    async with asyncio.timeout(30):
+        await reading
     assert bench.group.told == [False, Cancellation("default", "a", "w", 0, 7)]
     await bench.directory.stop()

@@ -181,7 +181,8 @@ async def test_the_retry_of_an_attempt_that_cannot_be_stopped_begins_when_its_en
     async with leases.engine(bench, worker) as engine:
         job_id, behind = bench.enqueue("stubborn", key="k"), bench.enqueue("behind", key="k")
         await eventually(lambda: worker.running == ["stubborn"], "the start")
-        await asyncio.wait_for(engine.ended(), 70)
+        async with asyncio.timeout(70):
+            await engine.ended()
         async with leases.engine(bench, other):
             assert not await engine.stop(grace_seconds=0)
             written = bench.state_of(job_id)
@@ -269,5 +270,7 @@ async def test_what_runs_on_when_the_lease_is_over_ends_the_process_also_if_its_
         assert not await engine.groups[0].drain(0)
         assert ended(bench, job_id).status == "failed"
         clocks.suspend(100)
-        assert "1 jobs of gated cannot be stopped, and their lease is over" in str(await asyncio.wait_for(engine.ended(), 30))
+        async with asyncio.timeout(30):
+            why = await engine.ended()
+        assert "1 jobs of gated cannot be stopped, and their lease is over" in str(why)
         worker.open_gate("stubborn")

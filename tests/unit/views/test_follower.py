@@ -208,7 +208,8 @@ async def test_a_log_that_became_shorter(log: WrittenLog, taker: Taker, fatal: b
         follower.follow({OTHER: 0})
         if fatal:
             with pytest.raises(LogReplaced):
-                await asyncio.wait_for(follower.ended(), PATIENCE)
+                async with asyncio.timeout(PATIENCE):
+                    await follower.ended()
         else:
             await follower.catch_up(PATIENCE)
             assert sorted(taker.taken) == sorted([*range(10), 0, 0])

@@ -19,6 +19,7 @@ from headrace.views import follower, job_intake, job_projection
 from headrace.views import jobs as jobs_module
 from headrace.views.database import Positions, store_positions
 from headrace.views.job_queries import JobFilter
+from headrace.views.job_table import write_facts
 from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory
 from support.job_views import PATIENCE, eventually, opened, statuses
@@ -255,7 +256,7 @@ async def test_who_adds_a_job_does_not_wait_for_its_row_and_who_reads_does(
     log: WrittenLog, engines: Engines, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs_module, "ACCEPTED_SECONDS", 3_600.0)
-    held, write_facts = threading.Event(), job_projection.write_facts
+    held = threading.Event()
 
     def write_when_let(*given: Any) -> None:
         assert held.wait(PATIENCE)
@@ -266,7 +267,7 @@ async def test_who_adds_a_job_does_not_wait_for_its_row_and_who_reads_does(
     log.put(engines.state(0), b"x", None)
     async with opened(log, path, wait=False) as view:
         engines.enqueue("a")
-        monkeypatch.setattr(job_projection, "write_facts", write_when_let)
+        monkeypatch.setattr("headrace.views.job_projection.write_facts", write_when_let)
         await view.add_accepted(Job.model_validate(engines.snapshots["a"]))
         reading = [asyncio.create_task(statuses(view)), asyncio.create_task(statuses(view))]
         done, _ = await asyncio.wait(reading, timeout=0.1)
@@ -274,7 +275,7 @@ async def test_who_adds_a_job_does_not_wait_for_its_row_and_who_reads_does(
         held.set()
         assert [await each for each in reading] == [{"a": "queued"}] * 2
         # Nothing is owed any more.
-        monkeypatch.setattr(job_projection, "write_facts", None)
+        monkeypatch.setattr("headrace.views.job_projection.write_facts", None)
         assert await statuses(view) == {"a": "queued"}
         monkeypatch.undo()
         log.cluster.give_out()
@@ -292,12 +293,20 @@ async def test_a_row_that_cannot_be_written_keeps_nobody_from_reading_and_comes_
     async with opened(log, path, wait=False) as view:
         engines.enqueue("a")
         with monkeypatch.context() as broken:
-            broken.setattr(job_projection, "write_facts", fail)
+            broken.setattr("headrace.views.job_projection.write_facts", fail)
             await view.add_accepted(Job.model_validate(engines.snapshots["a"]))
             assert await statuses(view) == {}
         assert "it will read them from the log" in caplog.text
         log.cluster.give_out()
         await eventually(view, {"a": "queued"})
+
+
+async def test_a_stop_in_the_moment_in_which_something_else_happens_is_heeded(log: WrittenLog, path: Path) -> None:
+    async with opened(log, path) as view:
+        await asyncio.sleep(0)
+        view._intake.look_for("another")
+        async with asyncio.timeout(PATIENCE):
+            await view.stop()
 
 
 async def test_the_record_of_a_job_that_was_accepted_here_is_not_looked_at(log: WrittenLog, engines: Engines, path: Path) -> None:

@@ -166,7 +166,8 @@ class _Filler:
         await asyncio.sleep(0)
         while self._open > most and self._failure is None:
             self._settled.clear()
-            await asyncio.wait_for(self._settled.wait(), 60)
+            async with asyncio.timeout(60):
+                await self._settled.wait()
         if self._failure is not None:
             raise BrokerError(f"The records to be measured could not be written: {self._failure}") from self._failure
 

@@ -125,7 +125,8 @@ async def _commit(workload: Workload, queue: TopicPartition, committed: Committe
     member = workload.log.group_consumer(workload.queue, workload.topics.group(NoOp.name), listener)
     await member.start()
     try:
-        await asyncio.wait_for(assigned.wait(), _PATIENCE_SECONDS)
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            await assigned.wait()
         if not await member.commit({queue: committed}):
             raise BrokerError("What is to be recovered could not be committed.")
     finally:

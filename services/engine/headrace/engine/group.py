@@ -196,7 +196,8 @@ class WorkerGroup:
         """
         await self.dispatcher.quiet(_MOMENT_SECONDS)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._commits.commit(), _COMMIT_SECONDS)
+            async with asyncio.timeout(_COMMIT_SECONDS):
+                await self._commits.commit()
         await self._end(self._committing)
         await self._holdings.leave()
         self._commits.revoked()
@@ -304,7 +305,8 @@ class WorkerGroup:
         with self._guard.within("a revocation"):
             self._holdings.revoked()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._commits.commit(), _COMMIT_SECONDS)
+                async with asyncio.timeout(_COMMIT_SECONDS):
+                    await self._commits.commit()
             self._commits.revoked()
             self._holdings.put_aside()
             self._intake.forget()

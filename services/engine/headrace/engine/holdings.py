@@ -232,7 +232,8 @@ class Holdings:
         """
         try:
             with self._kept.watch(partition):
-                await asyncio.wait_for(partition.vacated.wait(), within)
+                async with asyncio.timeout(within):
+                    await partition.vacated.wait()
         except TimeoutError:
             message = f"a job of {partition.recovery.worker} cannot be stopped, and the group has given this engine up"
             self._surroundings.stuck(LeaseLost(message))

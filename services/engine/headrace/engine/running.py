@@ -60,7 +60,8 @@ class Running:
         self.look()
         if seconds > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._none.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._none.wait()
 
     async def wait_while(self, seconds: float, away: Callable[[], bool]) -> None:
         """Waits as `wait` does, for the grace of a stop.

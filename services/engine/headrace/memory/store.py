@@ -229,7 +229,8 @@ class TopicMemoryStore:
             settled: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
             self._writer.submit(partition, records[start : start + _RECORDS_AT_ONCE], partial(_settle, settled))
             try:
-                outcome = await asyncio.wait_for(settled, self._options.write_seconds)
+                async with asyncio.timeout(self._options.write_seconds):
+                    outcome = await settled
             except TimeoutError:
                 raise BrokerUnreachable(self._unanswered()) from None
             if isinstance(outcome, AppendFailed):

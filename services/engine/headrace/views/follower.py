@@ -226,7 +226,8 @@ class Follower:
         self._moved.clear()
         with suppress(TimeoutError):
             # The bound is for the end of the task, which sets no event.
-            await asyncio.wait_for(self._moved.wait(), 0.5)
+            async with asyncio.timeout(0.5):
+                await self._moved.wait()
 
     async def _run(self) -> None:
         while True:
@@ -281,7 +282,8 @@ class Follower:
         """Reads a batch, hands it over, and does not wait until it is taken in."""
         if not self.positions:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), FETCH_SECONDS)
+                async with asyncio.timeout(FETCH_SECONDS):
+                    await self._asked.wait()
             return
         await self._keep_pace()
         batch = await self._gather()
@@ -300,7 +302,8 @@ class Follower:
         left = self._handed_over_at + self._pace_seconds - asyncio.get_running_loop().time()
         if left > 0 and self.caught_up and not self.expects_more:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._hurry.wait()
 
     async def _gather(self) -> Batch:
         reader = _started(self._reader)

@@ -198,7 +198,8 @@ class JobIntake:
     async def _wait_moved(self) -> None:
         self._moved.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._moved.wait(), POLL_SECONDS)
+            async with asyncio.timeout(POLL_SECONDS):
+                await self._moved.wait()
 
     # --- the task ---
 
@@ -302,7 +303,8 @@ class JobIntake:
                 self._moved.set()
             await self._touch()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), LOOK_SECONDS if missing else TOUCH_SECONDS)
+                async with asyncio.timeout(LOOK_SECONDS if missing else TOUCH_SECONDS):
+                    await self._look.wait()
 
     async def _floors(
         self, follower: Follower, stored: Positions, watermarks: Mapping[TopicPartition, int]

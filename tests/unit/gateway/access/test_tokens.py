@@ -202,7 +202,8 @@ async def test_fetching_holds_nobody_up(issuer: Issuer) -> None:
     assert not waiting.done()
     issuer.slow.set()
     with pytest.raises(CredentialInvalid):
-        await asyncio.wait_for(waiting, 10)
+        async with asyncio.timeout(10):
+            await waiting
     await tokens.stop()
 
 
@@ -223,14 +224,16 @@ async def test_a_token_that_was_let_in_expires_by_the_clock(issuer: Issuer) -> N
     assert tokens.is_valid(principal)
     clock.at += 301
     assert not tokens.is_valid(principal)
-    await asyncio.wait_for(tokens.until_invalid(principal), 1)
+    async with asyncio.timeout(1):
+        await tokens.until_invalid(principal)
     await tokens.stop()
 
 
 async def test_a_stream_is_told_of_the_expiry_of_its_token(issuer: Issuer) -> None:
     tokens = await started(issuer, leeway_seconds=0)
     principal = await tokens.authenticate(issuer.token(exp=int(time.time()) + 2))
-    await asyncio.wait_for(tokens.until_invalid(principal), 5)
+    async with asyncio.timeout(5):
+        await tokens.until_invalid(principal)
     assert not tokens.is_valid(principal)
     await tokens.stop()
 

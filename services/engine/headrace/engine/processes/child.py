@@ -128,9 +128,13 @@ class _Child:
 
     def _close(self) -> None:
         with contextlib.suppress(Exception):
-            self._runner.run(asyncio.wait_for(self._worker.close(), _CLOSE_SECONDS))
+            self._runner.run(self._close_worker())
         with contextlib.suppress(Exception):
             self._runner.close()
+
+    async def _close_worker(self) -> None:
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await self._worker.close()
 
     def _send(self, kind: Kind, content: bytes = b"") -> None:
         with self._sending:

@@ -132,7 +132,8 @@ class ChildProcess:
             with contextlib.suppress(ConnectionError, RuntimeError):
                 self._writer.write(frame(Kind.END))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._gone.wait(), _END_SECONDS)
+                async with asyncio.timeout(_END_SECONDS):
+                    await self._gone.wait()
         self.kill()
         await self.gone()
 

@@ -212,7 +212,8 @@ class Nemesis:
             hold = process.log.hold_appends(self._topics.job_state.name, matching=_is_claim)
             self._holds.append(hold)
             with suppress(TimeoutError):
-                await asyncio.wait_for(hold.caught(), 60 * self._pace)
+                async with asyncio.timeout(60 * self._pace):
+                    await hold.caught()
             process.log.evict(group)
             await asyncio.sleep(self._random.choice((0.05, 0.3, 1.1)) * lease * self._random.random())
             hold.release()
@@ -263,7 +264,8 @@ class Nemesis:
         hold = self._cluster.hold_appends(self._topics.job_state.name, matching=_is_repeat)
         self._holds.append(hold)
         with suppress(TimeoutError):
-            await asyncio.wait_for(hold.caught(), 4 * self._scenario.lease)
+            async with asyncio.timeout(4 * self._scenario.lease):
+                await hold.caught()
             await asyncio.sleep(self._random.uniform(0.2, 2.0) * self._scenario.lease)
         hold.release()
         await asyncio.sleep(self._random.uniform(0.0, 0.2) * self._scenario.lease)
@@ -295,7 +297,8 @@ class Nemesis:
             self._holds.append(hold)
             if ends:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(hold.caught(), 2 * lease)
+                    async with asyncio.timeout(2 * lease):
+                        await hold.caught()
             else:
                 await asyncio.sleep(self._random.uniform(0.0, 0.3) * lease)
             if process.is_free:
@@ -316,7 +319,8 @@ class Nemesis:
             hold = process.log.hold_acknowledgements(self._topics.job_state.name, matching=_is_snapshot)
             self._holds.append(hold)
             with suppress(TimeoutError):
-                await asyncio.wait_for(hold.caught(), 2 * lease)
+                async with asyncio.timeout(2 * lease):
+                    await hold.caught()
             if hold.count and process.is_free:
                 process.freeze()
                 if self._random.random() < 0.5:

@@ -145,7 +145,8 @@ class SimulatedProcess(Confined):
     async def dead_within(self, seconds: float) -> bool:
         """Waits for its death, but not longer; tells whether it is dead."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._death.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._death.wait()
         return self.is_dead
 
     def fall(self) -> None:
