@@ -150,7 +150,7 @@ def test_a_broker_after_one_that_was_killed_takes_what_is_asked_of_its_nodes(fol
     assert folder.note["bootstrap_servers"] == address, "nobody was there to take the note away"
     second = folder.broker()
     assert folder.note["bootstrap_servers"] == address
-    assert folder.note["pid"] == second.pid
+    assert int(folder.note["pid"]) == second.pid
     status = folder.run("status")
     assert f"run by process {second.pid}" in status.stdout, status.stderr
     second.send_signal(signal.SIGTERM)

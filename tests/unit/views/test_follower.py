@@ -12,7 +12,7 @@ from headrace.core.topics import Topic
 from headrace.errors import BrokerUnreachable
 from headrace.ports import TopicPartition
 from headrace.views import follower as module
-from headrace.views.follower import Batch, Follower, LogReplaced
+from headrace.views.follower import Batch, Follower, LogReplaced, Pace
 from support.virtual_time import run_in_virtual_time
 from support.written_jobs import WrittenLog
 
@@ -59,8 +59,8 @@ def taker() -> Taker:
 
 
 @contextlib.asynccontextmanager
-async def following(log: WrittenLog, taker: Taker, *fatal: type[Exception], pace_seconds: float = 0.0) -> AsyncIterator[Follower]:
-    follower = Follower(log, taker, name="test", fatal=fatal, pace_seconds=pace_seconds)
+async def following(log: WrittenLog, taker: Taker, *fatal: type[Exception], pace: Pace | None = None) -> AsyncIterator[Follower]:
+    follower = Follower(log, taker, name="test", fatal=fatal, pace=pace)
     await follower.start()
     try:
         yield follower
@@ -216,7 +216,7 @@ async def test_a_log_that_became_shorter(log: WrittenLog, taker: Taker, fatal: b
 
 
 async def test_what_keeps_coming_is_gathered_for_a_while_unless_somebody_waits_for_it(log: WrittenLog, taker: Taker) -> None:
-    async with following(log, taker, pace_seconds=3_600.0) as follower:
+    async with following(log, taker, pace=Pace(3_600.0, 3_600.0, 1.0)) as follower:
         follower.follow({PARTITION: 0})
         await follower.wait_caught_up(PATIENCE)
         assert taker.taken == list(range(10)), "the first is not kept waiting"
@@ -241,7 +241,7 @@ async def _put_until_one_is_held(log: WrittenLog, taker: Taker) -> int:
 
 
 async def test_records_that_were_there_before_are_not_kept_waiting(log: WrittenLog, taker: Taker) -> None:
-    async with following(log, taker, pace_seconds=3_600.0) as follower:
+    async with following(log, taker, pace=Pace(3_600.0, 3_600.0, 1.0)) as follower:
         follower.follow({PARTITION: 0})
         await follower.wait_caught_up(PATIENCE)
         log.put(OTHER, b"k", b"v")

@@ -40,6 +40,25 @@ class Batch(NamedTuple):
     positions: Offsets
 
 
+class Pace(NamedTuple):
+    """How far apart batches are, once a view has caught up: where records keep coming, to take in many at once costs little more
+    than a few. The first after a while is taken in at once.
+
+    Attributes:
+        least_seconds: after a small batch.
+        most_seconds: after a large one.
+        records_per_second: where more come than this, batches grow until `most_seconds` are between them.
+    """
+
+    least_seconds: float
+    most_seconds: float
+    records_per_second: float
+
+    def after(self, records: int) -> float:
+        """Seconds from a batch of so many records to the next one."""
+        return min(self.most_seconds, max(self.least_seconds, records / self.records_per_second))
+
+
 class LogReplaced(HeadraceError):
     """The log is not the one that was read before: what a view has of it says nothing about the one that is there now."""
 
@@ -78,9 +97,7 @@ class Follower:
     become shorter is such an error; without, it is read from its new start.
 
     Args:
-        pace_seconds: the least time between two batches, once it has caught up: where records keep coming, to take in many at
-            once costs little more than a few. The first after a while is taken in at once, and nobody who calls `catch_up` waits
-            for this.
+        pace: how far apart batches are; as they come when left out. Nobody who calls `catch_up` waits for it.
 
     Attributes:
         expects_more: set while more partitions are about to come, so that no fetch holds them up for long.
@@ -95,14 +112,14 @@ class Follower:
         *,
         name: str,
         fatal: tuple[type[Exception], ...] = (),
-        pace_seconds: float = 0.0,
+        pace: Pace | None = None,
     ) -> None:
         self._log = log
         self._take_in = take_in
         self._name = name
         self._fatal = fatal
-        self._pace_seconds = pace_seconds
-        self._handed_over_at = float("-inf")
+        self._pace = pace
+        self._next_at = float("-inf")
         self._hurrying = 0
         self._hurry = asyncio.Event()
         self._pending: dict[TopicPartition, int] = {}
@@ -293,13 +310,15 @@ class Follower:
         await self._taken()
         if batch.records or batch.positions:
             self._read.update(batch.positions)
-            self._handed_over_at = asyncio.get_running_loop().time()
+            if self._pace is not None:
+                records = sum(map(len, batch.records.values()))
+                self._next_at = asyncio.get_running_loop().time() + self._pace.after(records)
             self._taking = asyncio.create_task(self._take(batch), name=f"headrace-take-{self._name}")
         else:
             self._well()
 
     async def _keep_pace(self) -> None:
-        left = self._handed_over_at + self._pace_seconds - asyncio.get_running_loop().time()
+        left = self._next_at - asyncio.get_running_loop().time()
         if left > 0 and self.caught_up and not self.expects_more:
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):

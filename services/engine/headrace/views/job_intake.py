@@ -20,7 +20,7 @@ from headrace.errors import BrokerError, HeadraceError
 from headrace.models import Job
 from headrace.ports import Log, TopicPartition
 from headrace.views.database import Database, Position, Positions, is_damage
-from headrace.views.follower import Batch, Follower, LogReplaced
+from headrace.views.follower import Batch, Follower, LogReplaced, Pace
 from headrace.views.job_changes import JobChanges
 from headrace.views.job_projection import JobProjection
 from headrace.views.job_rows import LATE_INDEXES
@@ -34,8 +34,8 @@ LOOK_SECONDS: Final = 0.5
 TOUCH_SECONDS: Final = 600.0
 RETRY_SECONDS: Final = 1.0
 POLL_SECONDS: Final = 0.1
-PACE_SECONDS: Final = 0.05
-"""The least time between two batches where jobs come and end all the time; who calls `catch_up` does not wait for it."""
+PACE: Final = Pace(least_seconds=0.05, most_seconds=0.3, records_per_second=2_500)
+"""Where jobs come and end all the time most records of a job are in one batch, and it is written once."""
 MEND_SECONDS: Final = 30.0
 """How long a call waits for a damaged file to be made anew, before it is told of the damage."""
 
@@ -49,6 +49,7 @@ class JobIntake:
 
     Attributes:
         changes: tells watchers which jobs have changed.
+        hand_overs: how often jobs that were accepted here were handed over to be written.
     """
 
     def __init__(self, log: Log, topics: Topics, workers: WorkerDirectory, database: Database) -> None:
@@ -69,6 +70,7 @@ class JobIntake:
         self._trouble: str | None = None
         self._accepted: list[Job] = []
         self._in_hand: list[Job] = []
+        self.hand_overs = 0
         self._writing = asyncio.Lock()
         self.changes = JobChanges()
 
@@ -166,6 +168,7 @@ class JobIntake:
     def _hand_over(self) -> Iterator[list[Job]]:
         """The accepted jobs, to be written by the block. If it fails, they wait again."""
         self._in_hand, self._accepted = self._accepted, []
+        self.hand_overs += 1
         try:
             yield self._in_hand
         except BaseException:
@@ -237,9 +240,7 @@ class JobIntake:
         self._followed.clear()
         self._complete = False
         self._projection.forget()
-        self._follower = follower = Follower(
-            self._log, self._take_in, name="jobs", fatal=(LogReplaced, ViewDamaged), pace_seconds=PACE_SECONDS
-        )
+        self._follower = follower = Follower(self._log, self._take_in, name="jobs", fatal=(LogReplaced, ViewDamaged), pace=PACE)
         follower.expects_more = True
         try:
             await self._unless_damaged(follower.start())

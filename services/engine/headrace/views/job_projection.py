@@ -6,14 +6,15 @@ All of it runs in the writing thread, in the transaction that also writes how fa
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
+import orjson
 from pydantic import ValidationError
 
 from headrace.codec import decode_object, plain_validator
 from headrace.core.ownership import ACCEPTED, PartitionLedger
 from headrace.core.records import CHECKPOINT_PREFIX, LEASE_PREFIX, parse_lease_key, parse_removal, parse_snapshot_headers
-from headrace.core.snapshots import queued
+from headrace.core.snapshots import ARGUMENTS_REPEATED_BYTES, queued
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
 from headrace.errors import RecordUndecodable
@@ -22,7 +23,7 @@ from headrace.models import Job, JobRecord
 from headrace.ports import Record, TopicPartition
 from headrace.views.database import Position, Positions, load_positions, store_positions
 from headrace.views.follower import Batch, LogReplaced, Undecodable
-from headrace.views.job_rows import STATUS_NUMBERS, JobRow, Origin, job_key, row_of
+from headrace.views.job_rows import STATUS_NUMBERS, JobKey, JobRow, Origin, job_key, row_of
 from headrace.views.job_table import Fact, Repeated, write_facts
 
 _QUEUED = STATUS_NUMBERS[JobStatus.QUEUED]
@@ -60,8 +61,8 @@ class JobProjection:
             LogReplaced: a record stands where the view has read another one.
         """
         positions = self._load(connection)
-        facts = [_accepted_fact(job) for job in accepted]
         self.remember_accepted(accepted)
+        facts: list[Fact] = []
         moved: Positions = {}
         for partition, records in batch.records.items():
             known = positions.get(partition, Position(0))
@@ -76,6 +77,8 @@ class JobProjection:
             known = moved.get(partition) or positions.get(partition, Position(0))
             if offset > known.next:
                 moved[partition] = known._replace(next=offset)
+        told_whole = {key for key, row in facts if isinstance(row, JobRow)}
+        facts += [_accepted_fact(job) for job in accepted if not _is_told(job, told_whole)]
         write_facts(connection, facts)
         self._store_ledgers(connection)
         store_positions(connection, moved)
@@ -211,6 +214,11 @@ def _unread(records: Sequence[Record], known: Position) -> Sequence[Record]:
         if record.offset >= known.last:
             break
     return [record for record in records if record.offset >= known.next]
+
+
+def _is_told(job: Job, told_whole: Set[JobKey]) -> bool:
+    """Whether a snapshot has all that is known of an accepted job. Only long arguments are not repeated in one."""
+    return job_key(job.id) in told_whole and len(orjson.dumps(job.args)) <= ARGUMENTS_REPEATED_BYTES
 
 
 def _accepted_fact(job: Job) -> Fact:

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 
-ACCEPTED_SECONDS: Final = 0.1
+ACCEPTED_SECONDS: Final = 0.5
 """How long the row of a job that was accepted here may wait to be written with others, while nobody reads."""
 MOST_UNWRITTEN: Final = 5_000
 """So many accepted jobs may wait for their rows; from then on whoever adds one waits, too."""
@@ -253,8 +253,10 @@ class JobView:
     async def _write_accepted(self) -> None:
         """Writes what no batch of the log took with it, again and again until nothing waits."""
         while self._intake.unwritten:
+            before = self._intake.hand_overs
             await asyncio.sleep(ACCEPTED_SECONDS)
-            await self._show_accepted()
+            if self._intake.hand_overs == before:
+                await self._show_accepted()
 
     async def _show_accepted(self) -> None:
         """Returns when every job that was accepted here has its row. They are accepted, whatever becomes of a table on this

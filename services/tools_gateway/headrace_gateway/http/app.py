@@ -6,13 +6,14 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace import Client, ConfigurationError, HeadraceError, Settings
 from headrace_gateway.access import Names
@@ -30,6 +31,24 @@ from headrace_gateway.tools.formats import ToolFormat
 logger = logging.getLogger(__name__)
 
 
+class _Application(FastAPI):
+    """Has tools called past all that FastAPI does around a request: that takes as long as a call.
+
+    Args:
+        calls: answers `POST /tools/<name>`, and guards it.
+    """
+
+    def __init__(self, calls: ASGIApp, **options: Any) -> None:
+        super().__init__(**options)
+        self._calls = calls
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(TOOLS):
+            await self._calls(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def create_http_app(
     settings: Settings, client: Client | None = None, tools: ToolRegistry | None = None, gateway: Gateway | None = None
 ) -> FastAPI:
@@ -41,7 +60,10 @@ def create_http_app(
     used_client = client or Client(settings, view=True)
     used_gateway = gateway or gateway_for(settings, used_client, tools)
     owned: list[Client | Gateway] = [*([] if client else [used_client]), *([] if gateway else [used_gateway])]
-    app = FastAPI(
+    calls = ToolCalls(used_gateway, settings.gateway.maximum_body_bytes)
+    names = Names.of(settings)
+    app = _Application(
+        Guard(calls, names=names, gateway=used_gateway),
         title="headrace tools gateway",
         docs_url=None,  # the page would load scripts from another host
         redoc_url=None,
@@ -49,8 +71,7 @@ def create_http_app(
         lifespan=_lifespan(owned),
     )
     app.state.gateway = used_gateway
-    calls = ToolCalls(used_gateway, settings.gateway.maximum_body_bytes)
-    app.add_middleware(Guard, names=Names.of(settings), gateway=used_gateway, calls=calls)
+    app.add_middleware(Guard, names=names, gateway=used_gateway)
     app.state.streams = streams = Streams()
     _add_tools(app, used_gateway, calls)
     add_routes(app, used_gateway, streams, settings.gateway.maximum_body_bytes)
@@ -75,8 +96,7 @@ def _lifespan(owned: Sequence[Client | Gateway]) -> Callable[[FastAPI], Abstract
 
 
 def _add_tools(app: FastAPI, gateway: Gateway, calls: ToolCalls) -> None:
-    # For whoever the guard does not hand on by itself: calls by other methods, and below a prefix. The description of a call is
-    # made from the tools' own definitions.
+    # For calls by other methods, and below a prefix. The description of a call is made from the tools' own definitions.
     app.router.routes.append(Route(f"{TOOLS}{{name:{ANYTHING}}}", calls, methods=["POST"], include_in_schema=False))
 
     @app.get(

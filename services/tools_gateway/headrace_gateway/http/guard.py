@@ -29,12 +29,10 @@ class Guard:
 
     Args:
         names: those of the gateway, and of pages that may call it.
-        calls: answers calls of tools. They go there at once: no route need be looked for.
     """
 
-    def __init__(self, app: ASGIApp, *, names: Names, gateway: Gateway, calls: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, names: Names, gateway: Gateway) -> None:
         self._app = app
-        self._calls = calls
         self._names = names
         self._gateway = gateway
 
@@ -51,9 +49,7 @@ class Guard:
             self._gateway.access.refused(arrival_of(Request(scope)), error.code)
             await _answer(path, error)(scope, receive, send)
             return
-        if path.startswith(TOOLS) and scope["method"] == "POST":
-            await self._calls(scope, receive, send)
-        elif _place(scope) in DESCRIPTIONS:
+        if _place(scope) in DESCRIPTIONS:
             await self._describe(scope, receive, send)
         else:
             await self._app(scope, receive, send)

@@ -101,20 +101,15 @@ def test_an_origin_that_is_none_is_told(origin: str) -> None:
 
 async def test_the_guard_stands_before_the_application() -> None:
     reached: list[str] = []
-    called: list[str] = []
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         reached.append(scope["path"])
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    async def calls(scope: Scope, receive: Receive, send: Send) -> None:
-        called.append(scope["path"])
-        await application(scope, receive, send)
-
     audit = RememberedAudit()
     gateway = Gateway(load_settings(), InMemoryJobs(), audit=audit)
-    guard = Guard(application, names=Names.of(settings()), gateway=gateway, calls=calls)
+    guard = Guard(application, names=Names.of(settings()), gateway=gateway)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://localhost") as client:
         refused = await client.post("/tools/scheduler", headers={"host": "evil.example"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "host_refused")
@@ -127,9 +122,7 @@ async def test_the_guard_stands_before_the_application() -> None:
         assert reached == []
         assert (await client.get("/readyz", headers={"host": "10.0.0.7:8787"})).status_code == 200
         assert (await client.get("/tools", headers={"origin": "http://localhost:3000"})).status_code == 200
-        assert called == []
         await client.post("/tools/scheduler")
         await client.get("/tools/scheduler")
     assert reached == ["/readyz", "/tools", "/tools/scheduler", "/tools/scheduler"]
-    assert called == ["/tools/scheduler"], "a call goes there at once"
     assert audit.outcomes == ["host_refused", "origin_refused", "host_refused", "origin_refused", "ok"]
