@@ -37,6 +37,7 @@ class Notes:
         self.file = file
         self._read = 0
         self._all: list[Noted] = []
+        self._first: dict[str, Noted] = {}
 
     def all(self) -> list[Noted]:
         """Everything so far; a line that is being written is left for later."""
@@ -46,7 +47,11 @@ class Notes:
                 whole = file.read().rpartition(b"\n")[0]
             if whole:
                 self._read += len(whole) + 1
-                self._all += [self._parse(line) for line in whole.decode().splitlines()]
+                found = [self._parse(line) for line in whole.decode().splitlines()]
+                self._all += found
+                for noted in found:
+                    if noted.event == "begin":
+                        self._first.setdefault(noted.job_id, noted)
         return self._all
 
     @staticmethod
@@ -57,6 +62,11 @@ class Notes:
     def begins(self) -> dict[tuple[str, int], Noted]:
         """The beginning of each attempt, by job and number."""
         return {(noted.job_id, noted.attempt): noted for noted in self.all() if noted.event == "begin"}
+
+    def first_begin(self, job_id: str) -> Noted | None:
+        """When a job's worker first began with it. Not always as the first attempt: one may be interrupted before that."""
+        self.all()
+        return self._first.get(job_id)
 
     def running(self, process_id: int) -> dict[str, Noted]:
         """The attempts that an engine, or all engines of a supervisor, have begun and not ended, by job."""

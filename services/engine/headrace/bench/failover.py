@@ -281,7 +281,7 @@ class _Bench:
         return {noted.process_id for noted in self._notes.all() if _lives(noted.process_id)}
 
     def _began(self, job_id: str) -> float:
-        noted = self._notes.begins().get((job_id, 1))
+        noted = self._notes.first_begin(job_id)
         return noted.at if noted is not None else _NEVER
 
     def _unended(self, load: _Load) -> set[str]:
