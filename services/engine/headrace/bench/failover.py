@@ -166,7 +166,8 @@ class _Bench:
         running: dict[tuple[str, int], float] = {}
         for number, leaving in enumerate(list(self._engines)):
             seconds = load.seconds | long.seconds
-            there = self._notes.running(leaving.process_id).values()
+            # One may run before its acceptance is known here: of that it is not known how long it takes.
+            there = [noted for noted in self._notes.running(leaving.process_id).values() if noted.job_id in seconds]
             running |= {(noted.job_id, noted.attempt): seconds[noted.job_id] for noted in there}
             at = time.time()
             leaving.terminate()
