@@ -12,8 +12,9 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition as ClientTopicPartition
 
 from headrace.kafka import KafkaLog
-from headrace.ports import TopicPartition
+from headrace.ports import LogReader, TopicPartition
 from headrace.settings import Settings
+from support.engines import eventually
 from support.log import Outcomes, numbered, numbers_of, plain_topic, read, started
 
 
@@ -66,6 +67,12 @@ async def test_a_start_that_moves_while_reading_takes_the_reader_along(log: Kafk
         assert numbers_of((await read(reader, 2))[target]) == [8, 9]
 
 
+async def whole(reader: LogReader, target: TopicPartition) -> dict[TopicPartition, int] | None:
+    """The end once the transaction's end is there: the coordinator answers before it has written it into the partition."""
+    ends = await reader.end_offsets([target])
+    return ends if ends == {target: 12} else None
+
+
 async def test_a_position_passes_what_is_no_record(settings: Settings, log: KafkaLog, target: TopicPartition) -> None:
     """A transaction's end takes an offset and is no record, like the place of one that compaction removed."""
     producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap_servers, transactional_id=f"{target.topic}.other")
@@ -74,11 +81,7 @@ async def test_a_position_passes_what_is_no_record(settings: Settings, log: Kafk
         await producer.send_and_wait(target.topic, b"10", key=b"key", partition=0)
     await producer.stop()
     async with started(log.reader()) as reader:
-        # The coordinator answers before it has written the end into the partition.
-        async with asyncio.timeout(10):
-            while (ends := await reader.end_offsets([target])) == {target: 11}:
-                await asyncio.sleep(0.01)
-        assert ends == {target: 12}
+        ends = await eventually(lambda: whole(reader, target))
         await reader.assign({target: 0})
         assert numbers_of((await read(reader, 11))[target]) == list(range(11))
         async with asyncio.timeout(10):
