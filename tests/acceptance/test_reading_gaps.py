@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -67,7 +67,7 @@ async def test_a_start_that_moves_while_reading_takes_the_reader_along(log: Kafk
         assert numbers_of((await read(reader, 2))[target]) == [8, 9]
 
 
-async def whole(reader: LogReader, target: TopicPartition) -> dict[TopicPartition, int] | None:
+async def whole(reader: LogReader, target: TopicPartition) -> Mapping[TopicPartition, int] | None:
     """The end once the transaction's end is there: the coordinator answers before it has written it into the partition."""
     ends = await reader.end_offsets([target])
     return ends if ends == {target: 12} else None
