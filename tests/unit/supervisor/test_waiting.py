@@ -14,7 +14,7 @@ from support.processes import alive, wait_until
 
 LOOKS = 3
 
-# Its engine ends at the third look after it was killed. An engine with much memory, or one that waits for a disk, takes its time, too.
+# Its engine ends at the third look after it was killed: one with much memory, or one that waits for a disk, takes its time, too.
 SUPERVISOR = f"""
 import os, selectors, signal, sys
 from headrace.supervisor import supervisor
