@@ -12,6 +12,7 @@ import pytest
 
 from headrace.broker import Broker, ForeignBroker, start_local_broker
 from headrace.settings import Settings, load_settings
+from support.memory_cgroups import memory_cgroups_can_be_made
 
 # The same examples in every run, however slow the machine: a red run means a change. HYPOTHESIS_PROFILE=explore looks for others.
 hypothesis.settings.register_profile(
@@ -31,6 +32,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     named = (Path(config.invocation_params.dir, argument.partition("::")[0]).resolve() for argument in config.args)
     return None if any(path == NEEDS_DOCKER or NEEDS_DOCKER in path.parents for path in named) else True
+
+
+def pytest_report_header() -> str:
+    """What this machine lets be tested, and what is stood in for."""
+    killer = "the kernel kills a process" if memory_cgroups_can_be_made() else "a signal stands in for the kernel"
+    return f"out of memory: {killer}"
 
 
 @pytest.fixture(scope="session")

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import psutil
 import pytest
 
 from headrace import Client, Job, Settings
 from headrace.core.records import LEASE_PREFIX
 from headrace.core.topics import Topics
-from support.engines import ended, engine_process, eventually, read_all
+from support.engines import ended, engine_process, eventually, read_all, releases
 from support.processes import alive
 
 # Each attempt says so in a file of its own, outside of Kafka; a job waits for as long as a file is missing.
@@ -108,13 +107,6 @@ async def enqueue(client: Client, worker: str, name: str, **args: Any) -> Job:
 
     await eventually(defined)
     return await client.enqueue(worker, {"name": name, **args})
-
-
-async def releases(settings: Settings) -> list[dict[str, Any]]:
-    """All releases in the log, in order by partition."""
-    records = await read_all(settings, Topics(settings.namespace).job_state)
-    values = [orjson.loads(each.value) for each in records if each.value and (each.key or b"").startswith(LEASE_PREFIX)]
-    return [value for value in values if value["kind"] == "release"]
 
 
 async def test_what_a_killed_engine_held_goes_on_within_seconds(settings: Settings, workers: Path) -> None:

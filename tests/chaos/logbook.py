@@ -1,4 +1,4 @@
-"""What the log says of the jobs of a run: their records in the queues, and how they stand by the rules of `job-state`."""
+"""What the log says of a run's jobs: their records in the queues, how they stand by the rules of `job-state`, dead letters."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import orjson
 from chaos.verdict import LogFacts, Outcome, Queued
 from headrace.core.status import TERMINAL
 from headrace.core.topics import Topics
+from headrace.dead_letters.letters import dead_letter_of
 from headrace.kafka.log import KafkaLog
 from headrace.ports import LogReader, Record, TopicPartition
 from headrace.settings import Settings
@@ -22,16 +23,18 @@ FETCH_SECONDS = 0.5
 
 @dataclass(slots=True)
 class LogBook:
-    """Takes in the records of queues and of `job-state`, each partition in its order.
+    """Takes in the records of queues, of `job-state` and of `dead-letters`, each partition in its order.
 
     Attributes:
         begun_again: what was written of jobs after they had ended, by whoever held their partition then.
+        given_up: jobs that are dead letters since they took too many processes with them.
     """
 
     topics: Topics
     workers: Iterable[str]
     queued: list[Queued] = field(default_factory=list)
     begun_again: list[str] = field(default_factory=list)
+    given_up: set[str] = field(default_factory=set)
     _readers: dict[str, StateReader] = field(default_factory=dict)
     _snapshots: dict[tuple[str, JobPlace], bytes] = field(default_factory=dict)
     _open: set[tuple[str, JobPlace]] = field(default_factory=set)
@@ -44,6 +47,10 @@ class LogBook:
         if record.topic == self.topics.job_state.name:
             for worker, reader in self._readers.items():
                 self._state(worker, reader, record)
+        elif record.topic == self.topics.dead_letters.name:
+            letter = dead_letter_of(record)
+            if letter.reason == "poison" and letter.job_id is not None:
+                self.given_up.add(letter.job_id)
         elif (worker_name := self.topics.worker_of(record.topic)) is not None:
             raw = orjson.loads(record.value or b"null")
             self.queued.append(Queued(raw["id"], worker_name, record.partition, record.offset, raw.get("orderingKey")))
@@ -86,7 +93,7 @@ class LogBook:
             known = outcomes.get(record.job)
             if known is None or not known.has_ended:
                 outcomes[record.job] = outcome
-        return LogFacts(self.queued, outcomes, self.begun_again, self._done_twice())
+        return LogFacts(self.queued, outcomes, self.begun_again, self._done_twice(), frozenset(self.given_up))
 
     def _done_twice(self) -> list[str]:
         """Jobs of which several records have a state. What repeats a job gets none: not even that it has failed."""
@@ -112,7 +119,11 @@ class Follower:
         self._log = KafkaLog(settings)
         self._reader: LogReader = self._log.reader()
         # A job's record is known before what became of it.
-        self._names = [*(topics.jobs_name(worker) for worker in self.book.workers), topics.job_state.name]
+        self._names = [
+            *(topics.jobs_name(worker) for worker in self.book.workers),
+            topics.dead_letters.name,
+            topics.job_state.name,
+        ]
 
     async def start(self) -> None:
         await self._reader.start()

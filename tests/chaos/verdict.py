@@ -77,12 +77,14 @@ class LogFacts:
         outcomes: by job id; a job that nobody has begun has none.
         begun_again: what was written of jobs after they had ended.
         done_twice: jobs of which more than one record was taken for a job of its own.
+        given_up: jobs of which `dead-letters` says that they took too many processes with them.
     """
 
     queued: Sequence[Queued]
     outcomes: Mapping[str, Outcome]
     begun_again: Sequence[str] = ()
     done_twice: Sequence[str] = ()
+    given_up: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -114,6 +116,8 @@ class Verdict:
         repeated: executions of a job beyond its first, by what ended the one before.
         done_twice: jobs that were asked for more than once, and done for more than one of these requests.
         failed: jobs that failed and killed no process, or were cancelled: no job of these workers fails by itself.
+        poison: jobs that killed their processes, and ended.
+        poison_kept: those among them that did not end as failed and with a dead letter.
         misbehaved: what processes were seen to do that they must not.
         after_thaw: ticks of superseded attempts within 500 ms of the end of a freeze.
         longest_stall: seconds in which no job ticked anywhere.
@@ -134,6 +138,8 @@ class Verdict:
     finished_again: Sequence[str]
     done_twice: Sequence[str]
     failed: Sequence[str]
+    poison: int
+    poison_kept: Sequence[str]
     misbehaved: Sequence[str]
     longest_stall: float
     faults: Mapping[str, int]
@@ -144,7 +150,7 @@ class Verdict:
     def passed(self) -> bool:
         """Whether nothing was broken, and enough happened to say so."""
         by_jobs = (self.lost, self.overlaps, self.out_of_order, self.finished_again, self.done_twice, self.failed)
-        return not any(by_jobs) and not self.misbehaved and not self.shortfalls
+        return not any(by_jobs) and not self.poison_kept and not self.misbehaved and not self.shortfalls
 
 
 def judge(entries: Iterable[Entry], log: LogFacts, minimums: Minimums, misbehaved: Sequence[str] = ()) -> Verdict:
@@ -181,6 +187,8 @@ def judge(entries: Iterable[Entry], log: LogFacts, minimums: Minimums, misbehave
         finished_again=list(log.begun_again),
         done_twice=list(log.done_twice),
         failed=[job for job in sorted(ended - evidence.poison) if log.outcomes[job].status != "completed"],
+        poison=len(ended & evidence.poison),
+        poison_kept=[_kept(job, log) for job in sorted(ended & evidence.poison) if not _is_given_up(job, log)],
         misbehaved=list(misbehaved),
         longest_stall=evidence.longest_stall(),
         faults={kind: kinds[kind] for kind in KINDS},
@@ -251,6 +259,15 @@ def _lost(job: str, ids: set[str], log: LogFacts) -> str:
         return f"{job}: its record is not in the log"
     outcome = log.outcomes.get(job)
     return f"{job}: {outcome.status if outcome else 'queued'}, {len(outcome.attempts) if outcome else 0} attempts"
+
+
+def _is_given_up(job: str, log: LogFacts) -> bool:
+    """Whether a job that has ended did so as one must that kills its process at every attempt."""
+    return log.outcomes[job].status == "failed" and job in log.given_up
+
+
+def _kept(job: str, log: LogFacts) -> str:
+    return f"{job}: {log.outcomes[job].status}, with{'' if job in log.given_up else 'out'} a dead letter"
 
 
 def _overlaps(evidence: _Evidence) -> tuple[list[str], int]:

@@ -16,6 +16,7 @@ import orjson
 import psutil
 
 from headrace import AbstractWorker, Client, Job, Settings, WorkerEngine
+from headrace.core.records import LEASE_PREFIX
 from headrace.core.topics import Topic, Topics
 from headrace.kafka.log import KafkaLog
 from headrace.ports import Record, TopicPartition
@@ -166,3 +167,10 @@ async def committed(settings: Settings, worker: type[AbstractWorker[Any]] | str)
     finally:
         await log.close()
     return {source.partition: offset for source, offset in offsets.items() if source.topic == topics.jobs_name(name)}
+
+
+async def releases(settings: Settings) -> list[dict[str, Any]]:
+    """All releases in the log, in order by partition."""
+    records = await read_all(settings, Topics(settings.namespace).job_state)
+    values = [orjson.loads(each.value) for each in records if each.value and (each.key or b"").startswith(LEASE_PREFIX)]
+    return [value for value in values if value["kind"] == "release"]

@@ -35,6 +35,29 @@ def _kill_memory() -> None:
         held.append(bytearray(1024 * 1024))
 
 
+def _abort_without_memory() -> None:
+    """As native code does whose allocation fails."""
+    most = 4 * 1024**3
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    library = ctypes.CDLL(None)
+    library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    if library.malloc(2 * most) is None:
+        library.abort()
+
+
+def _take_memory_of(members: Path) -> int:
+    """Takes up to half a gigabyte as a member of a group of processes that may have less."""
+    members.write_text(str(os.getpid()))
+    held = [b"x" * 2**20 for _ in range(512)]
+    return len(held)
+
+
+def _wait_for(file: Path) -> int:
+    while not file.exists():
+        time.sleep(0.02)
+    return os.getpid()
+
+
 def behave(args: dict[str, Any], ctx: JobContext) -> Any:  # noqa: C901 - a table, by the names of jobs
     """Does what the name of the job says."""
     match args["name"]:
@@ -50,6 +73,12 @@ def behave(args: dict[str, Any], ctx: JobContext) -> Any:  # noqa: C901 - a tabl
             os.kill(os.getpid(), signal.SIGKILL)
         case "memory":
             _kill_memory()
+        case "aborts":
+            _abort_without_memory()
+        case "takes-memory":
+            return _take_memory_of(Path(args["members"]))
+        case "waits-for":
+            return _wait_for(Path(args["file"]))
         case "blocks":
             # As code does that holds the interpreter: nothing else of this process runs.
             ctypes.PyDLL(None).sleep(60)

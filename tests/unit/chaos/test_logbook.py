@@ -20,7 +20,7 @@ class Writing:
 
     def __init__(self) -> None:
         self.book = LogBook(TOPICS, ("short", "keyed"))
-        self._ends = {TOPICS.jobs_name("keyed"): 0, TOPICS.job_state.name: 0}
+        self._ends = {TOPICS.jobs_name("keyed"): 0, TOPICS.job_state.name: 0, TOPICS.dead_letters.name: 0}
 
     def _write(self, topic: str, key: bytes, value: object, headers: tuple[Header, ...] = ()) -> int:
         offset = self._ends[topic]
@@ -30,6 +30,10 @@ class Writing:
 
     def enqueue(self, job: str) -> int:
         return self._write(TOPICS.jobs_name("keyed"), b"k", {"id": job, "orderingKey": "k"})
+
+    def dead_letter(self, job: str, reason: str) -> None:
+        headers = (("headrace-schema-version", b"1"), ("headrace-reason", reason.encode()), ("headrace-job-id", job.encode()))
+        self._write(TOPICS.dead_letters.name, b"k", {"id": job}, headers)
 
     def claim(self, instance: str, previous: int) -> int:
         value = {"kind": "claim", "workerName": "keyed", "partition": 0, "instanceId": instance, "previous": previous}
@@ -108,3 +112,11 @@ def test_a_void_state_of_a_record_that_repeats_a_job_says_nothing() -> None:
     log.state("a", first, "completed", Version(epoch, 1, 2))
     log.state("a", second, "completed", Version(before, 1, 2))
     assert log.book.facts().done_twice == []
+
+
+def test_a_dead_letter_tells_which_job_took_too_many_processes_with_it() -> None:
+    log = Writing()
+    log.enqueue("a")
+    log.dead_letter("a", "poison")
+    log.dead_letter("b", "undecodable")
+    assert log.book.facts().given_up == {"a"}

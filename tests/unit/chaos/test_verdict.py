@@ -55,9 +55,26 @@ def test_a_run_in_which_all_went_well_passes() -> None:
 def test_a_job_that_failed_for_the_sake_of_another_breaks_a_promise_and_poison_does_not() -> None:
     failed = Outcome("failed", {1: "interrupted"})
     entries = [*accepted("a", "b"), *ticks("a", 1, 2, ends=False), Poisoned(2 * SECOND, "a", 100), *ticks("b", 1, 2, ends=False)]
-    verdict = verdict_of(entries, log(queued("a", 0), queued("b", 1), a=failed, b=failed))
+    facts = replace(log(queued("a", 0), queued("b", 1), a=failed, b=failed), given_up=frozenset({"a"}))
+    verdict = verdict_of(entries, facts)
     assert (verdict.failed, verdict.passed) == (["b"], False)
-    assert verdict_of(entries, log(queued("a", 0), queued("b", 1), a=failed, b=COMPLETED)).passed
+    assert verdict_of(entries, replace(facts, outcomes={"a": failed, "b": COMPLETED})).passed
+
+
+@pytest.mark.parametrize(
+    ("status", "given_up", "told"),
+    [
+        ("failed", {"a"}, []),
+        ("failed", {"other"}, ["a: failed, without a dead letter"]),
+        ("completed", {"a"}, ["a: completed, with a dead letter"]),
+        ("completed", set(), ["a: completed, without a dead letter"]),
+    ],
+)
+def test_a_poison_job_fails_and_is_a_dead_letter(status: str, given_up: set[str], told: list[str]) -> None:
+    entries = [*accepted("a"), *ticks("a", 1, 2, ends=False), Poisoned(2 * SECOND, "a", 100)]
+    facts = log(queued("a", 0), a=Outcome(status, {1: "interrupted"}))
+    verdict = verdict_of(entries, replace(facts, given_up=frozenset(given_up)))
+    assert (verdict.poison, verdict.poison_kept, verdict.passed) == (1, told, not told)
 
 
 # Lost.

@@ -11,7 +11,7 @@ import pytest
 
 from headrace import WorkerEngine
 from headrace.testing import InMemoryLog
-from support.leases import caught, engine, kinds, lease_bench, lease_records, of_kind, seconds_until
+from support.leases import caught, engine, kinds, lease_bench, lease_records, of_kind, of_status, seconds_until
 from support.log import Member, members
 from support.memory_engines import STATE, TOPICS, Bench, GatedWorker, ended, passing
 from support.virtual_time import in_virtual_time
@@ -165,6 +165,47 @@ async def test_a_rebalance_that_begins_with_the_stop_gives_the_leaving_engine_no
         assert first.started == [("long", 1)] and ("long", 2) not in second.started
 
 
+@in_virtual_time
+async def test_an_attempt_whose_start_is_acknowledged_after_the_order_to_stop_begins_and_has_the_grace(bench: Bench) -> None:
+    worker, log = GatedWorker(), InMemoryLog(bench.cluster)
+    worker.close_gate("short")
+    async with engine(bench, worker, log) as leaving:
+        await all_held(bench, leaving)
+        held_back = log.hold_acknowledgements(STATE, matching=of_status("running"))
+        job = bench.enqueue("short", 0)
+        await caught(held_back)
+        async with stopping(leaving) as stop:
+            waiting = bench.enqueue("waits", 0)
+            await passing(5)
+            assert not stop.done() and worker.started == []
+            held_back.release()
+            await seconds_until(lambda: worker.running == ["short"], "the start")
+            assert "stopped" not in kinds(bench, 0)
+            worker.open_gate("short")
+            assert await seconds_until(stop.done, "the end of the engine") < AT_ONCE
+            assert await stop
+        done = ended(bench, job)
+        assert [(each.attempt, each.status) for each in done.attempts] == [(1, "completed")]
+        assert bench.written(waiting) == []
+
+
+@in_virtual_time
+async def test_an_attempt_whose_start_is_acknowledged_after_the_grace_does_not_begin(bench: Bench) -> None:
+    worker, log = GatedWorker(), InMemoryLog(bench.cluster)
+    async with engine(bench, worker, log) as leaving:
+        await all_held(bench, leaving)
+        held_back = log.hold_acknowledgements(STATE, matching=of_status("running"))
+        job = bench.enqueue("late", 0)
+        await caught(held_back)
+        async with stopping(leaving, grace=2) as stop:
+            await passing(3)
+            assert not stop.done()
+            held_back.release()
+            assert await stop
+        assert (worker.started, bench.statuses(job)) == ([], ["running", "queued"])
+        assert kinds(bench, 0)[-1] == "stopped"
+
+
 # --- while the brokers are away -------------------------------------------------------------------------------------------
 
 
@@ -188,6 +229,21 @@ async def test_a_stop_ends_within_its_grace_though_the_brokers_are_away(bench: B
         assert await seconds_until(lambda: worker.interrupted == ["long"], "the order to end") > least
         assert await stop
         assert asyncio.get_running_loop().time() - begun < grace + 1
+
+
+@in_virtual_time
+async def test_a_start_that_is_never_acknowledged_holds_up_no_stop(bench: Bench) -> None:
+    worker, log = GatedWorker(), InMemoryLog(bench.cluster)
+    async with engine(bench, worker, log) as leaving:
+        await all_held(bench, leaving)
+        held_back = log.hold_acknowledgements(STATE, matching=of_status("running"))
+        bench.enqueue("a", 0)
+        await caught(held_back)
+        log.cut_off()
+        begun = asyncio.get_running_loop().time()
+        assert await leaving.stop(grace_seconds=12)
+        assert asyncio.get_running_loop().time() - begun < 13
+        assert worker.started == []
 
 
 @in_virtual_time

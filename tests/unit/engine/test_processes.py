@@ -77,6 +77,7 @@ async def test_attempts_run_in_processes_that_are_kept_and_replaced_when_they_di
             ("exit", "ended with exit code 3"),
             ("killed", "was killed by signal 9 (SIGKILL), as the system does when memory runs out"),
             ("grandchild", "ended with exit code 7"),
+            ("aborts", "was killed by signal 6 (SIGABRT)"),
         ):
             died = await result_of(bench, name)
             assert died.status == "failed" and died.error is not None

@@ -69,7 +69,14 @@ def test_a_message_that_keeps_coming_is_logged_less_and_less_often_until_it_stop
 
 
 @pytest.mark.parametrize(
-    "name", ["aiokafka.cluster", "aiokafka.conn", "aiokafka.consumer.consumer", "aiokafka.producer.producer"]
+    "name",
+    [
+        "aiokafka.cluster",
+        "aiokafka.conn",
+        "aiokafka.consumer.consumer",
+        "aiokafka.consumer.subscription_state",
+        "aiokafka.producer.producer",
+    ],
 )
 def test_every_logger_of_the_client_is_bound(caplog: pytest.LogCaptureFixture, name: str) -> None:
     bound_noise()

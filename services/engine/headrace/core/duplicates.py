@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -45,7 +45,8 @@ class DerivedIds:
         self._window = window
         self._in_hand: dict[str, tuple[int, str]] = {}
         self._ended: dict[str, tuple[End, ...]] = {}
-        self._order: deque[tuple[int, str]] = deque()
+        # By time, and not as they came: one that a wrong clock dated in the future must not keep all that came after it.
+        self._order: list[tuple[int, str]] = []
 
     def __len__(self) -> int:
         return len(self._in_hand) + len(self._ended)
@@ -79,7 +80,7 @@ class DerivedIds:
             del self._in_hand[job_id]
         others = tuple(known for known in self._ended.get(job_id, ()) if known.offset != end.offset)
         self._ended[job_id] = (*others, end)
-        self._order.append((end.at, job_id))
+        heapq.heappush(self._order, (end.at, job_id))
 
     def has_ended(self, job_id: str, offset: int) -> bool:
         """Whether it is known that the job of this id and offset has ended."""
@@ -94,7 +95,7 @@ class DerivedIds:
         """
         before = at - 2 * self._window
         while self._order and self._order[0][0] < before:
-            _, job_id = self._order.popleft()
+            _, job_id = heapq.heappop(self._order)
             left = tuple(end for end in self._ended.get(job_id, ()) if end.at >= before)
             if left:
                 self._ended[job_id] = left

@@ -108,7 +108,7 @@ class Dispatcher:
 
     @property
     def running(self) -> int:
-        """How many attempts run."""
+        """How many attempts run, or begin when their start is acknowledged."""
         return len(self._running)
 
     @property
@@ -160,28 +160,30 @@ class Dispatcher:
 
     def resume(self) -> None:
         """Jobs may start again, those first whose start was acknowledged meanwhile."""
-        if self._draining:
-            return
-        self._open = True
+        if not self._draining:
+            self._open = True
+            self._run_held()
+            self._schedule()
+
+    def _run_held(self) -> None:
         held, self._held = self._held, []
         for work in held:
             if self._may_go_on(work.partition):
                 self._run(work)
-        self._schedule()
 
     def hand_over(self, partition: OwnedPartition, *, interrupting: bool = True) -> None:
         """Starts nothing more of a partition, which is vacated when nothing of it is left in hand.
 
         Args:
-            interrupting: whether what runs is stopped, and what only waits for its entry in `ended-keys` left to the next owner.
-                Otherwise both go on to their ends.
+            interrupting: whether what runs, or is about to, is stopped, and what only waits for its entry in `ended-keys` left to
+                the next owner. Otherwise both go on to their ends.
         """
         self._forget_waiting(partition)
         acknowledged = [work for work in self._held if work.partition is partition]
         self._held = [work for work in self._held if work.partition is not partition]
         partition.leaving = True
         for work in list(partition.works.values()):
-            if work.phase is Phase.RUNNING:
+            if work.phase is Phase.RUNNING or work.phase is Phase.STARTING:
                 if interrupting:
                     self._stop(work)
             elif work.phase is Phase.RESTING or work.phase is Phase.REFUSED:
@@ -200,6 +202,7 @@ class Dispatcher:
         for work in list(partition.works.values()):
             if work.phase is Phase.STARTING:
                 self._lanes.free_slot()
+                self._running.remove(work)
             elif work.phase is Phase.RUNNING:
                 task = work.task
                 self._stop(work)
@@ -214,15 +217,12 @@ class Dispatcher:
         return stopped
 
     def wind_up(self) -> None:
-        """Starts nothing more, for good; what runs goes on."""
-        self._open = False
-        self._draining = True
+        """Starts nothing more, for good; what runs goes on, and what is written down as running begins."""
+        self._open, self._draining = False, True
         self._rests.stop()
         if self.limiting is not None:
             self.limiting.stop()
-        held, self._held = self._held, []
-        for work in held:
-            self._never_ran(work)
+        self._run_held()
 
     async def quiet(self, seconds: float) -> None:
         """Waits until no attempt runs, and then until what was written is acknowledged, but for neither any longer."""
@@ -272,7 +272,9 @@ class Dispatcher:
 
     def _stop(self, work: Work) -> None:
         work.stopped = True
-        if work.task is not None:
+        if work.phase is Phase.STARTING:
+            self._running.remove(work)  # nobody waits for the acknowledgement of what will not begin
+        elif work.task is not None:
             work.task.cancel()
         elif self._attempts.withdraw(work):
             self._over(work, None, asyncio.CancelledError())
@@ -292,6 +294,7 @@ class Dispatcher:
             if limiting is not None and not limiting.may_start(work):
                 continue
             work.phase = Phase.STARTING
+            self._running.add(work)
             write(work, work.state.begin(work.partition.writer, now))
 
     def _acknowledged(self, works: list[Work]) -> None:
@@ -327,19 +330,18 @@ class Dispatcher:
         return partition.live
 
     def _run(self, work: Work) -> None:
-        if work.cancelled or self._draining or work.partition.leaving:
+        if work.cancelled or work.stopped:
             self._never_ran(work)
-            return
-        if not self._open:
+        elif not (self._open or self._draining):
             self._held.append(work)
-            return
-        work.phase = Phase.RUNNING
-        self._running.add(work)
-        self._attempts.start(work)
+        else:
+            work.phase = Phase.RUNNING
+            self._attempts.start(work)
 
     def _never_ran(self, work: Work) -> None:
         """The start was acknowledged when nothing was to start any more: the attempt is over before it began."""
         self._lanes.free_slot()
+        self._running.remove(work)
         self._schedule()
         self._outcomes.interrupt(work)
 

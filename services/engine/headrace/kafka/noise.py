@@ -1,8 +1,8 @@
 """What aiokafka logs, at a bearable rate.
 
-While a broker is away its clients say so at every attempt, ten times a second and more. Each message is let through once, and
-as long as it keeps coming, again only after half a minute, then a minute, and so on; none is lost for good, and `DEBUG` is left
-alone.
+While a broker is away its clients say so at every attempt, ten times a second and more; and a reader tells of all partitions that
+it is given, as if it subscribed to something. Each message is let through once, and as long as it keeps coming, again only after
+half a minute, then a minute, and so on; none is lost for good, and `DEBUG` is left alone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _LOGGERS = (
     "aiokafka.consumer.consumer",
     "aiokafka.consumer.fetcher",
     "aiokafka.consumer.group_coordinator",
+    "aiokafka.consumer.subscription_state",
     "aiokafka.producer.producer",
     "aiokafka.producer.sender",
 )

@@ -1,7 +1,7 @@
 """Says in the log that an engine is gone, when nothing of it runs any more (rule R2 of the ownership protocol).
 
 It reads one JSON object from its standard input: what the engine held, as it told its supervisor. First each claim is released;
-then the engine is taken out of its groups, so that they deal out its partitions at once.
+then the engine is taken out of its groups, so that they deal out its partitions at once. If one fails, the other is done still.
 """
 
 from __future__ import annotations
@@ -83,14 +83,20 @@ def _release(will: LastWill, claim: Claim) -> tuple[TopicPartition, NewRecord]:
 
 
 async def perform(will: LastWill, settings: Settings) -> None:
-    """Releases what the engine held, then takes it out of its groups."""
+    """Releases what the engine held, then takes it out of its groups, whatever became of the first.
+
+    Raises:
+        HeadraceError, TimeoutError: why one of both could not be done; the other one is done if it can be.
+    """
     log = KafkaLog(settings)
     try:
-        released = await release(will, log)
+        try:
+            released = await release(will, log)
+        finally:
+            await log.close()
     finally:
-        await log.close()
-    async with asyncio.timeout(_LEAVE_SECONDS):
-        await leave_groups(settings, will.members, will.client_id)
+        async with asyncio.timeout(_LEAVE_SECONDS):
+            await leave_groups(settings, will.members, will.client_id)
     _logger.info("engine %s is gone: %d claims released, %d groups left", will.instance_id, released, len(will.members))
 
 
@@ -103,8 +109,8 @@ def main() -> int:
     try:
         asyncio.run(perform(will, settings))
     except (HeadraceError, TimeoutError) as error:
-        # Others wait for its lease to lapse, and no longer.
-        _logger.warning("engine %s could not be taken out: %s", will.instance_id, str(error) or "no answer in time")
+        # Others wait for its lease to lapse, and its groups for its session to end, and no longer.
+        _logger.warning("engine %s could not be taken out wholly: %s", will.instance_id, str(error) or "no answer in time")
         return 1
     return 0
 
