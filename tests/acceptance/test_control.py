@@ -76,7 +76,7 @@ def invoked(settings: Settings, *arguments: str, code: int = 0) -> str:
     where = ("--bootstrap-servers", settings.bootstrap_servers, "--namespace", settings.namespace)
     result = CliRunner().invoke(application, [*arguments, *where], env={"COLUMNS": "200"})
     assert result.exit_code == code, result.output + repr(result.exception)
-    return result.output
+    return result.stdout if code == 0 else result.output
 
 
 def test_jobs_are_cancelled_and_workers_paused_from_the_command_line(settings: Settings) -> None:

@@ -96,10 +96,10 @@ def test_dead_letters_are_listed_shown_and_redriven(settings: Settings) -> None:
     table = run(settings, "dead-letters", "list").output
     assert all(each.place in table for each in letters.values())
     assert "number: Input should be a valid integer" in table and "job-text" in table
-    listed = json.loads(run(settings, "dead-letters", "list", "--json", "--since", "1h", "--worker", "square").output)
+    listed = json.loads(run(settings, "dead-letters", "list", "--json", "--since", "1h", "--worker", "square").stdout)
     assert {each["reason"] for each in listed} == set(letters)
     assert not any("value" in each for each in listed)
-    assert json.loads(run(settings, "dead-letters", "list", "--json", "--until", "1h").output) == []
+    assert json.loads(run(settings, "dead-letters", "list", "--json", "--until", "1h").stdout) == []
     newest = run(settings, "dead-letters", "list", "--json", "--limit", "1")
     assert len(json.loads(newest.stdout)) == 1
     assert "2 older ones are not shown" in run(settings, "dead-letters", "list", "--limit", "1").stderr
@@ -116,7 +116,7 @@ def test_dead_letters_are_listed_shown_and_redriven(settings: Settings) -> None:
     assert not {"\x1b", "\x07"} & set(table + shown)
     raw = run(settings, "dead-letters", "show", nonsense.place, "--raw")
     assert raw.stdout_bytes == nonsense.value
-    whole = json.loads(run(settings, "dead-letters", "show", "job-text", "--json").output)
+    whole = json.loads(run(settings, "dead-letters", "show", "job-text", "--json").stdout)
     assert (whole["jobId"], json.loads(whole["value"])["args"]) == ("job-text", {"number": "four"})
     assert (whole["attempt"], whole["errorType"]) == (0, "headrace.errors.ArgumentsInvalid")
     assert "no dead letter '3/99999'" in run(settings, "dead-letters", "show", "3/99999", exits=2).output
@@ -135,8 +135,8 @@ def test_dead_letters_are_listed_shown_and_redriven(settings: Settings) -> None:
     again = run(settings, "dead-letters", "redrive", "--job", "job-text", "--yes", "--args", '{"number": 4}').output
     assert "1 already redriven." in again and "queued" in again
     given = ("--to", "square", "--args", '{"number": 5}', "--yes", "--json")
-    [made] = json.loads(run(settings, "dead-letters", "redrive", nonsense.place, *given).output)
-    [moved] = json.loads(run(settings, "dead-letters", "redrive", elsewhere.place, *given).output)
+    [made] = json.loads(run(settings, "dead-letters", "redrive", nonsense.place, *given).stdout)
+    [moved] = json.loads(run(settings, "dead-letters", "redrive", elsewhere.place, *given).stdout)
     assert (made["outcome"], moved["job"]["retryOf"]) == ("redriven", "job-else")
     assert len(_queue(settings)) == 6
 
@@ -190,7 +190,7 @@ def test_a_failed_job_is_retried(settings: Settings) -> None:
     assert failed.status == "failed"
     told = run(settings, "jobs", "retry", failed.id).output
     assert f"does {failed.id} anew; it is queued." in told
-    again = json.loads(run(settings, "jobs", "retry", failed.id, "--json").output)
+    again = json.loads(run(settings, "jobs", "retry", failed.id, "--json").stdout)
     assert (again["retryOf"], again["id"] in told, again["ctx"]) == (failed.id, True, {"userId": "u"})
     assert "There is no job 'nothing'" in run(settings, "jobs", "retry", "nothing", exits=2).output
 

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from headrace import JobContext, WorkerEngine, worker
 from headrace.cli.main import application
@@ -27,12 +27,21 @@ async def greet(args: dict[str, Any], ctx: JobContext) -> str:
 
 
 def ran(settings: Settings, *arguments: str, columns: int = 200) -> str:
-    """What the command printed, when it did what it was told."""
+    """What the command printed, warnings included, when it did what it was told."""
+    return done(settings, *arguments, columns=columns).output
+
+
+def json_of(settings: Settings, *arguments: str) -> Any:
+    """The JSON that it printed, and nothing of what it said beside that."""
+    return json.loads(done(settings, *arguments).stdout)
+
+
+def done(settings: Settings, *arguments: str, columns: int = 200) -> Result:
     assert settings.bootstrap_servers is not None
     where = ("--bootstrap-servers", settings.bootstrap_servers, "--namespace", settings.namespace)
     result = CliRunner().invoke(application, [*arguments, *where], env={"COLUMNS": str(columns)})
     assert result.exit_code == 0, result.output + repr(result.exception)
-    return result.output
+    return result
 
 
 def test_workers_and_jobs_are_listed(settings: Settings) -> None:
@@ -61,9 +70,9 @@ def test_workers_and_jobs_are_listed(settings: Settings) -> None:
     strange = ran(settings, "jobs", "--worker", "gret")
     assert "No worker is named 'gret'. Defined are: fail, greet." in strange and completed not in strange
     assert "No worker" not in ran(settings, "jobs", "--worker", "greet")
-    listed = json.loads(ran(settings, "jobs", "--json", "--limit", "1"))["jobs"]
+    listed = json_of(settings, "jobs", "--json", "--limit", "1")["jobs"]
     assert [(job["id"], job["status"]) for job in listed] == [(completed, "completed")]
-    described = json.loads(ran(settings, "workers", "--json"))
+    described = json_of(settings, "workers", "--json")
     assert [(each["name"], each["backlog"], each["running"], each["failed"]) for each in described] == [
         ("fail", 0, 0, 1),
         ("greet", 0, 0, 0),
@@ -71,10 +80,10 @@ def test_workers_and_jobs_are_listed(settings: Settings) -> None:
     assert ran(settings, "jobs", "--status", "cancelled") == "No cancelled jobs.\n"
     assert ran(settings, "jobs", "--status", "failed", "--user", "u2") == "No failed jobs match.\n"
 
-    whole = json.loads(ran(settings, "job", failed))
+    whole = json_of(settings, "job", failed)
     assert (whole["status"], whole["attempts"][0]["status"]) == ("failed", "failed")
     assert "Traceback" in whole["error"]["traceback"]
-    assert json.loads(ran(settings, "job", completed))["result"] == "hello"
+    assert json_of(settings, "job", completed)["result"] == "hello"
     narrow = ran(settings, "jobs", columns=80) + ran(settings, "workers", columns=80)
     assert failed in narrow and "completed" in narrow
     assert re.search(r"^ *greet +greet +\d+ ", narrow, re.MULTILINE), "what one types, and how many engines run it"

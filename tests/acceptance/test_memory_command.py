@@ -30,7 +30,7 @@ def ran(settings: Settings, *arguments: str, text: str | None = None) -> str:
     """What the command printed, when it did what it was told."""
     result = run(*arguments, *broker_options(settings), text=text)
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 def broker_options(settings: Settings) -> Sequence[str]:

@@ -61,7 +61,7 @@ def test_the_tests_that_need_docker_are_collected_only_where_they_are_named(argu
         [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
         cwd=project,
     )
