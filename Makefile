@@ -49,8 +49,9 @@ TEST_PROCESSES ?= 3
 test: setup  ## the tests, those on the real broker included, without the long ones
 	$(PYTEST) -m "not long" --numprocesses $(TEST_PROCESSES) --dist loadfile
 
+# Two at a time: among the long ones are those that keep a core busy with load.
 test-all: setup  ## every test but those in tests/docker: what `make test` runs, and what takes longer
-	HYPOTHESIS_PROFILE=explore $(PYTEST)
+	HYPOTHESIS_PROFILE=explore $(PYTEST) --numprocesses 2 --dist loadfile
 
 test-docker: setup  ## against Redpanda in a container; needs a Docker engine
 	$(PYTEST) tests/docker
