@@ -49,7 +49,7 @@ def _to_be_found() -> Iterator[object]:
             yield pytest.param(each.name, marks=pytest.mark.long)
 
 
-@pytest.mark.parametrize("name", _to_be_found())
+@pytest.mark.parametrize("name", list(_to_be_found()))
 def test_a_broken_engine_is_found_out(name: str, searches: Mapping[str, Future[Found]], executor: ProcessPoolExecutor) -> None:
     found = (searches.get(name) or executor.submit(find, name)).result(_LONGEST_SECONDS)
     assert found.seed is not None, f"{SEEDS} seeds do not find it"
