@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from copy import copy
 from typing import Any
 
 from headrace.codec import decode_object
@@ -10,7 +12,7 @@ from headrace.core.recovery import PartitionRecovery
 from headrace.engine import checkpoints, folding, holdings, takeover
 from headrace.engine.dispatcher import Dispatcher
 from headrace.engine.holdings import Holdings
-from headrace.engine.partition import OwnedPartition, Phase
+from headrace.engine.partition import Phase
 from headrace.engine.takeover import Takeover
 from headrace.leases import take_lease
 from simulation.broken import Break, Patch
@@ -141,21 +143,31 @@ def k3_points_to_a_checkpoint_under_way(patch: Patch) -> None:
 
 
 def r1_released_before_the_ends_are_acknowledged(patch: Patch) -> None:
-    """A partition that is handed over is let go of when nothing runs, and written of all the same."""
-    original = Holdings._release
+    """A partition that is handed over is released when nothing of it runs, and written of until all of that is acknowledged."""
+    finish_handing_over, release = Holdings._finish_handing_over, Holdings._release
+    released = set()
 
-    async def release(self: Any, partition: Any, *args: Any) -> None:
-        await original(self, partition, *args)
-        partition.live = partition in self._held.values()
+    async def release_early(self: Any, partition: Any) -> None:
+        while running := [work.task for work in partition.works.values() if work.phase is Phase.RUNNING and work.task]:
+            await asyncio.wait(running)
+        if partition.is_held():
+            released.add(partition)
+            # Of a copy, since what is released is written of no more.
+            await release(self, copy(partition), "stopped" if self._stopped else "handed-over")
 
-    patch.setattr(Holdings, "_release", release)
-    patch.setattr(
-        OwnedPartition,
-        "_note_vacated",
-        lambda self: (
-            self.vacated.set() if self.leaving and not any(work.phase is Phase.RUNNING for work in self.works.values()) else None
-        ),
-    )
+    async def finish(self: Any, partition: Any, within: Any) -> None:
+        releasing = asyncio.create_task(release_early(self, partition))
+        try:
+            await finish_handing_over(self, partition, within)
+        finally:
+            releasing.cancel()
+
+    async def release_once(self: Any, partition: Any, *args: Any) -> None:
+        if partition not in released:
+            await release(self, partition, *args)
+
+    patch.setattr(Holdings, "_finish_handing_over", finish)
+    patch.setattr(Holdings, "_release", release_once)
 
 
 BREAKS = [
@@ -170,5 +182,5 @@ BREAKS = [
     Break("K1", k1_counts_ends_that_are_under_way),
     Break("K2", k2_reads_on_from_the_checkpoint),
     Break("K3", k3_points_to_a_checkpoint_under_way),
-    Break("R1", r1_released_before_the_ends_are_acknowledged, covered=True),
+    Break("R1", r1_released_before_the_ends_are_acknowledged),
 ]

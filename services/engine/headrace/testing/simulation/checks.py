@@ -12,7 +12,7 @@ import orjson
 
 from headrace.codec import decode
 from headrace.core.identifiers import is_fresh
-from headrace.core.records import parse_snapshot_headers, pause_key
+from headrace.core.records import pause_key
 from headrace.core.snapshots import ISOLATED_FROM
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
@@ -32,6 +32,7 @@ from headrace.testing.simulation.chronicle import (
 )
 from headrace.testing.simulation.outcomes import MOST_CRASHES, Outcomes
 from headrace.testing.simulation.reading import JobPlace, JobState, Reading, StateReader
+from headrace.testing.simulation.releases import Releases
 from headrace.testing.simulation.starts import Starts
 from headrace.testing.storage import StoredRecord
 
@@ -128,6 +129,7 @@ class Judge:
     _watermarks: Counter[int] = field(default_factory=Counter)
     _requests: dict[bytes, JobPlace] = field(default_factory=dict)
     _cancelled: dict[JobPlace, int] = field(default_factory=dict)
+    _releases: Releases = field(default_factory=Releases)
 
     def __post_init__(self) -> None:
         self.reader = StateReader(self.worker)
@@ -195,15 +197,14 @@ class Judge:
         elif record.topic == self._ended_keys_topic:
             self._told(at, record)
         elif record.topic == self.topics.job_state.name:
-            for promise, what in self.starts.written(at, record):
+            for promise, what in (*self.starts.written(at, record), *self._releases.written(record)):
                 self._violated(at, promise, what)
-            deaths = dict(self._deaths_before(record))
             reading = self.reader.read(record)
             if reading.place is not None and reading.repeated:
                 self._repeated(at, reading.place, reading)
             elif reading.place is not None and not reading.void:
                 self._stated(at, reading.place, reading, record.value or b"")
-                self._check_deaths(at, reading.place, reading, deaths.get(reading.place, 0))
+                self._check_deaths(at, reading.place, reading)
 
     def _told(self, at: float, record: StoredRecord) -> None:
         """An entry in `ended-keys`. Whoever wrote it held a lease when it knew of the job's end: so that counts."""
@@ -283,16 +284,9 @@ class Judge:
             detail = f"{self._name(place)} became {status} under {epoch}, which was claimed after it was cancelled"
             self._violated(at, "a new owner knows what was cancelled", detail)
 
-    def _deaths_before(self, record: StoredRecord) -> Iterable[tuple[JobPlace, int]]:
-        """Of the job that the record is about: how many processes took it along, by the log up to here."""
-        headers = parse_snapshot_headers(record.headers)
-        if headers is not None and headers.worker == self.worker:
-            place = headers.partition, headers.offset
-            yield place, self.reader.deaths_of(place)
-
-    def _check_deaths(self, at: float, place: JobPlace, reading: Reading, deaths: int) -> None:
-        if reading.state is not None and reading.status == JobStatus.RUNNING and reading.state.crashes != deaths:
-            detail = f"{self._name(place)} tells of {reading.state.crashes} deaths, and there were {deaths}"
+    def _check_deaths(self, at: float, place: JobPlace, reading: Reading) -> None:
+        if reading.state is not None and reading.status == JobStatus.RUNNING and reading.state.crashes != reading.deaths:
+            detail = f"{self._name(place)} tells of {reading.state.crashes} deaths, and there were {reading.deaths}"
             self._violated(at, "each death is counted once", detail)
 
     def _repeated(self, at: float, place: JobPlace, reading: Reading) -> None:

@@ -9,14 +9,13 @@ from contextlib import suppress
 from random import Random
 from typing import Protocol
 
-from headrace.core.records import LEASE_PREFIX, REPEAT_HEADER, STATUS_HEADER
-from headrace.core.status import TERMINAL
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError
-from headrace.ports import NewRecord, TopicPartition
+from headrace.ports import TopicPartition
 from headrace.testing.cluster import InMemoryCluster
 from headrace.testing.faults import Hold
 from headrace.testing.simulation.kinds import WEIGHTS, FaultKind
+from headrace.testing.simulation.matching import is_claim, is_end, is_repeat, is_snapshot, is_start
 from headrace.testing.simulation.process import SimulatedProcess
 from headrace.testing.simulation.scenario import Scenario
 from headrace.testing.simulation.workload import WORKER
@@ -86,6 +85,7 @@ class Nemesis:
             FaultKind.COMPACTION: self._compact,
             FaultKind.JOIN: self._join,
             FaultKind.LEAVE: self._leave,
+            FaultKind.STARTS_UNHEARD: self._hand_over_unheard,
             FaultKind.ALL_STOP: self._stop_all,
         }
 
@@ -209,11 +209,9 @@ class Nemesis:
         """The next claim of an engine is on its way for long. Its group gives it up meanwhile, so that others claim, too."""
         if process := self._engine():
             group, lease = self._topics.group(WORKER), self._scenario.lease
-            hold = process.log.hold_appends(self._topics.job_state.name, matching=_is_claim)
+            hold = process.log.hold_appends(self._topics.job_state.name, matching=is_claim)
             self._holds.append(hold)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(60 * self._pace):
-                    await hold.caught()
+            await _caught(hold, 60 * self._pace)
             process.log.evict(group)
             await asyncio.sleep(self._random.choice((0.05, 0.3, 1.1)) * lease * self._random.random())
             hold.release()
@@ -261,11 +259,9 @@ class Nemesis:
 
     async def _repeat_late(self) -> None:
         """What a janitor repeats lands when more has happened; and then somebody else has to read it."""
-        hold = self._cluster.hold_appends(self._topics.job_state.name, matching=_is_repeat)
+        hold = self._cluster.hold_appends(self._topics.job_state.name, matching=is_repeat)
         self._holds.append(hold)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(4 * self._scenario.lease):
-                await hold.caught()
+        if await _caught(hold, 4 * self._scenario.lease):
             await asyncio.sleep(self._random.uniform(0.2, 2.0) * self._scenario.lease)
         hold.release()
         await asyncio.sleep(self._random.uniform(0.0, 0.2) * self._scenario.lease)
@@ -293,12 +289,10 @@ class Nemesis:
         if process := self._engine():
             lease = self._scenario.lease
             ends = self._random.random() < 0.5
-            hold = process.log.hold_appends(self._topics.job_state.name, matching=_is_end if ends else None)
+            hold = process.log.hold_appends(self._topics.job_state.name, matching=is_end if ends else None)
             self._holds.append(hold)
             if ends:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(2 * lease):
-                        await hold.caught()
+                await _caught(hold, 2 * lease)
             else:
                 await asyncio.sleep(self._random.uniform(0.0, 0.3) * lease)
             if process.is_free:
@@ -316,11 +310,9 @@ class Nemesis:
         """What an engine wrote of a job has landed, and it hears of it when others have the partition."""
         if process := self._engine():
             lease = self._scenario.lease
-            hold = process.log.hold_acknowledgements(self._topics.job_state.name, matching=_is_snapshot)
+            hold = process.log.hold_acknowledgements(self._topics.job_state.name, matching=is_snapshot)
             self._holds.append(hold)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(2 * lease):
-                    await hold.caught()
+            await _caught(hold, 2 * lease)
             if hold.count and process.is_free:
                 process.freeze()
                 if self._random.random() < 0.5:
@@ -370,23 +362,28 @@ class Nemesis:
         if process := self._engine():
             self._fleet.stop_one(process, self._random.choice((0.0, 2.0, 20.0)) * self._pace)
 
+    async def _hand_over_unheard(self) -> None:
+        """An engine has to let go of partitions while it has not heard yet that jobs of them have begun."""
+        if process := self._engine():
+            group, lease = self._topics.group(WORKER), self._scenario.lease
+            hold = process.log.hold_acknowledgements(self._topics.job_state.name, matching=is_start)
+            self._holds.append(hold)
+            if await _caught(hold, 2 * lease):
+                process.log.evict(group)
+                process.log.tell_evicted(group)
+                await asyncio.sleep(self._random.uniform(0.1, 0.6) * lease)
+            hold.release()
+
     async def _stop_all(self) -> None:
         for process in list(self._fleet.processes[:-1]):
             if process.is_free:
                 self._fleet.stop_one(process, self._pace)
 
 
-def _is_repeat(record: NewRecord) -> bool:
-    return any(name == REPEAT_HEADER for name, _ in record.headers)
-
-
-def _is_end(record: NewRecord) -> bool:
-    return any(name == STATUS_HEADER and value.decode() in TERMINAL for name, value in record.headers)
-
-
-def _is_snapshot(record: NewRecord) -> bool:
-    return any(name == STATUS_HEADER for name, _ in record.headers)
-
-
-def _is_claim(record: NewRecord) -> bool:
-    return record.key.startswith(LEASE_PREFIX) and b'"kind":"claim"' in (record.value or b"")
+async def _caught(hold: Hold, seconds: float) -> bool:
+    """Waits until something is held back, but no longer than so many seconds; tells whether something was."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await hold.caught()
+            return True
+    return False

@@ -37,6 +37,7 @@ class FaultKind(StrEnum):
     COMPACTION = "compaction"
     JOIN = "engine joins"
     LEAVE = "engine leaves"
+    STARTS_UNHEARD = "handed over with starts under way"
     ALL_STOP = "all engines stop"
     KILLED_IN_TIME = "killed by its supervisor when its lease was over"
     POISONED = "killed by a job of its own"
@@ -124,6 +125,7 @@ THEMES: Mapping[Theme, frozenset[FaultKind]] = {
         {
             FaultKind.JOIN,
             FaultKind.LEAVE,
+            FaultKind.STARTS_UNHEARD,
             FaultKind.ALL_STOP,
             FaultKind.CRASH,
             FaultKind.CRASH_AFTER_WRITES,

@@ -48,6 +48,7 @@ class Reading:
         state: how the job stands now, if the record counts and changed that.
         before: how it stood before.
         repeated: whether a janitor wrote it.
+        deaths: how many processes had taken the job along before; see `StateReader.deaths_of`.
     """
 
     place: JobPlace | None = None
@@ -57,6 +58,7 @@ class Reading:
     state: JobState | None = None
     before: JobState | None = None
     repeated: bool = False
+    deaths: int = 0
 
 
 @dataclass(slots=True)
@@ -118,8 +120,9 @@ class StateReader:
             return Reading(place, False, headers.version, headers.status, None, before, headers.repeated)
         crashes = decode_object(record.value).get("crashes", 0)
         state = JobState(headers.version, headers.status, record.key or b"", (record.partition, record.offset), crashes)
+        deaths = self.deaths_of(place)
         self.jobs[place] = state
-        return Reading(place, False, headers.version, headers.status, state, before, headers.repeated)
+        return Reading(place, False, headers.version, headers.status, state, before, headers.repeated, deaths)
 
     def _tombstone(self, record: Record) -> None:
         removal = parse_removal(record.headers)
