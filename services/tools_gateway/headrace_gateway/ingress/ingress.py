@@ -6,8 +6,8 @@ access lists, one tenant alone can write; or by a token in its record.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from contextlib import AsyncExitStack
 
 from headrace import CallTopics, Client, ReceivedCall, Settings, ToolCallConsumer, ToolRefusal, ToolSuccess
 from headrace_gateway.access import ALL_SCOPES, Arrival, Principal
@@ -24,7 +24,7 @@ class KafkaIngress:
 
     def __init__(self, settings: Settings, gateway: Gateway, client: Client) -> None:
         instance_id = f"gateway-{uuid.uuid4().hex[:12]}"
-        self._running = AsyncExitStack()
+        self._running: list[ToolCallConsumer] = []
         self._consumers: dict[str, ToolCallConsumer] = {
             CallTopics.of(client.topics, tenant).calls.name: client.tool_calls(
                 Answerer(gateway, None if tenant is None else principal_of_topic(tenant)),
@@ -51,14 +51,22 @@ class KafkaIngress:
         """
         try:
             for consumer in self._consumers.values():
-                await self._running.enter_async_context(consumer)
+                await consumer.start()
+                self._running.append(consumer)
         except BaseException:
-            await self._running.aclose()
+            await self.stop()
             raise
 
     async def stop(self) -> None:
-        """Takes in no more calls, answers those that were taken in, and returns."""
-        await self._running.aclose()
+        """Takes in no more calls, answers those that were taken in, and returns.
+
+        Of all topics side by side: each may take as long as its grace, and whoever stops the gateway waits for no sum of them.
+        """
+        stopping, self._running = self._running, []
+        ends = await asyncio.gather(*(consumer.stop() for consumer in stopping), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
 
 
 def principal_of_topic(tenant: str) -> Principal:
