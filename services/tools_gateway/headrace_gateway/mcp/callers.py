@@ -46,10 +46,10 @@ class LetIn:
     refused the request by itself, it ends here.
 
     Args:
-        method: for which it was let in.
+        method: for which it was let in; None for what is no request, and will be refused.
     """
 
-    def __init__(self, method: str, admission: Admission) -> None:
+    def __init__(self, method: str | None, admission: Admission) -> None:
         self._method = method
         self._admission = admission
         self._open = False
@@ -116,9 +116,13 @@ class Callers:
         """Returns when the request must not be served any longer: its credential was revoked, or has expired."""
         await self._gateway.until_invalid(_admission.get().principal)
 
-    def let_in(self, principal: Principal, arrival: Arrival, method: str, params: object) -> LetIn | None:
+    def let_in(self, principal: Principal, arrival: Arrival, method: str | None, params: object) -> LetIn | None:
         """What lets in a request that the protocol's server has not seen yet, as `Gateway.admit` does; None for one that is about
-        the connection alone."""
+        the connection alone.
+
+        Args:
+            method: None for what is no message at all: it counts as a call that is refused.
+        """
         if method in _OF_THE_CONNECTION:
             return None
         return LetIn(method, self._admission(principal, arrival, method, params))
@@ -156,7 +160,7 @@ class Callers:
             raise RuntimeError("a request reached the protocol without a principal")
         return found, arrival
 
-    def _admission(self, principal: Principal, arrival: Arrival, method: str, params: object) -> Admission:
+    def _admission(self, principal: Principal, arrival: Arrival, method: str | None, params: object) -> Admission:
         name = params.get("name") if method == "tools/call" and isinstance(params, Mapping) else None
         tool = self._gateway.tool_name(name) if isinstance(name, str) else None
         return self._gateway.admit(principal, arrival, tool, stream=method == LISTEN)
