@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import orjson
@@ -14,7 +15,8 @@ from headrace.core.topics import Topics
 from headrace.ports import NewRecord, TopicPartition
 from headrace.runtime import wall_clock
 from headrace.testing import InMemoryCluster, InMemoryLog
-from headrace.tool_calls import CallTopics, ReceivedCall, ToolCallConsumer
+from headrace.tool_calls import CallOwner, CallTopics, OwnedCall, ReceivedCall, ToolCallConsumer
+from headrace.tool_calls.calls import CallKey
 from headrace.tool_calls.partition import MOST_REMEMBERED, CallPartition
 from headrace.tool_models import ToolError, ToolRefusal, ToolSuccess
 from support.engines import eventually
@@ -24,6 +26,7 @@ TOPICS = Topics("test")
 CALLS, RESULTS = TOPICS.tool_calls().name, TOPICS.tool_results().name
 
 Answer = Callable[[ReceivedCall], Awaitable[ToolSuccess | ToolRefusal]]
+OWNER = CallOwner("default")
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -58,6 +61,26 @@ class Answers:
         return [each.call.id for each in self.done]
 
 
+OWNERS = {
+    "good": OWNER,
+    "acme": CallOwner("acme"),
+    "rival": CallOwner("rival"),
+    "ann": CallOwner("acme", "ann"),
+    "bob": CallOwner("acme", "bob"),
+}
+"""Whose the calls are that have these credentials."""
+
+
+class Known(Answers):
+    """Knows some credentials."""
+
+    async def refusal(self, received: ReceivedCall) -> ToolRefusal | None:
+        if received.credential in OWNERS:
+            return None
+        await self.hold.wait()
+        return ToolRefusal(error=ToolError(code="unauthenticated", message="It does not count."))
+
+
 class Caller:
     """Writes calls, and reads what the cluster holds."""
 
@@ -90,7 +113,13 @@ class Caller:
 
 
 def consumer(log: InMemoryLog, answer: Answer, **options: Any) -> ToolCallConsumer:
-    return ToolCallConsumer(log, CallTopics.of(TOPICS), answer, instance_id="gateway-1", now=wall_clock, **options)
+    async def identify(received: ReceivedCall) -> OwnedCall | ToolRefusal:
+        if isinstance(answer, Known) and (refusal := await answer.refusal(received)) is not None:
+            return refusal
+        owner = OWNERS.get(received.credential or "", OWNER)
+        return OwnedCall(owner, partial(answer, received))
+
+    return ToolCallConsumer(log, CallTopics.of(TOPICS), identify, instance_id="gateway-1", now=wall_clock, **options)
 
 
 @asynccontextmanager
@@ -309,9 +338,11 @@ async def test_a_stop_does_not_wait_for_longer_than_its_grace() -> None:
 
 def test_only_so_many_answers_are_remembered() -> None:
     partition = CallPartition(TopicPartition(CALLS, 0))
-    partition.learn(f"call-{number}" for number in range(MOST_REMEMBERED + 1))
-    assert partition.is_new("call-0", 5)
-    assert not partition.is_new("call-1", 6)
+    partition.learn(CallKey(f"call-{number}", OWNER) for number in range(MOST_REMEMBERED + 1))
+    assert not partition.knows("call-0")
+    assert partition.is_new(CallKey("call-0", OWNER), 5)
+    assert partition.knows("call-1")
+    assert not partition.is_new(CallKey("call-1", OWNER), 6)
 
 
 @pytest.mark.parametrize(
@@ -337,16 +368,6 @@ async def test_an_answer_that_cannot_be_written_is_a_refusal_and_holds_up_nobody
         await caller.committed(0, 2)
 
 
-class Known(Answers):
-    """Knows one credential."""
-
-    async def __call__(self, received: ReceivedCall) -> ToolSuccess | ToolRefusal:
-        if received.credential != "good":
-            await self.hold.wait()
-            return ToolRefusal(error=ToolError(code="unauthenticated", message="It does not count."))
-        return await super().__call__(received)
-
-
 @in_virtual_time
 async def test_what_nobody_knows_the_sender_of_takes_no_id_from_anybody() -> None:
     answers = Known()
@@ -361,13 +382,78 @@ async def test_what_nobody_knows_the_sender_of_takes_no_id_from_anybody() -> Non
         await caller.write(b"a", value)
         for _ in range(3):
             await caller.write(b"a", value, headers=good)
+        await until(lambda: bool(answers.done))
         answers.hold.set()
-        results = await caller.results_are(4)
-        await caller.committed(0, 6)
-        assert caller.results() == results
+        await caller.results_are(3)
+        await caller.write(b"a", b"no call")
+        await caller.write(b"a", value)
+        await caller.committed(0, 8)
+        results = caller.results()
+    # Whoever waits for the answer to a call of this id, or has it, is not told of others that were nobody's.
     codes = [result.get("error", {}).get("code") for result in results]
-    assert codes == ["call_invalid", "unauthenticated", "unauthenticated", None]
+    assert codes == ["call_invalid", "unauthenticated", None]
     assert answers.ids == ["a"]
+    headers = [list(record.headers) for record in caller.cluster.topic_records(RESULTS)]
+    assert headers == [[], [], [("headrace-tenant", b"default")]]
+
+
+@in_virtual_time
+async def test_calls_of_one_id_are_one_where_they_are_of_one_caller() -> None:
+    """A tenant cannot have a call of another one passed over, nor can a user one of another user."""
+    answers = Known()
+    caller = Caller(InMemoryCluster())
+    await caller.start()
+    whose = ("acme", "rival", "ann", "bob")
+
+    async def call(credential: str, said: str) -> None:
+        value = orjson.dumps({"callId": "a", "name": "echo", "arguments": {"say": said}})
+        await caller.write(b"a", value, headers=[("authorization", f"Bearer {credential}".encode())])
+
+    answers.hold.clear()
+    async with consumer(InMemoryLog(caller.cluster), answers):
+        for credential in whose:
+            await call(credential, credential)
+            await call(credential, "again")  # while the first is under way
+        await until(lambda: len(answers.done) == 4)
+        answers.hold.set()
+        await caller.committed(0, 8)
+    # The next owner of the partition knows it from the answers.
+    async with consumer(InMemoryLog(caller.cluster), answers):
+        for credential in whose:
+            await call(credential, "once more")
+        await call("good", "default")
+        await caller.committed(0, 13)
+    told = {
+        tuple(value.decode() for _, value in record.headers): orjson.loads(record.value or b"")["data"]["said"]
+        for record in caller.cluster.topic_records(RESULTS)
+    }
+    assert told == {
+        ("acme",): "acme",
+        ("rival",): "rival",
+        ("acme", "ann"): "ann",
+        ("acme", "bob"): "bob",
+        ("default",): "default",
+    }
+    assert len(caller.results()) == len(answers.done) == 5
+    assert {record.key for record in caller.cluster.topic_records(RESULTS)} == {b"a"}
+
+
+@in_virtual_time
+async def test_a_call_whose_credential_ceased_to_count_meanwhile_uses_up_no_id() -> None:
+    revoked = True
+
+    async def answer(received: ReceivedCall) -> ToolSuccess | ToolRefusal:
+        if revoked:
+            return ToolRefusal(error=ToolError(code="unauthenticated", message="It does not count any more."))
+        return ToolSuccess(data={})
+
+    async with answering(answer) as caller:
+        await caller.call("a")
+        await caller.results_are(1)
+        revoked = False
+        await caller.call("a")
+        assert [result["ok"] for result in await caller.results_are(2)] == [False, True]
+        assert [len(record.headers) for record in caller.cluster.topic_records(RESULTS)] == [0, 1]
 
 
 @in_virtual_time

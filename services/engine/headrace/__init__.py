@@ -70,7 +70,7 @@ from headrace.models import (
 )
 from headrace.ports import Appended, MemorySnapshot, NewEntry
 from headrace.settings import AuthSettings, GatewaySettings, LimitSettings, Settings, load_settings
-from headrace.tool_calls import CallTopics, ReceivedCall, ToolCallConsumer
+from headrace.tool_calls import CallOwner, CallTopics, OwnedCall, ReceivedCall, ToolCallConsumer
 from headrace.tool_models import (
     JobAnswer,
     JobList,
@@ -112,6 +112,7 @@ __all__ = [
     "BrokerNotConfigured",
     "BrokerUnreachable",
     "CallContext",
+    "CallOwner",
     "CallTopics",
     "ChangesGone",
     "Client",
@@ -151,6 +152,7 @@ __all__ = [
     "MemorySnapshot",
     "MemoryStoreError",
     "NewEntry",
+    "OwnedCall",
     "PayloadTooLarge",
     "RateLimit",
     "Readiness",

@@ -124,7 +124,8 @@ class ToolRefusal(WireModel):
 
 
 class ToolResultRecord(WireModel):
-    """A record of `tool-results`: the answer to a tool call, in the partition of the same number. Its key is the call's id."""
+    """A record of `tool-results`: the answer to a tool call, in the partition of the same number. Its key is the call's id; a header
+    `headrace-tenant` says whose the call was."""
 
     schema_version: SchemaVersion = SCHEMA_VERSION
     call_id: Identity

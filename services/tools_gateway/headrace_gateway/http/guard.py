@@ -89,8 +89,8 @@ def _place(scope: Scope) -> str:
 
 
 def _check_framing(scope: Scope) -> None:
-    """Checks that a request says in one way alone where its body ends. What stands before the gateway may go by the other one, and
-    take for the next request what is a part of this one.
+    """Checks that a request says in one way alone where its body ends. What stands before the gateway may go by the other one,
+    and take for the next request what is a part of this one.
 
     Raises:
         ToolRefused: it does not.

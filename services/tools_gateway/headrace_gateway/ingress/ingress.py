@@ -8,8 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from functools import partial
 
-from headrace import CallTopics, Client, ReceivedCall, Settings, ToolCallConsumer, ToolRefusal, ToolSuccess
+from headrace import (
+    CallOwner,
+    CallTopics,
+    Client,
+    OwnedCall,
+    ReceivedCall,
+    Settings,
+    ToolCall,
+    ToolCallConsumer,
+    ToolRefusal,
+    ToolSuccess,
+)
 from headrace_gateway.access import ALL_SCOPES, Arrival, Principal
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.tools.refusals import refusal_for
@@ -85,11 +97,19 @@ class Answerer:
         self._gateway = gateway
         self._principal = principal
 
-    async def __call__(self, received: ReceivedCall) -> ToolSuccess | ToolRefusal:
+    async def __call__(self, received: ReceivedCall) -> OwnedCall | ToolRefusal:
+        """Whose a call is; a refusal where nobody knows."""
         call = received.call
         arrival = Arrival("kafka", call_id=call.id, call_digest=received.digest)
         try:
             principal = self._principal or await self._gateway.authenticate(received.credential, arrival)
+        except Exception as error:
+            return refusal_for(error, call.name)
+        owner = CallOwner(principal.tenant, principal.only_user)
+        return OwnedCall(owner, partial(self._do, call, principal, arrival))
+
+    async def _do(self, call: ToolCall, principal: Principal, arrival: Arrival) -> ToolSuccess | ToolRefusal:
+        try:
             async with self._gateway.admit(principal, arrival, self._gateway.tool_name(call.name)) as admission:
                 return await self._gateway.call_tool(call, admission)
         except Exception as error:
