@@ -124,8 +124,11 @@ class ToolRefusal(WireModel):
 
 
 class ToolResultRecord(WireModel):
-    """A record of `tool-results`: the answer to a tool call, in the partition of the same number. Its key is the call's id; a header
-    `headrace-tenant` says whose the call was."""
+    """A record of `tool-results`: the answer to a tool call, in the partition of the same number. Its key is the call's id.
+
+    To whom it is given stands in headers: `headrace-tenant`, and of who may act for one user alone `headrace-user`. Where there
+    are none, it was not known whose the call was.
+    """
 
     schema_version: SchemaVersion = SCHEMA_VERSION
     call_id: Identity
