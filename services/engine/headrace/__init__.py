@@ -54,6 +54,7 @@ from headrace.errors import (
     WorkerProcessDied,
     WorkerUnknown,
 )
+from headrace.fields import PlainIdentity, check_plain
 from headrace.job_context import JobContext
 from headrace.memory import Memory
 from headrace.models import (
@@ -154,6 +155,7 @@ __all__ = [
     "NewEntry",
     "OwnedCall",
     "PayloadTooLarge",
+    "PlainIdentity",
     "RateLimit",
     "Readiness",
     "ReceivedCall",
@@ -185,6 +187,7 @@ __all__ = [
     "WorkerProcessDied",
     "WorkerSummary",
     "WorkerUnknown",
+    "check_plain",
     "describe_problems",
     "load_settings",
     "parse_key",

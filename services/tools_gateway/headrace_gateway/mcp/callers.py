@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, MutableMapping
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
@@ -15,7 +14,7 @@ from mcp_types import INVALID_PARAMS
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from headrace import CallContext, ToolCall, ToolRefusal, ToolSuccess
+from headrace import CallContext, ToolCall, ToolRefusal, ToolSuccess, check_plain
 from headrace_gateway.access import Admission, Arrival, CredentialInvalid, Principal
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.mcp.errors import protocol_error
@@ -33,7 +32,6 @@ CONTEXT_KEYS: Final = {
 LISTEN: Final = "subscriptions/listen"
 
 _PRINCIPAL = "headrace_principal"
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LET_IN = "headrace_let_in"
 _OF_THE_CONNECTION: Final = frozenset({"initialize", "ping", "server/discover"})
 _admission: ContextVar[Admission] = ContextVar("headrace_admission")
@@ -188,8 +186,10 @@ def context_of(meta: Mapping[str, Any] | None) -> CallContext:
     given = {field: meta[key] for key, field in CONTEXT_KEYS.items() if key in meta} if meta else {}
     for key, field in CONTEXT_KEYS.items():
         # As in the headers that say the same over HTTP.
-        if isinstance(value := given.get(field), str) and _CONTROL.search(value):
-            raise MCPError(INVALID_PARAMS, f"{key} in _meta is wrong: it has control characters. Mend it, or leave it out.")
+        try:
+            check_plain(str(given.get(field, "")))
+        except ValueError as error:
+            raise MCPError(INVALID_PARAMS, f"{key} in _meta is wrong: {error}.") from None
     try:
         return CallContext.model_validate(given)
     except ValidationError as error:
