@@ -221,7 +221,8 @@ async def test_the_command_runs_until_a_signal(settings: Settings, number: signa
 
 
 async def test_the_command_says_what_is_wrong_and_ends_with_2(settings: Settings) -> None:
-    async with gateway_process(settings, "--port", "0", "--bootstrap-servers", "127.0.0.1:1") as process:
+    soon = {"HEADRACE_KAFKA_CONNECT_TIMEOUT_SECONDS": "0.5"}
+    async with gateway_process(settings, "--port", "0", "--bootstrap-servers", "127.0.0.1:1", **soon) as process:
         async with asyncio.timeout(30):
             _, errors = await process.communicate()
         assert process.returncode == 2

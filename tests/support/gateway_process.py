@@ -31,7 +31,7 @@ async def gateway_process(settings: Settings, *options: str, **environment: str)
         str(Path(sys.executable).with_name("headrace")),
         "gateway",
         *options,
-        env=environment_of(settings, HEADRACE_KAFKA_CONNECT_TIMEOUT_SECONDS="0.5", **environment),
+        env=environment_of(settings, **environment),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -48,4 +48,5 @@ async def address_of(process: asyncio.subprocess.Process) -> str:
     assert process.stdout is not None
     async with asyncio.timeout(PATIENCE):
         line = (await process.stdout.readline()).decode()
+    assert "answers at " in line, (line, b"" if process.stderr is None else await process.stderr.read())
     return line.split("answers at ")[1].split(";")[0]
