@@ -20,14 +20,12 @@ from typer.testing import CliRunner
 from headrace import GatewaySettings, LimitSettings, parse_key
 from headrace.api_keys import new_key
 from headrace.cli.main import application
-from headrace.kafka.log import KafkaLog
-from headrace.ports import Record, TopicPartition
 from headrace.settings import Settings
 from headrace_gateway import GatewayServer
 from headrace_gateway.access import Arrival, Principal
 from support.access import Issuer, running_issuer
 from support.engines import eventually
-from support.gateway import data_of, publish_workers, refusal_code, with_gateway
+from support.gateway import all_records, data_of, publish_workers, refusal_code, with_gateway
 
 ROOT = Path(__file__).parents[2]
 LOOK = {"action": "list_workers"}
@@ -78,30 +76,6 @@ async def becomes(client: httpx.AsyncClient, credential: str, status: int, *, se
         assert time.monotonic() - start < seconds, f"still {found} after {seconds:g} s"
         await asyncio.sleep(0.02)
     return time.monotonic() - start
-
-
-async def all_records(settings: Settings) -> list[Record]:
-    """Everything that stands in the namespace's topics."""
-    log = KafkaLog(settings)
-    reader = log.reader()
-    try:
-        names = [name for name in await log.topic_names() if name.startswith(f"{settings.namespace}.")]
-        partitions = [TopicPartition(name, number) for name in names for number in range(await log.partition_count(name))]
-        await reader.start()
-        await reader.assign(dict.fromkeys(partitions, 0))
-        ends = await reader.end_offsets(partitions)
-        found: list[Record] = []
-        deadline = time.monotonic() + 30
-        positions = await reader.positions()
-        while any(positions[partition] < end for partition, end in ends.items()):
-            assert time.monotonic() < deadline
-            for records in (await reader.fetch(timeout=0.5)).values():
-                found.extend(records)
-            positions = await reader.positions()
-        return found
-    finally:
-        await reader.stop()
-        await log.close()
 
 
 async def audited(settings: Settings, count: int) -> list[dict[str, Any]]:

@@ -54,10 +54,13 @@ class Caller:
 
     async def answers(self, count: int, *, tenant: str | None = None) -> dict[str, Any]:
         """By the calls' ids, once there are so many; each call has one."""
-        records = await self._records(self._topics.tool_results(tenant).name, count)
+        records = await self.answer_records(count, tenant=tenant)
         found = [orjson.loads(record.value or b"") for record in records]
         assert len({each["callId"] for each in found}) == len(found), found
         return {each["callId"]: each for each in found}
+
+    async def answer_records(self, count: int, *, tenant: str | None = None) -> list[Record]:
+        return await self._records(self._topics.tool_results(tenant).name, count)
 
     async def dead_letters(self, count: int) -> list[Record]:
         return await self._records(self._topics.dead_letters.name, count)
@@ -163,6 +166,27 @@ async def test_a_record_has_to_say_whose_it_is_by_what_is_of_no_use_to_who_reads
         assert set(await jobs_of(settings, "acme")) == {answers[name]["data"]["jobId"] for name in ("good", "whole")}
         assert await jobs_of(settings, "rival") == [own["by-topic"]["data"]["jobId"]]
         assert await jobs_of(settings) == []
+
+
+async def test_two_tenants_may_call_by_the_same_id(settings: Settings, log: KafkaLog) -> None:
+    with running_issuer() as issuer:
+        asking = settings.model_copy(update={"auth": issuer.settings(tenant_claim="org")})
+        tokens = {tenant: issuer.token(org=tenant, callId="same") for tenant in ("acme", "rival")}
+        async with answered(asking, log) as caller:
+            for tenant in ("acme", "acme", "rival"):
+                await caller.call("same", tokens[tenant])
+            await caller.call("last", issuer.token(org="acme", callId="last"))
+            records = await caller.answer_records(3)
+        # Another gateway knows whose calls the first one has answered.
+        async with answered(asking, log) as caller:
+            await caller.call("same", tokens["rival"])
+            await caller.call("end", issuer.token(org="acme", callId="end"))
+            records = await caller.answer_records(4)
+    told = [(dict(record.headers)["headrace-tenant"].decode(), orjson.loads(record.value or b"")) for record in records]
+    jobs = {(tenant, answer["callId"]): answer["data"]["jobId"] for tenant, answer in told}
+    assert jobs.keys() == {("acme", "same"), ("rival", "same"), ("acme", "last"), ("acme", "end")}
+    assert await jobs_of(settings, "rival") == [jobs["rival", "same"]]
+    assert len(await jobs_of(settings, "acme")) == 3
 
 
 @pytest.mark.parametrize("away", [killed, frozen])

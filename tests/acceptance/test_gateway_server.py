@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from headrace import BrokerError, Client, ClosedModel, ConfigurationError, Setti
 from headrace.broker import LocalBrokerOptions, start_local_broker
 from headrace_gateway import Caller, GatewayServer, ToolAnnotations, ToolDefinition, built_in_tools, create_app
 from support.gateway import data_of, publish_workers, refusal_code, running_gateway, with_gateway
+from support.gateway_process import address_of, gateway_process
 
 MEMORY = {"kind": "memory_compaction", "userId": "ann", "conversationId": "c"}
 
@@ -207,37 +205,10 @@ async def test_a_broker_that_goes_away_is_503_until_it_is_back(tmp_path: Path) -
         await asyncio.to_thread(broker.stop)
 
 
-@asynccontextmanager
-async def gateway_process(settings: Settings, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        str(Path(sys.executable).with_name("headrace")),
-        "gateway",
-        *options,
-        env={
-            "PATH": "/usr/bin:/bin",
-            "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers or "",
-            "HEADRACE_NAMESPACE": settings.namespace,
-            "HEADRACE_DATA_DIRECTORY": str(settings.data_directory),
-            "HEADRACE_KAFKA_CONNECT_TIMEOUT_SECONDS": "0.5",
-        },
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_the_command_runs_until_a_signal(settings: Settings, number: signal.Signals) -> None:
     async with gateway_process(settings, "--port", "0") as process:
-        assert process.stdout is not None
-        async with asyncio.timeout(30):
-            line = (await process.stdout.readline()).decode()
-        url = line.split("answers at ")[1].split(";")[0]
+        url = await address_of(process)
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
             assert len((await client.get("/tools")).json()["tools"]) == 2
         process.send_signal(number)
@@ -250,7 +221,8 @@ async def test_the_command_runs_until_a_signal(settings: Settings, number: signa
 
 
 async def test_the_command_says_what_is_wrong_and_ends_with_2(settings: Settings) -> None:
-    async with gateway_process(settings, "--port", "0", "--bootstrap-servers", "127.0.0.1:1") as process:
+    soon = {"HEADRACE_KAFKA_CONNECT_TIMEOUT_SECONDS": "0.5"}
+    async with gateway_process(settings, "--port", "0", "--bootstrap-servers", "127.0.0.1:1", **soon) as process:
         async with asyncio.timeout(30):
             _, errors = await process.communicate()
         assert process.returncode == 2

@@ -191,4 +191,4 @@ async def test_an_agent_looks_at_a_failed_job_and_has_it_done_anew(settings: Set
         unknown = await manage(client, action="get_job", jobId="nothing")
         assert (unknown.status_code, refusal_code(unknown)) == (404, "job_unknown")
         refused = await manage(client, action="retry_job", jobId=again["id"])
-        assert (refused.status_code, refusal_code(refused)) == (400, "job_not_retriable")
+        assert (refused.status_code, refusal_code(refused)) == (409, "job_not_retriable")

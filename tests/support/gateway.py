@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from headrace.core.records import definition_key
 from headrace.core.topics import Topics
 from headrace.kafka.log import KafkaLog
 from headrace.models import WorkerDefinition
-from headrace.ports import NewRecord, TopicPartition
+from headrace.ports import NewRecord, Record, TopicPartition
 from headrace.settings import Settings, load_settings
 from headrace_gateway import GatewayServer, ToolRegistry
 from support.jobs import DIGEST_WORKER, MEMORY_WORKER
@@ -101,3 +102,27 @@ def data_of(response: httpx.Response) -> Any:
     ENVELOPE.validate(body)
     assert (response.status_code, body["ok"]) == (200, True), body
     return body["data"]
+
+
+async def all_records(settings: Settings) -> list[Record]:
+    """Everything that stands in the namespace's topics."""
+    log = KafkaLog(settings)
+    reader = log.reader()
+    try:
+        names = [name for name in await log.topic_names() if name.startswith(f"{settings.namespace}.")]
+        partitions = [TopicPartition(name, number) for name in names for number in range(await log.partition_count(name))]
+        await reader.start()
+        await reader.assign(dict.fromkeys(partitions, 0))
+        ends = await reader.end_offsets(partitions)
+        found: list[Record] = []
+        deadline = time.monotonic() + 30
+        positions = await reader.positions()
+        while any(positions[partition] < end for partition, end in ends.items()):
+            assert time.monotonic() < deadline
+            for records in (await reader.fetch(timeout=0.5)).values():
+                found.extend(records)
+            positions = await reader.positions()
+        return found
+    finally:
+        await reader.stop()
+        await log.close()

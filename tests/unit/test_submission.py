@@ -11,7 +11,7 @@ from pydantic import AliasChoices, BaseModel, Field
 from headrace import AbstractWorker, ArgumentsInvalid, ConfigurationError, JobContext, WorkerDefinition
 from headrace.arguments import PublishedSchemas
 from headrace.models import CallContext
-from headrace.submission import ordering_key_of, plain_arguments, plain_context
+from headrace.submission import check_names, ordering_key_of, plain_arguments, plain_context, shared_fields
 
 
 class Folder(BaseModel):
@@ -141,3 +141,18 @@ def test_what_a_context_may_have() -> None:
     assert plain_context({"user_id": "ada", "conversation_id": "c"}) == {"userId": "ada", "conversationId": "c"}
     assert plain_context(CallContext(user_id="ada")) == {"userId": "ada"}
     assert plain_context(None) == {}
+
+
+@pytest.mark.parametrize("character", ["\x00", "\n", "\x7f", "\x85", "\ud800"])
+def test_names_of_a_job_have_no_control_characters(character: str) -> None:
+    wrong = f"a{character}"
+    with pytest.raises(ArgumentsInvalid, match="orderingKey is wrong: it has control characters"):
+        shared_fields("default", None, wrong, None, None)
+    with pytest.raises(ArgumentsInvalid, match="tenant is wrong"):
+        shared_fields(wrong, None, None, None, None)
+    for name in ("userId", "conversationId", "source"):
+        with pytest.raises(ArgumentsInvalid, match=rf"{name}\b.*: "):
+            shared_fields("default", {name: wrong}, None, None, None)
+    with pytest.raises(ArgumentsInvalid, match="idempotencyKey is wrong"):
+        check_names({"idempotencyKey": wrong})
+    assert shared_fields("default", {"note": wrong}, "a b", None, None)["ctx"] == {"note": wrong}, "a field of the caller's own"

@@ -3,102 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 import pytest
 
-from headrace.core.topics import Topics
-from headrace.ports import NewRecord, TopicPartition
-from headrace.runtime import wall_clock
+from headrace.ports import TopicPartition
 from headrace.testing import InMemoryCluster, InMemoryLog
-from headrace.tool_calls import CallTopics, ReceivedCall, ToolCallConsumer
+from headrace.tool_calls import ReceivedCall, ToolCallConsumer
+from headrace.tool_calls.calls import CallKey
 from headrace.tool_calls.partition import MOST_REMEMBERED, CallPartition
-from headrace.tool_models import ToolError, ToolRefusal, ToolSuccess
-from support.engines import eventually
+from headrace.tool_models import ToolRefusal, ToolSuccess
+from support.tool_calls import CALLS, OWNER, RESULTS, TOPICS, Answers, Caller, answering, consumer, until
 from support.virtual_time import in_virtual_time
-
-TOPICS = Topics("test")
-CALLS, RESULTS = TOPICS.tool_calls().name, TOPICS.tool_results().name
-
-Answer = Callable[[ReceivedCall], Awaitable[ToolSuccess | ToolRefusal]]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async def look() -> bool:
-        return holds()
-
-    await eventually(look)
-
-
-class Answers:
-    """Does every call, and remembers it.
-
-    Attributes:
-        done: the calls, in order.
-        hold: while it is not set, no call comes to its end.
-    """
-
-    def __init__(self) -> None:
-        self.done: list[ReceivedCall] = []
-        self.hold = asyncio.Event()
-        self.hold.set()
-
-    async def __call__(self, received: ReceivedCall) -> ToolSuccess | ToolRefusal:
-        self.done.append(received)
-        await self.hold.wait()
-        if received.call.name == "refused":
-            return ToolRefusal(error=ToolError(code="nope", message="It is refused."))
-        return ToolSuccess(data={"said": received.call.arguments.get("say")})
-
-    @property
-    def ids(self) -> list[str | None]:
-        return [each.call.id for each in self.done]
-
-
-class Caller:
-    """Writes calls, and reads what the cluster holds."""
-
-    def __init__(self, cluster: InMemoryCluster) -> None:
-        self.cluster = cluster
-        self._log = InMemoryLog(cluster)
-        self._writer = self._log.writer()
-
-    async def start(self) -> None:
-        await self._log.create_topics([TOPICS.tool_calls(), TOPICS.tool_results(), TOPICS.dead_letters])
-        await self._writer.start()
-
-    async def call(self, call_id: str, *, name: str = "echo", partition: int = 0, **arguments: Any) -> None:
-        value = orjson.dumps({"callId": call_id, "name": name, "arguments": arguments})
-        await self.write(call_id.encode(), value, partition=partition)
-
-    async def write(self, key: bytes, value: bytes | None, *, partition: int = 0, headers: Any = ()) -> None:
-        await self._writer.append(TopicPartition(CALLS, partition), NewRecord(key, value, headers), timeout=10)
-
-    def results(self) -> list[dict[str, Any]]:
-        return [orjson.loads(record.value or b"") for record in self.cluster.topic_records(RESULTS)]
-
-    async def results_are(self, count: int) -> list[dict[str, Any]]:
-        await until(lambda: len(self.results()) >= count)
-        return self.results()
-
-    async def committed(self, partition: int, offset: int) -> None:
-        source, group = TopicPartition(CALLS, partition), TOPICS.tool_call_group()
-        await until(lambda: self.cluster.committed_offsets(group).get(source) == offset)
-
-
-def consumer(log: InMemoryLog, answer: Answer, **options: Any) -> ToolCallConsumer:
-    return ToolCallConsumer(log, CallTopics.of(TOPICS), answer, instance_id="gateway-1", now=wall_clock, **options)
-
-
-@asynccontextmanager
-async def answering(answer: Answer, **options: Any) -> AsyncIterator[Caller]:
-    caller = Caller(InMemoryCluster())
-    await caller.start()
-    async with consumer(InMemoryLog(caller.cluster), answer, **options):
-        yield caller
 
 
 @in_virtual_time
@@ -309,9 +226,11 @@ async def test_a_stop_does_not_wait_for_longer_than_its_grace() -> None:
 
 def test_only_so_many_answers_are_remembered() -> None:
     partition = CallPartition(TopicPartition(CALLS, 0))
-    partition.learn(f"call-{number}" for number in range(MOST_REMEMBERED + 1))
-    assert partition.is_new("call-0", 5)
-    assert not partition.is_new("call-1", 6)
+    partition.learn(CallKey(f"call-{number}", OWNER) for number in range(MOST_REMEMBERED + 1))
+    assert not partition.knows("call-0")
+    assert partition.is_new(CallKey("call-0", OWNER), 5)
+    assert partition.knows("call-1")
+    assert not partition.is_new(CallKey("call-1", OWNER), 6)
 
 
 @pytest.mark.parametrize(
@@ -335,54 +254,3 @@ async def test_an_answer_that_cannot_be_written_is_a_refusal_and_holds_up_nobody
             "good": None,
         }
         await caller.committed(0, 2)
-
-
-class Known(Answers):
-    """Knows one credential."""
-
-    async def __call__(self, received: ReceivedCall) -> ToolSuccess | ToolRefusal:
-        if received.credential != "good":
-            await self.hold.wait()
-            return ToolRefusal(error=ToolError(code="unauthenticated", message="It does not count."))
-        return await super().__call__(received)
-
-
-@in_virtual_time
-async def test_what_nobody_knows_the_sender_of_takes_no_id_from_anybody() -> None:
-    answers = Known()
-    good = [("authorization", b"Bearer good")]
-    value = orjson.dumps({"callId": "a", "name": "echo", "arguments": {"say": "mine"}})
-    async with answering(answers) as caller:
-        await caller.write(b"a", b"no call")
-        await caller.results_are(1)
-        await caller.write(b"a", value)
-        await caller.results_are(2)
-        answers.hold.clear()
-        await caller.write(b"a", value)
-        for _ in range(3):
-            await caller.write(b"a", value, headers=good)
-        answers.hold.set()
-        results = await caller.results_are(4)
-        await caller.committed(0, 6)
-        assert caller.results() == results
-    codes = [result.get("error", {}).get("code") for result in results]
-    assert codes == ["call_invalid", "unauthenticated", "unauthenticated", None]
-    assert answers.ids == ["a"]
-
-
-@in_virtual_time
-async def test_the_next_owner_does_what_was_refused_to_nobody() -> None:
-    answers = Known()
-    caller = Caller(InMemoryCluster())
-    await caller.start()
-    async with consumer(InMemoryLog(caller.cluster), answers):
-        await caller.call("a")
-        await caller.results_are(1)
-    value = orjson.dumps({"callId": "a", "name": "echo"})
-    await caller.write(b"a", value, headers=[("authorization", b"Bearer good")])
-    async with consumer(InMemoryLog(caller.cluster), answers):
-        assert [result["ok"] for result in await caller.results_are(2)] == [False, True]
-    await caller.write(b"a", value, headers=[("authorization", b"Bearer good")])
-    async with consumer(InMemoryLog(caller.cluster), answers):
-        await caller.committed(0, 3)
-    assert answers.ids == ["a"]

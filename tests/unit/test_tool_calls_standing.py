@@ -11,7 +11,7 @@ from headrace.errors import BrokerUnreachable
 from headrace.ports import NewRecord, TopicPartition
 from headrace.runtime import wall_clock
 from headrace.testing import InMemoryCluster, InMemoryLog
-from headrace.tool_calls import CallTopics, ReceivedCall, ToolCallConsumer
+from headrace.tool_calls import CallOwner, CallTopics, OwnedCall, ReceivedCall, ToolCallConsumer
 from headrace.tool_calls.standing import REJOIN_SECONDS
 from headrace.tool_models import ToolSuccess
 from support.broken_members import break_members
@@ -21,12 +21,16 @@ from support.virtual_time import in_virtual_time
 TOPICS = Topics("test")
 
 
-async def answer(received: ReceivedCall) -> ToolSuccess:
+async def answer() -> ToolSuccess:
     return ToolSuccess(data={})
 
 
+async def identify(received: ReceivedCall) -> OwnedCall:
+    return OwnedCall(CallOwner("default"), answer)
+
+
 def consumer(log: InMemoryLog) -> ToolCallConsumer:
-    return ToolCallConsumer(log, CallTopics.of(TOPICS), answer, instance_id="gateway-1", now=wall_clock)
+    return ToolCallConsumer(log, CallTopics.of(TOPICS), identify, instance_id="gateway-1", now=wall_clock)
 
 
 async def trouble_is(made: ToolCallConsumer, text: str | None) -> None:

@@ -54,6 +54,7 @@ from headrace.errors import (
     WorkerProcessDied,
     WorkerUnknown,
 )
+from headrace.fields import PlainIdentity, check_plain
 from headrace.job_context import JobContext
 from headrace.memory import Memory
 from headrace.models import (
@@ -70,7 +71,7 @@ from headrace.models import (
 )
 from headrace.ports import Appended, MemorySnapshot, NewEntry
 from headrace.settings import AuthSettings, GatewaySettings, LimitSettings, Settings, load_settings
-from headrace.tool_calls import CallTopics, ReceivedCall, ToolCallConsumer
+from headrace.tool_calls import CallOwner, CallTopics, OwnedCall, ReceivedCall, ToolCallConsumer
 from headrace.tool_models import (
     JobAnswer,
     JobList,
@@ -112,6 +113,7 @@ __all__ = [
     "BrokerNotConfigured",
     "BrokerUnreachable",
     "CallContext",
+    "CallOwner",
     "CallTopics",
     "ChangesGone",
     "Client",
@@ -151,7 +153,9 @@ __all__ = [
     "MemorySnapshot",
     "MemoryStoreError",
     "NewEntry",
+    "OwnedCall",
     "PayloadTooLarge",
+    "PlainIdentity",
     "RateLimit",
     "Readiness",
     "ReceivedCall",
@@ -183,6 +187,7 @@ __all__ = [
     "WorkerProcessDied",
     "WorkerSummary",
     "WorkerUnknown",
+    "check_plain",
     "describe_problems",
     "load_settings",
     "parse_key",

@@ -28,7 +28,7 @@ from headrace.ports import Log
 from headrace.resubmission import arguments_of, retry_failed
 from headrace.runtime import wall_clock
 from headrace.settings import Settings, load_settings
-from headrace.submission import Arguments, WorkerReference, shared_fields
+from headrace.submission import Arguments, WorkerReference, check_names, shared_fields
 from headrace.tool_calls.facade import AnsweringCalls
 from headrace.tool_models import JobList
 from headrace.views.job_queries import JobFilter, WorkerCounts
@@ -368,6 +368,8 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
         keys_scope: str | None = None,
     ) -> list[Job]:
         self._check_open()
+        for key in keys:
+            check_names({"idempotencyKey": key})
         find = None if all(key is None for key in keys) else self._find
         jobs = await self._acceptance.accept(
             worker, args, shared, ordering_key=ordering_key, timeout=timeout, keys=keys, keys_scope=keys_scope, find=find

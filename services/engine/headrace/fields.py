@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-from pydantic import Field, GetCoreSchemaHandler, PlainSerializer, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, PlainSerializer, StringConstraints, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
 from headrace.core.timestamps import TIMESTAMP_PATTERN, format_timestamp, to_milliseconds
@@ -14,6 +15,21 @@ from headrace.errors import LONGEST_WAIT_SECONDS
 
 LONGEST_IDENTITY: Final = 200
 LONGEST_JOB_ID: Final = 100
+
+
+_UNPRINTED: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def check_plain(text: str) -> str:
+    """The text, if it has none of the characters that are none: control characters, of which NUL is one, and halves of surrogate
+    pairs. In a name they show nothing, and end lines, keys or texts elsewhere.
+
+    Raises:
+        ValueError: it has one.
+    """
+    if _UNPRINTED.search(text):
+        raise ValueError("it has control characters: leave them out")
+    return text
 
 
 class _WrittenWithZone:
@@ -41,6 +57,11 @@ Timestamp = Annotated[
 ]
 WorkerName = Annotated[str, StringConstraints(pattern=f"^{WORKER_NAME_PATTERN}$")]
 Identity = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_IDENTITY)]
+# What records hold of other writers' making is taken as it is: a job is not lost for its name.
+PlainIdentity = Annotated[
+    Identity, AfterValidator(check_plain), Field(json_schema_extra={"pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"})
+]
+"""An identity as it is taken from callers."""
 # Without a slash: ids are keys of `job-state`, where `lease/...` and `checkpoint/...` are the engines' own.
 JobId = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_JOB_ID, pattern=r"^[^/]+$")]
 AttemptSeconds = Annotated[float, Field(gt=0, le=LONGEST_WAIT_SECONDS)]

@@ -18,7 +18,7 @@ from headrace.core.partitions import key_partition
 from headrace.core.retry import RetryPolicy
 from headrace.core.timestamps import format_timestamp
 from headrace.errors import ArgumentsInvalid, PayloadTooLarge
-from headrace.fields import LONGEST_IDENTITY
+from headrace.fields import LONGEST_IDENTITY, check_plain
 from headrace.models import PAYLOAD_LIMIT_BYTES, SCHEMA_VERSION, CallContext, Job, RetryRules, Source, WorkerDefinition
 from headrace.ports import NewRecord, TopicPartition
 from headrace.worker import AbstractWorker, properties_of
@@ -203,7 +203,22 @@ def shared_fields(
     retry: RetryPolicy | None,
     attempt_timeout: float | None,
 ) -> dict[str, Any]:
-    """The fields that all jobs of a call have in common. Raises ArgumentsInvalid for a context that is none, or an empty key."""
+    """The fields that all jobs of a call have in common.
+
+    Raises:
+        ArgumentsInvalid: the context is none, the key is empty, or a name has control characters.
+    """
     if ordering_key == "":
         raise ArgumentsInvalid("The ordering key is empty: name one, or leave it out, and the worker's order_by decides.")
-    return {"tenant": tenant, "ctx": plain_context(ctx), **retry_fields(retry, attempt_timeout)}
+    context = plain_context(ctx)
+    check_names({"tenant": tenant, "orderingKey": ordering_key, **{name: context.get(name) for name in _CONTEXT_NAMES.values()}})
+    return {"tenant": tenant, "ctx": context, **retry_fields(retry, attempt_timeout)}
+
+
+def check_names(given: Mapping[str, str | None]) -> None:
+    """Checks what callers give as names, by the names of the fields. Raises ArgumentsInvalid for one with control characters."""
+    for name, value in given.items():
+        try:
+            check_plain(value or "")
+        except ValueError as error:
+            raise ArgumentsInvalid(f"{name} is wrong: {error}. Nothing was written.") from None

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, StringConstraints
 
 from headrace.core.status import JobStatus
-from headrace.fields import Identity, JobId, WorkerName
+from headrace.fields import Identity, JobId, PlainIdentity, WorkerName
 from headrace.models import SCHEMA_VERSION, CallContext, ClosedModel, Job, SchemaVersion, WireModel, WorkerSummary
 
 
@@ -20,14 +20,14 @@ class ToolCall(WireModel):
     name: str
     arguments: dict[str, Any] = Field(default_factory=dict)
     context: CallContext = Field(default_factory=CallContext)
-    id: Identity | None = Field(None, description="Tells this call from others, also when it is delivered once more.")
+    id: PlainIdentity | None = Field(None, description="Tells this call from others, also when it is delivered once more.")
 
 
 class ToolCallRecord(WireModel):
     """A record of `tool-calls`: a tool call. Its key is the call's id; a header `authorization` may say whose it is."""
 
     schema_version: SchemaVersion = SCHEMA_VERSION
-    call_id: Identity = Field(description="Made by the caller, and never used again; the answer has it, too.")
+    call_id: PlainIdentity = Field(description="Made by the caller, and never used again; the answer has it, too.")
     name: Annotated[str, StringConstraints(min_length=1, max_length=100)] = Field(description="The tool's.")
     arguments: dict[str, Any] = Field(default_factory=dict)
     context: CallContext = Field(default_factory=CallContext)
@@ -39,18 +39,18 @@ class SchedulerArguments(ClosedModel):
     kind: Annotated[str, StringConstraints(min_length=1, max_length=100)] = Field(
         description="What is to be done, for example `memory_compaction` to clean up a conversation's memory."
     )
-    user_id: Identity | None = Field(None, description="Whose it is; the calling user when left out.")
-    conversation_id: Identity | None = Field(None, description="Which conversation; the present one when left out.")
+    user_id: PlainIdentity | None = Field(None, description="Whose it is; the calling user when left out.")
+    conversation_id: PlainIdentity | None = Field(None, description="Which conversation; the present one when left out.")
     title: Annotated[str, StringConstraints(max_length=500)] | None = Field(None, description="A title for the summary.")
     content: str | None = Field(None, description="A text to compact in place of the conversation's memory.")
     args: dict[str, Any] | None = Field(None, description="Arguments of kinds other than `memory_compaction`.")
-    ordering_key: Identity | None = Field(
+    ordering_key: PlainIdentity | None = Field(
         None, description="Work of one kind with equal keys is done one after another; as the kind says when left out."
     )
     wait: Annotated[float, Field(ge=0, le=60)] | None = Field(
         None, description="Seconds to wait for the end: the answer then has the job as it stands. Leave it out as a rule."
     )
-    idempotency_key: Identity | None = Field(
+    idempotency_key: PlainIdentity | None = Field(
         None, description="A text of your own for this request: a call that is repeated with it gets the same job."
     )
 
@@ -71,8 +71,8 @@ class WorkerManagerArguments(ClosedModel):
     job_id: JobId | None = Field(None, description="Which job; for get_job, retry_job and cancel_job alone.")
     status: JobStatus | None = Field(None, description="Only jobs that stand so.")
     worker_name: WorkerName | None = Field(None, description="Only jobs of this worker.")
-    user_id: Identity | None = Field(None, description="Only jobs of this user.")
-    conversation_id: Identity | None = Field(None, description="Only jobs of this conversation.")
+    user_id: PlainIdentity | None = Field(None, description="Only jobs of this user.")
+    conversation_id: PlainIdentity | None = Field(None, description="Only jobs of this conversation.")
     limit: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="At most so many jobs; 20 when left out.")
     cursor: Annotated[str, StringConstraints(max_length=300)] | None = Field(None, description="`nextCursor` of the page before.")
 
@@ -124,7 +124,11 @@ class ToolRefusal(WireModel):
 
 
 class ToolResultRecord(WireModel):
-    """A record of `tool-results`: the answer to a tool call, in the partition of the same number. Its key is the call's id."""
+    """A record of `tool-results`: the answer to a tool call, in the partition of the same number. Its key is the call's id.
+
+    To whom it is given stands in headers: `headrace-tenant`, and of who may act for one user alone `headrace-user`. Where there
+    are none, it was not known whose the call was.
+    """
 
     schema_version: SchemaVersion = SCHEMA_VERSION
     call_id: Identity

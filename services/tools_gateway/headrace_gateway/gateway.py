@@ -28,6 +28,7 @@ from headrace_gateway.access import (
     Limits,
     Principal,
     TrailAudit,
+    Turns,
     authenticator_for,
 )
 from headrace_gateway.operations import Jobs, Operations, Told
@@ -71,6 +72,7 @@ class Gateway:
             streams=limits.streams_at_once,
         )
         self._stopping = asyncio.Event()
+        self._resuming = Turns()
         self.access = Access(self._authenticator, Limits(allowance), audit)
 
     async def __aenter__(self) -> Self:
@@ -140,6 +142,7 @@ class Gateway:
             told=told,
             stopping=self._stopping,
             until_invalid=lambda: self.until_invalid(principal),
+            resuming=lambda: self._resuming.turn(principal),
         )
 
     async def describe_tools(self, form: ToolFormat = ToolFormat.MCP, *, strict: bool = False) -> list[dict[str, Any]]:

@@ -103,6 +103,14 @@ async def test_a_failed_job_is_done_anew(client: httpx.AsyncClient) -> None:
     problem(await client.post("/jobs/done/retry"), 409, "job_not_retriable")
 
 
+@pytest.mark.parametrize(("action", "code"), [("cancel_job", "job_not_cancellable"), ("retry_job", "job_not_retriable")])
+async def test_a_tool_says_by_the_same_status_that_a_job_is_in_no_state_for_it(
+    client: httpx.AsyncClient, action: str, code: str
+) -> None:
+    refused = await client.post("/tools/worker_manager", json={"action": action, "jobId": "done"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, code)
+
+
 async def test_workers(client: httpx.AsyncClient) -> None:
     [worker] = (await client.get("/workers")).json()["workers"]
     assert (worker["name"], worker["liveInstances"], worker["backlog"], worker["failed"]) == (WORKER, 0, 1, 1)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace_gateway.access import Allowance, Limits
 from headrace_gateway.mcp import MCP_PATH
 from support.jobs import InMemoryJobs
 from support.log import PATIENCE_SECONDS
@@ -47,6 +48,28 @@ async def test_what_is_no_request(body: bytes, status: int, code: int, version: 
     found = response.json()["error"]["code"]
     # The older era calls a body that is JSON and no message wrong parameters.
     assert found == code or (version != "2026-07-28" and (code, found) == (-32600, -32602))
+
+
+@pytest.mark.parametrize(("body", "status", "code"), WRONG_BODIES)
+@pytest.mark.parametrize("version", ["2026-07-28", "2025-11-25"])
+async def test_what_is_no_request_is_audited_and_counts_as_a_call(body: bytes, status: int, code: int, version: str) -> None:
+    heard, one = Heard(), Limits(Allowance(calls_per_second=0.01, burst=1))
+    headers = {**HEADERS, "mcp-protocol-version": version, "authorization": "Bearer ann's"}
+    async with endpoint(InMemoryJobs(), tokens=True, audit=heard, limits=one) as client:
+        statuses = [(await client.post(MCP_PATH, headers=headers, content=body)).status_code for _ in range(2)]
+    assert statuses == [status, 429]
+    expected = {-32700: "body_invalid", -32600: "request_invalid"}[code] if status == 400 else "body_too_large"
+    assert [each.outcome for each in heard.calls] == [expected, "rate_limited"]
+    assert [each.principal.subject for each in heard.calls if each.principal] == ["ann", "ann"]
+
+
+async def test_a_notification_is_no_call() -> None:
+    heard = Heard()
+    headers = {**HEADERS, "mcp-protocol-version": "2025-11-25", "authorization": "Bearer ann's"}
+    async with endpoint(InMemoryJobs(), tokens=True, audit=heard) as client:
+        body = b'{"jsonrpc": "2.0", "method": "notifications/initialized"}'
+        response = await client.post(MCP_PATH, headers=headers, content=body)
+    assert (response.status_code, heard.calls) == (202, [])
 
 
 @pytest.mark.parametrize("method", ["tools/nothing", "sampling/createMessage", "", "tasks/list", "tasks/result"])

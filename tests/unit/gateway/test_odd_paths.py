@@ -44,10 +44,10 @@ async def test_the_call_of_any_name_is_answered_with_the_envelope(log: WrittenLo
     assert audit.outcomes == ["unauthenticated", "tool_unknown"]
 
 
-async def test_a_conversation_may_be_called_anything(log: WrittenLog, engines: Engines, tmp_path: Path) -> None:
+async def test_a_conversation_may_be_called_anything_that_can_be_read(log: WrittenLog, engines: Engines, tmp_path: Path) -> None:
     entry = {"entries": [{"id": "1", "role": "user", "content": "x"}]}
     async with served(log, tmp_path, KNOWN) as gateway, gateway.http("ann") as ann:
-        for name in ("a%0Ab", "a%0A", "a/b"):
+        for name in ("a/b", "a%2F%2Fb", "%E2%80%A8", "a%20b", "%F0%9F%9A%82"):
             assert (await ann.post(f"/memory/{name}/entries?userId=ann", json=entry)).json()["added"] == 1
             assert len((await ann.get(f"/memory/{name}/entries?userId=ann")).json()["entries"]) == 1
 

@@ -110,6 +110,20 @@ async def test_conversations_tenants_and_users_are_kept_apart(store: TopicMemory
         assert ids(await store.read(elsewhere)) == []
 
 
+@pytest.mark.parametrize("character", ["\x00", "\n", "\x7f", "\ud800"])
+async def test_nothing_is_added_under_a_name_with_control_characters(
+    log: InMemoryLog, store: TopicMemoryStore, character: str
+) -> None:
+    for conversation, entries in (
+        (HERE._replace(user_id=f"a{character}"), said("one")),
+        (HERE._replace(conversation_id=f"a{character}"), said("one")),
+        (HERE, said("one", f"two{character}")),
+    ):
+        with pytest.raises(ConversationInvalid, match="is wrong: it has control characters"):
+            await store.append(conversation, entries)
+    assert not records(log)
+
+
 async def test_an_id_is_added_once_also_within_a_call(store: TopicMemoryStore) -> None:
     assert (await store.append(HERE, said("a", "b", "a"))).added == 2
     assert (await store.append(HERE, said("b", "c"))).added == 1

@@ -23,7 +23,7 @@ from headrace.cli.common import (
 )
 from headrace.cli.listing import Listing, Row
 from headrace.errors import ApiKeyInvalid
-from headrace.fields import LONGEST_IDENTITY
+from headrace.fields import LONGEST_IDENTITY, check_plain
 from headrace.models import DEFAULT_TENANT, ApiKey
 from headrace.settings import Settings
 
@@ -111,6 +111,10 @@ def _fields(name: str, user: str | None, all_users: bool, tenant: str, scope: li
     for option, value in (("The name", name), ("--user", user), ("--tenant", tenant)):
         if value is not None and not 1 <= len(value) <= LONGEST_IDENTITY:
             raise ApiKeyInvalid(f"{option} has to have 1 to {LONGEST_IDENTITY} characters.")
+        try:
+            check_plain(value or "")
+        except ValueError as error:
+            raise ApiKeyInvalid(f"{option} is wrong: {error}.") from None
     known = {each.value for each in Scope}
     scopes = set(scope) if scope else known - {_ACT_AS}
     if unknown := sorted(scopes - known):

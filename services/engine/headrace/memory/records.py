@@ -16,6 +16,7 @@ from headrace.core.identifiers import fresh_id
 from headrace.core.records import memory_key
 from headrace.core.timestamps import from_milliseconds
 from headrace.errors import ConversationInvalid, MemoryStoreError
+from headrace.fields import check_plain
 from headrace.models import PAYLOAD_LIMIT_BYTES, MemoryCompaction, MemoryEntry
 from headrace.ports import ConversationRef, NewCompaction, NewEntry, NewRecord
 
@@ -32,6 +33,8 @@ def validated(conversation: ConversationRef, entries: Sequence[NewEntry]) -> lis
     Raises:
         ConversationInvalid: one of them cannot be stored.
     """
+    for name, value in (("userId", conversation.user_id), ("conversationId", conversation.conversation_id)):
+        _check_plain(name, value)
     now = time.time_ns() // 1_000_000
     return [_validated(conversation, entry, number, now) for number, entry in enumerate(entries, start=1)]
 
@@ -39,6 +42,7 @@ def validated(conversation: ConversationRef, entries: Sequence[NewEntry]) -> lis
 def _validated(conversation: ConversationRef, entry: NewEntry, number: int, now: int) -> MemoryEntry:
     if entry.role == "summary":
         raise ConversationInvalid(f"Entry {number} has the role summary: only a compaction writes those.")
+    _check_plain(f"The id of entry {number}", entry.id or "")
     try:
         made = MemoryEntry(
             **_address(conversation),
@@ -58,6 +62,13 @@ def _validated(conversation: ConversationRef, entry: NewEntry, number: int, now:
     if size > PAYLOAD_LIMIT_BYTES:
         raise ConversationInvalid(f"Entry {number} is longer than {PAYLOAD_LIMIT_BYTES // 1024} KB: divide it into several.")
     return made
+
+
+def _check_plain(what: str, name: str) -> None:
+    try:
+        check_plain(name)
+    except ValueError as error:
+        raise ConversationInvalid(f"{what} is wrong: {error}.") from None
 
 
 def entry_records(conversation: ConversationRef, entries: Sequence[MemoryEntry], known: Container[str]) -> dict[str, NewRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.tool_calls.consumer import CallTopics, ReceivedCall, ToolCallConsumer
+from headrace.tool_calls.calls import CallOwner, OwnedCall, ReceivedCall
+from headrace.tool_calls.consumer import CallTopics, ToolCallConsumer
 
-__all__ = ["CallTopics", "ReceivedCall", "ToolCallConsumer"]
+__all__ = ["CallOwner", "CallTopics", "OwnedCall", "ReceivedCall", "ToolCallConsumer"]

@@ -8,12 +8,10 @@ stand. What was done but not answered when its process died is done once more: b
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
-from headrace.codec import decode, encode
 from headrace.core.topics import Topic, Topics
 from headrace.dead_letters.writing import letter_of
 from headrace.errors import BrokerError, RecordUndecodable
@@ -27,10 +25,21 @@ from headrace.ports import (
     Record,
     TopicPartition,
 )
-from headrace.tool_calls.answered import ANSWERED_SECONDS, CALL_INVALID, OF_NOBODY, answered_calls
+from headrace.tool_calls.answered import ANSWERED_SECONDS, answered_calls
+from headrace.tool_calls.calls import (
+    CREDENTIAL_HEADER,
+    CallKey,
+    CallOwner,
+    OwnedCall,
+    ReceivedCall,
+    encoded,
+    owner_headers,
+    readable_id,
+    received,
+)
 from headrace.tool_calls.partition import CallPartition
 from headrace.tool_calls.standing import Standing
-from headrace.tool_models import ToolCall, ToolCallRecord, ToolError, ToolRefusal, ToolResultRecord, ToolSuccess
+from headrace.tool_models import ToolError, ToolRefusal, ToolSuccess
 
 _logger = logging.getLogger(__name__)
 
@@ -42,10 +51,8 @@ _APPEND_SECONDS = 10.0
 _AGAIN_SECONDS = 1.0
 # The whole group waits for it.
 _FINISH_SECONDS = 3.0
-# It must fit into its topic: an answer that does not would be written again and again, and hold up the partition for ever.
-_LARGEST_ANSWER_BYTES = 1_900_000
-_CREDENTIAL_HEADER = "authorization"
-_BEARER = "bearer "
+_INVALID = "call_invalid"
+_UNAUTHENTICATED = "unauthenticated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,29 +75,15 @@ class CallTopics:
         return cls(topics.tool_calls(tenant), topics.tool_results(tenant), topics.dead_letters, topics.tool_call_group(tenant))
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedCall:
-    """A call, and what its record says of the caller.
-
-    Attributes:
-        call: its `id` is the call's.
-        credential: what the header `authorization` has after `Bearer`; None where there is none.
-        digest: SHA-256 of the record's value, as hexadecimal digits.
-    """
-
-    call: ToolCall
-    credential: str | None
-    digest: str
-
-
-Answer = Callable[[ReceivedCall], Awaitable[ToolSuccess | ToolRefusal]]
+Identify = Callable[[ReceivedCall], Awaitable[OwnedCall | ToolRefusal]]
 
 
 class ToolCallConsumer:
     """Answers calls, as many at a time as it may. An async context manager.
 
     Args:
-        answer: does a call. It raises nothing but the cancellation of its task.
+        identify: finds out whose a call is; of one of which that is not known, it is the refusal. It raises nothing but the
+            cancellation of its task.
         instance_id: names this process in dead letters.
         now: milliseconds since the Unix epoch.
         concurrency: how many calls may be under way at a time.
@@ -100,7 +93,7 @@ class ToolCallConsumer:
         self,
         log: Log,
         topics: CallTopics,
-        answer: Answer,
+        identify: Identify,
         *,
         instance_id: str,
         now: Callable[[], int],
@@ -108,7 +101,7 @@ class ToolCallConsumer:
     ) -> None:
         self._log = log
         self._topics = topics
-        self._answer = answer
+        self._identify = identify
         self._instance_id = instance_id
         self._now = now
         self._concurrency = concurrency
@@ -256,38 +249,34 @@ class ToolCallConsumer:
     def _take(self, partition: CallPartition, record: Record) -> None:
         if not partition.begin(record.offset):
             return
+        partition.work(record.offset, self._serve(partition, record))
+
+    async def _serve(self, partition: CallPartition, record: Record) -> None:
         try:
-            call = _decoded(record)
+            call = received(record)
         except RecordUndecodable as error:
-            partition.work(record.offset, self._refuse(partition, record, str(error)))
-            return
-        assert call.call.id is not None
-        if partition.doing(call.call.id, record.offset) is not None:
-            partition.work(record.offset, self._do_unless_done(partition, record, call))
-        elif partition.is_new(call.call.id, record.offset):
-            partition.work(record.offset, self._do(partition, record, call))
+            await self._refuse(partition, record, str(error))
         else:
-            partition.finish(record.offset)
-
-    async def _do_unless_done(self, partition: CallPartition, record: Record, call: ReceivedCall) -> None:
-        """What is under way under this call's id need not be this call: it may be anybody's, and be refused."""
-        assert call.call.id is not None
-        while (first := partition.doing(call.call.id, record.offset)) is not None:
-            await asyncio.wait([first])
-        if partition.is_new(call.call.id, record.offset):
-            await self._do(partition, record, call)
-        else:
-            partition.finish(record.offset)
-
-    async def _do(self, partition: CallPartition, record: Record, call: ReceivedCall) -> None:
-        assert call.call.id is not None
-        answer = await self._answer(call)
-        await self._reply(partition, call.call.id, answer)
-        if isinstance(answer, ToolRefusal) and answer.error.code in OF_NOBODY:
-            partition.given_up(call.call.id)
-        else:
-            partition.answered(call.call.id)
+            owned = await self._identify(call)
+            if isinstance(owned, ToolRefusal):
+                await self._tell_nobody(partition, call.call_id, owned)
+            else:
+                await self._do_once(partition, record, CallKey(call.call_id, owned.owner), owned)
         partition.finish(record.offset)
+
+    async def _do_once(self, partition: CallPartition, record: Record, key: CallKey, call: OwnedCall) -> None:
+        while (first := partition.doing(key, record.offset)) is not None:
+            # What comes of it may be that its credential does not count any more, and this one's does.
+            await asyncio.wait([first])
+        if not partition.is_new(key, record.offset):
+            return
+        answer = await call.do()
+        if isinstance(answer, ToolRefusal) and answer.error.code == _UNAUTHENTICATED:
+            await self._reply(partition, key.call_id, answer)
+            partition.given_up(key)
+        else:
+            await self._reply(partition, key.call_id, answer, key.owner)
+            partition.answered(key)
 
     async def _refuse(self, partition: CallPartition, record: Record, problem: str) -> None:
         """What is no call goes to dead-letters. Where it can be seen which one it was to be, its sender is told, too."""
@@ -299,16 +288,24 @@ class ToolCallConsumer:
             offset=record.offset,
             instance_id=self._instance_id,
         )
-        await self._append(*letter_of(record, described, self._topics.dead_letters.name, without={_CREDENTIAL_HEADER}))
-        if (call_id := _readable_id(record)) is not None and partition.is_new(call_id, record.offset):
-            refusal = ToolRefusal(error=ToolError(code=CALL_INVALID, message=f"This is no tool call: {problem}."))
-            await self._reply(partition, call_id, refusal)
-            partition.given_up(call_id)
-        partition.finish(record.offset)
+        await self._append(*letter_of(record, described, self._topics.dead_letters.name, without={CREDENTIAL_HEADER}))
+        if (call_id := readable_id(record)) is not None:
+            refusal = ToolRefusal(error=ToolError(code=_INVALID, message=f"This is no tool call: {problem}."))
+            await self._tell_nobody(partition, call_id, refusal)
 
-    async def _reply(self, partition: CallPartition, call_id: str, answer: ToolSuccess | ToolRefusal) -> None:
+    async def _tell_nobody(self, partition: CallPartition, call_id: str, refusal: ToolRefusal) -> None:
+        """Answers what is nobody's, unless somebody waits for the answer to a call of this id, or has it: by the key alone they
+        might take this one for it."""
+        if not partition.knows(call_id):
+            await self._reply(partition, call_id, refusal)
+
+    async def _reply(
+        self, partition: CallPartition, call_id: str, answer: ToolSuccess | ToolRefusal, owner: CallOwner | None = None
+    ) -> None:
+        """Writes an answer, and to whom it is given. One that is given to nobody uses up no id."""
         target = TopicPartition(self._topics.results.name, partition.source.partition)
-        await self._append(target, NewRecord(call_id.encode(), _encoded(call_id, answer)))
+        headers = () if owner is None else owner_headers(owner)
+        await self._append(target, NewRecord(call_id.encode(), encoded(call_id, answer), headers))
 
     async def _append(self, target: TopicPartition, record: NewRecord) -> None:
         """Until it is acknowledged: nothing else says what became of a call."""
@@ -356,45 +353,3 @@ class ToolCallConsumer:
                         partition.committed = due[partition.source].offset
         except BrokerError as error:
             _logger.warning("what is answered cannot be committed, and is tried again: %s", error)
-
-
-def _encoded(call_id: str, answer: ToolSuccess | ToolRefusal) -> bytes:
-    """The answer as it is written; where it cannot be, a refusal that says so."""
-    if isinstance(answer, ToolRefusal):
-        return encode(ToolResultRecord(call_id=call_id, ok=False, error=answer.error))
-    try:
-        value = encode(ToolResultRecord(call_id=call_id, ok=True, data=answer.data))
-    except (TypeError, ValueError) as error:
-        _logger.error("the answer to a tool call is no JSON, and a refusal is given instead: %s", error)
-        message = "The tool gave an answer that is no JSON. What was asked for may have been done."
-        return encode(ToolResultRecord(call_id=call_id, ok=False, error=ToolError(code="internal_error", message=message)))
-    if len(value) <= _LARGEST_ANSWER_BYTES:
-        return value
-    message = (
-        f"The answer takes {len(value):,} bytes, and a record at most {_LARGEST_ANSWER_BYTES:,}: ask for less, or over HTTP. "
-        "What was asked for was done."
-    )
-    return encode(ToolResultRecord(call_id=call_id, ok=False, error=ToolError(code="answer_too_large", message=message)))
-
-
-def _decoded(record: Record) -> ReceivedCall:
-    asked = decode(ToolCallRecord, record.value)
-    call = ToolCall(id=asked.call_id, name=asked.name, arguments=asked.arguments, context=asked.context)
-    return ReceivedCall(call, _credential(record), hashlib.sha256(record.value or b"").hexdigest())
-
-
-def _credential(record: Record) -> str | None:
-    for name, value in record.headers:
-        if name.lower() == _CREDENTIAL_HEADER:
-            text = (value or b"").decode(errors="replace")
-            return text[len(_BEARER) :].strip() if text.lower().startswith(_BEARER) else None
-    return None
-
-
-def _readable_id(record: Record) -> str | None:
-    """The id of what was to be a call: its key."""
-    try:
-        call_id = (record.key or b"").decode()
-    except UnicodeDecodeError:
-        return None
-    return call_id if 0 < len(call_id) <= 200 else None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from headrace.core.topics import Topics
 from headrace.ports import Log
-from headrace.tool_calls.consumer import CallTopics, ReceivedCall, ToolCallConsumer
-from headrace.tool_models import ToolRefusal, ToolSuccess
+from headrace.tool_calls.consumer import CallTopics, Identify, ToolCallConsumer
 
 
 class AnsweringCalls:
@@ -19,7 +18,7 @@ class AnsweringCalls:
 
     def tool_calls(
         self,
-        answer: Callable[[ReceivedCall], Awaitable[ToolSuccess | ToolRefusal]],
+        identify: Identify,
         *,
         tenant: str | None = None,
         instance_id: str,
@@ -28,10 +27,10 @@ class AnsweringCalls:
         """A member of the group that answers tool calls of the topic `tool-calls`; start it, and stop it.
 
         Args:
-            answer: does a call; it raises nothing.
+            identify: finds out whose a call is, or refuses it; it raises nothing.
             tenant: whose topic of calls is meant; the one for all when left out.
             instance_id: names this process.
             concurrency: how many calls may be under way at a time.
         """
         topics = CallTopics.of(self.topics, tenant)
-        return ToolCallConsumer(self._log, topics, answer, instance_id=instance_id, now=self._now, concurrency=concurrency)
+        return ToolCallConsumer(self._log, topics, identify, instance_id=instance_id, now=self._now, concurrency=concurrency)

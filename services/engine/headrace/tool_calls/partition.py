@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Coroutine, Iterable
 from typing import Any, Final
 
 from headrace.core.watermark import Watermark
 from headrace.ports import TopicPartition
+from headrace.tool_calls.calls import CallKey
 
 MOST_REMEMBERED: Final = 100_000
 """How many answered calls of a partition are known at a time; the oldest are forgotten first."""
@@ -34,13 +35,14 @@ class CallPartition:
         self.committed: int | None = None
         self._watermark: Watermark | None = None
         self._next = 0
-        self._answered: OrderedDict[str, None] = OrderedDict()
-        self._asked: dict[str, int] = {}
+        self._answered: OrderedDict[CallKey, None] = OrderedDict()
+        self._asked: dict[CallKey, int] = {}
+        self._ids: Counter[str] = Counter()
 
-    def learn(self, answered: Iterable[str]) -> None:
+    def learn(self, answered: Iterable[CallKey]) -> None:
         """Takes note of calls that were answered, oldest first."""
-        for call_id in answered:
-            self.answered(call_id)
+        for key in answered:
+            self.answered(key)
 
     def begin(self, offset: int) -> bool:
         """Takes note of a record that was read; tells whether it is a new one."""
@@ -53,34 +55,49 @@ class CallPartition:
         self._next = offset + 1
         return True
 
-    def doing(self, call_id: str, offset: int) -> asyncio.Task[None] | None:
+    def doing(self, key: CallKey, offset: int) -> asyncio.Task[None] | None:
         """What answers this call for another record of it, if that is under way."""
-        asked = self._asked.get(call_id, offset)
+        asked = self._asked.get(key, offset)
         return None if asked == offset else self.under_way.get(asked)
 
-    def is_new(self, call_id: str, offset: int) -> bool:
+    def is_new(self, key: CallKey, offset: int) -> bool:
         """Whether the call at this offset is neither answered nor under way at another; if so, it is under way from now on."""
-        if call_id in self._answered or self._asked.get(call_id, offset) != offset:
+        if key in self._answered or self._asked.get(key, offset) != offset:
             return False
-        self._asked[call_id] = offset
+        if key not in self._asked:
+            self._asked[key] = offset
+            self._ids[key.call_id] += 1
         return True
+
+    def knows(self, call_id: str) -> bool:
+        """Whether a call of this id is under way, or answered, whoever's it is."""
+        return call_id in self._ids
 
     def work(self, offset: int, doing: Coroutine[Any, Any, None]) -> None:
         """Begins to do what the record at an offset asks for."""
         task = self.under_way[offset] = asyncio.create_task(doing, name=f"tool-call-{self.source.partition}-{offset}")
         task.add_done_callback(lambda _: self.under_way.pop(offset, None))
 
-    def answered(self, call_id: str) -> None:
+    def answered(self, key: CallKey) -> None:
         """The answer to a call is acknowledged."""
-        self._asked.pop(call_id, None)
-        self._answered[call_id] = None
-        self._answered.move_to_end(call_id)
+        if key not in self._answered:
+            self._ids[key.call_id] += 1
+        self._answered[key] = None
+        self._answered.move_to_end(key)
+        self.given_up(key)
         if len(self._answered) > MOST_REMEMBERED:
-            self._answered.popitem(last=False)
+            oldest, _ = self._answered.popitem(last=False)
+            self._forget(oldest)
 
-    def given_up(self, call_id: str) -> None:
-        """It was not this call: a record of it that comes is a new one."""
-        self._asked.pop(call_id, None)
+    def given_up(self, key: CallKey) -> None:
+        """It is under way no more: unless it was answered, a record of it that comes is a new one."""
+        if self._asked.pop(key, None) is not None:
+            self._forget(key)
+
+    def _forget(self, key: CallKey) -> None:
+        self._ids[key.call_id] -= 1
+        if not self._ids[key.call_id]:
+            del self._ids[key.call_id]
 
     def finish(self, offset: int) -> None:
         """Nothing more is to be done for the record at an offset."""

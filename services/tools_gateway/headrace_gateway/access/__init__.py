@@ -18,6 +18,7 @@ from headrace_gateway.access.exposure import Names, check_exposure
 from headrace_gateway.access.limits import Allowance, Limits
 from headrace_gateway.access.principal import LOCAL, Principal
 from headrace_gateway.access.scopes import ALL_SCOPES, Scope
+from headrace_gateway.access.turns import Turns
 
 __all__ = [
     "ALL_SCOPES",
@@ -43,6 +44,7 @@ __all__ = [
     "Scope",
     "TooManyInFlight",
     "TrailAudit",
+    "Turns",
     "authenticator_for",
     "check_exposure",
     "is_required",

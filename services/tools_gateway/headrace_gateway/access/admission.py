@@ -161,6 +161,10 @@ class Access:
         self._audit = audit
         self._now = now
 
+    def is_open_to(self, arrival: Arrival) -> bool:
+        """Whether nobody is asked who they are, and the call comes from this machine, as it has to then."""
+        return self._authenticator.open_to_anyone and (arrival.address is None or is_loopback(arrival.address))
+
     async def authenticate(self, credential: str | None, arrival: Arrival, tool: str | None = None) -> Principal:
         """Who calls. A refusal is audited here.
 
@@ -169,7 +173,7 @@ class Access:
             AccessDenied: nobody is asked who they are, and the call comes from beyond this machine.
         """
         try:
-            if self._authenticator.open_to_anyone and arrival.address is not None and not is_loopback(arrival.address):
+            if self._authenticator.open_to_anyone and not self.is_open_to(arrival):
                 raise AccessDenied(
                     "This gateway asks nobody who they are, and so answers calls from its own machine alone: have the operator "
                     "set HEADRACE_GATEWAY_AUTHENTICATION=required, and make an API key."

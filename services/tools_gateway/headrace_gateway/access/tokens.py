@@ -14,7 +14,7 @@ import jwt
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
-from headrace import AuthSettings, ConfigurationError
+from headrace import AuthSettings, ConfigurationError, check_plain
 from headrace_gateway.access.errors import CredentialInvalid
 from headrace_gateway.access.issuer import ALGORITHMS, IssuerKeys
 from headrace_gateway.access.principal import Principal
@@ -134,4 +134,4 @@ def _identity(claims: Mapping[str, Any], name: str) -> str:
     value = claims.get(name)
     if not isinstance(value, str) or not 1 <= len(value) <= _LONGEST_IDENTITY:
         raise ValueError("a claim is missing, or is no text of 1 to 200 characters")
-    return value
+    return check_plain(value)

@@ -19,6 +19,8 @@ STATUSES: Final = {
     "tool_unknown": HTTPStatus.NOT_FOUND,
     "job_unknown": HTTPStatus.NOT_FOUND,
     "idempotency_conflict": HTTPStatus.CONFLICT,
+    "job_not_cancellable": HTTPStatus.CONFLICT,
+    "job_not_retriable": HTTPStatus.CONFLICT,
     "body_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "payload_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "rate_limited": HTTPStatus.TOO_MANY_REQUESTS,

@@ -22,7 +22,8 @@ from headrace_gateway.http.answers import JsonResponse, ProblemResponse
 from headrace_gateway.http.calls import TOOLS, ToolCalls
 from headrace_gateway.http.events import Streams
 from headrace_gateway.http.guard import Guard
-from headrace_gateway.http.openapi import PROBLEM, Health, Readyness, ToolList, describe
+from headrace_gateway.http.health import add_health
+from headrace_gateway.http.openapi import PROBLEM, ToolList, describe
 from headrace_gateway.http.paths import ANYTHING
 from headrace_gateway.http.serving import add_routes
 from headrace_gateway.tools import ToolRegistry
@@ -75,8 +76,7 @@ def create_http_app(
     app.state.streams = streams = Streams()
     _add_tools(app, used_gateway, calls)
     add_routes(app, used_gateway, streams, settings.gateway.maximum_body_bytes)
-    app.state.needs = needs = [lambda: _trouble_with_credentials(used_gateway)]
-    _add_health(app, used_client, needs, streams)
+    app.state.needs = add_health(app, used_client, used_gateway, names, streams)
     app.add_exception_handler(HTTPException, _problem)
     app.add_exception_handler(RequestValidationError, _wrong)
     app.add_exception_handler(Exception, _unexpected)
@@ -115,32 +115,6 @@ def _add_tools(app: FastAPI, gateway: Gateway, calls: ToolCalls) -> None:
             return JsonResponse({"tools": await gateway.describe_tools(format, strict=strict)})
         except ConfigurationError as error:
             return ProblemResponse(HTTPStatus.SERVICE_UNAVAILABLE, str(error), code=error.code)
-
-
-def _trouble_with_credentials(gateway: Gateway) -> str | None:
-    return None if gateway.trouble is None else f"API keys and revocations cannot be read on: {gateway.trouble}"
-
-
-def _add_health(app: FastAPI, client: Client, needs: Sequence[Callable[[], str | None]], streams: Streams) -> None:
-    @app.get("/healthz", summary="Whether the process answers", response_model=Health)
-    async def healthz() -> Response:
-        return JsonResponse({"status": "ok"})
-
-    @app.get(
-        "/readyz",
-        summary="Whether the gateway does all that it is set up for: its view of jobs has caught up with the log, and so on",
-        response_model=Readyness,
-        responses={503: {"model": Readyness, "description": "Not yet; the tools that can work do."}},
-    )
-    async def readyz() -> Response:
-        readiness = client.readiness()
-        trouble = next((trouble for need in needs if (trouble := need()) is not None), None)
-        ready = readiness.ready and trouble is None
-        detail = trouble or readiness.detail
-        if streams.closing.is_set():
-            ready, detail = False, "the gateway stops"
-        body = {"ready": ready, "detail": detail, "behind": readiness.behind}
-        return JsonResponse(body, status_code=HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 _CODES: Final[dict[int, str]] = {HTTPStatus.NOT_FOUND: "route_unknown", HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}

@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from headrace import CallContext
+from headrace import CallContext, check_plain
 from headrace_gateway.tools import ToolRefused
 
 CONTEXT_HEADERS: Final = {
@@ -45,9 +45,10 @@ def _text(header: str, raw: bytes) -> str:
         value = raw.decode("utf-8")
     except UnicodeDecodeError:
         raise _invalid(header, "it is not UTF-8") from None
-    if any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in value):
-        raise _invalid(header, "it has control characters")
-    return value
+    try:
+        return check_plain(value)
+    except ValueError as error:
+        raise _invalid(header, str(error)) from None
 
 
 def _invalid(header: str, problem: str) -> ToolRefused:

@@ -16,7 +16,7 @@ from headrace_gateway.gateway import Gateway
 from headrace_gateway.http.answers import STATUSES, ProblemResponse, access_headers, envelope
 from headrace_gateway.http.arrival import arrival_of
 from headrace_gateway.http.calls import TOOLS
-from headrace_gateway.tools.refusals import refusal_for
+from headrace_gateway.tools.refusals import ToolRefused, refusal_for
 
 PROBES: Final = frozenset({"/healthz", "/readyz"})
 """They tell nothing of anybody, and those who look after containers ask by address, and without a credential."""
@@ -42,10 +42,11 @@ class Guard:
             return
         path = scope["path"]
         try:
+            _check_framing(scope)
             if path not in PROBES:
                 self._names.check_host(_only(scope, b"host"))
             self._names.check_origin(_only(scope, b"origin"))
-        except (HostRefused, OriginRefused) as error:
+        except (ToolRefused, HostRefused, OriginRefused) as error:
             self._gateway.access.refused(arrival_of(Request(scope)), error.code)
             await _answer(path, error)(scope, receive, send)
             return
@@ -87,6 +88,18 @@ def _place(scope: Scope) -> str:
     return path.removesuffix("\n")
 
 
+def _check_framing(scope: Scope) -> None:
+    """Checks that a request says in one way alone where its body ends. What stands before the gateway may go by the other one,
+    and take for the next request what is a part of this one.
+
+    Raises:
+        ToolRefused: it does not.
+    """
+    names = {name for name, _ in scope["headers"]}
+    if b"transfer-encoding" in names and b"content-length" in names:
+        raise ToolRefused("request_invalid", "The request has both Transfer-Encoding and Content-Length: send one of them.")
+
+
 def _only(scope: Scope, name: bytes) -> str | None:
     """The header's value; of several, one that is no value. In a scope the names of headers are in lower case."""
     values = [value for each, value in scope["headers"] if each == name]
@@ -94,10 +107,10 @@ def _only(scope: Scope, name: bytes) -> str | None:
 
 
 def _problem(error: HeadraceError) -> Response:
-    return ProblemResponse(STATUSES[error.code], str(error), access_headers(error), code=error.code)
+    return ProblemResponse(STATUSES.get(error.code, HTTPStatus.BAD_REQUEST), str(error), access_headers(error), code=error.code)
 
 
-def _answer(path: str, error: HostRefused | OriginRefused) -> Response:
+def _answer(path: str, error: ToolRefused | HostRefused | OriginRefused) -> Response:
     response = envelope(refusal_for(error, "")) if path.startswith(TOOLS) else _problem(error)
     # The body was not read.
     response.headers["connection"] = "close"

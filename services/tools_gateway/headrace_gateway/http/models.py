@@ -8,15 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
-from headrace import ClosedModel, JobStatus, MemoryEntry, MemorySnapshot, NewEntry, WireModel
+from headrace import ClosedModel, JobStatus, MemoryEntry, MemorySnapshot, NewEntry, PlainIdentity, WireModel
 
 LARGEST_PAGE = 100
 LARGEST_ENTRIES_PAGE = 1_000
 MOST_ENTRIES = 1_000
 LONGEST_NAME = 200
 LONGEST_WAIT_SECONDS = 30
-
-_Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
 
 
 def _digits(value: Any) -> Any:
@@ -56,9 +54,9 @@ class ChangesQuery(ClosedModel):
     """Which jobs: those that have all that is given."""
 
     status: JobStatus | None = Field(None, description="The status that they have now.")
-    worker_name: _Name | None = Field(None, description="Who does them.")
-    user_id: _Name | None = Field(None, description="For whom they are done.")
-    conversation_id: _Name | None = Field(None, description="The conversation that they came from.")
+    worker_name: PlainIdentity | None = Field(None, description="Who does them.")
+    user_id: PlainIdentity | None = Field(None, description="For whom they are done.")
+    conversation_id: PlainIdentity | None = Field(None, description="The conversation that they came from.")
 
 
 class JobsQuery(ChangesQuery):
@@ -79,7 +77,7 @@ class CancelQuery(ClosedModel):
 class WhoseQuery(ClosedModel):
     """Whose conversation."""
 
-    user_id: _Name | None = Field(
+    user_id: PlainIdentity | None = Field(
         None, description="Whose conversation it is; a caller who may act for one user alone need not name that one."
     )
 
@@ -88,7 +86,7 @@ class EntriesQuery(WhoseQuery):
     """Whose conversation, and which page of it."""
 
     limit: _Number = Field(LARGEST_ENTRIES_PAGE, ge=1, le=LARGEST_ENTRIES_PAGE, description="The most that a page has.")
-    cursor: _Name | None = Field(None, description="`nextCursor` of the page before.")
+    cursor: PlainIdentity | None = Field(None, description="`nextCursor` of the page before.")
 
 
 class EntryToAppend(ClosedModel):
@@ -97,7 +95,7 @@ class EntryToAppend(ClosedModel):
     role: Literal["user", "assistant", "system", "tool"]
     content: str = Field(description="At most 512 KB of UTF-8.")
     name: str | None = Field(None, description="Who said it, where the role does not tell.")
-    id: _Name | None = Field(
+    id: PlainIdentity | None = Field(
         None, description="Names it within its conversation: sent again, it is not added again. Made up when left out."
     )
     at: _Moment | None = Field(None, description="When it was said; now when left out. It does not change the order.")

@@ -30,7 +30,7 @@ _REFUSALS = {
     "401": "There is no credential, or it does not count.",
     "403": "A scope is missing, or the call is for another user, or comes from a page that may not call.",
     "404": "There is no such tool, or no such job; the message says which.",
-    "409": "The idempotency key belongs to a job with other arguments; the message names it.",
+    "409": "The idempotency key belongs to a job with other arguments, or the job is in no state for it; the message names it.",
     "413": "The body, or the job that it asks for, is too large.",
     "429": "Too many calls in a time, or at once; Retry-After says when to come again.",
     "503": "The queue cannot be reached, did not acknowledge in time, or the gateway failed; the message says what to do.",

@@ -13,8 +13,6 @@ from headrace_gateway.tools.refusals import refuse
 logger = logging.getLogger(__name__)
 
 _OWN_STATUSES: Final = {
-    "job_not_cancellable": HTTPStatus.CONFLICT,
-    "job_not_retriable": HTTPStatus.CONFLICT,
     "changes_gone": HTTPStatus.GONE,
     "watch_interrupted": HTTPStatus.SERVICE_UNAVAILABLE,
     "memory_error": HTTPStatus.SERVICE_UNAVAILABLE,

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from headrace import ArgumentsInvalid, describe_problems
+from headrace import ArgumentsInvalid, check_plain, describe_problems
 from headrace_gateway.access import Admission
 from headrace_gateway.access.admission import outcome_of
 from headrace_gateway.access.credentials import credential_of
@@ -114,6 +114,10 @@ def _names(request: Request) -> dict[str, str]:
     for name, value in names.items():
         if not 1 <= len(value) <= LONGEST_NAME:
             raise ArgumentsInvalid(f"{name}: it must have from 1 to {LONGEST_NAME} characters.")
+        try:
+            check_plain(value)
+        except ValueError as error:
+            raise ArgumentsInvalid(f"{name}: {error}.") from None
     return names
 
 

@@ -6,10 +6,22 @@ access lists, one tenant alone can write; or by a token in its record.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from contextlib import AsyncExitStack
+from functools import partial
 
-from headrace import CallTopics, Client, ReceivedCall, Settings, ToolCallConsumer, ToolRefusal, ToolSuccess
+from headrace import (
+    CallOwner,
+    CallTopics,
+    Client,
+    OwnedCall,
+    ReceivedCall,
+    Settings,
+    ToolCall,
+    ToolCallConsumer,
+    ToolRefusal,
+    ToolSuccess,
+)
 from headrace_gateway.access import ALL_SCOPES, Arrival, Principal
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.tools.refusals import refusal_for
@@ -24,7 +36,7 @@ class KafkaIngress:
 
     def __init__(self, settings: Settings, gateway: Gateway, client: Client) -> None:
         instance_id = f"gateway-{uuid.uuid4().hex[:12]}"
-        self._running = AsyncExitStack()
+        self._running: list[ToolCallConsumer] = []
         self._consumers: dict[str, ToolCallConsumer] = {
             CallTopics.of(client.topics, tenant).calls.name: client.tool_calls(
                 Answerer(gateway, None if tenant is None else principal_of_topic(tenant)),
@@ -51,14 +63,22 @@ class KafkaIngress:
         """
         try:
             for consumer in self._consumers.values():
-                await self._running.enter_async_context(consumer)
+                await consumer.start()
+                self._running.append(consumer)
         except BaseException:
-            await self._running.aclose()
+            await self.stop()
             raise
 
     async def stop(self) -> None:
-        """Takes in no more calls, answers those that were taken in, and returns."""
-        await self._running.aclose()
+        """Takes in no more calls, answers those that were taken in, and returns.
+
+        Of all topics side by side: each may take as long as its grace, and whoever stops the gateway waits for no sum of them.
+        """
+        stopping, self._running = self._running, []
+        ends = await asyncio.gather(*(consumer.stop() for consumer in stopping), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
 
 
 def principal_of_topic(tenant: str) -> Principal:
@@ -77,11 +97,19 @@ class Answerer:
         self._gateway = gateway
         self._principal = principal
 
-    async def __call__(self, received: ReceivedCall) -> ToolSuccess | ToolRefusal:
+    async def __call__(self, received: ReceivedCall) -> OwnedCall | ToolRefusal:
+        """Whose a call is; a refusal where nobody knows."""
         call = received.call
         arrival = Arrival("kafka", call_id=call.id, call_digest=received.digest)
         try:
             principal = self._principal or await self._gateway.authenticate(received.credential, arrival)
+        except Exception as error:
+            return refusal_for(error, call.name)
+        owner = CallOwner(principal.tenant, principal.only_user)
+        return OwnedCall(owner, partial(self._do, call, principal, arrival))
+
+    async def _do(self, call: ToolCall, principal: Principal, arrival: Arrival) -> ToolSuccess | ToolRefusal:
+        try:
             async with self._gateway.admit(principal, arrival, self._gateway.tool_name(call.name)) as admission:
                 return await self._gateway.call_tool(call, admission)
         except Exception as error:

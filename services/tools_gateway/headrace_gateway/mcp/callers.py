@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, MutableMapping
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
@@ -15,7 +14,7 @@ from mcp_types import INVALID_PARAMS
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from headrace import CallContext, ToolCall, ToolRefusal, ToolSuccess
+from headrace import CallContext, ToolCall, ToolRefusal, ToolSuccess, check_plain
 from headrace_gateway.access import Admission, Arrival, CredentialInvalid, Principal
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.mcp.errors import protocol_error
@@ -33,7 +32,6 @@ CONTEXT_KEYS: Final = {
 LISTEN: Final = "subscriptions/listen"
 
 _PRINCIPAL = "headrace_principal"
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LET_IN = "headrace_let_in"
 _OF_THE_CONNECTION: Final = frozenset({"initialize", "ping", "server/discover"})
 _admission: ContextVar[Admission] = ContextVar("headrace_admission")
@@ -46,10 +44,10 @@ class LetIn:
     refused the request by itself, it ends here.
 
     Args:
-        method: for which it was let in.
+        method: for which it was let in; None for what is no request, and will be refused.
     """
 
-    def __init__(self, method: str, admission: Admission) -> None:
+    def __init__(self, method: str | None, admission: Admission) -> None:
         self._method = method
         self._admission = admission
         self._open = False
@@ -116,9 +114,13 @@ class Callers:
         """Returns when the request must not be served any longer: its credential was revoked, or has expired."""
         await self._gateway.until_invalid(_admission.get().principal)
 
-    def let_in(self, principal: Principal, arrival: Arrival, method: str, params: object) -> LetIn | None:
+    def let_in(self, principal: Principal, arrival: Arrival, method: str | None, params: object) -> LetIn | None:
         """What lets in a request that the protocol's server has not seen yet, as `Gateway.admit` does; None for one that is about
-        the connection alone."""
+        the connection alone.
+
+        Args:
+            method: None for what is no message at all: it counts as a call that is refused.
+        """
         if method in _OF_THE_CONNECTION:
             return None
         return LetIn(method, self._admission(principal, arrival, method, params))
@@ -156,7 +158,7 @@ class Callers:
             raise RuntimeError("a request reached the protocol without a principal")
         return found, arrival
 
-    def _admission(self, principal: Principal, arrival: Arrival, method: str, params: object) -> Admission:
+    def _admission(self, principal: Principal, arrival: Arrival, method: str | None, params: object) -> Admission:
         name = params.get("name") if method == "tools/call" and isinstance(params, Mapping) else None
         tool = self._gateway.tool_name(name) if isinstance(name, str) else None
         return self._gateway.admit(principal, arrival, tool, stream=method == LISTEN)
@@ -184,8 +186,10 @@ def context_of(meta: Mapping[str, Any] | None) -> CallContext:
     given = {field: meta[key] for key, field in CONTEXT_KEYS.items() if key in meta} if meta else {}
     for key, field in CONTEXT_KEYS.items():
         # As in the headers that say the same over HTTP.
-        if isinstance(value := given.get(field), str) and _CONTROL.search(value):
-            raise MCPError(INVALID_PARAMS, f"{key} in _meta is wrong: it has control characters. Mend it, or leave it out.")
+        try:
+            check_plain(str(given.get(field, "")))
+        except ValueError as error:
+            raise MCPError(INVALID_PARAMS, f"{key} in _meta is wrong: {error}.") from None
     try:
         return CallContext.model_validate(given)
     except ValidationError as error:

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import orjson
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp_types import INVALID_REQUEST, PARSE_ERROR
+from mcp_types import INVALID_REQUEST, PARSE_ERROR, jsonrpc_message_adapter
+from pydantic import ValidationError
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -71,8 +72,13 @@ class McpEndpoint:
                 client = scope.get("client")
                 arrival = Arrival("mcp", client[0] if client else None)
                 principal = await self._gateway.authenticate(credential_of(Headers(scope=scope)), arrival)
-                body = await self._body(receive)
-                message = _message(body)
+                try:
+                    body = await self._body(receive)
+                    message = _message(body)
+                except _Refused as refused:
+                    async with self._gateway.admit(principal, arrival) as admission:
+                        admission.refuse(refused.outcome)
+                    raise
                 # What it exceeds is said here, where there can be a status still: an answer may begin long before it ends.
                 let_in = self._let_in(principal, arrival, message)
                 if let_in is not None:
@@ -92,14 +98,17 @@ class McpEndpoint:
                 return await _read(receive, self._maximum)
         except TimeoutError:
             late = f"The body was not whole after {BODY_SECONDS:g} s: send it faster."
-            raise _Refused(HTTPStatus.BAD_REQUEST, INVALID_REQUEST, late, {"connection": "close"}) from None
+            raise _Refused(HTTPStatus.BAD_REQUEST, INVALID_REQUEST, late, {"connection": "close"}, outcome="body_late") from None
 
     def _let_in(self, principal: Principal, arrival: Arrival, message: Mapping[str, Any]) -> LetIn | None:
-        """What lets a request in; None where nothing has to."""
-        method = message.get("method")
-        if "id" not in message or not isinstance(method, str):
-            return None
-        return self._server.callers.let_in(principal, arrival, method, message.get("params"))
+        """What lets a request in, or what is no message, which the server will refuse; None where nothing has to."""
+        callers, method = self._server.callers, message.get("method")
+        let_in = None
+        if "id" in message and isinstance(method, str):
+            let_in = callers.let_in(principal, arrival, method, message.get("params"))
+        if let_in is None and not _is_message(message):
+            let_in = callers.let_in(principal, arrival, None, None)
+        return let_in
 
 
 class _Refused(Exception):
@@ -107,11 +116,21 @@ class _Refused(Exception):
 
     Attributes:
         response: the answer.
+        outcome: how the audit names it.
     """
 
-    def __init__(self, status: HTTPStatus, code: int, message: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: HTTPStatus,
+        code: int,
+        message: str,
+        headers: dict[str, str] | None = None,
+        *,
+        outcome: str = "request_invalid",
+    ) -> None:
         super().__init__(message)
         self.response = _error(status, code, message, headers)
+        self.outcome = outcome
 
 
 def _not_let_in(error: CredentialInvalid | AccessDenied | LimitExceeded, message_id: str | int | None) -> Response:
@@ -135,12 +154,22 @@ def _message(body: bytes) -> Mapping[str, Any]:
     try:
         message = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise _Refused(HTTPStatus.BAD_REQUEST, PARSE_ERROR, f"The body is no JSON: {error}.") from None
+        told = f"The body is no JSON: {error}."
+        raise _Refused(HTTPStatus.BAD_REQUEST, PARSE_ERROR, told, outcome="body_invalid") from None
     if not isinstance(message, dict):
         return {}
     if "id" in message and type(message["id"]) not in (str, int):
         raise _Refused(HTTPStatus.BAD_REQUEST, INVALID_REQUEST, "The id of a request has to be text or a whole number.")
     return message
+
+
+def _is_message(message: Mapping[str, Any]) -> bool:
+    """Whether it is a message of JSON-RPC, as the protocol's server has it."""
+    try:
+        jsonrpc_message_adapter.validate_python(message, by_name=False)
+    except ValidationError:
+        return False
+    return True
 
 
 async def _read(receive: Receive, maximum: int) -> bytes:
@@ -157,9 +186,8 @@ async def _read(receive: Receive, maximum: int) -> bytes:
             raise ClientDisconnect
         body += message.get("body", b"")
         if len(body) > maximum:
-            raise _Refused(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID_REQUEST, "The body is too large.", {"connection": "close"}
-            )
+            told, closed = "The body is too large.", {"connection": "close"}
+            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID_REQUEST, told, closed, outcome="body_too_large")
         if not message.get("more_body", False):
             return bytes(body)
 

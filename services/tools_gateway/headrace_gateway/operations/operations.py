@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import Any
 
 from headrace import (
@@ -46,6 +46,7 @@ class Operations:
         told: told of each change of a job that is waited for; nobody is when left out.
         stopping: once it is set nobody waits for a job's end any more: whoever did is answered with the job as it stands.
         until_invalid: returns when the principal may be told nothing more, so that waiting is of no use.
+        resuming: what has to be held while it is read in the log what a watcher has missed; nothing has to when left out.
 
     Every method raises `AccessDenied` when the principal lacks its scope or may not act for a user, and a `BrokerError` when the
     brokers cannot be reached.
@@ -61,6 +62,7 @@ class Operations:
         told: Told | None = None,
         stopping: asyncio.Event | None = None,
         until_invalid: Callable[[], Awaitable[None]] | None = None,
+        resuming: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> None:
         self.principal = principal
         self._jobs = jobs
@@ -69,6 +71,7 @@ class Operations:
         self._told = told
         self._stopping = stopping or asyncio.Event()
         self._until_invalid = until_invalid
+        self._resuming = resuming
 
     @operation(Scope.JOBS_WRITE, Effect.WRITE)
     async def enqueue(
@@ -202,7 +205,7 @@ class Operations:
     ) -> AsyncGenerator[JobsChanged]:
         """The jobs that change from now on, or since `after`; see `headrace.Client.watch_jobs`."""
         self._require("watch_jobs")
-        return self._jobs.watch_jobs(
+        changes = self._jobs.watch_jobs(
             tenant=self.principal.tenant,
             status=status,
             worker_name=worker_name,
@@ -210,6 +213,7 @@ class Operations:
             conversation_id=conversation_id,
             after=after,
         )
+        return changes if after is None else self._resumed(changes)
 
     @operation(Scope.WORKERS_READ, Effect.SUBSCRIBE)
     async def watch_worker(self, name: str) -> AsyncGenerator[WorkerSummary]:
@@ -274,6 +278,20 @@ class Operations:
     async def _check_mine(self, job_id: str) -> None:
         if self.principal.only_user is not None:
             await self._find(job_id)
+
+    async def _resumed(self, changes: AsyncGenerator[JobsChanged]) -> AsyncGenerator[JobsChanged]:
+        """The changes, of which nobody has more than one stream at a time begin: a few at a time may read what they have missed,
+        whoever they are, and how much that is says whoever asks."""
+        async with aclosing(changes):
+            async with self._resuming():
+                if self._stopping.is_set():
+                    raise WatchInterrupted("The gateway stops: go on from the last id that was read.")
+                # By then it is known which jobs are to be told of.
+                first = await anext(changes, None)
+            if first is not None:
+                yield first
+            async for each in changes:
+                yield each
 
     async def _wait(self, job_id: str, wait: float) -> Job | None:
         """The job at its end, after `wait` seconds, or when nobody is to wait any more; None when the tenant has no such job."""

@@ -122,6 +122,14 @@ async def test_the_issuer_s_public_key_is_no_shared_secret(issuer: Issuer) -> No
     await tokens.stop()
 
 
+@pytest.mark.parametrize("character", ["\x00", "\n", "\x85", "\ud800"])
+async def test_nobody_has_control_characters_in_their_name(issuer: Issuer, character: str) -> None:
+    tokens = await started(issuer)
+    await refused(tokens, issuer.token(sub=f"ann{character}"))
+    await refused(tokens, issuer.token(callId=f"call{character}"))
+    await tokens.stop()
+
+
 @pytest.mark.parametrize("algorithm", ["RS384", "RS512", "PS256"])
 async def test_other_algorithms_do_not_count(issuer: Issuer, algorithm: str) -> None:
     tokens = await started(issuer)

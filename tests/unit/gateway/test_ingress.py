@@ -1,0 +1,89 @@
+"""The topics of tool calls that a gateway answers: one for all callers, and one for each tenant that has its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from pathlib import Path
+
+import orjson
+import pytest
+
+from headrace import Client, ClosedModel, WireModel, load_settings
+from headrace.ports import NewRecord, TopicPartition
+from headrace.testing import InMemoryCluster, InMemoryLog
+from headrace_gateway import Caller, Gateway, ToolAnnotations, ToolDefinition, ToolRegistry
+from headrace_gateway.ingress import KafkaIngress
+from support.engines import eventually
+
+TENANTS = (None, "acme", "rival")
+
+
+class Nothing(ClosedModel):
+    """No arguments."""
+
+
+class Done(WireModel):
+    """Nothing to tell."""
+
+
+class HeldTool:
+    """A tool whose calls end when their tenant is let go.
+
+    Attributes:
+        entered: the tenants whose calls have begun.
+    """
+
+    def __init__(self) -> None:
+        self.entered: set[str] = set()
+        self.let_go: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    async def handle(self, arguments: Nothing, caller: Caller) -> Done:
+        self.entered.add(caller.tenant)
+        await self.let_go[caller.tenant].wait()
+        return Done()
+
+    def registry(self) -> ToolRegistry:
+        hints = ToolAnnotations(read_only=True)
+        tool = ToolDefinition(
+            name="held", description="For tests.", arguments=Nothing, answers=(Done,), annotations=hints, handler=self.handle
+        )
+        return ToolRegistry([tool])
+
+
+@pytest.mark.parametrize("last", TENANTS)
+async def test_all_topics_are_left_side_by_side(tmp_path: Path, last: str | None) -> None:
+    """What is under way in one of them holds up none of the others."""
+    cluster = InMemoryCluster()
+    settings = load_settings(
+        bootstrap_servers="memory:9092",
+        data_directory=tmp_path,
+        namespace="test",
+        ingress={"enabled": True, "tenants": "acme,rival"},
+    )
+    tool = HeldTool()
+    async with Client(settings, log=InMemoryLog(cluster)) as client:
+        topics = client.topics
+        ingress = KafkaIngress(settings, Gateway(settings, client, tool.registry()), client)
+        await ingress.start()
+        value = orjson.dumps({"callId": "a", "name": "held"})
+        for tenant in TENANTS:
+            cluster.append(TopicPartition(topics.tool_calls(tenant).name, 0), NewRecord(b"a", value))
+
+        async def begun() -> bool:
+            return len(tool.entered) == len(TENANTS)
+
+        async def others_left() -> bool:
+            return not any(cluster.members(topics.tool_call_group(each)) for each in TENANTS if each != last)
+
+        await eventually(begun)
+        for tenant in TENANTS:
+            if tenant != last:
+                tool.let_go[tenant or "default"].set()
+        stopping = asyncio.create_task(ingress.stop())
+        await eventually(others_left)
+        assert not stopping.done()
+        assert cluster.members(topics.tool_call_group(last))
+        tool.let_go[last or "default"].set()
+        await stopping
+        assert [len(cluster.topic_records(topics.tool_results(each).name)) for each in TENANTS] == [1, 1, 1]

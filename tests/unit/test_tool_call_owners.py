@@ -1,0 +1,117 @@
+"""Whose a tool call is that comes as a record: nobody can have a call of another one passed over, or take its id."""
+
+from __future__ import annotations
+
+import orjson
+
+from headrace.testing import InMemoryCluster, InMemoryLog
+from headrace.tool_calls import ReceivedCall
+from headrace.tool_models import ToolError, ToolRefusal, ToolSuccess
+from support.tool_calls import RESULTS, Caller, Known, answering, consumer, until
+from support.virtual_time import in_virtual_time
+
+
+@in_virtual_time
+async def test_what_nobody_knows_the_sender_of_takes_no_id_from_anybody() -> None:
+    answers = Known()
+    good = [("authorization", b"Bearer good")]
+    value = orjson.dumps({"callId": "a", "name": "echo", "arguments": {"say": "mine"}})
+    async with answering(answers) as caller:
+        await caller.write(b"a", b"no call")
+        await caller.results_are(1)
+        await caller.write(b"a", value)
+        await caller.results_are(2)
+        answers.hold.clear()
+        await caller.write(b"a", value)
+        for _ in range(3):
+            await caller.write(b"a", value, headers=good)
+        await until(lambda: bool(answers.done))
+        answers.hold.set()
+        await caller.results_are(3)
+        await caller.write(b"a", b"no call")
+        await caller.write(b"a", value)
+        await caller.committed(0, 8)
+        results = caller.results()
+    # Whoever waits for the answer to a call of this id, or has it, is not told of others that were nobody's.
+    codes = [result.get("error", {}).get("code") for result in results]
+    assert codes == ["call_invalid", "unauthenticated", None]
+    assert answers.ids == ["a"]
+    headers = [list(record.headers) for record in caller.cluster.topic_records(RESULTS)]
+    assert headers == [[], [], [("headrace-tenant", b"default")]]
+
+
+@in_virtual_time
+async def test_calls_of_one_id_are_one_where_they_are_of_one_caller() -> None:
+    """A tenant cannot have a call of another one passed over, nor can a user one of another user."""
+    answers = Known()
+    caller = Caller(InMemoryCluster())
+    await caller.start()
+    whose = ("acme", "rival", "ann", "bob")
+
+    async def call(credential: str, said: str) -> None:
+        value = orjson.dumps({"callId": "a", "name": "echo", "arguments": {"say": said}})
+        await caller.write(b"a", value, headers=[("authorization", f"Bearer {credential}".encode())])
+
+    answers.hold.clear()
+    async with consumer(InMemoryLog(caller.cluster), answers):
+        for credential in whose:
+            await call(credential, credential)
+            await call(credential, "again")  # while the first is under way
+        await until(lambda: len(answers.done) == 4)
+        answers.hold.set()
+        await caller.committed(0, 8)
+    # The next owner of the partition knows it from the answers.
+    async with consumer(InMemoryLog(caller.cluster), answers):
+        for credential in whose:
+            await call(credential, "once more")
+        await call("good", "default")
+        await caller.committed(0, 13)
+    told = {
+        tuple(value.decode() for _, value in record.headers): orjson.loads(record.value or b"")["data"]["said"]
+        for record in caller.cluster.topic_records(RESULTS)
+    }
+    assert told == {
+        ("acme",): "acme",
+        ("rival",): "rival",
+        ("acme", "ann"): "ann",
+        ("acme", "bob"): "bob",
+        ("default",): "default",
+    }
+    assert len(caller.results()) == len(answers.done) == 5
+    assert {record.key for record in caller.cluster.topic_records(RESULTS)} == {b"a"}
+
+
+@in_virtual_time
+async def test_a_call_whose_credential_ceased_to_count_meanwhile_uses_up_no_id() -> None:
+    revoked = True
+
+    async def answer(received: ReceivedCall) -> ToolSuccess | ToolRefusal:
+        if revoked:
+            return ToolRefusal(error=ToolError(code="unauthenticated", message="It does not count any more."))
+        return ToolSuccess(data={})
+
+    async with answering(answer) as caller:
+        await caller.call("a")
+        await caller.results_are(1)
+        revoked = False
+        await caller.call("a")
+        assert [result["ok"] for result in await caller.results_are(2)] == [False, True]
+        assert [len(record.headers) for record in caller.cluster.topic_records(RESULTS)] == [0, 1]
+
+
+@in_virtual_time
+async def test_the_next_owner_does_what_was_refused_to_nobody() -> None:
+    answers = Known()
+    caller = Caller(InMemoryCluster())
+    await caller.start()
+    async with consumer(InMemoryLog(caller.cluster), answers):
+        await caller.call("a")
+        await caller.results_are(1)
+    value = orjson.dumps({"callId": "a", "name": "echo"})
+    await caller.write(b"a", value, headers=[("authorization", b"Bearer good")])
+    async with consumer(InMemoryLog(caller.cluster), answers):
+        assert [result["ok"] for result in await caller.results_are(2)] == [False, True]
+    await caller.write(b"a", value, headers=[("authorization", b"Bearer good")])
+    async with consumer(InMemoryLog(caller.cluster), answers):
+        await caller.committed(0, 3)
+    assert answers.ids == ["a"]
