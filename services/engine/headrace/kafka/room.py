@@ -24,10 +24,16 @@ class Room:
         """Bytes that are taken and not given back."""
         return self._used
 
+    def take_at_once(self, size: int) -> bool:
+        """Takes room for `size` bytes, unless `take` would have to wait for it: then it takes nothing, and returns False."""
+        if not self._closed and (self._waiting or not self._fits(size)):
+            return False
+        self._used += size
+        return True
+
     async def take(self, size: int) -> None:
         """Waits until there is room for `size` bytes and nobody waits before, and takes it; returns at once after `close`."""
-        if self._closed or (not self._waiting and self._fits(size)):
-            self._used += size
+        if self.take_at_once(size):
             return
         admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (size, admitted)

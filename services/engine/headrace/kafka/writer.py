@@ -143,19 +143,18 @@ class KafkaWriter:
 
     async def append_all(self, records: Sequence[tuple[TopicPartition, NewRecord]], *, timeout: float) -> list[Outcome]:
         """Writes records, each for itself, and waits for their acknowledgements; see `LogWriter.append_all`."""
-        appending = Appending(len(records), self._room)
+        appending = Appending(len(records), self._room, timeout)
         try:
-            async with asyncio.timeout(timeout):
-                for target, record in records:
-                    self._append(target, await appending.enter(record), appending)
-                await appending.settled()
+            for target, record in records:
+                self._append(target, await appending.enter(record), appending)
+            await appending.settled()
         except TimeoutError:
             pass
         finally:
             # Nobody waits for them any more, be it for the time or because the caller was cancelled.
-            appending.withdraw(timeout)
+            appending.withdraw()
             self._note_quiet()
-        return appending.outcomes(timeout)
+        return appending.outcomes()
 
     def _append(self, target: TopicPartition, call: Call, appending: Appending) -> None:
         if (refusal := self._refusal()) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from headrace import DEFAULT_TENANT
 from headrace_gateway.access.errors import AccessDenied
@@ -45,7 +46,7 @@ class Principal:
                 f"{self.subject!r} lacks the scope {scope.value!r}: ask the operator for a credential that has it."
             )
 
-    @property
+    @cached_property
     def only_user(self) -> str | None:
         """The one user for whom it may act and whose jobs it may see; None where it may act for all of its tenant."""
         return None if Scope.JOBS_ACT_AS in self.scopes else self.subject

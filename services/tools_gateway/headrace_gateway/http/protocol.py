@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 import h11
 import orjson
@@ -14,9 +14,31 @@ from headrace_gateway.tools.refusals import refuse
 LOOK_SECONDS: Final = 30.0
 """How often a connection is looked at. One that stood still from one look to the next, for its client's sake, is cut."""
 
+_LENGTH: Final = b"\r\ncontent-length: "
 _BODY = orjson.dumps(
     refuse("request_invalid", "This is no HTTP request, or its headers are longer than 64 KB.").model_dump(mode="json")
 )
+
+
+class KeepingConnection(h11.Connection):
+    """Keeps the head of an answer until its body is there, where its length is known: both go out by one write.
+
+    What has no length, as a stream of events, may begin long after its head, which goes out at once.
+    """
+
+    _head = b""
+
+    def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
+        parts = super().send_with_data_passthrough(event)
+        if parts is None:
+            return None
+        if self._head:
+            parts.insert(0, self._head)
+            self._head = b""
+        elif type(event) is h11.Response and _LENGTH in (head := b"".join(parts)):
+            self._head = head
+            return []
+        return parts
 
 
 class EnvelopeProtocol(H11Protocol):
@@ -25,6 +47,11 @@ class EnvelopeProtocol(H11Protocol):
     Whoever sends no whole head of a request, or goes on with a body that was answered already, or reads no answer, is cut off
     after a while: uvicorn would keep the connection for as long as it pleases them, and that takes no credential.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        limit = self.config.h11_max_incomplete_event_size
+        self.conn = KeepingConnection(h11.SERVER) if limit is None else KeepingConnection(h11.SERVER, limit)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

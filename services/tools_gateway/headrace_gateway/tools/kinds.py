@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from headrace import WorkerDefinition
 
 MEMORY_COMPACTION = "memory_compaction"
@@ -69,6 +71,8 @@ def without_needless_nulls(args: dict[str, Any], schema: Mapping[str, Any]) -> d
     A strict definition has its model give every argument, and null for what it would leave out. Where the worker takes null, it
     stays; where an argument must not be null and need not be given, it was left out.
     """
+    if b"null" not in orjson.dumps(args):
+        return args
     cleaned = _cleaned(args, schema, schema)
     return cleaned if isinstance(cleaned, dict) else args
 

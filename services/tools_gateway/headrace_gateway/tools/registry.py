@@ -16,6 +16,7 @@ from headrace_gateway.tools.refusals import ToolRefused, refusal_for
 
 # Far more than any worker's arguments have, and far less than what makes a JSON library give up.
 DEEPEST_ARGUMENTS = 64
+_NESTED = (dict, list)
 
 
 class ToolRegistry:
@@ -93,10 +94,10 @@ def parse_arguments(tool: ToolDefinition[Any], arguments: dict[str, Any]) -> Wir
 
 def is_deeper_than(value: Any, depth: int) -> bool:
     """Whether lists and objects are nested in each other more than `depth` times."""
-    level: list[Any] = [value]
+    level: list[Any] = [value] if isinstance(value, _NESTED) else []
     for _ in range(depth + 1):
-        level = [item for item in level if isinstance(item, dict | list)]
         if not level:
             return False
-        level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)]
+        parts = (outer.values() if isinstance(outer, dict) else outer for outer in level)
+        level = [inner for part in parts for inner in part if isinstance(inner, _NESTED)]
     return True
