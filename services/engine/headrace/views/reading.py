@@ -1,4 +1,4 @@
-"""Reading from the SQLite file of a view, in threads of their own, while whoever keeps it writes: in this process or in another."""
+"""Reading from the SQLite file of a view, in threads of their own, while it is kept by this process or by another one."""
 
 from __future__ import annotations
 
