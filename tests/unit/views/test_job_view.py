@@ -25,7 +25,7 @@ from headrace.views.workers import WorkerDirectory
 from support.job_views import PATIENCE, eventually, opened, statuses
 from support.written_jobs import TOPICS, WORKER, Engines, WrittenLog
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("quick", "both_keepers")
 
 
 async def test_what_is_queued_running_and_done(log: WrittenLog, engines: Engines, path: Path) -> None:

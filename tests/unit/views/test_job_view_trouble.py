@@ -15,7 +15,7 @@ from headrace.views.workers import WorkerDirectory
 from support.job_views import PATIENCE, eventually, opened, statuses, until
 from support.written_jobs import TOPICS, Engines, WrittenLog
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("quick", "both_keepers")
 
 
 def another_log() -> WrittenLog:

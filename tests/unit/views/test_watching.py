@@ -23,7 +23,7 @@ from headrace.views.watching import JobsChanged, JobWatching
 from support.job_views import PATIENCE, opened
 from support.written_jobs import STATE_PARTITIONS, TOPICS, WORKER, Engines, WrittenLog
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("quick", "both_keepers")
 
 ANN = JobFilter()
 

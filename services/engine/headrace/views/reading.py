@@ -45,6 +45,11 @@ class Readers:
         self._readable = asyncio.Event()
         self._readable.set()
 
+    @property
+    def can_read(self) -> bool:
+        """Whether nothing has to wait for `resume`."""
+        return self._readable.is_set()
+
     async def read(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
         """Runs `work` in a reading thread, once there is a file to be read."""
         await self._readable.wait()
