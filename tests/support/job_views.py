@@ -7,8 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from headrace.views.job_intake import JobIntake
 from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
+from headrace.views.local_keeper import LocalKeeper
 from headrace.views.workers import WorkerDirectory
 from support.view_children import child_over
 from support.written_jobs import TOPICS, WrittenLog
@@ -32,6 +34,12 @@ async def opened(log: WrittenLog, path: Path, *, wait: bool = True) -> AsyncIter
     finally:
         await view.stop()
         await directory.stop()
+
+
+def intake_of(view: JobView) -> JobIntake | None:
+    """What keeps a view in this process; None where another one does."""
+    keeper = view._keeper
+    return keeper._intake if isinstance(keeper, LocalKeeper) else None
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 from headrace.models import Job
 from headrace.ports import TopicPartition
+
+ACCEPTED_SECONDS: Final = 0.5
+"""How long the row of a job that was accepted here may wait to be written with others, while nobody reads."""
+MOST_UNWRITTEN: Final = 5_000
+"""So many accepted jobs may wait for their rows; from then on whoever adds one waits, too."""
 
 
 class AcceptedJobs:
@@ -29,6 +35,11 @@ class AcceptedJobs:
     def waiting(self) -> int:
         """How many have no row, and are not being written."""
         return len(self._waiting)
+
+    @property
+    def oldest(self) -> Job | None:
+        """The one of these that was accepted first."""
+        return self._waiting[0] if self._waiting else None
 
     @property
     def owed(self) -> bool:

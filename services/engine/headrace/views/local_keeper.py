@@ -6,11 +6,12 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from headrace.core.topics import Topics
 from headrace.models import Job
 from headrace.ports import Log
+from headrace.views import accepted
 from headrace.views.database import Database
 from headrace.views.job_changes import JobChanges
 from headrace.views.job_intake import JobIntake
@@ -18,11 +19,6 @@ from headrace.views.job_rows import SCHEMA
 from headrace.views.keeping import Following, WorkersKnown
 
 ResultT = TypeVar("ResultT")
-
-ACCEPTED_SECONDS: Final = 0.5
-"""How long the row of a job that was accepted here may wait to be written with others, while nobody reads."""
-MOST_UNWRITTEN: Final = 5_000
-"""So many accepted jobs may wait for their rows; from then on whoever adds one waits, too."""
 
 
 class LocalKeeper:
@@ -65,7 +61,7 @@ class LocalKeeper:
         for job in jobs:
             intake.look_for(job.worker_name)
         intake.accepted.add(jobs)
-        if intake.accepted.waiting > MOST_UNWRITTEN:
+        if intake.accepted.waiting > accepted.MOST_UNWRITTEN:
             await intake.show_accepted()
         elif self._accepting is None or self._accepting.done():
             self._accepting = asyncio.create_task(self._write_accepted(), name="headrace-view-accepted")
@@ -78,9 +74,9 @@ class LocalKeeper:
 
     async def _write_accepted(self) -> None:
         """Writes what no batch of the log took with it, again and again until nothing waits."""
-        accepted = self._intake.accepted
-        while accepted.waiting:
-            before = accepted.hand_overs
-            await asyncio.sleep(ACCEPTED_SECONDS)
-            if accepted.hand_overs == before:
+        jobs = self._intake.accepted
+        while jobs.waiting:
+            before = jobs.hand_overs
+            await asyncio.sleep(accepted.ACCEPTED_SECONDS)
+            if jobs.hand_overs == before:
                 await self._intake.show_accepted()

@@ -22,6 +22,7 @@ from headrace.errors import HeadraceError
 from headrace.models import Job
 from headrace.ports import TopicPartition
 from headrace.processes.logs import log_again
+from headrace.views import accepted
 from headrace.views.accepted import AcceptedJobs
 from headrace.views.database import is_damage
 from headrace.views.job_changes import JobChanges
@@ -38,8 +39,6 @@ logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 
-MOST_UNWRITTEN: Final = 5_000
-"""So many accepted jobs may wait for their rows; from then on whoever adds one has them written."""
 SILENT_SECONDS: Final = 5.0
 """A process that has said nothing for so long is not well: it says something every second. Who reads waits no longer for it."""
 HUNG_SECONDS: Final = 60.0
@@ -66,6 +65,7 @@ class ProcessKeeper:
         self._standing = Standing()
         self._accepted = AcceptedJobs()
         self._writing = asyncio.Lock()
+        self._accepting: asyncio.Task[None] | None = None
         self._heard_at = float("-inf")
         self._said_silent = False
         self._readers = Readers(path, SCHEMA.name)
@@ -146,9 +146,11 @@ class ProcessKeeper:
                 if self._asking is not None and self._opened.is_set():
                     self._asking.send(Kind.LOOK_FOR, job.worker_name)
         self._accepted.add(jobs)
-        if self._accepted.waiting > MOST_UNWRITTEN:
+        if self._accepted.waiting > accepted.MOST_UNWRITTEN:
             await self._show_accepted()
-            self._accepted.forget(but=MOST_UNWRITTEN)
+            self._accepted.forget(but=accepted.MOST_UNWRITTEN)
+        elif self.changes.watched and (self._accepting is None or self._accepting.done()):
+            self._accepting = asyncio.create_task(self._show_watchers(), name="headrace-view-watched")
 
     async def read(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
         """What `work` finds in the file, once all accepted jobs have rows, if the process is well."""
@@ -175,6 +177,13 @@ class ProcessKeeper:
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
+
+    async def _show_watchers(self) -> None:
+        """Has the jobs written that the log does not bring soon: that tells watchers of them."""
+        while self.changes.watched and (oldest := self._accepted.oldest) is not None:
+            await asyncio.sleep(accepted.ACCEPTED_SECONDS)
+            if self._accepted.oldest is oldest:
+                await self._show_accepted()
 
     async def _write_accepted(self) -> None:
         async with self._writing:
@@ -221,6 +230,9 @@ class ProcessKeeper:
         task, self._task = self._task, None
         if task is None:
             return
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait([self._accepting])
         if not task.done() and self._accepted.owed:
             await self._show_accepted()
         await self._readers.close()
