@@ -304,8 +304,11 @@ def _figures(measured: Mapping[str, Sequence[_Round]]) -> dict[str, Any]:
                 f"{prefix}p50_ms": round(statistics.median(each.measured.p50 for each in rounds), 2),
                 f"{prefix}p99_ms": round(statistics.median(each.measured.p99 for each in rounds), 2),
                 f"{prefix}microseconds_per_call": round(_cost(rounds), 1),
-                f"{prefix}view_process_microseconds_per_call": round(statistics.median(each.of_view for each in rounds), 1),
             }
+            if name != "bare":
+                figures[f"{prefix}view_process_microseconds_per_call"] = round(
+                    statistics.median(each.of_view for each in rounds), 1
+                )
     figures["ratio"] = _ratio(measured["gateway"], measured["bare"])
     if "view" in measured:
         figures["view_ratio"] = _ratio(measured["view"], measured["gateway"])

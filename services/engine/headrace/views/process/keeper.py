@@ -43,6 +43,8 @@ SILENT_SECONDS: Final = 5.0
 """A process that has said nothing for so long is not well: it says something every second. Who reads waits no longer for it."""
 HUNG_SECONDS: Final = 60.0
 """One that has said nothing for so long is killed, and another takes its place."""
+START_SECONDS: Final = 120.0
+"""The same, of one that has not opened the file yet: it imports its modules first, on a machine that may be busy."""
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 10.0
 END_SECONDS: Final = 15.0
@@ -346,10 +348,14 @@ class ProcessKeeper:
         self._tell_workers()
 
     async def _look_after(self, asking: Asking) -> None:
-        while (left := HUNG_SECONDS - self._silent_for()) > 0:  # noqa: ASYNC110 - of silence nobody tells
-            await asyncio.sleep(left)
-        logger.warning("The process that keeps the jobs view has said nothing for %g s, and is killed.", HUNG_SECONDS)
+        while (left := self._patience() - self._silent_for()) > 0:  # noqa: ASYNC110 - of silence nobody tells
+            await asyncio.sleep(min(left, SILENT_SECONDS))
+        logger.warning("The process that keeps the jobs view has said nothing for %g s, and is killed.", self._patience())
         asking.child.kill()
+
+    def _patience(self) -> float:
+        """How long the process may say nothing, in seconds."""
+        return HUNG_SECONDS if self._opened.is_set() else START_SECONDS
 
 
 async def _log_rest(child: Child) -> None:
