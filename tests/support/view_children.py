@@ -25,8 +25,10 @@ class ChildHere:
     async def start(self) -> None:
         ours, theirs = socket.socketpair()
         self.connection = Connection(*await asyncio.open_unix_connection(sock=ours))
-        there = Connection(*await asyncio.open_unix_connection(sock=theirs))
-        self._serving = asyncio.create_task(serve(there, self._log, self._topics))
+        reader, writer = await asyncio.open_unix_connection(sock=theirs)
+        self._serving = asyncio.create_task(serve(Connection(reader, writer), self._log, self._topics))
+        # As the system does, also for one that was killed before it began.
+        self._serving.add_done_callback(lambda _: writer.close())
 
     def kill(self) -> None:
         self._serving.cancel()

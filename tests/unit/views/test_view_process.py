@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,15 @@ async def kept(log: WrittenLog, path: Path, *, wait: bool = True) -> AsyncIterat
         made.may_start.set()
         await made.view.stop()
         await made.directory.stop()
+
+
+def open_files() -> list[str]:
+    found: list[str] = []
+    for file in Path("/proc/self/fd").glob("*"):
+        with suppress(OSError):  # the folder's own, which is closed by now
+            found.append(str(file.readlink()))
+    assert found
+    return found
 
 
 def job_of(engines: Engines, job_id: str) -> Job:
@@ -212,8 +221,7 @@ async def test_who_asks_the_brokers_is_told_that_the_process_has_ended(log: Writ
         log.accept_requests()
         made.may_start.clear()
         await made.end_child()
-        trouble = made.view.trouble
-        assert trouble is not None and "ended" in trouble
+        await until(lambda: "ended" in (made.view.trouble or ""))
         made.may_start.set()
         await until(lambda: made.view.trouble is None)
 
@@ -232,11 +240,12 @@ async def test_a_process_that_ends_at_once_fails_the_start(log: WrittenLog, path
     await view.stop()
 
 
-async def test_a_file_that_is_made_anew_is_let_go_here(log: WrittenLog, engines: Engines, path: Path) -> None:
+async def test_a_file_that_is_made_anew_is_let_go_here(
+    log: WrittenLog, engines: Engines, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     engines.enqueue("a")
     async with kept(log, path) as made:
         assert await statuses(made.view) == {"a": "queued"}
-        before = await asyncio.to_thread(path.stat)
         damage = sqlite3.DatabaseError("malformed")
         damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         asked = 0
@@ -248,9 +257,13 @@ async def test_a_file_that_is_made_anew_is_let_go_here(log: WrittenLog, engines:
                 raise damage
             return connection.execute("SELECT id FROM jobs").fetchall()
 
-        await made.view._read(look)
-        await eventually(made.view, {"a": "queued"})
-        assert (await asyncio.to_thread(path.stat)).st_ino != before.st_ino
+        with made.view.changes.watch(tenant="default") as watcher:
+            await made.view._read(look)
+            await eventually(made.view, {"a": "queued"})
+            with pytest.raises(WatchInterrupted):
+                watcher.take()
+        assert not [file for file in await asyncio.to_thread(open_files) if str(path) in file and "deleted" in file]
+    assert "made anew" in caplog.text
 
 
 def test_errors_that_go_over_the_connection() -> None:
