@@ -40,6 +40,7 @@ def process_for(settings: Settings) -> StartChild:
             await process.connect(settings)
         except BaseException:
             process.kill()
+            await process.ended()
             raise
         return process
 

@@ -171,6 +171,12 @@ async def test_not_many_accepted_jobs_wait(
             await made.view.add_accepted(job_of(engines, f"j{number}"))
             assert made.keeper._accepted.waiting <= 3
         assert made.keeper._accepted.hand_overs == 1
+        monkeypatch.setattr(keeper_module, "SILENT_SECONDS", 0.0)
+        for number in range(5, 9):
+            engines.enqueue(f"j{number}")
+            await made.view.add_accepted(job_of(engines, f"j{number}"))
+            assert made.keeper._accepted.waiting <= 3
+        assert made.keeper._accepted.hand_overs == 1
 
 
 async def test_a_stop_writes_the_accepted_jobs(log: WrittenLog, engines: Engines, path: Path) -> None:

@@ -79,6 +79,8 @@ class Connection:
 
     def send(self, kind: Kind, content: Any = None) -> None:
         """Sends a frame, if the other end is not gone."""
+        if self._writer.is_closing():
+            return
         data = marshal.dumps(content)
         with suppress(ConnectionError, RuntimeError):
             self._writer.write(_HEADER.pack(kind, len(data)) + data)

@@ -150,7 +150,9 @@ class ProcessKeeper:
         self._accepted.add(jobs)
         if self._accepted.waiting > accepted.MOST_UNWRITTEN:
             await self._show_accepted()
-            self._accepted.forget(but=accepted.MOST_UNWRITTEN)
+            if self._accepted.waiting > accepted.MOST_UNWRITTEN:
+                # Nobody writes them now: they come with the log.
+                self._accepted.forget()
         elif self.changes.watched and (self._accepting is None or self._accepting.done()):
             self._accepting = asyncio.create_task(self._show_watchers(), name="headrace-view-watched")
 
@@ -289,7 +291,8 @@ class ProcessKeeper:
         """Has it end, if it has not, and sends away who waits for it."""
         child = asking.child
         asking.send(Kind.END)
-        killing = asyncio.get_running_loop().call_later(END_SECONDS, child.kill)
+        patience = END_SECONDS if self._silent_for() < SILENT_SECONDS else 0.0
+        killing = asyncio.get_running_loop().call_later(patience, child.kill)
         rest = asyncio.create_task(_log_rest(child), name="headrace-view-rest")
         try:
             how = await child.ended()
