@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,62 +12,13 @@ from hypothesis import strategies as st
 from headrace.core.ownership import PartitionLedger, Version, supersedes
 from headrace.core.snapshots import NOT_ACCEPTED
 from headrace.models import Job
-from headrace.ports import TopicPartition
 from headrace.testing import StoredRecord
-from headrace.views.database import _OWN_TABLES
-from headrace.views.follower import Batch, LogReplaced
-from headrace.views.job_projection import JobProjection
-from headrace.views.job_queries import single
-from headrace.views.job_rows import SCHEMA, whole
+from headrace.views.follower import LogReplaced
 from headrace.views.job_table import sweep
-from support.written_jobs import TOPICS, WORKER, Engines, WrittenLog
+from support.job_tables import Table
+from support.written_jobs import WORKER, Engines, WrittenLog
 
 LONG = "x" * 40_000
-
-
-class Table:
-    """A table in memory, and the projection that fills it."""
-
-    def __init__(self) -> None:
-        self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        for statement in (*_OWN_TABLES, *SCHEMA.statements):
-            self.connection.execute(statement)
-        self.projection = JobProjection(TOPICS)
-
-    def take(self, *records: StoredRecord) -> None:
-        """Takes in one batch."""
-        batch: dict[TopicPartition, list[StoredRecord]] = {}
-        for record in records:
-            batch.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
-        positions = {partition: some[-1].offset + 1 for partition, some in batch.items()}
-        self.connection.execute("BEGIN")
-        try:
-            self.projection.take_in(self.connection, Batch(batch, positions))
-        except BaseException:
-            self.connection.execute("ROLLBACK")
-            self.projection.forget()
-            raise
-        self.connection.execute("COMMIT")
-
-    def restart(self) -> None:
-        """What a new process knows is what the table has."""
-        self.projection = JobProjection(TOPICS)
-
-    def job(self, job_id: str) -> dict[str, Any] | None:
-        found = single(self.connection, job_id, "default")
-        return None if found is None else whole(*found)
-
-    def statuses(self) -> dict[str, str]:
-        keys = [row[0] for row in self.connection.execute("SELECT id FROM jobs")]
-        return {key: job["status"] for key in keys if (job := self.job(key)) is not None}
-
-    def everything(self) -> list[tuple[Any, ...]]:
-        """All that the table says, without where it happens to stand."""
-        columns = "id, status, created, epoch, attempt, sequence, source_key, source_offset, tenant_key, worker_key, user_key,"
-        rows = self.connection.execute(f"SELECT {columns} conversation_key, body, arguments, details FROM jobs")
-        ledgers = self.connection.execute("SELECT * FROM ledgers")
-        positions = self.connection.execute("SELECT * FROM positions")
-        return sorted([*rows, *ledgers, *positions], key=repr)
 
 
 @pytest.fixture
@@ -296,25 +245,6 @@ def test_a_record_that_cannot_be_decoded_costs_only_itself(
     assert table.statuses() == {"good": "running"}
     table.take(engines.complete("good"))
     assert table.statuses() == {"good": "completed"}
-
-
-def test_of_the_snapshots_of_a_batch_the_newest_that_can_be_decoded_counts(table: Table, engines: Engines) -> None:
-    table.take(engines.enqueue("a"), engines.enqueue("b"))
-    epoch = engines.claim("one", -1)
-    running, ended = engines.run("a", epoch), engines.complete("a")
-    begun, done = engines.run("b", epoch), engines.complete("b")
-    table.take(running, replace(ended, value=b"damaged"), replace(begun, value=b"damaged"), done)
-    assert table.statuses() == {"a": "running", "b": "completed"}
-    assert table.projection.undecodable.counts == {"damaged job-state": 1}, "what the newest takes the place of is not looked at"
-
-
-def test_a_job_record_is_not_looked_at_where_a_snapshot_of_the_batch_has_all_of_it(table: Table, engines: Engines) -> None:
-    short, long = engines.enqueue("short"), engines.enqueue("long", args={"text": LONG})
-    epoch = engines.claim("one", -1)
-    table.take(replace(short, value=b"damaged"), long, engines.run("short", epoch), engines.run("long", epoch))
-    assert table.projection.undecodable.total == 0
-    assert table.job("short")["args"] == {"to": ["ann"]}  # type: ignore[index]
-    assert table.job("long")["args"] == {"text": LONG}  # type: ignore[index]
 
 
 def test_records_of_kinds_that_are_not_known_yet_are_passed_over(table: Table, engines: Engines) -> None:
