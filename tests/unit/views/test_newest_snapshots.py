@@ -42,3 +42,14 @@ def test_a_job_record_is_not_looked_at_where_a_snapshot_of_the_batch_has_all_of_
     assert table.projection.undecodable.total == 0
     assert table.job("short")["args"] == {"to": ["ann"]}  # type: ignore[index]
     assert table.job("long")["args"] == {"text": LONG}  # type: ignore[index]
+
+
+def test_what_follows_an_end_or_comes_late_is_no_newer(table: Table, engines: Engines) -> None:
+    table.take(engines.enqueue("ended"), engines.enqueue("late"))
+    epoch = engines.claim("one", -1)
+    records = [engines.run("ended", epoch), engines.complete("ended")]
+    records.append(engines.write({**engines.snapshots["ended"], "attempt": 2, "status": "running"}))
+    second = {**engines.snapshots["late"], "epoch": epoch, "attempt": 2, "sequence": 1, "status": "running"}
+    records += [engines.write(second), engines.write({**second, "attempt": 1, "status": "queued"})]
+    table.take(*records)
+    assert table.statuses() == {"ended": "completed", "late": "running"}
