@@ -28,6 +28,7 @@ KEYS = {
         "agents", "seconds", "rounds", "view_jobs", "calls_per_second", "p50_ms", "p99_ms", "microseconds_per_call",
         "bare_calls_per_second", "bare_p50_ms", "bare_p99_ms", "bare_microseconds_per_call", "ratio",
         "view_calls_per_second", "view_p50_ms", "view_p99_ms", "view_microseconds_per_call", "view_ratio", "layers",
+        "view_process_microseconds_per_call", "view_view_process_microseconds_per_call",
     },
     "latency --jobs 100 --per-second 200": {
         "jobs", "start_ms_p50", "start_ms_p99", "bare_ms_p50", "bare_ms_p99", "ratio", "ratio_p99",

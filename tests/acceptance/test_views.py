@@ -17,8 +17,10 @@ from headrace.kafka import KafkaLog
 from headrace.models import Job
 from headrace.ports import Committed, Log, NewRecord, TopicPartition
 from headrace.settings import Settings, load_settings
+from headrace.view_process import process_for
 from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
+from headrace.views.process.child import StartChild
 from headrace.views.workers import WorkerDirectory
 from support.log import Member, Outcomes, eventually, members, started
 from support.outages import killed
@@ -34,6 +36,7 @@ class Copied:
     log: Log
     topics: Topics
     made: WrittenLog
+    process: StartChild | None = None
     sent: dict[TopicPartition, int] = field(default_factory=dict)
 
     async def prepare(self, *workers: str) -> None:
@@ -55,18 +58,24 @@ class Copied:
         assert all(getattr(outcome, "offset", None) == offset for (_, offset), outcome in outcomes.told)
 
 
+@pytest.fixture(params=["here", "by a process"])
+def process(settings: Settings, request: pytest.FixtureRequest) -> StartChild | None:
+    """Who keeps the view."""
+    return process_for(settings) if request.param == "by a process" else None
+
+
 @pytest.fixture
-async def copied(settings: Settings) -> AsyncIterator[Copied]:
+async def copied(settings: Settings, process: StartChild | None) -> AsyncIterator[Copied]:
     log = KafkaLog(settings)
     topics = Topics(settings.namespace)
-    yield Copied(log, topics, WrittenLog(topics, state_partitions=JOB_STATE_PARTITIONS))
+    yield Copied(log, topics, WrittenLog(topics, state_partitions=JOB_STATE_PARTITIONS), process)
     await log.close()
 
 
 @asynccontextmanager
 async def opened(copied: Copied, path: Path) -> AsyncIterator[JobView]:
     directory = WorkerDirectory(copied.log, copied.topics)
-    view = JobView(copied.log, copied.topics, directory, path)
+    view = JobView(copied.log, copied.topics, directory, path, process=copied.process)
     await directory.start()
     try:
         await view.start()
@@ -207,10 +216,13 @@ async def test_engines_that_come_and_go(copied: Copied) -> None:
         await directory.stop()
 
 
-async def test_a_view_survives_an_outage(fragile_broker: LocalBroker, namespace: str, tmp_path: Path) -> None:
-    log = KafkaLog(load_settings(bootstrap_servers=fragile_broker.bootstrap_servers, namespace=namespace))
+@pytest.mark.parametrize("by_process", [False, True])
+async def test_a_view_survives_an_outage(fragile_broker: LocalBroker, namespace: str, tmp_path: Path, by_process: bool) -> None:
+    settings = load_settings(bootstrap_servers=fragile_broker.bootstrap_servers, namespace=namespace)
+    log = KafkaLog(settings)
     topics = Topics(namespace)
-    copied = Copied(log, topics, WrittenLog(topics, state_partitions=JOB_STATE_PARTITIONS))
+    process = process_for(settings) if by_process else None
+    copied = Copied(log, topics, WrittenLog(topics, state_partitions=JOB_STATE_PARTITIONS), process)
     engines = Engines(copied.made)
     engines.define()
     await copied.prepare(WORKER)

@@ -56,8 +56,12 @@ def settings_for(broker: Broker, folder: Path) -> Settings:
 
 
 def with_gateway(settings: Settings, **values: Any) -> Settings:
-    """The settings with a free port for the gateway, and these values for it."""
-    return settings.model_copy(update={"gateway": settings.gateway.model_copy(update={"port": 0, **values})})
+    """The settings with a free port for the gateway, and these values for it.
+
+    Its view is kept in this process, which starts sooner; what keeps it beside has tests of its own.
+    """
+    given = {"port": 0, "view_process": False, **values}
+    return settings.model_copy(update={"gateway": settings.gateway.model_copy(update=given)})
 
 
 @asynccontextmanager

@@ -7,18 +7,24 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from headrace.views.job_intake import JobIntake
 from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
+from headrace.views.local_keeper import LocalKeeper
 from headrace.views.workers import WorkerDirectory
+from support.view_children import child_over
 from support.written_jobs import TOPICS, WrittenLog
 
 PATIENCE = 20.0
+
+by_process = False
+"""Whether views are kept as by a process of their own: set by the fixture `both_keepers`."""
 
 
 @contextlib.asynccontextmanager
 async def opened(log: WrittenLog, path: Path, *, wait: bool = True) -> AsyncIterator[JobView]:
     directory = WorkerDirectory(log, TOPICS)
-    view = JobView(log, TOPICS, directory, path)
+    view = JobView(log, TOPICS, directory, path, process=child_over(log, TOPICS) if by_process else None)
     await directory.start()
     await view.start()
     try:
@@ -28,6 +34,12 @@ async def opened(log: WrittenLog, path: Path, *, wait: bool = True) -> AsyncIter
     finally:
         await view.stop()
         await directory.stop()
+
+
+def intake_of(view: JobView) -> JobIntake | None:
+    """What keeps a view in this process; None where another one does."""
+    keeper = view._keeper
+    return keeper._intake if isinstance(keeper, LocalKeeper) else None
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -31,6 +31,7 @@ from headrace.settings import Settings, load_settings
 from headrace.submission import Arguments, WorkerReference, check_names, shared_fields
 from headrace.tool_calls.facade import AnsweringCalls
 from headrace.tool_models import JobList
+from headrace.view_process import process_for
 from headrace.views.job_queries import JobFilter, WorkerCounts
 from headrace.views.jobs import JobView
 from headrace.views.on_demand import JobViewOnDemand, Readiness
@@ -55,6 +56,8 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
         log: a cluster that is in use already; it stays open when the client stops.
         view: begins to read the view of jobs at the start; otherwise the first look at jobs does.
         view_path: file of that view; one in the data directory when left out.
+        view_process: has that view kept by a process of its own, which has a connection of its own by the settings. It pays off
+            where much happens: this process does nothing for each job then.
         now: the time that it writes down, in milliseconds since the Unix epoch.
         randomness: makes so many random bytes, for ids.
 
@@ -71,6 +74,7 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
         log: Log | None = None,
         view: bool = False,
         view_path: Path | None = None,
+        view_process: bool = False,
         now: Callable[[], int] = wall_clock,
         randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -86,7 +90,9 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
         )
         path = view_path or self.settings.data_directory / "views" / self.settings.namespace / "jobs.sqlite"
         servers = self.settings.bootstrap_servers or ""
-        self._views = JobViewOnDemand(partial(JobView, self._log, self.topics, self._directory, path), servers, wanted=view)
+        process = process_for(self.settings) if view_process else None
+        make = partial(JobView, self._log, self.topics, self._directory, path, process=process)
+        self._views = JobViewOnDemand(make, servers, wanted=view)
         self._opened = self.closed = False
         self._memories = TopicMemoryStore(self._log, self.topics)
         self._watching = JobWatching(self._log, self.topics)

@@ -197,6 +197,10 @@ class GatewaySettings(SettingsGroup):
         description="Web pages that may call it, as `https://host:port` with commas between, beside those of this machine's"
         " loopback; `*` for any.",
     )
+    view_process: bool = Field(
+        True,
+        description="Whether a process of its own keeps the gateway's view of jobs, beside the one that answers calls.",
+    )
     audit_retention_days: float = Field(90.0, gt=0, description="How long the records of `audit` are kept.")
 
 

@@ -85,7 +85,7 @@ class GatewayServer:
         try:
             client = self._client
             if client is None:
-                client = Client(self._settings, view=True)
+                client = Client(self._settings, view=True, view_process=self._settings.gateway.view_process)
                 await client.start()
                 self._own_client = client
             if self.gateway is None:

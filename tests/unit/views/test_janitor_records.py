@@ -13,8 +13,8 @@ from headrace.core.ownership import Version
 from headrace.core.records import Removal, removal_header, repeat_header, source_header, status_header, version_header
 from headrace.core.snapshots import Writer, version_of
 from headrace.testing import StoredRecord
+from support.job_tables import Table
 from support.written_jobs import Engines, WrittenLog
-from unit.views.test_job_projection import Table
 
 AT = "2026-03-02T09:33:00.000Z"
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import BrokerUnreachable
-from headrace.views import database, job_intake
+from headrace.views import job_intake, reading
 from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory
 from support.job_views import PATIENCE, eventually, opened, statuses, until
 from support.written_jobs import TOPICS, Engines, WrittenLog
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("quick", "both_keepers")
 
 
 def another_log() -> WrittenLog:
@@ -136,7 +136,7 @@ async def test_a_file_that_cannot_be_made_anew_is_told_and_not_waited_for_withou
 ) -> None:
     monkeypatch.setattr(job_intake, "MEND_SECONDS", 0.2)
     # One, which has its connection already: another would find no file to open.
-    monkeypatch.setattr(database, "READING_THREADS", 1)
+    monkeypatch.setattr(reading, "READING_THREADS", 1)
     damage = sqlite3.DatabaseError("malformed")
     damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 

@@ -17,13 +17,14 @@ from headrace.models import Job
 from headrace.ports import TopicPartition
 from headrace.views import job_changes, watching
 from headrace.views.change_token import decode_token, encode_token
+from headrace.views.database import Database
 from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
 from headrace.views.watching import JobsChanged, JobWatching
 from support.job_views import PATIENCE, opened
 from support.written_jobs import STATE_PARTITIONS, TOPICS, WORKER, Engines, WrittenLog
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("quick", "both_keepers")
 
 ANN = JobFilter()
 
@@ -179,13 +180,14 @@ async def test_a_view_that_lags_never_tells_what_is_older_than_the_token(
     log: WrittenLog, engines: Engines, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(log, path) as ahead, opened(log, tmp_path / "lags.sqlite") as lagging:
-        go_on, write = asyncio.Event(), lagging._database.write
+        go_on, write, file = asyncio.Event(), Database.write, lagging.path
 
-        async def held(work: Any) -> Any:
-            await go_on.wait()
-            return await write(work)
+        async def held(database: Database, work: Any) -> Any:
+            if database.path == file:
+                await go_on.wait()
+            return await write(database, work)
 
-        monkeypatch.setattr(lagging._database, "write", held)
+        monkeypatch.setattr(Database, "write", held)
         async with watching_jobs(log, ahead) as watch:
             engines.enqueue("a")
             epoch = engines.claim("one", -1)

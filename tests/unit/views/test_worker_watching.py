@@ -24,7 +24,7 @@ from headrace.views.workers import WorkerDirectory
 from support.job_views import PATIENCE
 from support.written_jobs import TOPICS, WORKER, Engines, WrittenLog
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("quick", "both_keepers")
 
 SECONDS = 0.25
 """How far apart counts are in these tests."""

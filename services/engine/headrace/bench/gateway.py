@@ -51,15 +51,22 @@ LAYERS: Final = {
     "audit": "the audit",
     "view": "the view, which follows the engine, too",
 }
-"""What a call costs a gateway's process, from the inside of a bare endpoint outwards. Each comes on top of those before it."""
+"""What a call costs a gateway, the process that keeps its view included, from the inside of a bare endpoint outwards. Each comes
+on top of those before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """A load, what came of it, and the processor time that it took the server until all of its jobs had ended."""
+    """A load, what came of it, and the processor time for each call that it took the server until all of its jobs had ended.
+
+    Attributes:
+        microseconds: of the server's process and of the one that keeps its view.
+        of_view: of the latter.
+    """
 
     measured: Measured
     microseconds: float
+    of_view: float
 
 
 @dataclass(slots=True)
@@ -157,7 +164,8 @@ async def measure_gateway(
         view_jobs: so many jobs are in the log before another gateway of the same kind starts, which takes turns with the others.
 
     Returns the medians of the rounds: `calls_per_second`, `p50_ms` and `p99_ms` until a call was answered, the same as `bare_...`
-    of the bare endpoint, and `ratio`; `microseconds_per_call` of processor time of the gateway's process, and by `layers`. With
+    of the bare endpoint, and `ratio`; `microseconds_per_call` of processor time of the gateway, and by `layers`, of which
+    `view_process_microseconds_per_call` are those of the process that keeps its view, and all others its own process's. With
     `view_jobs` the same as `view_...` of the gateway with the full view, and `view_ratio` to the one that began empty.
 
     Raises:
@@ -223,7 +231,8 @@ class _Bench:
                 found[name].append(await self._call(side, side.servers[0], _path(name), self._seconds))
             newest = {name: each[-1] for name, each in found.items()}
             told = ", ".join(
-                f"{name} {each.measured.calls_per_second:,.0f}/s ({each.microseconds:,.0f} µs)" for name, each in newest.items()
+                f"{name} {each.measured.calls_per_second:,.0f}/s ({each.microseconds:,.0f} µs{_of_which(each)})"
+                for name, each in newest.items()
             )
             self._say(f"round {number + 1} of {rounds}: {told}; ratio {_ratio([newest['gateway']], [newest['bare']]):.2f}")
         return found
@@ -258,14 +267,15 @@ class _Bench:
             seconds=seconds,
             expected=_ACCEPTED,
         )
-        before = server.processor_seconds
+        before = server.used()
         measured = await run_load(load)
         if measured.errors or not measured.calls:
             raise HeadraceError(f"{measured.errors} calls of {side.name} were not accepted: {measured.refusals}")
         await side.ended()
         if side.name != "bare":
             await self._seen(side, server, orjson.loads(measured.last)["data"]["jobId"])
-        return _Round(measured, 1e6 * (server.processor_seconds - before) / measured.answered)
+        own, children = (1e6 * (now - then) / measured.answered for now, then in zip(server.used(), before, strict=True))
+        return _Round(measured, own + children, children)
 
     async def _seen(self, side: _Side, server: ServerProcess, job_id: str) -> None:
         """Returns when the view shows that a job, which was accepted last, has ended."""
@@ -275,6 +285,10 @@ class _Bench:
             return bool(answer.get("job", {}).get("status") == "completed")
 
         await _until(seen, "the view shows that a job has ended", _PATIENCE_SECONDS)
+
+
+def _of_which(newest: _Round) -> str:
+    return f", {newest.of_view:,.0f} of them beside" if newest.of_view else ""
 
 
 def _path(name: str) -> str:
@@ -291,6 +305,10 @@ def _figures(measured: Mapping[str, Sequence[_Round]]) -> dict[str, Any]:
                 f"{prefix}p99_ms": round(statistics.median(each.measured.p99 for each in rounds), 2),
                 f"{prefix}microseconds_per_call": round(_cost(rounds), 1),
             }
+            if name != "bare":
+                figures[f"{prefix}view_process_microseconds_per_call"] = round(
+                    statistics.median(each.of_view for each in rounds), 1
+                )
     figures["ratio"] = _ratio(measured["gateway"], measured["bare"])
     if "view" in measured:
         figures["view_ratio"] = _ratio(measured["view"], measured["gateway"])

@@ -11,9 +11,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -28,6 +29,18 @@ _LOOK_SECONDS: Final = 0.05
 _LOAD: Final = "headrace.bench.gateway_load"
 # Whatever the environment says of proxies, these requests are to this machine.
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+
+class ProcessorSeconds(NamedTuple):
+    """The processor time of a server.
+
+    Attributes:
+        own: of its own process.
+        children: of those that it has started, such as the one that keeps the view of jobs.
+    """
+
+    own: float
+    children: float
 
 
 class ServerProcess:
@@ -71,15 +84,10 @@ class ServerProcess:
             await asyncio.sleep(_LOOK_SECONDS)
         self.port = int(found[1])
 
-    @property
-    def processor_seconds(self) -> float:
-        """What it has used so far; 0 on a system that does not say so in `/proc`."""
-        try:
-            fields = Path(f"/proc/{self._process.pid}/stat").read_bytes().rpartition(b") ")[2].split()
-        except OSError:
-            return 0.0
-        user, system = int(fields[11]), int(fields[12])
-        return (user + system) / os.sysconf("SC_CLK_TCK")
+    def used(self) -> ProcessorSeconds:
+        """What it and its child processes have used so far; nothing on a system that does not say so in `/proc`."""
+        own = _seconds_of(self._process.pid)
+        return ProcessorSeconds(own, sum(_seconds_of(child) for child in _children_of(self._process.pid)))
 
     def terminate(self) -> None:
         """Asks it to end, unless it has ended."""
@@ -93,6 +101,23 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _seconds_of(process: int) -> float:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b") ")[2].split()
+    except OSError:
+        return 0.0
+    user, system = int(fields[11]), int(fields[12])
+    return (user + system) / os.sysconf("SC_CLK_TCK")
+
+
+def _children_of(process: int) -> list[int]:
+    # A process that ends meanwhile takes its folder with it.
+    with suppress(OSError):
+        files = Path(f"/proc/{process}/task").glob("*/children")
+        return [int(child) for file in files for child in file.read_text().split()]
+    return []
 
 
 async def run_load(load: Load) -> Measured:

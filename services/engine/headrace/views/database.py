@@ -13,24 +13,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from headrace.errors import ConfigurationError
 from headrace.ports import TopicPartition
+from headrace.views.reading import Readers, connected
 
 logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 
 MOST_FILES: Final = 32
-READING_THREADS: Final = 2
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _WRITER_PRAGMAS: Final = (
     # For a new file. A view's rows are about a kilobyte long: of the usual pages of 4 KB a quarter would stay empty, and four
@@ -46,7 +45,6 @@ _WRITER_PRAGMAS: Final = (
     "PRAGMA cache_size=-131072",
     "PRAGMA secure_delete=OFF",
 )
-_READER_PRAGMAS: Final = ("PRAGMA query_only=ON", "PRAGMA cache_size=-16384", "PRAGMA mmap_size=1073741824")
 _OWN_TABLES: Final = (
     "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE positions (topic TEXT, partition INTEGER, next INTEGER NOT NULL, last INTEGER NOT NULL,"
@@ -107,37 +105,51 @@ def load_positions(connection: sqlite3.Connection) -> Positions:
     return {TopicPartition(topic, partition): Position(*position) for topic, partition, *position in rows}
 
 
+class Reading(Protocol):
+    """Those who read the file, wherever they are."""
+
+    path: Path
+
+    def released(self) -> AbstractAsyncContextManager[None]:
+        """Within the block nobody reads, and none of them has anything of the file open."""
+
+    async def close(self) -> None:
+        """Lets the file go for good."""
+
+
 class Database:
     """An open file of a view. Made by `Database.open`; all methods are for the event loop, and none of them blocks it."""
 
-    def __init__(self, path: Path, schema: Schema, identity: str, lock: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, schema: Schema, identity: str, lock: sqlite3.Connection, readers: Reading) -> None:
         self.path = path
         self._schema = schema
         self._identity = identity
         self._lock = lock
         self._writer_thread = ThreadPoolExecutor(1, thread_name_prefix=f"headrace-{schema.name}-writer")
-        self._reader_threads = self._new_reader_threads()
-        self._local = threading.local()
-        self._readers: list[sqlite3.Connection] = []
+        self._readers = readers
         self._writer: sqlite3.Connection | None = None
-        self._readable = asyncio.Event()
-        self._readable.set()
 
     @classmethod
-    async def open(cls, path: Path, schema: Schema, *, identity: str) -> Database:
+    async def open(cls, path: Path, schema: Schema, *, identity: str, readers: Reading | None = None) -> Database:
         """Opens the view file at `path`, or makes it. What cannot be trusted is discarded, with a warning.
 
         Args:
             path: where the file stands; the folder is made. A numbered one beside it is used if another process has it.
             identity: what the view is of, beyond its schema: a file of another identity is discarded.
+            readers: those who read it in another process; `read` needs them to be in this one, as they are when left out.
 
         Raises:
             ConfigurationError: the folder cannot be written to, or too many processes have a view in it.
         """
         path, lock = await asyncio.to_thread(_lock_free_file, path)
-        database = cls(path, schema, identity, lock)
+        if readers is None:
+            readers = Readers(path, schema.name)
+        readers.path = path
+        database = cls(path, schema, identity, lock, readers)
         try:
-            await database._in_writer_thread(database._connect)
+            reason = await database._in_writer_thread(database._connect)
+            if reason is not None:
+                await database._make_anew()
         except BaseException:
             await database.close()
             raise
@@ -162,8 +174,8 @@ class Database:
 
     async def read(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
         """Runs `work` in a reading thread, while writing goes on."""
-        await self._readable.wait()
-        return await asyncio.get_running_loop().run_in_executor(self._reader_threads, lambda: work(self._reader()))
+        assert isinstance(self._readers, Readers)
+        return await self._readers.read(work)
 
     async def positions(self) -> Positions:
         """How far the rows are; nothing in a new file."""
@@ -177,14 +189,15 @@ class Database:
     async def discard(self, reason: str) -> None:
         """Throws the file away and makes an empty one. Reading that is under way ends first."""
         logger.warning("The view %s is made anew from the log: %s", self.path, reason)
-        self._readable.clear()
-        try:
+        await self._make_anew()
+
+    async def _make_anew(self) -> None:
+        async with self._readers.released():
             await self._in_writer_thread(self._remake)
-        finally:
-            self._readable.set()
 
     async def close(self) -> None:
         """Ends what is under way, closes the file and gives it free."""
+        await self._readers.close()
         await self._in_writer_thread(self._disconnect)
         self._writer_thread.shutdown(wait=False)
         self._lock.close()
@@ -199,18 +212,18 @@ class Database:
             raise sqlite3.ProgrammingError(f"the view {self.path} is closed")
         return self._writer
 
-    def _connect(self) -> None:
-        reason: str | None = None
-        if self.path.exists():
-            try:
-                self._writer = _connection(self.path, _WRITER_PRAGMAS)
-                reason = self._distrust(self._writer)
-            except sqlite3.DatabaseError as error:
-                reason = f"it cannot be read ({error})."
-            if reason is None:
-                return
+    def _connect(self) -> str | None:
+        """Opens the file; why it has to be made anew, or None."""
+        if not self.path.exists():
+            return "there is none."
+        try:
+            self._writer = connected(self.path, _WRITER_PRAGMAS)
+            reason = self._distrust(self._writer)
+        except sqlite3.DatabaseError as error:
+            reason = f"it cannot be read ({error})."
+        if reason is not None:
             logger.warning("The view %s is made anew from the log: %s", self.path, reason)
-        self._remake()
+        return reason
 
     def _distrust(self, connection: sqlite3.Connection) -> str | None:
         """Why the file cannot be used, or None."""
@@ -230,9 +243,7 @@ class Database:
         self._disconnect()
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-        self._reader_threads = self._new_reader_threads()
-        self._local = threading.local()
-        writer = self._writer = _connection(self.path, _WRITER_PRAGMAS)
+        writer = self._writer = connected(self.path, _WRITER_PRAGMAS)
         writer.execute("BEGIN IMMEDIATE")
         for statement in (*_OWN_TABLES, *self._schema.statements):
             writer.execute(statement)
@@ -245,37 +256,9 @@ class Database:
         writer.execute("COMMIT")
 
     def _disconnect(self) -> None:
-        self._reader_threads.shutdown(wait=True)
-        for connection in self._readers:
-            connection.close()
-        self._readers = []
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-    # --- in a reading thread ---
-
-    def _new_reader_threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(READING_THREADS, thread_name_prefix=f"headrace-{self._schema.name}-reader")
-
-    def _reader(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = _connection(self.path, _READER_PRAGMAS)
-            self._readers.append(connection)
-        return connection
-
-
-def _connection(path: Path, pragmas: Iterable[str]) -> sqlite3.Connection:
-    """A connection in which transactions begin and end only where the code says so. Threads hand it on, and never share it."""
-    connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False, cached_statements=256)
-    try:
-        for pragma in pragmas:
-            connection.execute(pragma)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def _lock_free_file(path: Path) -> tuple[Path, sqlite3.Connection]:

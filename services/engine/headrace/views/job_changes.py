@@ -21,6 +21,9 @@ MOST_WAITING: Final = 10_000
 _REMEMBERED: Final = 4_096
 
 KeyT = TypeVar("KeyT", int, JobKey)
+Touch = tuple[JobKey, int, int, int, int | None]
+"""A job that a record was about: its key, the keys of its tenant and its worker, its status, and its user's key. In place of one
+that was removed stands None."""
 
 
 class _Woken:
@@ -201,31 +204,30 @@ class JobChanges:
         """Tells of a batch that was taken in: every job that a record was about, whether or not it has changed by that. Only
         whoever reads the row can know whether it was told of it before.
         """
-        if not self.watched:
-            return
+        if self.watched:
+            self.tell_touched(touches_of(facts))
+
+    def tell_accepted(self, jobs: Iterable[Job]) -> None:
+        """Tells of jobs that were accepted here, and are in the table before they are read from the log."""
+        if self.watched:
+            self.tell_touched(map(touch_of, jobs))
+
+    def tell_touched(self, touches: Iterable[Touch | None]) -> None:
+        """Tells of the same, as `touches_of` has it."""
         removed = False
-        for key, fact in facts:
-            row = fact.row if isinstance(fact, Repeated) else fact
-            if isinstance(row, JobRow):
-                self._touch(key, row.tenant_key)
-                self._ring(key, row.worker_key, row.status, row.user_key)
-            else:
+        for touch in touches:
+            if touch is None:
                 removed = True
+                continue
+            key, tenant_key, worker_key, status, user_key = touch
+            self._touch(key, tenant_key)
+            if (bells := self._of_worker.get(worker_key)) is not None:
+                bells.touch(key, status, user_key)
         if removed:
             # What removes a job says not whose it was.
             for bells in self._of_worker.values():
                 for bell in bells.all:
                     bell.strike_unknown()
-
-    def tell_accepted(self, jobs: Iterable[Job]) -> None:
-        """Tells of jobs that were accepted here, and are in the table before they are read from the log."""
-        if not self.watched:
-            return
-        for job in jobs:
-            key, user = job_key(job.id), job.ctx.user_id
-            self._touch(key, name_key("tenant", job.tenant))
-            user_key = None if user is None else name_key("user", job.tenant, user)
-            self._ring(key, name_key("worker", job.tenant, job.worker_name), STATUS_NUMBERS[job.status], user_key)
 
     def interrupt(self, reason: str) -> None:
         """Sends all watchers away: what they were told so far is true, and they can go on from there."""
@@ -242,9 +244,24 @@ class JobChanges:
         for watcher in self._of_job.get(key, ()):
             watcher.touch(key)
 
-    def _ring(self, key: JobKey, worker_key: int, status: int, user_key: int | None) -> None:
-        if (bells := self._of_worker.get(worker_key)) is not None:
-            bells.touch(key, status, user_key)
+
+def touches_of(facts: Iterable[Fact]) -> Iterator[Touch | None]:
+    """What watchers need to know of facts."""
+    for key, fact in facts:
+        row = fact.row if isinstance(fact, Repeated) else fact
+        yield (key, row.tenant_key, row.worker_key, row.status, row.user_key) if isinstance(row, JobRow) else None
+
+
+def touch_of(job: Job) -> Touch:
+    """What they need to know of a job that was accepted."""
+    user = job.ctx.user_id
+    return (
+        job_key(job.id),
+        name_key("tenant", job.tenant),
+        name_key("worker", job.tenant, job.worker_name),
+        STATUS_NUMBERS[job.status],
+        None if user is None else name_key("user", job.tenant, user),
+    )
 
 
 @contextmanager

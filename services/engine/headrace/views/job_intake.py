@@ -11,23 +11,24 @@ import logging
 import math
 import sqlite3
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
+from typing import Any, Final, TypeVar
 
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError, HeadraceError
-from headrace.models import Job
 from headrace.ports import Log, TopicPartition
+from headrace.views.accepted import AcceptedJobs
 from headrace.views.database import Database, Position, Positions, is_damage
 from headrace.views.follower import Batch, Follower, LogReplaced, Pace
-from headrace.views.job_changes import JobChanges
 from headrace.views.job_projection import JobProjection
 from headrace.views.job_rows import LATE_INDEXES
 from headrace.views.job_table import sweep
-from headrace.views.workers import WorkerDirectory
+from headrace.views.keeping import ToldOfJobs, WorkersKnown
 
 logger = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
 
 LOOK_SECONDS: Final = 0.5
 """How often the topic of a worker is looked for that is defined and has none yet."""
@@ -47,12 +48,14 @@ class ViewDamaged(HeadraceError):
 class JobIntake:
     """Follows the log into an open file, for as long as it runs. A file that proves wrong is made anew.
 
+    Args:
+        changes: is told of each batch that was taken in, before the positions move on.
+
     Attributes:
-        changes: tells watchers which jobs have changed.
-        hand_overs: how often jobs that were accepted here were handed over to be written.
+        accepted: the jobs that were accepted here, whose rows are written with the next batch, or by `write_accepted`.
     """
 
-    def __init__(self, log: Log, topics: Topics, workers: WorkerDirectory, database: Database) -> None:
+    def __init__(self, log: Log, topics: Topics, workers: WorkersKnown, database: Database, changes: ToldOfJobs) -> None:
         self._log = log
         self._topics = topics
         self._workers = workers
@@ -68,11 +71,9 @@ class JobIntake:
         self._damaged: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._remade = 0
         self._trouble: str | None = None
-        self._accepted: list[Job] = []
-        self._in_hand: list[Job] = []
-        self.hand_overs = 0
         self._writing = asyncio.Lock()
-        self.changes = JobChanges()
+        self._changes = changes
+        self.accepted = AcceptedJobs()
 
     def start(self) -> None:
         self._workers.on_change(self._look.set)
@@ -85,7 +86,7 @@ class JobIntake:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
-        self.changes.interrupt("the view of jobs is closed")
+        self._changes.interrupt("the view of jobs is closed")
 
     @property
     def caught_up(self) -> bool:
@@ -140,46 +141,32 @@ class JobIntake:
             self._asked.add(worker)
             self._look.set()
 
-    def accept(self, jobs: Sequence[Job]) -> None:
-        """Takes jobs that were accepted here. Their rows are written with the next batch, or by `write_accepted`."""
-        self._accepted.extend(jobs)
-
-    @property
-    def unwritten(self) -> int:
-        """How many jobs were accepted here whose rows are not written yet, nor being written."""
-        return len(self._accepted)
-
     async def write_accepted(self) -> None:
         """Returns when all jobs that were accepted here have rows. What fails can be done again."""
         async with self._writing:
-            if not self._accepted:
+            if not self.accepted.waiting:
                 return
-            with self._hand_over() as jobs:
+            with self.accepted.hand_over() as jobs:
                 await self._database.write(lambda connection: self._projection.accept(connection, jobs))
             self._projection.remember_accepted(jobs)
-            self.changes.tell_accepted(jobs)
+            self._changes.tell_accepted(jobs)
 
-    @property
-    def owes_rows(self) -> bool:
-        """Whether a job was accepted here that has no row yet; `write_accepted` returns when it has."""
-        return bool(self._accepted or self._in_hand)
-
-    @contextmanager
-    def _hand_over(self) -> Iterator[list[Job]]:
-        """The accepted jobs, to be written by the block. If it fails, they wait again."""
-        self._in_hand, self._accepted = self._accepted, []
-        self.hand_overs += 1
+    async def show_accepted(self) -> None:
+        """The same. They are accepted, whatever becomes of a table on this machine: if it cannot be written, they come with the
+        log."""
         try:
-            yield self._in_hand
-        except BaseException:
-            self._accepted[:0] = self._in_hand
-            raise
-        finally:
-            self._in_hand = []
+            await self.mended(self.write_accepted)
+        except Exception:
+            self.accepted.forget()
+            logger.warning("accepted jobs are not in the view yet; it will read them from the log", exc_info=True)
 
-    def forget_accepted(self) -> None:
-        """Leaves the rows of accepted jobs to their records."""
-        self._accepted.clear()
+    async def mended(self, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        """Does something with the file; if it proves damaged, does it again with the new one."""
+        try:
+            return await work()
+        except sqlite3.DatabaseError as error:
+            await self.mend(error)
+        return await work()
 
     async def mend(self, error: sqlite3.DatabaseError) -> None:
         """Has a damaged file made anew, and waits until it is.
@@ -224,7 +211,7 @@ class JobIntake:
         self._trouble = told
 
     async def _begin_anew(self, reason: str) -> None:
-        self.changes.interrupt("the view of jobs is made anew")
+        self._changes.interrupt("the view of jobs is made anew")
         try:
             await self._database.discard(reason)
         except (sqlite3.Error, OSError) as error:
@@ -267,7 +254,7 @@ class JobIntake:
         async with self._writing:
             # Most jobs that were accepted here a moment ago have begun by now, or ended: so they are written once.
             try:
-                with self._hand_over() as accepted:
+                with self.accepted.hand_over() as accepted:
                     facts = await self._database.write(lambda connection: self._projection.take_in(connection, batch, accepted))
             except BaseException as error:
                 self._projection.forget()
@@ -275,7 +262,7 @@ class JobIntake:
                     raise ViewDamaged(f"it is damaged ({error}).") from error
                 raise
             # Before the positions move on: whoever looks at them has been told of everything below them.
-            self.changes.tell(facts)
+            self._changes.tell(facts)
         self._moved.set()
 
     async def _lead(self, follower: Follower) -> None:

@@ -6,16 +6,24 @@ All of it runs in the writing thread, in the transaction that also writes how fa
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import NamedTuple
 
 import orjson
 from pydantic import ValidationError
 
 from headrace.codec import decode_object, plain_validator
 from headrace.core.ownership import ACCEPTED, PartitionLedger
-from headrace.core.records import CHECKPOINT_PREFIX, LEASE_PREFIX, parse_lease_key, parse_removal, parse_snapshot_headers
+from headrace.core.records import (
+    CHECKPOINT_PREFIX,
+    LEASE_PREFIX,
+    SnapshotHeaders,
+    parse_lease_key,
+    parse_removal,
+    parse_snapshot_headers,
+)
 from headrace.core.snapshots import ARGUMENTS_REPEATED_BYTES, queued
-from headrace.core.status import JobStatus
+from headrace.core.status import TERMINAL, JobStatus
 from headrace.core.topics import Topics
 from headrace.errors import RecordUndecodable
 from headrace.leases import take_lease
@@ -33,6 +41,11 @@ _MOST_REMEMBERED = 10_000
 _check_record = plain_validator(JobRecord)
 
 
+class _Snapshot(NamedTuple):
+    record: Record
+    headers: SnapshotHeaders
+
+
 class JobProjection:
     """Takes batches into the table. One object for one file; call `forget` whenever a transaction has failed."""
 
@@ -42,6 +55,8 @@ class JobProjection:
         self._ledgers: dict[tuple[str, int], PartitionLedger] = {}
         self._changed: set[tuple[str, int]] = set()
         self._accepted: dict[tuple[str, int], set[int]] = {}
+        # The job records of which snapshots of the same batch have all that is known: they need not be looked at.
+        self._whole: set[tuple[str, int, int]] = set()
         self.undecodable = Undecodable("jobs")
 
     def forget(self) -> None:
@@ -62,17 +77,13 @@ class JobProjection:
         """
         positions = self._load(connection)
         self.remember_accepted(accepted)
-        facts: list[Fact] = []
         moved: Positions = {}
+        unread: dict[TopicPartition, Sequence[Record]] = {}
         for partition, records in batch.records.items():
-            known = positions.get(partition, Position(0))
-            fresh = _unread(records, known)
-            if partition.topic == self._topics.job_state.name:
-                facts.extend(self._state_facts(fresh))
-            elif (worker := self._topics.worker_of(partition.topic)) is not None:
-                facts.extend(self._job_facts(worker, self._unknown(partition, fresh)))
+            fresh = unread[partition] = _unread(records, positions.get(partition, Position(0)))
             if fresh:
                 moved[partition] = Position(fresh[-1].offset + 1, fresh[-1].offset, fresh[-1].timestamp)
+        facts = self._facts(unread)
         for partition, offset in batch.positions.items():
             known = moved.get(partition) or positions.get(partition, Position(0))
             if offset > known.next:
@@ -111,20 +122,38 @@ class JobProjection:
         known.difference_update([record.offset for record in records])
         return unknown
 
+    def _facts(self, unread: Mapping[TopicPartition, Sequence[Record]]) -> list[Fact]:
+        """What records tell of jobs: first that they were accepted, and then what became of them."""
+        state = self._topics.job_state.name
+        self._whole.clear()
+        snapshots = [
+            fact for partition, records in unread.items() if partition.topic == state for fact in self._state_facts(records)
+        ]
+        accepted = [
+            fact
+            for partition, records in unread.items()
+            if (worker := self._topics.worker_of(partition.topic)) is not None
+            for fact in self._job_facts(worker, self._unknown(partition, records))
+        ]
+        return accepted + snapshots
+
     # --- job-state ---
 
-    def _state_facts(self, records: Iterable[Record]) -> Iterable[Fact]:
+    def _state_facts(self, records: Iterable[Record]) -> list[Fact]:
+        facts: list[Fact] = []
+        followed: dict[bytes, list[_Snapshot]] = {}
         for record in records:
             key = record.key or b""
             try:
                 if not key.startswith(_NO_SNAPSHOT):
-                    fact = self._snapshot(record, key)
-                    if fact is not None:
-                        yield fact
+                    self._meet(record, key, followed, facts)
                 elif key.startswith(LEASE_PREFIX):
                     self._take_lease(record, key)
             except _UNUSABLE as error:
                 self.undecodable.add("damaged job-state", record, _told(error))
+        for snapshots in followed.values():
+            self._take_newest(snapshots, facts)
+        return facts
 
     def _take_lease(self, record: Record, key: bytes) -> None:
         lease = parse_lease_key(key)
@@ -134,13 +163,19 @@ class JobProjection:
         if take_lease(self._ledgers.setdefault(about, PartitionLedger()), record):
             self._changed.add(about)
 
-    def _snapshot(self, record: Record, key: bytes) -> Fact | None:
+    def _meet(self, record: Record, key: bytes, followed: dict[bytes, list[_Snapshot]], facts: list[Fact]) -> None:
+        """Looks at a record of a job, and not yet at its value.
+
+        Args:
+            followed: by key, snapshots of which each follows the one before: of these only the newest counts.
+        """
         if not key:
             raise RecordUndecodable("it has no key")
-        job_id = key.decode()
         if record.value is None:
             removal = parse_removal(record.headers)
-            return job_key(job_id), None if removal is None else removal.version
+            self._take_newest(followed.pop(key, ()), facts)
+            facts.append((job_key(key.decode()), None if removal is None else removal.version))
+            return
         headers = parse_snapshot_headers(record.headers)
         if headers is None:
             raise RecordUndecodable("the headers of a snapshot are missing or damaged")
@@ -148,13 +183,32 @@ class JobProjection:
         if ledger is not None and not headers.repeated:
             known = ledger.epoch
             if ledger.is_void(headers.version.epoch):
-                return None
+                return
             if ledger.epoch != known:
                 self._changed.add((headers.worker, headers.partition))
+        before = followed.get(key)
+        if before is not None and _follows(headers, before[-1].headers):
+            before.append(_Snapshot(record, headers))
+        else:
+            self._take_newest(before or (), facts)
+            followed[key] = [_Snapshot(record, headers)]
+
+    def _take_newest(self, snapshots: Sequence[_Snapshot], facts: list[Fact]) -> None:
+        """Takes in the newest that can be."""
+        for record, headers in reversed(snapshots):
+            try:
+                facts.append(self._snapshot(record, headers))
+                return
+            except _UNUSABLE as error:
+                self.undecodable.add("damaged job-state", record, _told(error))
+
+    def _snapshot(self, record: Record, headers: SnapshotHeaders) -> Fact:
         raw = decode_object(record.value)
-        if raw.get("id") != job_id:
+        if raw.get("id") != (record.key or b"").decode():
             raise RecordUndecodable("its key is not the id of its job")
         origin = Origin(headers.worker, headers.partition, headers.offset)
+        if "args" in raw:
+            self._whole.add(origin)
         row = row_of(raw, headers.version, STATUS_NUMBERS[headers.status], origin, record.value)
         return row.id, row if headers.outdone is None else Repeated(row, headers.outdone)
 
@@ -162,6 +216,8 @@ class JobProjection:
 
     def _job_facts(self, worker: str, records: Iterable[Record]) -> Iterable[Fact]:
         for record in records:
+            if self._whole and (worker, record.partition, record.offset) in self._whole:
+                continue
             try:
                 row = _accepted_row(worker, record)
             except _UNUSABLE as error:
@@ -196,6 +252,20 @@ class JobProjection:
 
 # What a record can be in its values, whoever wrote it; anything else is a fault of this code.
 _UNUSABLE = (RecordUndecodable, ValidationError, KeyError, TypeError, ValueError, AttributeError)
+
+
+def _follows(headers: SnapshotHeaders, before: SnapshotHeaders) -> bool:
+    """Whether a valid snapshot that comes after another valid one of the same job leaves nothing of it, whatever stood before.
+
+    It is so within an epoch, where the highest version counts, and nothing after an end; see `supersedes`.
+    """
+    return (
+        headers[:3] == before[:3]
+        and headers.version.epoch == before.version.epoch
+        and headers.version > before.version
+        and before.status not in TERMINAL
+        and not (headers.repeated or before.repeated)
+    )
 
 
 def _told(error: Exception) -> str:

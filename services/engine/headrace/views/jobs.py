@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -18,9 +17,7 @@ from headrace.core.topics import Topics
 from headrace.models import DEFAULT_TENANT, Job
 from headrace.ports import Log, TopicPartition
 from headrace.tool_models import JobList
-from headrace.views.database import Database
 from headrace.views.job_changes import JobChanges
-from headrace.views.job_intake import JobIntake
 from headrace.views.job_queries import (
     Cursor,
     JobFilter,
@@ -35,17 +32,16 @@ from headrace.views.job_queries import (
     several,
     single,
 )
-from headrace.views.job_rows import SCHEMA, JobKey, Origin, listed, whole
+from headrace.views.job_rows import JobKey, Origin, listed, whole
+from headrace.views.keeping import Following, JobKeeper
+from headrace.views.local_keeper import LocalKeeper
+from headrace.views.process.child import StartChild
+from headrace.views.process.keeper import ProcessKeeper
 from headrace.views.workers import WorkerDirectory
 
 logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
-
-ACCEPTED_SECONDS: Final = 0.5
-"""How long the row of a job that was accepted here may wait to be written with others, while nobody reads."""
-MOST_UNWRITTEN: Final = 5_000
-"""So many accepted jobs may wait for their rows; from then on whoever adds one waits, too."""
 
 
 class JobView:
@@ -56,15 +52,18 @@ class JobView:
         topics: of the namespace that is viewed.
         workers: says which workers there are; it is started and stopped by the caller.
         path: the file. Where another process has it, a numbered one beside it is used: see `headrace.views.database`.
+        process: starts the process that follows the log and writes the file; this one does when left out.
     """
 
-    def __init__(self, log: Log, topics: Topics, workers: WorkerDirectory, path: Path) -> None:
+    def __init__(
+        self, log: Log, topics: Topics, workers: WorkerDirectory, path: Path, *, process: StartChild | None = None
+    ) -> None:
         self._log = log
         self._topics = topics
         self._workers = workers
         self._path = path
-        self._opened: tuple[Database, JobIntake] | None = None
-        self._accepting: asyncio.Task[None] | None = None
+        self._process = process
+        self._started: JobKeeper | None = None
         self._invalid = 0
 
     async def start(self) -> None:
@@ -75,60 +74,56 @@ class JobView:
             ConfigurationError: the file cannot be written.
         """
         await self._log.create_topics([self._topics.job_state])
-        database = await Database.open(self._path, SCHEMA, identity=self._topics.namespace)
-        intake = JobIntake(self._log, self._topics, self._workers, database)
-        self._opened = database, intake
-        intake.start()
+        keeper: JobKeeper
+        if self._process is None:
+            keeper = LocalKeeper(self._log, self._topics, self._workers, self._path)
+        else:
+            keeper = ProcessKeeper(self._workers, self._path, self._process)
+        await keeper.start()
+        self._started = keeper
 
     async def stop(self) -> None:
         """Ends the following and closes the file. Jobs that `add_accepted` was given are written first."""
-        if self._opened is None:
-            return
-        if self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.wait([self._accepting])
-        await self._show_accepted()
-        database, intake = self._opened
-        self._opened = None
-        await intake.stop()
-        await database.close()
+        if self._started is not None:
+            keeper, self._started = self._started, None
+            await keeper.stop()
 
     # --- how far it is ---
 
     @property
     def path(self) -> Path:
         """The file that is used."""
-        return self._database.path
+        return self._keeper.path
 
     @property
     def caught_up(self) -> bool:
         """Whether everything is read that stood in the log at the start."""
-        return self._intake.caught_up
+        return self._following.caught_up
 
     @property
     def behind(self) -> int:
         """How many records, at most, are still to be read of those that stood in the log at the start."""
-        return self._intake.behind
+        return self._following.behind
 
     @property
     def trouble(self) -> str | None:
         """Why the log cannot be read at the moment, or None."""
-        return self._intake.trouble
+        return self._following.trouble
 
     @property
     def positions(self) -> Mapping[TopicPartition, int]:
         """The offset of the next record of each partition that was not yet taken in."""
-        return self._intake.positions
+        return self._following.positions
 
     @property
     def changes(self) -> JobChanges:
         """Tells watchers which jobs have changed."""
-        return self._intake.changes
+        return self._keeper.changes
 
     @property
     def undecodable(self) -> Counter[str]:
         """How many records were passed over, by kind."""
-        return self._intake.undecodable
+        return self._following.undecodable
 
     async def wait_caught_up(self, timeout: float) -> None:
         """Waits until `caught_up`.
@@ -136,7 +131,7 @@ class JobView:
         Raises:
             TimeoutError: that took longer than `timeout` seconds.
         """
-        await self._intake.wait_caught_up(timeout)
+        await self._following.wait_caught_up(timeout)
 
     async def catch_up(self, timeout: float) -> None:
         """Reads up to what stands in the log at the time of the call, in the topics of all workers that are defined by then.
@@ -144,7 +139,7 @@ class JobView:
         Raises:
             TimeoutError: that took longer than `timeout` seconds.
         """
-        await self._intake.catch_up(timeout)
+        await self._following.catch_up(timeout)
 
     async def read_on(self, timeout: float) -> None:
         """Reads up to what stands in the log at the time of the call, in the topics that are read already.
@@ -152,11 +147,11 @@ class JobView:
         Raises:
             TimeoutError: that took longer than `timeout` seconds.
         """
-        await self._intake.read_on(timeout)
+        await self._following.read_on(timeout)
 
     async def ask(self) -> None:
         """Returns when the brokers have answered a question about what is read. Raises BrokerError."""
-        await self._intake.ask()
+        await self._following.ask()
 
     # --- what it knows ---
 
@@ -167,14 +162,7 @@ class JobView:
         Args:
             jobs: as they were accepted; their `source` says where their records stand.
         """
-        intake = self._intake
-        for job in jobs:
-            intake.look_for(job.worker_name)
-        intake.accept(jobs)
-        if intake.unwritten > MOST_UNWRITTEN:
-            await self._show_accepted()
-        elif self._accepting is None or self._accepting.done():
-            self._accepting = asyncio.create_task(self._write_accepted(), name="headrace-view-accepted")
+        await self._keeper.accept(jobs)
 
     async def list_jobs(self, wanted: JobFilter, *, limit: int = 20, cursor: str | None = None) -> JobList:
         """The newest jobs first, by `createdAt` and then by id.
@@ -250,46 +238,15 @@ class JobView:
                 logger.warning("The jobs view leaves out a job that is no valid one: %s. Further ones are only counted.", wrong)
             return None
 
-    async def _write_accepted(self) -> None:
-        """Writes what no batch of the log took with it, again and again until nothing waits."""
-        while self._intake.unwritten:
-            before = self._intake.hand_overs
-            await asyncio.sleep(ACCEPTED_SECONDS)
-            if self._intake.hand_overs == before:
-                await self._show_accepted()
-
-    async def _show_accepted(self) -> None:
-        """Returns when every job that was accepted here has its row. They are accepted, whatever becomes of a table on this
-        machine: if it cannot be written, they come with the log."""
-        try:
-            await self._mended(self._intake.write_accepted)
-        except Exception:
-            self._intake.forget_accepted()
-            logger.warning("accepted jobs are not in the view yet; it will read them from the log", exc_info=True)
-
-    async def _mended(self, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
-        """Does something with the file; if it proves damaged, does it again with the new one."""
-        try:
-            return await work()
-        except sqlite3.DatabaseError as error:
-            await self._intake.mend(error)
-        return await work()
-
     async def _read(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
-        if self._intake.owes_rows:
-            await self._show_accepted()
-        database = self._database
-        return await self._mended(lambda: database.read(work))
+        return await self._keeper.read(work)
 
     @property
-    def _database(self) -> Database:
-        return self._both()[0]
+    def _following(self) -> Following:
+        return self._keeper.following
 
     @property
-    def _intake(self) -> JobIntake:
-        return self._both()[1]
-
-    def _both(self) -> tuple[Database, JobIntake]:
-        if self._opened is None:
+    def _keeper(self) -> JobKeeper:
+        if self._started is None:
             raise RuntimeError("the view of jobs was not started")
-        return self._opened
+        return self._started

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+from functools import partial
 from multiprocessing import spawn
 from typing import Any, NoReturn
 
@@ -23,13 +24,15 @@ import orjson
 
 from headrace.engine.outcome import encode_result
 from headrace.engine.processes.failures import tell
-from headrace.engine.processes.frames import ENGINES_SIGNALS, HEADER, NUMBER, Kind, frame
+from headrace.engine.processes.frames import HEADER, NUMBER, Kind, frame
 from headrace.engine.processes.naming import worker_named
-from headrace.engine.processes.reports import LogForwarder, Reports
+from headrace.engine.processes.reports import Reports
 from headrace.errors import MemoryStoreError
 from headrace.job_context import JobContext, JobServices
 from headrace.models import Job
 from headrace.ports import ConversationMemory
+from headrace.processes.logs import LogForwarder
+from headrace.processes.starting import leave_signals_to_parent
 from headrace.worker import AbstractWorker
 
 _PR_SET_PDEATHSIG = 1
@@ -44,10 +47,7 @@ def main(descriptor: int, parent: int) -> NoReturn:
         parent: the process id of its engine.
     """
     _end_with(parent)
-    for number in ENGINES_SIGNALS:
-        # A handler that does nothing, where ignoring them would be passed on to whatever programs a job starts.
-        signal.signal(number, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENGINES_SIGNALS)
+    leave_signals_to_parent()
     os.set_inheritable(descriptor, False)
     child = _Child(socket.socket(fileno=descriptor))
     threading.Thread(target=child.listen, name="headrace-engine", daemon=True).start()
@@ -88,7 +88,7 @@ class _Child:
         begin = orjson.loads(content)
         try:
             spawn.prepare(begin["preparation"])
-            LogForwarder(self._send).install(begin["levels"])
+            LogForwarder(partial(self._send, Kind.LOG)).install(begin["levels"])
             self._worker = worker_named(begin["worker"])
         except BaseException as error:  # also what a module raises that wants to end the process
             self._send(Kind.RAISED, NUMBER.pack(0) + tell(error))

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
-import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,9 +13,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from headrace.engine.processes.failures import told_error
-from headrace.engine.processes.frames import ENGINES_SIGNALS, HEADER, LARGEST_BYTES, NUMBER, Kind, frame
-from headrace.engine.processes.reports import levels_of, log_again
+from headrace.engine.processes.frames import HEADER, LARGEST_BYTES, NUMBER, Kind, frame
 from headrace.errors import WorkerProcessDied
+from headrace.processes.logs import levels_set, log_again
+from headrace.processes.starting import how_it_ended, start_child
 
 _POLL_SECONDS = 0.05
 _END_SECONDS = 6.0
@@ -55,7 +53,7 @@ class ChildProcess:
         self._writer: asyncio.StreamWriter | None = None
         self._socket, theirs = socket.socketpair()
         with theirs:
-            self._process = _start(theirs.fileno())
+            self._process = start_child("headrace.engine.processes.child:main", theirs.fileno())
         self.pid = self._process.pid
         self._watch()
 
@@ -68,7 +66,7 @@ class ChildProcess:
         """
         # The streams close the one, and the other still tells them that the process is gone.
         self._reader, self._writer = await asyncio.open_unix_connection(sock=self._socket.dup())
-        levels = levels_of(logging.root.manager.loggerDict)
+        levels = levels_set()
         begin = {"worker": worker, "levels": levels, "preparation": _preparation(of_main=worker.startswith("__main__:"))}
         self._writer.write(frame(Kind.BEGIN, orjson.dumps(begin)))
         if (error := (await self._answer(0, lambda *_: None)).error) is not None:
@@ -106,7 +104,7 @@ class ChildProcess:
             except (asyncio.IncompleteReadError, ConnectionError):
                 self.kill()
                 await self._gone.wait()
-                raise WorkerProcessDied(self._process.returncode, _how_it_ended(self._process.returncode)) from None
+                raise WorkerProcessDied(self._process.returncode, how_it_ended(self._process.returncode)) from None
             match kind:
                 case Kind.PROGRESS:
                     told = orjson.loads(content)
@@ -177,20 +175,6 @@ class ChildProcess:
             self._writer.close()
 
 
-def _start(descriptor: int) -> subprocess.Popen[bytes]:
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; "
-        f"from headrace.engine.processes.child import main; main({descriptor}, {os.getpid()})"
-    )
-    command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code]  # type: ignore[attr-defined]
-    # Until it has handlers of its own, what the terminal sends to the whole group waits.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENGINES_SIGNALS)
-    try:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(descriptor,))
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _preparation(*, of_main: bool) -> dict[str, Any]:
     """What `multiprocessing` needs to make a process as this one is: the search path, and the program where that is needed."""
     prepared: dict[str, Any] = {"sys_path": sys.path, "sys_argv": sys.argv, "dir": os.getcwd()}  # noqa: PTH109 - as text
@@ -201,16 +185,3 @@ def _preparation(*, of_main: bool) -> dict[str, Any]:
     elif of_main and (path := getattr(program, "__file__", None)) is not None:
         prepared["init_main_from_path"] = os.path.abspath(path)  # noqa: PTH100 - as text
     return prepared
-
-
-def _how_it_ended(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "died"
-    if exit_code >= 0:
-        return f"ended with exit code {exit_code}, and said nothing of it"
-    try:
-        name = f" ({signal.Signals(-exit_code).name})"
-    except ValueError:
-        name = ""
-    hint = ", as the system does when memory runs out" if -exit_code == signal.SIGKILL else ""
-    return f"was killed by signal {-exit_code}{name}{hint}"

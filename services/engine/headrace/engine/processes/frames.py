@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import struct
 from enum import IntEnum
 from typing import Final
@@ -12,10 +11,6 @@ NUMBER: Final = struct.Struct(">Q")
 """Begins the content of every answer: the number of the call, from 1, and 0 of what answers to BEGIN."""
 # A result is half a megabyte at most, and a job with all that belongs to it one: whoever sends more has gone mad.
 LARGEST_BYTES: Final = 8 * 1024 * 1024
-
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
-ENGINES_SIGNALS: Final = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
-"""Ctrl-C, and what is sent to the whole process group, are for the engine: it says when its children end."""
 
 
 class Kind(IntEnum):
