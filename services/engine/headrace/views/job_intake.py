@@ -66,6 +66,8 @@ class JobIntake:
         self._followed: set[str] = set()
         self._asked: set[str] = set()
         self._look = asyncio.Event()
+        self._looks = self._looked = 0
+        self._without_topic: set[str] = set()
         self._moved = asyncio.Event()
         self._complete = False
         self._damaged: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -118,9 +120,19 @@ class JobIntake:
     async def catch_up(self, timeout: float) -> None:
         async with asyncio.timeout(timeout):
             await self._workers.catch_up(timeout)
-            while not self._complete or self._follower is None or not set(self._workers.definitions) <= self._followed:
+            looks = self._looks
+            while not self._complete or self._follower is None or self._unfollowed(looks):
                 await self._wait_moved()
             await self._follower.catch_up(timeout)
+
+    def _unfollowed(self, looks: int) -> bool:
+        """Whether there may be a topic of a worker that is not followed yet. Of one that had none at a look after so many, no job
+        had been accepted."""
+        missing = set(self._workers.definitions) - self._followed
+        if not missing or (self._looked > looks and missing <= self._without_topic):
+            return False
+        self._look.set()
+        return True
 
     async def read_on(self, timeout: float) -> None:
         """Reads up to what stands now in the topics that are followed. Waits for no worker that has no topic yet."""
@@ -321,6 +333,8 @@ class JobIntake:
 
     async def _follow_workers(self, follower: Follower, state: list[TopicPartition], stored: Positions) -> bool:
         """Follows the topics of workers that are new; returns whether one of them has no topic yet."""
+        self._looks += 1
+        look = self._looks
         new = (set(self._workers.definitions) | self._asked) - self._followed
         if not new:
             return False
@@ -335,7 +349,9 @@ class JobIntake:
             await self._sweep(worker, {partition.partition: floors[partition] for partition in watermarks[worker]})
         follower.follow(_beginnings(stored, floors))
         self._followed.update(found)
-        return len(found) < len(new)
+        self._without_topic, self._looked = new - self._followed, look
+        self._moved.set()
+        return bool(self._without_topic)
 
     async def _watermarks(self, worker: str) -> dict[TopicPartition, int]:
         topic = self._topics.jobs_name(worker)
