@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Collection
 
 from headrace import Settings
@@ -62,6 +63,25 @@ async def test_a_member_that_stops_before_it_was_given_partitions_gets_none(sett
         await first.stop(timeout=5)
         await second.stop(timeout=5)
         await log.close()
+
+
+async def test_a_member_that_stops_in_the_moment_in_which_it_begins_to_read(settings: Settings, namespace: str) -> None:
+    log, topic, holder = KafkaLog(settings), plain_topic(f"{namespace}.things"), Holder()
+    await log.create_topics([topic])
+    member = log.group_consumer(topic.name, f"{namespace}.group", holder.listener())
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    try:
+        await member.start()
+        reading = asyncio.create_task(member.fetch(timeout=0.05, maximum=1))
+        await asyncio.sleep(0)  # it begins to read with the next turn of the loop
+        await member.stop(timeout=5)
+        assert await reading == {}
+    finally:
+        await member.stop(timeout=5)
+        await log.close()
+    gc.collect()  # what nobody has looked at is told of when it is let go
+    assert told == []
 
 
 async def test_a_dead_member_whose_id_nobody_was_told_is_taken_out_by_its_client_id(settings: Settings, namespace: str) -> None:

@@ -253,6 +253,8 @@ class KafkaGroupConsumer:
             # To aiokafka, no partitions at all mean every partition.
             await asyncio.sleep(timeout)
             return _Fetched(self._generation, {}, {})
+        if self._consumer is None:  # it was stopped before this began
+            return _Fetched(self._generation, {}, {})
         self._as_polled = self._generation, self._seeks.copy()
         records = await self._polling.poll(self._consumer, chosen, timeout=timeout, maximum=maximum)
         return _Fetched(self._generation, dict(self._seeks), records)
