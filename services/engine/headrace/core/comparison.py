@@ -82,7 +82,7 @@ def is_slower(recorded: float | None, replayed: float | None) -> bool:
 
 
 def is_same_json(one: Any, other: Any) -> bool:
-    """Whether two values are the same as JSON: the order of an object's names does not matter, 1 is 1.0, and true is no number."""
+    """Whether two values are the same as JSON: an object's names have no order, 1 is 1.0, and true is no number."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(is_same_json(value, other[name]) for name, value in one.items())
     if isinstance(one, list) and isinstance(other, list):

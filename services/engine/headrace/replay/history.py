@@ -1,4 +1,4 @@
-"""What was recorded of jobs, and the interface behind which it stands: the log of a cluster, or a file that was exported from it."""
+"""What was recorded of jobs, and the interface behind which it stands: the log of a cluster, or a file exported from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headrace.ports import ConversationRef, MemorySnapshot, TopicPartition
 
 
 class Span(NamedTuple):
-    """A span of time: from `start` on and before `end`, both in milliseconds since the Unix epoch, as the log's records have it."""
+    """A span of time: from `start` on and before `end`, both in milliseconds since the Unix epoch by the log's own times."""
 
     start: int
     end: int
@@ -31,8 +31,7 @@ class RecordedJob:
         record: the job record, as it was accepted; read only.
         source: the partition in which it stands, and its offset there.
         accepted_at: the time of that record, in milliseconds since the Unix epoch.
-        snapshot: the newest valid snapshot up to the end of what was asked for, as the wire has it; None where no engine had begun
-            with it.
+        snapshot: the newest valid snapshot, as the wire has it; None where no engine had begun with the job.
     """
 
     record: Mapping[str, Any]
@@ -68,10 +67,10 @@ class Wanted:
 
 
 class RecordingKey(NamedTuple):
-    """Names what a job got from outside: the name that its worker gave it, and its count among those of that name, from 0."""
+    """Names what a job got from outside: the name that its worker gave it, and its number among those of that name, from 0."""
 
     name: str
-    count: int
+    number: int
 
 
 class History(Protocol):
@@ -102,7 +101,7 @@ class History(Protocol):
         """What an attempt of a job recorded, as JSON."""
 
     async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
-        """A conversation's memory as it was at a time, in milliseconds since the Unix epoch: the same as `MemoryStore.read` gave then."""
+        """A conversation's memory at a time, in milliseconds since the Unix epoch: what `MemoryStore.read` gave then."""
 
 
 def outcome_of(job: RecordedJob) -> Outcome | None:
