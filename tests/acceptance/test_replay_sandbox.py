@@ -16,7 +16,7 @@ from headrace.errors import ConfigurationError, SandboxInUse
 from headrace.kafka.log import KafkaLog
 from headrace.ports import NewRecord, TopicPartition
 from headrace.replay import markers
-from headrace.replay.markers import MARKER_KEY, SandboxMarker
+from headrace.replay.markers import MARKER_KEY, SandboxMarker, find_markers
 from headrace.replay.pacing import Order, Pacing
 from headrace.replay.sandbox import clean, opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
@@ -124,9 +124,7 @@ async def left_behind(log: KafkaLog, settings: Settings, sandbox: Settings) -> A
     await log.delete_topics([name for name in await log.topic_names() if name.startswith(f"{sandbox.namespace}.")])
 
 
-async def test_clean_spares_a_replay_that_runs_unless_it_is_told_to(
-    log: KafkaLog, settings: Settings, left_behind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_clean_spares_a_replay_that_runs_unless_it_is_told_to(log: KafkaLog, settings: Settings, left_behind: str) -> None:
     before = await state_of(settings)
     removed, spared = await clean(log, settings)
     assert left_behind in [found.sandbox for found in spared]  # this process lives
@@ -145,6 +143,23 @@ async def test_clean_removes_what_was_silent_for_too_long(
     removed, _ = await clean(log, settings)
     assert left_behind in [found.sandbox for found in removed]
     assert of_namespace(await state_of(settings), left_behind) == []
+
+
+async def test_a_sandbox_gives_signs_of_life(
+    log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.replay.sandbox.ALIVE_EVERY_SECONDS", 0.05)
+    topic = Topics(sandbox.namespace).replay_marker.name
+    async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+
+        async def signs() -> bool:
+            return (await state_of(sandbox)).ends[topic][0] > 3
+
+        await eventually(signs)
+        [found] = [each for each in await find_markers(log) if each.topic == topic]
+    assert found.marker is not None
+    assert not found.is_over(found.alive_at + 59_000)
+    assert found.is_over(found.alive_at + 61_000)
 
 
 def plain(name: str) -> Topic:

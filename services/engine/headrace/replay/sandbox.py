@@ -116,7 +116,7 @@ def _remove_views(folder: Path) -> None:
 
 
 async def clean(log: Log, settings: Settings, *, every: bool = False) -> tuple[list[FoundMarker], list[FoundMarker]]:
-    """Removes the sandboxes that replays of a namespace have left behind: those whose process is gone, or was silent for a minute.
+    """Removes the sandboxes that replays of a namespace have left: those whose process is gone, or was silent for a minute.
 
     Nothing is touched that no marker names, and no sandbox of another namespace's jobs.
 

@@ -31,6 +31,13 @@ class Reruns(Protocol):
     async def rerun(self, job: RecordedJob) -> Rerun: ...
 
 
+class Counting(Protocol):
+    """A history that can tell at once how many jobs it has."""
+
+    async def count(self, wanted: Wanted) -> int:
+        """How many jobs are in the span, of these workers, whatever their fields are."""
+
+
 @dataclass(slots=True)
 class StreamReplay:
     """A replay of many jobs, and how far it is.
