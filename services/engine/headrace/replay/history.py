@@ -11,6 +11,7 @@ from headrace.core.status import TERMINAL, JobStatus
 from headrace.core.timestamps import parse_timestamp
 from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, MemorySnapshot, TopicPartition
+from headrace.ports import RecordingKey as RecordingKey
 
 
 class Span(NamedTuple):
@@ -64,13 +65,6 @@ class Wanted:
     span: Span
     workers: Collection[str] = ()
     fields: Mapping[str, str] = field(default_factory=dict)
-
-
-class RecordingKey(NamedTuple):
-    """Names what a job got from outside: the name that its worker gave it, and its number among those of that name, from 0."""
-
-    name: str
-    number: int
 
 
 class History(Protocol):
