@@ -110,11 +110,12 @@ def outcome_of(job: RecordedJob) -> Outcome | None:
         result=snapshot.get("result"),
         error_type=error.get("type"),
         error_message=error.get("message"),
-        seconds=_seconds(attempts[-1]) if attempts else None,
+        seconds=seconds_of(attempts[-1]) if attempts else None,
     )
 
 
-def _seconds(attempt: Mapping[str, Any]) -> float | None:
+def seconds_of(attempt: Mapping[str, Any]) -> float | None:
+    """How long an attempt took, by its entry in the history of its job; None where that is not known."""
     started, finished = attempt.get("startedAt"), attempt.get("finishedAt")
     if started is None or finished is None:
         return None
