@@ -24,6 +24,8 @@
     ├── JobUnknown                      no such job
     ├── WatchInterrupted                a watcher of jobs is told no more for now, and may go on from where it was
     ├── ChangesGone                     what a watcher of jobs has missed cannot be told any more
+    ├── HistoryGone                     what is to be looked at is in the log no more
+    ├── ExportDamaged                   a file is no export, or not all of one
     ├── DeadLetterUnknown               no such dead letter
     ├── ApiKeyUnknown                   no such API key
     ├── ApiKeyInvalid                   an API key cannot be made so
@@ -197,6 +199,18 @@ class ChangesGone(HeadraceError):
     anew."""
 
     code = "changes_gone"
+
+
+class HistoryGone(HeadraceError):
+    """What is to be looked at was in the log once, or lies before its beginning; the message says what is left."""
+
+    code = "history_gone"
+
+
+class ExportDamaged(HeadraceError):
+    """A file is no export of recorded jobs, or not all of one; the message says what is wrong with it."""
+
+    code = "export_damaged"
 
 
 class DeadLetterUnknown(HeadraceError):
