@@ -25,6 +25,8 @@
     ├── JobUnknown                      no such job
     ├── WatchInterrupted                a watcher of jobs is told no more for now, and may go on from where it was
     ├── ChangesGone                     what a watcher of jobs has missed cannot be told any more
+    ├── HistoryGone                     what is to be looked at is in the log no more
+    ├── ExportDamaged                   a file is no export, or not all of one
     ├── DeadLetterUnknown               no such dead letter
     ├── ApiKeyUnknown                   no such API key
     ├── ApiKeyInvalid                   an API key cannot be made so
@@ -32,6 +34,7 @@
     ├── JobFailed                       the cause of a failed attempt that is not an exception of the worker's own
     │   ├── ResultTooLarge              what the worker returned is over the limit
     │   ├── ResultInvalid               what the worker returned is no JSON
+    │   ├── RecordingRefused            what is to be recorded is no JSON, or over the limit
     │   ├── JobTimeout                  the attempt took longer than it may
     │   ├── JobCancelled                raised within a job that is to end
     │   ├── WorkerProcessDied           the process of its own died in which the attempt ran
@@ -41,6 +44,8 @@
     │   ├── MemoryConflict              another compaction came first
     │   ├── ConversationInvalid         what is to be put in is no conversation, or no entry
     │   └── SummaryRejected             a summary is empty, not shorter, or an error
+    ├── NotRecorded                     a replay asks for what no recording tells
+    ├── AttemptUnknown                  a job has no attempt of that number, or nothing is left of it
     ├── EngineStuck                     an attempt goes on long after its time: its engine has to end
     └── RecordUndecodable               a record is not what its topic promises
 
@@ -203,6 +208,18 @@ class ChangesGone(HeadraceError):
     code = "changes_gone"
 
 
+class HistoryGone(HeadraceError):
+    """What is to be looked at was in the log once, or lies before its beginning; the message says what is left."""
+
+    code = "history_gone"
+
+
+class ExportDamaged(HeadraceError):
+    """A file is no export of recorded jobs, or not all of one; the message says what is wrong with it."""
+
+    code = "export_damaged"
+
+
 class DeadLetterUnknown(HeadraceError):
     """There is no such dead letter, or none any more."""
 
@@ -261,6 +278,12 @@ class ResultInvalid(JobFailed):
     code = "result_invalid"
 
 
+class RecordingRefused(JobFailed):
+    """What `ctx.recorded` is to record is no JSON, or over the limit of 512 KB."""
+
+    code = "recording_refused"
+
+
 class JobTimeout(JobFailed, TimeoutError):
     """An attempt took longer than its worker, or its job, allows."""
 
@@ -297,6 +320,18 @@ class EngineStuck(HeadraceError):
     """An attempt goes on long after its time, and nothing but the end of its engine's process ends it."""
 
     code = "engine_stuck"
+
+
+class NotRecorded(HeadraceError):
+    """A replay asks by `ctx.recorded` for something that the attempt did not record; the message names it, and what to do."""
+
+    code = "not_recorded"
+
+
+class AttemptUnknown(HeadraceError):
+    """A job has no attempt of the number that was asked for, or nothing is left of it; the message names those that there are."""
+
+    code = "attempt_unknown"
 
 
 class Retry(JobFailed):

@@ -1,0 +1,164 @@
+"""Job records of a span, each with the snapshot that counts: the two places in the log where a job stands, brought together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from headrace.codec import decode_object, is_common_job_record, plain_validator
+from headrace.core.status import TERMINAL
+from headrace.core.timestamps import parse_timestamp
+from headrace.errors import HistoryGone
+from headrace.models import JobRecord
+from headrace.ports import LogReader, Record, TopicPartition
+from headrace.reading import batches_between
+from headrace.replay.folding import UNUSABLE, Claims, Standing
+from headrace.replay.history import RecordedJob, Span
+from headrace.replay.layout import Bounds, Layout, Part
+from headrace.replay.spans import since
+
+BEFORE_MILLISECONDS: Final = 60_000
+"""So much before the first job begins the reading of states: within that time a lease is renewed many times."""
+SETTLED_MILLISECONDS: Final = 2 * 3_600_000
+"""So long after its last job has ended nothing more is said of any: a janitor has repeated by then what counts."""
+
+_check_record = plain_validator(JobRecord)
+Place = tuple[str, int, int]
+"""A worker's name, a partition of its queue, and the offset of a job record there."""
+
+
+@dataclass(slots=True)
+class Accepted:
+    """A job record, and what was found of its state."""
+
+    record: Record
+    standing: Standing = field(default_factory=Standing)
+
+    def recorded(self, worker: str) -> RecordedJob | None:
+        """The job, or None where the record is none of a job of this worker."""
+        raw = job_record_of(self.record, worker)
+        if raw is None:
+            return None
+        snapshot = self._snapshot(str(raw["id"]).encode())
+        return RecordedJob(
+            raw, TopicPartition(self.record.topic, self.record.partition), self.record.offset, self.record.timestamp, snapshot
+        )
+
+    def _snapshot(self, key: bytes) -> Mapping[str, Any] | None:
+        found = self.standing.record
+        # A queue that was made anew has other jobs at the same offsets.
+        if found is None or found.key != key or found.value is None:
+            return None
+        decoded: Mapping[str, Any] = orjson.loads(found.value)
+        return decoded
+
+
+def job_record_of(record: Record, worker: str) -> Mapping[str, Any] | None:
+    """The job record in a record of a worker's queue, or None where it is damaged: its job could not be done either."""
+    try:
+        raw = decode_object(record.value)
+        if not is_common_job_record(raw, worker):
+            _check_record(raw)
+    except UNUSABLE:
+        return None
+    return raw
+
+
+async def read_accepted(
+    reader: LogReader, layout: Layout, bounds: Bounds, wanted: Callable[[Record], bool]
+) -> dict[Place, Accepted]:
+    """The records of queues that are wanted, in the order of the log within each partition."""
+    found: dict[TopicPartition, dict[Place, Accepted]] = {queue: {} for queue in bounds}
+    workers = {queue: layout.worker_of(queue) for queue in bounds}
+    async with aclosing(batches_between(reader, dict(bounds))) as batches:
+        async for queue, records in batches:
+            worker, number, entries = workers[queue], queue.partition, found[queue]
+            for record in records:
+                if wanted(record):
+                    entries[worker, number, record.offset] = Accepted(record)
+    return {place: accepted for entries in found.values() for place, accepted in entries.items()}
+
+
+@dataclass(slots=True)
+class States:
+    """Reads one partition of `job-state`, and gives each job its newest valid snapshot.
+
+    Attributes:
+        entries: the jobs, which get it.
+        starts: where partitions of queues begin of which something was deleted.
+        span: in which the jobs were accepted.
+    """
+
+    entries: Mapping[Place, Accepted]
+    starts: Mapping[tuple[str, int], int]
+    span: Span
+    _claims: Claims = field(default_factory=Claims)
+    _unfinished: int = 0
+    _last_end: int = 0
+
+    async def read(self, reader: LogReader, state: TopicPartition) -> None:
+        """Reads from a minute before the span to the end, or until nothing more can come.
+
+        Raises:
+            HistoryGone: a job of the span was deleted from its queue.
+        """
+        self._unfinished, self._last_end = len(self.entries), self.span.end
+        first = (await since(reader, [state], max(0, self.span.start - BEFORE_MILLISECONDS)))[state]
+        end = (await reader.end_offsets([state]))[state]
+        bounds = {state: (first, end)} if first < end else {}
+        async with aclosing(batches_between(reader, bounds)) as batches:
+            async for _, records in batches:
+                for record in records:
+                    self._take(record)
+                if not self._unfinished and records[-1].timestamp > self._last_end + SETTLED_MILLISECONDS:
+                    return
+
+    def _take(self, record: Record) -> None:
+        seen = self._claims.see(record)
+        if seen is None or seen.void:
+            return
+        headers = seen.headers
+        entry = self.entries.get(headers[:3])
+        if entry is None:
+            if self.starts and headers.offset < self.starts.get(headers[:2], 0):
+                self._check_deleted(record)
+            return
+        known = entry.standing.headers
+        if entry.standing.offer(headers, record):
+            had_ended = known is not None and known.status in TERMINAL
+            self._unfinished += had_ended - (headers.status in TERMINAL)
+            self._last_end = max(self._last_end, record.timestamp)
+
+    def _check_deleted(self, record: Record) -> None:
+        """Of a job whose record is gone: it must not be one of the span, which would be told as if it had never been."""
+        try:
+            raw = decode_object(record.value)
+            created = parse_timestamp(raw["createdAt"])
+        except UNUSABLE:
+            return
+        if created in self.span:
+            raise HistoryGone(
+                f"Not all of the span is in the log any more: job {raw.get('id')}, accepted at {raw['createdAt']}, was deleted "
+                "from its queue, with all before it. Begin later."
+            )
+
+
+def chunks_of(entries: Mapping[Place, Accepted], size: int) -> Iterator[list[tuple[Place, Accepted]]]:
+    """The entries in pieces, in their order."""
+    piece: list[tuple[Place, Accepted]] = []
+    for each in entries.items():
+        piece.append(each)
+        if len(piece) == size:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
+
+
+def starts_of_cut(layout: Layout, part: Part, starts: Mapping[TopicPartition, int]) -> dict[tuple[str, int], int]:
+    """Where those queues of a part begin of which something was deleted."""
+    return {(layout.worker_of(queue), queue.partition): starts[queue] for queue in part.queues if starts.get(queue)}

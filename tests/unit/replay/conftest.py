@@ -1,0 +1,25 @@
+"""A log in memory with what clients and engines write, for histories to read."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.replay.log_history import LogHistory
+from support.written_jobs import Engines, WrittenLog
+
+
+@pytest.fixture
+def log() -> WrittenLog:
+    return WrittenLog()
+
+
+@pytest.fixture
+def engines(log: WrittenLog) -> Engines:
+    made = Engines(log)
+    made.define()
+    return made
+
+
+@pytest.fixture
+def history(log: WrittenLog) -> LogHistory:
+    return LogHistory(log, log.topics)
