@@ -33,6 +33,7 @@
     ├── JobFailed                       the cause of a failed attempt that is not an exception of the worker's own
     │   ├── ResultTooLarge              what the worker returned is over the limit
     │   ├── ResultInvalid               what the worker returned is no JSON
+    │   ├── RecordingRefused            what is to be recorded is no JSON, or over the limit
     │   ├── JobTimeout                  the attempt took longer than it may
     │   ├── JobCancelled                raised within a job that is to end
     │   ├── WorkerProcessDied           the process of its own died in which the attempt ran
@@ -42,6 +43,8 @@
     │   ├── MemoryConflict              another compaction came first
     │   ├── ConversationInvalid         what is to be put in is no conversation, or no entry
     │   └── SummaryRejected             a summary is empty, not shorter, or an error
+    ├── NotRecorded                     a replay asks for what no recording tells
+    ├── AttemptUnknown                  a job has no attempt of that number, or nothing is left of it
     ├── EngineStuck                     an attempt goes on long after its time: its engine has to end
     └── RecordUndecodable               a record is not what its topic promises
 
@@ -268,6 +271,12 @@ class ResultInvalid(JobFailed):
     code = "result_invalid"
 
 
+class RecordingRefused(JobFailed):
+    """What `ctx.recorded` is to record is no JSON, or over the limit of 512 KB."""
+
+    code = "recording_refused"
+
+
 class JobTimeout(JobFailed, TimeoutError):
     """An attempt took longer than its worker, or its job, allows."""
 
@@ -304,6 +313,18 @@ class EngineStuck(HeadraceError):
     """An attempt goes on long after its time, and nothing but the end of its engine's process ends it."""
 
     code = "engine_stuck"
+
+
+class NotRecorded(HeadraceError):
+    """A replay asks by `ctx.recorded` for something that the attempt did not record; the message names it, and what to do."""
+
+    code = "not_recorded"
+
+
+class AttemptUnknown(HeadraceError):
+    """A job has no attempt of the number that was asked for, or nothing is left of it; the message names those that there are."""
+
+    code = "attempt_unknown"
 
 
 class Retry(JobFailed):

@@ -27,7 +27,7 @@ async def records_of(log: Log, topic: str) -> AsyncGenerator[Record]:
         wanted = [TopicPartition(topic, number) for number in range(count)]
         starts, ends = await reader.start_offsets(wanted), await reader.end_offsets(wanted)
         bounds = {each: (starts[each], ends[each]) for each in wanted if starts[each] < ends[each]}
-        async for record in _between(reader, bounds):
+        async for record in records_between(reader, bounds):
             yield record
     finally:
         await reader.stop()
@@ -43,15 +43,15 @@ async def record_at(log: Log, place: TopicPartition, offset: int) -> Record | No
         starts, ends = await reader.start_offsets([place]), await reader.end_offsets([place])
         if not starts[place] <= offset < ends[place]:
             return None
-        async for record in _between(reader, {place: (offset, offset + 1)}):
+        async for record in records_between(reader, {place: (offset, offset + 1)}):
             return record
         return None
     finally:
         await reader.stop()
 
 
-async def _between(reader: LogReader, bounds: Mapping[TopicPartition, tuple[int, int]]) -> AsyncGenerator[Record]:
-    """The records of partitions from the first offset on and below the second, which the log has reached."""
+async def records_between(reader: LogReader, bounds: Mapping[TopicPartition, tuple[int, int]]) -> AsyncGenerator[Record]:
+    """The records of partitions from the first offset on and below the second, which the log has reached. Raises BrokerError."""
     async with aclosing(batches_between(reader, dict(bounds))) as batches:
         async for _, records in batches:
             for record in records:

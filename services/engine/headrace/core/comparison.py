@@ -61,8 +61,13 @@ def compare(recorded: Outcome | None, replayed: Outcome) -> Comparison:
     """
     if recorded is None or recorded.status not in _COMPARABLE or replayed.status not in _COMPARABLE:
         return Comparison(Verdict.NOT_COMPARABLE)
+    if recorded.error_type in NOT_OF_THE_CODE:
+        return Comparison(Verdict.NOT_COMPARABLE)
     return Comparison(_verdict(recorded, replayed), is_slower(recorded.seconds, replayed.seconds))
 
+
+NOT_OF_THE_CODE: Final = frozenset({"headrace.errors.WorkerProcessDied", "poison", "undecodable", "worker_unknown"})
+"""Types of errors by which a job failed that say nothing of what its worker's code makes of it."""
 
 _COMPARABLE: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED})
 

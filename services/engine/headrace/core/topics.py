@@ -12,6 +12,7 @@ MEMORY_PARTITIONS = 8
 DEAD_LETTER_PARTITIONS = 4
 AUDIT_PARTITIONS = 4
 TOOL_CALL_PARTITIONS = 8
+RECORDING_PARTITIONS = 8
 
 _HOUR = 3_600_000
 _DAY = 24 * _HOUR
@@ -118,6 +119,23 @@ class Topics:
             name=f"{self.namespace}.memory",
             partitions=MEMORY_PARTITIONS,
             configuration={**_COMPACT, **_LARGEST_RECORD},
+        )
+
+    @property
+    def recordings(self) -> Topic:
+        """What jobs got from outside, for their replays, for a week; one partition for each job."""
+        return Topic(
+            name=f"{self.namespace}.recordings",
+            partitions=RECORDING_PARTITIONS,
+            configuration={
+                "cleanup.policy": "delete",
+                "retention.ms": str(7 * _DAY),
+                "retention.bytes": "-1",
+                # By one clock, so that reading can begin where a job began.
+                "message.timestamp.type": "LogAppendTime",
+                **_LARGEST_RECORD,
+            },
+            guarded=_GUARDED | {"message.timestamp.type"},
         )
 
     @property

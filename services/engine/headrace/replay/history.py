@@ -11,6 +11,7 @@ from headrace.core.status import TERMINAL, JobStatus
 from headrace.core.timestamps import parse_timestamp
 from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, MemorySnapshot, TopicPartition
+from headrace.ports import RecordingKey as RecordingKey
 
 
 class Span(NamedTuple):
@@ -66,13 +67,6 @@ class Wanted:
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
-class RecordingKey(NamedTuple):
-    """Names what a job got from outside: the name that its worker gave it, and its number among those of that name, from 0."""
-
-    name: str
-    number: int
-
-
 class History(Protocol):
     """What was recorded. All of it can be read any number of times; nothing is ever changed.
 
@@ -116,11 +110,12 @@ def outcome_of(job: RecordedJob) -> Outcome | None:
         result=snapshot.get("result"),
         error_type=error.get("type"),
         error_message=error.get("message"),
-        seconds=_seconds(attempts[-1]) if attempts else None,
+        seconds=seconds_of(attempts[-1]) if attempts else None,
     )
 
 
-def _seconds(attempt: Mapping[str, Any]) -> float | None:
+def seconds_of(attempt: Mapping[str, Any]) -> float | None:
+    """How long an attempt took, by its entry in the history of its job; None where that is not known."""
     started, finished = attempt.get("startedAt"), attempt.get("finishedAt")
     if started is None or finished is None:
         return None
