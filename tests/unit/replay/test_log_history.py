@@ -15,7 +15,8 @@ from headrace.core.records import conversation_key, memory_key, repeat_header, s
 from headrace.core.snapshots import version_of
 from headrace.errors import HistoryGone, JobUnknown, WorkerUnknown
 from headrace.models import MemoryEntry
-from headrace.ports import ConversationRef, TopicPartition
+from headrace.ports import ConversationRef, RecordingKey, TopicPartition
+from headrace.recordings.records import recording_key, recording_partition
 from headrace.replay import joining
 from headrace.replay.history import RecordedJob, Span, Wanted
 from headrace.replay.log_history import LogHistory
@@ -253,3 +254,22 @@ async def test_nothing_is_made_in_an_empty_cluster(history: LogHistory, log: Wri
         await history.find("job")
     assert await history.worker_definitions() == {}
     assert log.cluster.topic_names() == set()
+
+
+async def test_what_a_job_recorded_is_given_by_attempt(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
+    engines.enqueue("a%b")
+    engines.enqueue("other")
+    assert await history.recordings("a%b", 1) == {}
+    log.cluster.create_topics([log.topics.recordings])
+    fresh = LogHistory(log, log.topics)
+    place = TopicPartition(log.topics.recordings.name, recording_partition("a%b", log.topics.recordings.partitions))
+    for job_id, attempt, number, value in (
+        ("a%b", 1, 0, b"1"), ("a%b", 1, 0, b"2"), ("a%b", 1, 1, b"3"), ("a%b", 2, 0, b"4"), ("other", 1, 0, b"5")
+    ):  # fmt: skip
+        log.put(place, recording_key(job_id, attempt, RecordingKey("model", number)), value, timestamp=90 * MINUTE)
+    found = await jobs(fresh)
+    assert "a%b" in {job.id for job in found}
+    assert await fresh.recordings("a%b", 1) == {RecordingKey("model", 0): b"2", RecordingKey("model", 1): b"3"}
+    assert await fresh.recordings("a%b", 2) == {RecordingKey("model", 0): b"4"}
+    assert await fresh.recordings("a%b", 3) == {}
+    fresh.close()

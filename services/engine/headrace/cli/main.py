@@ -22,6 +22,7 @@ from headrace.cli import (
     keys,
     mcp,
     memory,
+    replay,
     schemas,
     settings,
     simulate,
@@ -91,6 +92,7 @@ application.add_typer(dead_letters.application, name="dead-letters")
 application.add_typer(keys.application, name="keys")
 application.add_typer(broker.application, name="broker")
 application.add_typer(memory.application, name="memory")
+application.add_typer(replay.application, name="replay")
 application.add_typer(bench.application, name="bench")
 application.command("simulate")(simulate.simulate_command)
 application.command("schemas")(schemas.schemas)

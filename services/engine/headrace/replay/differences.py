@@ -87,7 +87,7 @@ def _index(inside: Any, name: str, path: str, beyond: int) -> int:
     return int(name)
 
 
-def as_json(rerun: Rerun) -> dict[str, Any]:
+def rerun_as_json(rerun: Rerun) -> dict[str, Any]:
     """All that is known of a replay, as JSON has it."""
     return {
         "jobId": rerun.job.id,

@@ -16,13 +16,15 @@ from headrace.kafka.log import KafkaLog
 from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, Log, LogReader, MemorySnapshot, TopicPartition
 from headrace.reading import records_of
-from headrace.replay.finding import find_job
+from headrace.recordings import RecordingPlace
+from headrace.replay.finding import Trail, find_job
 from headrace.replay.history import RecordedJob, RecordingKey, Wanted
 from headrace.replay.joining import States, chunks_of, read_accepted, starts_of_cut
 from headrace.replay.layout import Bounds, Layout, Part, described, read_layout
-from headrace.replay.memory_history import MemoryHistory
+from headrace.replay.memory_history import MemoryHistory, TimedRow
+from headrace.replay.recorded_answers import RecordedAnswers, of_attempt
 from headrace.replay.scanning import reading, side_by_side
-from headrace.replay.spans import bounds_of, check_is_left
+from headrace.replay.spans import ALL_TIME, bounds_of, check_is_left
 from headrace.replay.wanted import matches
 from headrace.settings import Settings
 
@@ -36,6 +38,13 @@ class LogHistory:
         self._log = log
         self._topics = topics
         self._memory = MemoryHistory(log, topics)
+        self._answers = RecordedAnswers(log, topics)
+        # No job was given that was accepted before.
+        self._since = ALL_TIME.end
+
+    def close(self) -> None:
+        """Gives up what is kept on this machine; the log stays open."""
+        self._answers.close()
 
     @property
     def log(self) -> Log:
@@ -73,7 +82,13 @@ class LogHistory:
             JobUnknown: nothing is in the log of it.
             HistoryGone: its record was deleted.
         """
-        return (await find_job(self._log, self._topics, job_id)).job
+        return (await self.trail(job_id)).job
+
+    async def trail(self, job_id: str) -> Trail:
+        """All that the log has of a job. Raises as `find`."""
+        trail = await find_job(self._log, self._topics, job_id)
+        self._since = min(self._since, trail.job.accepted_at)
+        return trail
 
     async def jobs(self, wanted: Wanted) -> AsyncGenerator[Sequence[RecordedJob]]:
         """The jobs that are wanted, in batches; see `History.jobs`.
@@ -83,6 +98,7 @@ class LogHistory:
             WorkerUnknown: one of the workers has no queue.
         """
         layout = await read_layout(self._log, self._topics, wanted.workers)
+        self._since = min(self._since, wanted.span.start)
         async with reading(self._log) as reader:
             bounds = await bounds_of(reader, layout.queues, wanted.span)
             await check_is_left(reader, layout.queues, wanted.span, described(layout, wanted.workers))
@@ -111,12 +127,20 @@ class LogHistory:
             await asyncio.sleep(0)
 
     async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
-        """What an attempt of a job recorded, as JSON."""
-        return {}
+        """What an attempt of a job recorded, as JSON; of a job that `find` or `jobs` gave before."""
+        return of_attempt(await self.all_recordings(job_id), attempt)
+
+    async def all_recordings(self, job_id: str) -> Sequence[tuple[RecordingPlace, bytes]]:
+        """What all attempts of a job recorded, in the order of the log; of a job that `find` or `jobs` gave before."""
+        return await self._answers.of(job_id, self._since)
 
     async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
         """A conversation's memory at a time, in milliseconds since the Unix epoch, by the times of its records."""
         return await self._memory.at(conversation, at)
+
+    async def memory_records(self, conversation: ConversationRef, until: int) -> Sequence[TimedRow]:
+        """The records of which a conversation's memory at a time is made."""
+        return await self._memory.records_until(conversation, until)
 
 
 @asynccontextmanager
@@ -128,8 +152,10 @@ async def open_history(settings: Settings) -> AsyncIterator[LogHistory]:
         ConfigurationError: a setting is wrong, or names no broker.
     """
     log = KafkaLog(settings)
+    history = LogHistory(log, Topics(settings.namespace))
     try:
         await log.topic_names()
-        yield LogHistory(log, Topics(settings.namespace))
+        yield history
     finally:
+        history.close()
         await log.close()

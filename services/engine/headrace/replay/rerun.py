@@ -134,9 +134,11 @@ class Rerunner:
         )
         ctx._arguments = arguments
         begun = time.perf_counter()
-        result, raised, late_after = await running.run(ctx)
+        try:
+            result, raised, late_after = await running.run(ctx)
+        finally:
+            self._note(running)
         seconds = time.perf_counter() - begun
-        self._note(running)
         return self._told(past, effects, conclude(result, raised, late_after), seconds)
 
     def _worker_of(self, job: RecordedJob) -> AbstractWorker[Any]:
@@ -182,7 +184,7 @@ class Rerunner:
             return self._children
 
     def _note(self, running: _Running) -> None:
-        if not running.task.done():
+        if not running.task.done() and not running.is_ending:
             self.left_behind += 1
             running.task.add_done_callback(self._has_ended)
 
@@ -214,15 +216,17 @@ class _Running:
 
     Attributes:
         task: of the attempt, once it was begun.
+        is_ending: whether it was cancelled with whoever waits for it, and will end by that.
     """
 
-    __slots__ = ("_cancels", "_is_over", "_seconds", "_worker", "task")
+    __slots__ = ("_cancels", "_is_over", "_seconds", "_worker", "is_ending", "task")
 
     def __init__(self, worker: AbstractWorker[Any], seconds: float | None) -> None:
         self._worker = worker
         self._seconds = seconds
         self._cancels = worker._runs_in_loop
         self._is_over = False
+        self.is_ending = False
         self.task: asyncio.Task[tuple[Any, BaseException | None]]
 
     def is_over(self, _: object) -> bool:
@@ -243,6 +247,7 @@ class _Running:
         except asyncio.CancelledError:
             self._is_over = True
             self.task.cancel()
+            self.is_ending = self._cancels
             raise
 
     async def _to_its_end(self) -> tuple[Any, BaseException | None, float | None]:
