@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headrace import JobContext, Settings
-from headrace.cli.main import application
 from headrace.replay import Pacing, Span, StreamRequest, Summary, replay_stream
 from headrace.replay.pacing import Order
-from headrace.replay.stream import StreamReplay
 from headrace.replay.summary import SLOWER
 from support.clusters import state_of
-from support.engines import eventually
-from support.processes import alive
 from support.traffic import WORKERS, Fetch, NumberArgs, Render, Tally, TallyArgs, Traffic, record_traffic
-from typer.testing import CliRunner
 
 EVER = Span(0, 2**42)
 

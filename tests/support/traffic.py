@@ -99,6 +99,9 @@ def _args(worker: str, number: int) -> dict[str, Any]:
 async def record_traffic(settings: Settings, count: int, *, cancelled: int) -> Traffic:
     """Has an engine do so many jobs, of which some were cancelled before it came. No engine runs any more when it returns."""
     jobs: dict[str, list[Job]] = {worker.name: [] for worker in WORKERS}
+    own = with_engine(settings, janitor=False)
+    async with engine_with(own, *WORKERS):
+        pass  # it has said which workers there are
     async with Client(settings) as client:
         for worker in WORKERS:
             of_worker = range(count // len(WORKERS) + (worker is Tally) * (count % len(WORKERS)))
@@ -108,7 +111,7 @@ async def record_traffic(settings: Settings, count: int, *, cancelled: int) -> T
         victims = _some(jobs, cancelled)
         for job in victims:
             await client.cancel_job(job.id)
-    async with engine_with(with_engine(settings, janitor=False), *WORKERS) as engine:
+    async with engine_with(own, *WORKERS) as engine:
 
         async def all_ended() -> bool:
             return sum(each.ended for each in engine.statistics.values()) >= count

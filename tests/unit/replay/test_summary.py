@@ -90,7 +90,9 @@ def test_the_first_difference(one: Any, other: Any, found: tuple[str, Any, Any])
 
 
 def test_very_many_kinds_take_no_more_than_some_memory() -> None:
-    summary = summary_of(*(replayed(n, completed(), failed("ValueError", f"{n:b}".replace("1", "x").replace("0", "y"))) for n in range(1, 1_500)))
+    summary = summary_of(
+        *(replayed(n, completed(), failed("ValueError", f"{n:b}".replace("1", "x").replace("0", "y"))) for n in range(1, 1_500))
+    )
     kinds = summary._kinds["newly-failing"]
     assert len(kinds) <= 1_001
     assert sum(kind.count for kind in kinds.values()) == 1_499

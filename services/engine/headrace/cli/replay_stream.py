@@ -80,7 +80,8 @@ def stream(
     speed: Annotated[str, typer.Option(help="1 for as fast as they came, 10 for ten times that, or max.")] = "max",
     concurrency: Annotated[int, typer.Option(min=1, max=10_000, help="Jobs that run at a time.")] = 100,
     order: Annotated[
-        Order, typer.Option(help="key: those of an ordering key one after another. log: all start in the order in which they came.")
+        Order,
+        typer.Option(help="key: those of an ordering key one after another. log: all start in the order in which they came."),
     ] = Order.KEY,
     sandbox: Annotated[
         bool, typer.Option("--sandbox", help="Run them through an engine in a namespace of its own, which is removed afterwards.")
@@ -196,8 +197,8 @@ async def _progress(replay: StreamReplay, total: int | None) -> AsyncIterator[No
 def show(summary: Summary, seconds: float, *, as_json: bool) -> None:
     """Prints what came of a replay, as a table or as JSON."""
     if as_json:
-        rate = round(summary.jobs / seconds, 1) if seconds else None
-        typer.echo(orjson.dumps({**summary.to_json(), "seconds": round(seconds, 3), "jobsPerSecond": rate}).decode())
+        pace = round(summary.jobs / seconds, 1) if seconds else None
+        typer.echo(orjson.dumps({**summary.to_json(), "seconds": round(seconds, 3), "jobsPerSecond": pace}).decode())
         return
     rate = f", {summary.jobs / seconds:,.0f}/s" if seconds else ""
     listing = Listing(
@@ -211,7 +212,8 @@ def _row(summary: Summary, category: str) -> Row:
     count = summary.counts[category]
     style = _STYLES.get(category, "") if count else "dim"
     worst = [
-        Text("  ").append_text(plain(f"{kind.count:,} × {kind.worker}: {kind.what}  ({kind.example})")) for kind in summary.worst(category)
+        Text("  ").append_text(plain(f"{kind.count:,} × {kind.worker}: {kind.what}  ({kind.example})"))
+        for kind in summary.worst(category)
     ]
     return Row((f"{count:,}", Text(category, style=style), Text(_EXPLAINED[category], style="dim")), worst)
 

@@ -7,21 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from headrace.errors import ConfigurationError
 from headrace.kafka.log import KafkaLog
-from headrace.replay.files import read_file_history
 from headrace.replay.history import History, Span, Wanted
 from headrace.replay.log_history import open_history
 from headrace.replay.pacing import Pacing
-from headrace.replay.rerun import Rerunner
+from headrace.replay.rerun import Rerunner, RerunOptions
 from headrace.replay.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
-from headrace.replay.stream import StreamReplay, wanted_workers
+from headrace.replay.stream import Counting, StreamReplay, wanted_workers
 from headrace.replay.summary import Summary
 from headrace.settings import Settings
 from headrace.worker import AbstractWorker
+
+_MOST_THREADS: Final = 200
 
 Watch = Callable[[StreamReplay, int | None], AbstractAsyncContextManager[None]]
 """Looks on while a replay goes on. Gets how many jobs there are, where that is known before."""
@@ -69,9 +70,10 @@ async def replay_stream(settings: Settings, request: StreamRequest, *, watch: Wa
         history = await _opened(stack, settings, request)
         code = {worker.definition().name: worker for worker in request.code}
         names = wanted_workers(request.workers, code, await history.worker_definitions())
-        wanted = Wanted(span=await _span(history, request), workers=names, fields=request.fields)
+        wanted = Wanted(span=_span(request), workers=names, fields=request.fields)
         chosen = {name: code[name] for name in names}
-        rerunner = await stack.enter_async_context(Rerunner(history, list(chosen.values()), live=request.live))
+        options = RerunOptions(live=request.live, threads=min(request.pacing.concurrency, _MOST_THREADS))
+        rerunner = await stack.enter_async_context(Rerunner(history, chosen.values(), options))
         replay = StreamReplay(history, rerunner, wanted, request.pacing)
         if watch is not None:
             await stack.enter_async_context(watch(replay, await _total(history, wanted)))
@@ -94,14 +96,17 @@ async def _run_in_sandbox(
 
 
 async def _opened(stack: AsyncExitStack, settings: Settings, request: StreamRequest) -> History:
-    if request.file is not None:
-        return await read_file_history(request.file)
     return await stack.enter_async_context(open_history(settings))
 
 
-def _span(history: History, request: StreamRequest) -> Span:
+def _span(request: StreamRequest) -> Span:
     if request.span is not None:
         return request.span
-    if isinstance(history, FileHistory):
-        return history.span
     raise ConfigurationError("Give the span: only an export has one of its own.")
+
+
+async def _total(history: History, wanted: Wanted) -> int | None:
+    """How many jobs are to be run, where that is known before they are read."""
+    if wanted.fields or not isinstance(history, Counting):
+        return None
+    return await history.count(wanted)

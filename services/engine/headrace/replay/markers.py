@@ -68,7 +68,15 @@ class SandboxMarker(WireModel):
 
 def _topics_of(topics: Topics, workers: Collection[str]) -> list[str]:
     """All that an engine with these workers makes, and what others make who look at it."""
-    shared = (topics.workers, topics.control, topics.job_state, topics.memory, topics.dead_letters, topics.ended_keys(1))
+    shared = (
+        topics.workers,
+        topics.control,
+        topics.job_state,
+        topics.memory,
+        topics.dead_letters,
+        topics.ended_keys(1),
+        topics.recordings,
+    )
     of_gateways = (topics.api_keys, topics.audit(1), topics.tool_calls(), topics.tool_results())
     return [each.name for each in (*shared, *of_gateways)] + [topics.jobs_name(worker) for worker in workers]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from headrace.core.comparison import Comparison, Outcome
 from headrace.errors import ConfigurationError
@@ -31,6 +31,7 @@ class Reruns(Protocol):
     async def rerun(self, job: RecordedJob) -> Rerun: ...
 
 
+@runtime_checkable
 class Counting(Protocol):
     """A history that can tell at once how many jobs it has."""
 
