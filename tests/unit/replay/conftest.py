@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from headrace.replay.log_history import LogHistory
@@ -21,5 +23,7 @@ def engines(log: WrittenLog) -> Engines:
 
 
 @pytest.fixture
-def history(log: WrittenLog) -> LogHistory:
-    return LogHistory(log, log.topics)
+def history(log: WrittenLog) -> Iterator[LogHistory]:
+    made = LogHistory(log, log.topics)
+    yield made
+    made.close()

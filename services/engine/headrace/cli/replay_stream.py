@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,9 +20,7 @@ from headrace.cli.common import (
     AsJson,
     BootstrapServers,
     NamespaceOption,
-    base_settings,
     errors_shown,
-    exit_interrupted,
     log_to_stderr,
     plain,
     settings_from,
@@ -30,7 +28,7 @@ from headrace.cli.common import (
 from headrace.cli.engine import WorkerPaths
 from headrace.cli.listing import Listing, Row
 from headrace.cli.moments import parse_span
-from headrace.engine.loading import load_workers
+from headrace.cli.replay import FileOption, LiveOption, ShippedOption, replay_settings, replayed_workers
 from headrace.errors import ArgumentsInvalid
 from headrace.kafka.log import KafkaLog
 from headrace.replay.facade import StreamRequest, replay_stream
@@ -42,7 +40,6 @@ from headrace.replay.summary import CATEGORIES, Summary, categories_from
 from headrace.replay.wanted import parse_fields
 from headrace.runtime import StopRequested, StopSignals, leave_threads_behind, run
 from headrace.settings import Settings
-from headrace.workers import shipped_workers
 
 EXIT_DIFFERENT = 1
 
@@ -88,16 +85,12 @@ def stream(
     ] = False,
     into: Annotated[str | None, typer.Option(help="The same, in the namespace of this name.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep that namespace, until `headrace replay clean`.")] = False,
-    file: Annotated[
-        Path | None, typer.Option(help="Take what was recorded from an export, and need no cluster.", exists=True, dir_okay=False)
-    ] = None,
-    live: Annotated[
-        bool, typer.Option("--live", help="Let through what was not recorded: models and services are really called.")
-    ] = False,
+    file: FileOption = None,
+    live: LiveOption = False,
     fail_on: Annotated[
         str | None, typer.Option(help=f"Exit with 1 if there are any of these, with commas between: {', '.join(CATEGORIES[1:])}.")
     ] = None,
-    shipped: Annotated[bool, typer.Option(help="Take the workers that come with headrace, too.")] = True,
+    shipped: ShippedOption = True,
     bootstrap_servers: BootstrapServers = None,
     namespace: NamespaceOption = None,
     as_json: AsJson = False,
@@ -111,28 +104,22 @@ def stream(
         if keep and not in_sandbox:
             raise ArgumentsInvalid("--keep keeps a sandbox: give --sandbox or --into, too.")
         failing = categories_from(fail_on or "")
-        pacing = Pacing(concurrency=concurrency, order=order, speed=_speed(speed))
-        needs_cluster = file is None or in_sandbox
-        settings = (settings_from if needs_cluster else base_settings)(bootstrap_servers, namespace)
+        settings = replay_settings(None if in_sandbox else file, bootstrap_servers, namespace)
         log_to_stderr(settings, default="ERROR")
         request = StreamRequest(
-            code=[*load_workers(workers or []), *(shipped_workers(settings) if shipped else [])],
+            code=replayed_workers(settings, workers, shipped=shipped),
             span=_span(since, until, file),
             workers=tuple(worker or ()),
             fields=parse_fields(where or []),
-            pacing=pacing,
+            pacing=Pacing(concurrency=concurrency, order=order, speed=_speed(speed)),
             sandbox=in_sandbox,
             into=into,
             keep=keep,
             file=file,
             live=live,
         )
-        began = time.monotonic()
-        summary = run(_replayed(settings, request))
-        seconds = time.monotonic() - began
-    show(summary, seconds, as_json=as_json)
-    if summary.any_of(failing):
-        raise typer.Exit(EXIT_DIFFERENT)
+        code = run(_replay(settings, request, failing, as_json=as_json))
+    raise typer.Exit(code)
 
 
 def _span(since: str | None, until: str, file: Path | None) -> Span | None:
@@ -155,14 +142,24 @@ def _speed(text: str) -> float | None:
     return speed
 
 
-async def _replayed(settings: Settings, request: StreamRequest) -> Summary:
+async def _replay(settings: Settings, request: StreamRequest, failing: Collection[str], *, as_json: bool) -> int:
+    """Does it and shows what came of it; the exit code."""
+    began = time.monotonic()
     with StopSignals() as signals:
-        # A function in a thread ends when it wants to; what is left of a sandbox then is found by `clean`.
+        # What is left of a sandbox then is found by `clean`.
         signals.on_further.append(lambda: leave_threads_behind(EXIT_INTERRUPTED))
         try:
-            return await signals.unless_requested(replay_stream(settings, request, watch=_progress))
+            summary = await signals.unless_requested(replay_stream(settings, request, watch=_progress))
         except StopRequested:
-            exit_interrupted()
+            typer.echo("Interrupted.", err=True)
+            # A function in a thread may go on for as long as it wants to.
+            leave_threads_behind(EXIT_INTERRUPTED)
+    show(summary, time.monotonic() - began, as_json=as_json)
+    code = EXIT_DIFFERENT if summary.any_of(failing) else 0
+    if summary.left_behind:
+        typer.echo("Functions go on in threads after their time; they end with this command.", err=True)
+        leave_threads_behind(code)
+    return code
 
 
 @asynccontextmanager

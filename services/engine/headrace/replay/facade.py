@@ -77,20 +77,23 @@ async def replay_stream(settings: Settings, request: StreamRequest, *, watch: Wa
         replay = StreamReplay(history, rerunner, wanted, request.pacing)
         if watch is not None:
             await stack.enter_async_context(watch(replay, await _total(history, wanted)))
-        if not request.sandbox:
-            return await replay.run()
-        return await _run_in_sandbox(settings, request, chosen, replay)
+        if request.sandbox:
+            await _run_in_sandbox(settings, request, chosen, replay)
+        else:
+            await replay.run()
+        replay.summary.left_behind = rerunner.left_behind
+        return replay.summary
 
 
 async def _run_in_sandbox(
     settings: Settings, request: StreamRequest, workers: Mapping[str, AbstractWorker[Any]], replay: StreamReplay
-) -> Summary:
+) -> None:
     name = request.into or f"{settings.namespace}.replay-{uuid.uuid4().hex[:8]}"
     own = sandbox_settings(settings, name, request.pacing.concurrency)
     log = KafkaLog(own)
     try:
         async with opened_sandbox(log, own, settings.namespace, list(workers), keep=request.keep):
-            return await SandboxRun(log, own, workers, replay).run()
+            await SandboxRun(log, own, workers, replay).run()
     finally:
         await log.close()
 

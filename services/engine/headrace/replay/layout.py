@@ -20,7 +20,7 @@ class Part(NamedTuple):
     """
 
     state: TopicPartition | None
-    queues: Sequence[TopicPartition]
+    queues: tuple[TopicPartition, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Layout:
 
     def part_of(self, queue: TopicPartition) -> Part:
         """The queue alone, with the partition of its jobs' state."""
-        return next(Part(part.state, [queue]) for part in self.parts if queue in part.queues)
+        return next(Part(part.state, (queue,)) for part in self.parts if queue in part.queues)
 
 
 async def read_layout(log: Log, topics: Topics, workers: Collection[str] = ()) -> Layout:
@@ -78,7 +78,7 @@ async def read_layout(log: Log, topics: Topics, workers: Collection[str] = ()) -
         for number in range(await log.partition_count(known[worker])):
             place = TopicPartition(state, state_partition(worker, number, count)) if count else None
             parts.setdefault(place, []).append(TopicPartition(known[worker], number))
-    return Layout(topics, [Part(place, queues) for place, queues in parts.items()])
+    return Layout(topics, [Part(place, tuple(queues)) for place, queues in parts.items()])
 
 
 def described(layout: Layout, workers: Collection[str]) -> str:

@@ -16,13 +16,12 @@ from headrace.kafka.log import KafkaLog
 from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, Log, LogReader, MemorySnapshot, TopicPartition
 from headrace.reading import records_of
-from headrace.recordings import RecordingPlace
 from headrace.replay.finding import Trail, find_job
 from headrace.replay.history import RecordedJob, RecordingKey, Wanted
 from headrace.replay.joining import States, chunks_of, read_accepted, starts_of_cut
 from headrace.replay.layout import Bounds, Layout, Part, described, read_layout
 from headrace.replay.memory_history import MemoryHistory, TimedRow
-from headrace.replay.recorded_answers import RecordedAnswers, of_attempt
+from headrace.replay.recorded_answers import Answer, RecordedAnswers, of_attempt
 from headrace.replay.scanning import reading, side_by_side
 from headrace.replay.spans import ALL_TIME, bounds_of, check_is_left
 from headrace.replay.wanted import matches
@@ -130,7 +129,7 @@ class LogHistory:
         """What an attempt of a job recorded, as JSON; of a job that `find` or `jobs` gave before."""
         return of_attempt(await self.all_recordings(job_id), attempt)
 
-    async def all_recordings(self, job_id: str) -> Sequence[tuple[RecordingPlace, bytes]]:
+    async def all_recordings(self, job_id: str) -> Sequence[Answer]:
         """What all attempts of a job recorded, in the order of the log; of a job that `find` or `jobs` gave before."""
         return await self._answers.of(job_id, self._since)
 

@@ -21,10 +21,29 @@ BEFORE_MILLISECONDS: Final = 60_000
 """The times of jobs are their callers', those of recordings their engines': so far the clocks may be apart."""
 
 
-class _Kept(NamedTuple):
-    """Where a value stands in the file."""
+class Answer(NamedTuple):
+    """Something that a job recorded.
+
+    Attributes:
+        at: the time of its record, in milliseconds since the Unix epoch.
+        source, offset: where that stands.
+        value: JSON.
+    """
 
     place: RecordingPlace
+    at: int
+    source: TopicPartition
+    offset: int
+    value: bytes
+
+
+class _Kept(NamedTuple):
+    """The same, with the place of the value in the file."""
+
+    place: RecordingPlace
+    at: int
+    source: TopicPartition
+    offset: int
     position: int
     length: int
 
@@ -44,7 +63,7 @@ class RecordedAnswers:
         self._since: dict[int, int] = {}
         self._kept: dict[str, list[_Kept]] = {}
 
-    async def of(self, job_id: str, since: int) -> Sequence[tuple[RecordingPlace, bytes]]:
+    async def of(self, job_id: str, since: int) -> Sequence[Answer]:
         """All that a job recorded, in the order of the log.
 
         Args:
@@ -61,7 +80,7 @@ class RecordedAnswers:
                 number = recording_partition(job_id, self._partitions)
                 if since < self._since.get(number, ALL_TIME.end):
                     await self._read(TopicPartition(self._topic, number), since)
-        return [(each.place, self._value(each)) for each in self._kept.get(job_id, ())]
+        return [Answer(*each[:4], self._value(each)) for each in self._kept.get(job_id, ())]
 
     def close(self) -> None:
         """Gives up what is kept."""
@@ -91,11 +110,14 @@ class RecordedAnswers:
 
     def _keep(self, file: IO[bytes], records: Sequence[Record]) -> None:
         position = file.seek(0, 2)
+        source = TopicPartition(records[0].topic, records[0].partition)
         for record in records:
             place = parse_recording_key(record.key)
             if place is not None and record.value is not None:
                 file.write(record.value)
-                self._kept.setdefault(place.job_id, []).append(_Kept(place, position, len(record.value)))
+                self._kept.setdefault(place.job_id, []).append(
+                    _Kept(place, record.timestamp, source, record.offset, position, len(record.value))
+                )
                 position += len(record.value)
 
     def _value(self, kept: _Kept) -> bytes:
@@ -104,6 +126,6 @@ class RecordedAnswers:
         return self._file.read(kept.length)
 
 
-def of_attempt(found: Iterable[tuple[RecordingPlace, bytes]], attempt: int) -> Mapping[RecordingKey, bytes]:
+def of_attempt(found: Iterable[Answer], attempt: int) -> Mapping[RecordingKey, bytes]:
     """What one attempt recorded. Of one key the last counts: what was written before it was not acknowledged."""
-    return {place.key: value for place, value in found if place.attempt == attempt}
+    return {each.place.key: each.value for each in found if each.place.attempt == attempt}

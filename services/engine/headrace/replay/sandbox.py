@@ -40,7 +40,9 @@ def sandbox_settings(settings: Settings, name: str, concurrency: int) -> Setting
             f"No sandbox can be named {name!r}: a namespace has at most 80 letters, digits, '.', '_' and '-'."
         ) from None
     # What it runs is over before anything of it would have to be kept fit for compaction.
-    engine = settings.engine.model_copy(update={"janitor": False, "concurrency": concurrency, "health_port": None})
+    # Who breaks it off waits for no attempt.
+    changes = {"janitor": False, "concurrency": concurrency, "health_port": None, "grace_seconds": 0.0}
+    engine = settings.engine.model_copy(update=changes)
     return settings.model_copy(update={"namespace": name, "engine": engine})
 
 

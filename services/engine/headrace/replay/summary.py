@@ -78,12 +78,14 @@ class Summary:
     Attributes:
         counts: jobs of each category, in all and by worker.
         listed: what is not the same, job by job, up to a limit.
+        left_behind: functions that went on in threads after their time, and still do when the replay is over.
     """
 
     jobs: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     by_worker: dict[str, Counter[str]] = field(default_factory=dict)
     listed: list[Replayed] = field(default_factory=list)
+    left_behind: int = 0
     _kinds: dict[str, dict[tuple[str, str], Kind]] = field(default_factory=dict)
 
     def add(self, replayed: Replayed) -> None:
