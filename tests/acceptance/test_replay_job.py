@@ -112,8 +112,15 @@ class Shell:
         }
         whole = [sys.executable, "-m", "headrace", "replay", "job", *arguments]
         return subprocess.run(
-            whole, cwd=self.folder, env={**os.environ, **variables}, input=stdin, capture_output=True, text=True, timeout=120
-        )  # fmt: skip
+            whole,
+            cwd=self.folder,
+            env={**os.environ, **variables},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
 
 @asynccontextmanager
