@@ -84,7 +84,7 @@ def life(moves: list[Move]) -> list[Known]:
 
 
 def is_progress(state: Any) -> bool:
-    return state["status"] == "running" and state["sequence"] > 1
+    return bool(state["status"] == "running" and state["sequence"] > 1)
 
 
 def told(state: Any) -> dict[str, Any]:

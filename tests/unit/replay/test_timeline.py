@@ -18,6 +18,7 @@ from headrace.core.records import (
     version_header,
 )
 from headrace.core.snapshots import version_of
+from headrace.core.timestamps import parse_timestamp
 from headrace.ports import RecordingKey, TopicPartition
 from headrace.recordings.records import recording_key, recording_partition
 from headrace.replay.log_history import LogHistory
@@ -142,7 +143,21 @@ async def test_what_a_janitor_wrote_is_told(log: WrittenLog, engines: Engines, h
     log.put(engines.state(0), b"job", None, (removal_header(Removal("ended", version)),))
     found = await timeline_of(history, "job")
     assert [line.event for line in found.lines] == ["accepted", "started", "completed", "repeated", "removed"]
-    assert found.lines[-2].changes == () and found.lines[-1].note == "ended"
+    assert (found.lines[-2].changes, found.lines[-2].note, found.lines[-1].note) == ((), "", "ended")
+
+
+async def test_what_a_janitor_repeated_is_told_at_its_own_time(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
+    epoch = engines.claim("one", -1)
+    engines.enqueue("job")
+    engines.run("job", epoch)
+    made = engines.complete("job")
+    version = version_of(engines.snapshots["job"])
+    headers = (source_header(engines.worker, 0, 0), version_header(version), status_header("completed"), repeat_header(version))
+    log.put(engines.state(0), b"job", made.value, headers, timestamp=1 << 45)
+    log.cluster.partition(engines.state(0)).remove([made.offset])
+    found = await timeline_of(history, "job")
+    assert events(found.lines) == [("accepted", "log"), ("started", "log"), ("completed", "snapshot")]
+    assert found.lines[-1].at == parse_timestamp("2026-03-02T09:32:00.000Z")
 
 
 async def test_what_others_wrote_of_it_stands_in_its_time(log: WrittenLog, engines: Engines, history: LogHistory) -> None:

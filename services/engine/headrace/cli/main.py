@@ -27,6 +27,7 @@ from headrace.cli import (
     schemas,
     settings,
     simulate,
+    state,
     timeline,
 )
 from headrace.cli.common import exit_interrupted
@@ -91,6 +92,7 @@ inspect.workers_application.command("resume")(control.resume)
 application.add_typer(inspect.workers_application, name="workers")
 application.add_typer(inspect.jobs_application, name="jobs")
 application.command("timeline")(timeline.timeline)
+application.command("state")(state.state)
 application.add_typer(dead_letters.application, name="dead-letters")
 application.add_typer(keys.application, name="keys")
 application.add_typer(broker.application, name="broker")

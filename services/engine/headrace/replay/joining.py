@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 
 from headrace.codec import decode_object, is_common_job_record, plain_validator
+from headrace.core.snapshots import queued
 from headrace.core.status import TERMINAL
 from headrace.core.timestamps import parse_timestamp
 from headrace.errors import HistoryGone
@@ -55,6 +56,11 @@ class Accepted:
             return None
         decoded: Mapping[str, Any] = orjson.loads(found.value)
         return decoded
+
+
+def accepted_state(job: RecordedJob) -> dict[str, Any]:
+    """The job as it was accepted, before anybody wrote of it."""
+    return queued(job.record, {"topic": job.source.topic, "partition": job.source.partition, "offset": job.offset})
 
 
 def job_record_of(record: Record, worker: str) -> Mapping[str, Any] | None:

@@ -18,10 +18,15 @@ Origin = Literal["log", "snapshot"]
 
 
 class Known(NamedTuple):
-    """A state of a job, and the time of it in milliseconds since the Unix epoch."""
+    """A state of a job, and the time of it in milliseconds since the Unix epoch.
+
+    Attributes:
+        origin: of what a janitor repeated the record itself may be gone.
+    """
 
     at: int
     state: Mapping[str, Any]
+    origin: Origin = "log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +50,22 @@ def state_at(accepted: Mapping[str, Any], known: Sequence[Known], at: int) -> St
     """
     until = [each for each in known if each.at <= at]
     if until:
-        return StateAt(until[-1].state, "log")
+        return StateAt(until[-1].state, until[-1].origin)
     if not known or not is_gap(accepted, known[0].state):
         return StateAt(accepted, "log")
     rebuilt = [each for each in rebuilt_between(accepted, known[0].state) if each.at <= at]
     return StateAt(rebuilt[-1].state if rebuilt else accepted, "snapshot")
+
+
+def known_from(state: Mapping[str, Any], written_at: int, *, repeated: bool) -> Known:
+    """A state that a valid record tells, whose original is not there if it is repeated.
+
+    Args:
+        written_at: the log's time of the record.
+    """
+    if not repeated:
+        return Known(written_at, state)
+    return Known(min(written_at, parse_timestamp(state["updatedAt"])), state, "snapshot")
 
 
 def is_gap(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

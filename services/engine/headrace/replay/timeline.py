@@ -10,7 +10,6 @@ from typing import Any, Final
 import orjson
 
 from headrace.core.records import REMOVAL_HEADER, cancellation_key
-from headrace.core.snapshots import queued
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp
 from headrace.dead_letters.letters import dead_letter_of
@@ -19,10 +18,10 @@ from headrace.reading import batches_between, records_of
 from headrace.replay.finding import Trail, search
 from headrace.replay.folding import Seen, Standing
 from headrace.replay.history import RecordedJob, Span
-from headrace.replay.joining import Accepted, Place, States
+from headrace.replay.joining import Accepted, Place, States, accepted_state
 from headrace.replay.layout import Part
 from headrace.replay.log_history import LogHistory
-from headrace.replay.rebuilding import Origin, missing_records, rebuilt_between, untold_attempts
+from headrace.replay.rebuilding import Origin, known_from, missing_records, rebuilt_between, untold_attempts
 from headrace.replay.recorded_answers import Answer
 from headrace.replay.scanning import reading, side_by_side
 from headrace.replay.spans import ALL_TIME, bounds_of
@@ -144,11 +143,6 @@ async def timeline_of(history: LogHistory, job_id: str) -> Timeline:
     return Timeline(job, state, merged(own, others), relatives)
 
 
-def accepted_state(job: RecordedJob) -> dict[str, Any]:
-    """The job as it was accepted."""
-    return queued(job.record, {"topic": job.source.topic, "partition": job.source.partition, "offset": job.offset})
-
-
 def merged(own: Iterable[Line], others: Iterable[Line]) -> list[Line]:
     """All lines in one order: the job's own in theirs, since its writers' clocks may differ, and the others by their times."""
     waiting, found = sorted(others, key=lambda line: line.at)[::-1], []
@@ -171,15 +165,18 @@ def own_lines(trail: Trail) -> list[Line]:
     standing = Standing()
     for record, seen in trail.snapshots:
         after: Mapping[str, Any] = orjson.loads(record.value or b"{}")
-        if seen.void or not standing.offer(seen.headers, record):
-            lines.append(_passed_over(record, seen, state, after))
-            continue
         if seen.headers.repeated and _is_same(state, after):
             lines.append(_line(record, after, event="repeated"))
-            continue
-        lines += _rebuilt(record, state, after)
-        lines.append(_line(record, after, event=event_of(after), changes=changes_between(state, after), note=_gone(state, after)))
-        state = after
+        elif seen.void or not standing.offer(seen.headers, record):
+            lines.append(_passed_over(record, seen, state, after))
+        else:
+            known = known_from(after, record.timestamp, repeated=seen.headers.repeated)
+            lines += _rebuilt(record, state, after)
+            changes, note = changes_between(state, after), _gone(state, after)
+            lines.append(
+                _line(record, after, at=known.at, origin=known.origin, event=event_of(after), changes=changes, note=note)
+            )
+            state = after
     return [*lines, *map(_removed, trail.removals)]
 
 
@@ -205,7 +202,7 @@ def _passed_over(record: Record, seen: Seen, state: Mapping[str, Any], after: Ma
 
 def _rebuilt(record: Record, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Line]:
     lines = []
-    for at, state in rebuilt_between(before, after):
+    for at, state, _ in rebuilt_between(before, after):
         changes = changes_between(before, state)
         lines.append(_line(record, state, at=at, origin="snapshot", event=event_of(state), changes=changes))
         before = state
