@@ -287,12 +287,15 @@ class JobContext:
 
     def _recorded_calls(self) -> RecordedCalls:
         if self._recorded is None:
-            make = self._services.recordings
             # Whoever comes second, from another thread, takes those of the first: numbers are counted once.
             with _making_calls:
                 if self._recorded is None:
-                    self._recorded = RecordedCalls(None if make is None else make(self.job, self.attempt))
+                    self._recorded = RecordedCalls(self._recorder())
         return self._recorded
+
+    def _recorder(self) -> Recorder | None:
+        make = self._services.recordings
+        return None if make is None else make(self.job, self.attempt)
 
     def _child_ids(self) -> ChildIds:
         if self._children is None:

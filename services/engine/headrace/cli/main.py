@@ -23,6 +23,8 @@ from headrace.cli import (
     keys,
     mcp,
     memory,
+    replay,
+    replay_stream,
     schemas,
     settings,
     simulate,
@@ -97,6 +99,9 @@ application.add_typer(dead_letters.application, name="dead-letters")
 application.add_typer(keys.application, name="keys")
 application.add_typer(broker.application, name="broker")
 application.add_typer(memory.application, name="memory")
+replay.application.command("stream")(replay_stream.stream)
+replay.application.command("clean")(replay_stream.clean)
+application.add_typer(replay.application, name="replay")
 application.add_typer(bench.application, name="bench")
 application.command("simulate")(simulate.simulate_command)
 application.command("schemas")(schemas.schemas)

@@ -14,6 +14,8 @@ AUDIT_PARTITIONS = 4
 TOOL_CALL_PARTITIONS = 8
 RECORDING_PARTITIONS = 8
 
+REPLAY_MARKER_SUFFIX = ".replay-marker"
+
 _HOUR = 3_600_000
 _DAY = 24 * _HOUR
 
@@ -208,6 +210,15 @@ class Topics:
                 "segment.bytes": str(16 * 1024 * 1024),
             },
             at_least=frozenset({"retention.ms"}),
+        )
+
+    @property
+    def replay_marker(self) -> Topic:
+        """Says that the namespace is the sandbox of a replay, and names all of it. Who cleans up goes by this alone."""
+        return Topic(
+            name=f"{self.namespace}{REPLAY_MARKER_SUFFIX}",
+            partitions=1,
+            configuration={**_KEEP, "message.timestamp.type": "LogAppendTime"},
         )
 
     @property

@@ -7,6 +7,8 @@ from headrace.core.comparison import compare as compare
 from headrace.replay.effects import Effects as Effects
 from headrace.replay.exporting import Exported as Exported
 from headrace.replay.exporting import export_span as export_span
+from headrace.replay.facade import StreamRequest as StreamRequest
+from headrace.replay.facade import replay_stream as replay_stream
 from headrace.replay.file_history import FileHistory as FileHistory
 from headrace.replay.file_history import read_file_history as read_file_history
 from headrace.replay.history import History as History
@@ -15,11 +17,17 @@ from headrace.replay.history import Span as Span
 from headrace.replay.history import Wanted as Wanted
 from headrace.replay.log_history import LogHistory as LogHistory
 from headrace.replay.log_history import open_history as open_history
+from headrace.replay.pacing import Order as Order
+from headrace.replay.pacing import Pacing as Pacing
 from headrace.replay.rerun import Rerun as Rerun
 from headrace.replay.rerun import Rerunner as Rerunner
 from headrace.replay.rerun import RerunOptions as RerunOptions
+from headrace.replay.sandbox import clean as clean
 from headrace.replay.state import JobAt as JobAt
 from headrace.replay.state import states_at as states_at
+from headrace.replay.stream import StreamReplay as StreamReplay
+from headrace.replay.summary import Replayed as Replayed
+from headrace.replay.summary import Summary as Summary
 from headrace.replay.timeline import Line as Line
 from headrace.replay.timeline import Timeline as Timeline
 from headrace.replay.timeline import timeline_of as timeline_of

@@ -134,9 +134,11 @@ class Rerunner:
         )
         ctx._arguments = arguments
         begun = time.perf_counter()
-        result, raised, late_after = await running.run(ctx)
+        try:
+            result, raised, late_after = await running.run(ctx)
+        finally:
+            self._note(running)
         seconds = time.perf_counter() - begun
-        self._note(running)
         return self._told(past, effects, conclude(result, raised, late_after), seconds)
 
     def _worker_of(self, job: RecordedJob) -> AbstractWorker[Any]:
@@ -182,7 +184,7 @@ class Rerunner:
             return self._children
 
     def _note(self, running: _Running) -> None:
-        if not running.task.done():
+        if not running.task.done() and not running.is_ending:
             self.left_behind += 1
             running.task.add_done_callback(self._has_ended)
 
@@ -214,15 +216,17 @@ class _Running:
 
     Attributes:
         task: of the attempt, once it was begun.
+        is_ending: whether it was cancelled with whoever waits for it, and will end by that.
     """
 
-    __slots__ = ("_cancels", "_is_over", "_seconds", "_worker", "task")
+    __slots__ = ("_cancels", "_is_over", "_seconds", "_worker", "is_ending", "task")
 
     def __init__(self, worker: AbstractWorker[Any], seconds: float | None) -> None:
         self._worker = worker
         self._seconds = seconds
         self._cancels = worker._runs_in_loop
         self._is_over = False
+        self.is_ending = False
         self.task: asyncio.Task[tuple[Any, BaseException | None]]
 
     def is_over(self, _: object) -> bool:
@@ -234,14 +238,27 @@ class _Running:
         # A task of its own, as in an engine: it can be cancelled, and what it sets in a context variable is not seen by another.
         self.task = asyncio.create_task(_caught(self._worker, ctx))
         try:
-            if self._seconds is None:
-                await asyncio.wait((self.task,))
-                return *self.task.result(), None
-            return await self._in_time(self._seconds)
+            if self._seconds is not None:
+                return await self._in_time(self._seconds)
+            if self._cancels:
+                return await self._to_its_end()
+            await asyncio.wait((self.task,))
+            return *self.task.result(), None
         except asyncio.CancelledError:
             self._is_over = True
             self.task.cancel()
+            self.is_ending = self._cancels
             raise
+
+    async def _to_its_end(self) -> tuple[Any, BaseException | None, float | None]:
+        """Waits for a coroutine, which is cancelled with whoever waits; it costs less than `asyncio.wait`."""
+        own = asyncio.current_task()
+        assert own is not None
+        before = own.cancelling()
+        result, error = await self.task
+        if own.cancelling() > before:
+            raise asyncio.CancelledError  # it was caught in there
+        return result, error, None
 
     async def _in_time(self, seconds: float) -> tuple[Any, BaseException | None, float | None]:
         waited_for = (self.task,)
