@@ -101,6 +101,7 @@ async def test_an_export_gives_what_the_log_gave(filled: LogHistory, tmp_path: P
         Wanted(span=SPAN, fields={"status": "failed"}),
     ):
         assert await all_jobs(history, wanted) == await all_jobs(filled, wanted)
+    assert [await history.count(Wanted(span=SPAN, workers=each)) for each in ([], ["other"])] == [4, 1]
     assert await history.worker_definitions() == await filled.worker_definitions()
     assert await history.find("failed") == await filled.find("failed")
     assert await history.recordings("done", 1) == await filled.recordings("done", 1) != {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -46,7 +47,7 @@ class FileHistory:
         self._definitions: dict[str, WorkerDefinition] = {}
         self._recorded: dict[tuple[str, int], dict[RecordingKey, bytes]] = {}
         self._memory = PastConversations()
-        self._workers: set[str] = set()
+        self._workers: Counter[str] = Counter()
 
     @property
     def header(self) -> ExportHeader:
@@ -69,7 +70,7 @@ class FileHistory:
     def _take(self, line: Mapping[str, Any]) -> None:
         match line["type"]:
             case "job":
-                self._workers.add(_job_of(line).record["workerName"])
+                self._workers[_job_of(line).record["workerName"]] += 1
             case "worker":
                 definition = validate(WorkerDefinition, line["definition"])
                 self._definitions[definition.name] = definition
@@ -104,7 +105,7 @@ class FileHistory:
         """
         if wanted.span.start < self.span.start:
             raise HistoryGone(span_gone(wanted.span, self.span.start, f"of {self._path}"))
-        if unknown := sorted(set(wanted.workers) - self._workers):
+        if unknown := sorted(set(wanted.workers) - self._workers.keys()):
             there_are = ", ".join(sorted(self._workers)) or "none"
             raise WorkerUnknown(f"No job of a worker named {unknown[0]!r} is in {self._path}. There are jobs of: {there_are}.")
         chosen = (
@@ -116,6 +117,10 @@ class FileHistory:
         )
         while batch := await asyncio.to_thread(lambda: list(islice(chosen, _AT_ONCE))):
             yield batch
+
+    async def count(self, wanted: Wanted) -> int:
+        """How many jobs of these workers are in the export, whatever their fields and the span are."""
+        return sum(count for worker, count in self._workers.items() if not wanted.workers or worker in wanted.workers)
 
     async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
         """What an attempt of a job recorded, as JSON."""
