@@ -108,6 +108,8 @@ async def test_a_span_is_by_the_times_of_the_job_records(engines: Engines, histo
         put_at(engines, at, name)
     span = Span(start, start + 20)
     assert [job.id for job in await jobs(history, span)] == ["first", "early"]
+    assert await history.count(Wanted(span=Span(start, 1 << 50))) == 4
+    assert await history.count(Wanted(span=Span(0, start), workers=["send_digest"])) == 1
 
 
 async def test_jobs_are_chosen_by_worker_and_by_fields(log: WrittenLog, engines: Engines, history: LogHistory) -> None:

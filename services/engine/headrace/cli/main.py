@@ -17,6 +17,7 @@ from headrace.cli import (
     demo,
     dev,
     engine,
+    export,
     gateway,
     inspect,
     keys,
@@ -93,6 +94,7 @@ application.add_typer(inspect.workers_application, name="workers")
 application.add_typer(inspect.jobs_application, name="jobs")
 application.command("timeline")(timeline.timeline)
 application.command("state")(state.state)
+application.command("export")(export.export)
 application.add_typer(dead_letters.application, name="dead-letters")
 application.add_typer(keys.application, name="keys")
 application.add_typer(broker.application, name="broker")

@@ -23,7 +23,7 @@ from headrace.replay.layout import Bounds, Layout, Part, described, read_layout
 from headrace.replay.memory_history import MemoryHistory, TimedRow
 from headrace.replay.recorded_answers import Answer, RecordedAnswers, of_attempt
 from headrace.replay.scanning import reading, side_by_side
-from headrace.replay.spans import ALL_TIME, bounds_of, check_is_left
+from headrace.replay.spans import ALL_TIME, bounds_of, check_is_left, since
 from headrace.replay.wanted import matches
 from headrace.settings import Settings
 
@@ -108,6 +108,17 @@ class LogHistory:
         async with aclosing(side_by_side(self._log, parts, read)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    async def count(self, wanted: Wanted) -> int:
+        """About how many jobs of these workers were accepted in the span, whatever their fields are: so many records stand there.
+
+        Raises as `jobs`.
+        """
+        layout = await read_layout(self._log, self._topics, wanted.workers)
+        async with reading(self._log) as reader:
+            firsts = await since(reader, layout.queues, wanted.span.start)
+            ends = await since(reader, layout.queues, wanted.span.end)
+        return sum(max(0, ends[queue] - firsts[queue]) for queue in layout.queues)
 
     async def _read_part(
         self, layout: Layout, wanted: Wanted, bounds: Bounds, starts: Mapping[TopicPartition, int], reader: LogReader, part: Part
