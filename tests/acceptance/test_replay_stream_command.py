@@ -33,7 +33,7 @@ async def recorded(settings: Settings) -> Settings:
 
 
 def arguments(*words: str) -> list[str]:
-    return [sys.executable, "-m", "headrace", "replay", *words]
+    return [sys.executable, "-m", "headrace", *words]
 
 
 def environment(settings: Settings, mode: str) -> dict[str, str]:
@@ -48,6 +48,10 @@ def environment(settings: Settings, mode: str) -> dict[str, str]:
 
 
 def replay(settings: Settings, mode: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return command(settings, mode, "replay", *words)
+
+
+def command(settings: Settings, mode: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         arguments(*words), cwd=TESTS, env=environment(settings, mode), capture_output=True, text=True, check=False,
         timeout=PATIENCE_SECONDS,
@@ -61,7 +65,12 @@ STREAM = ("stream", "support.replay_workers", "--worker", "count", "--from", "1h
 def started(settings: Settings, mode: str, *words: str) -> Iterator[subprocess.Popen[str]]:
     """A replay that runs, and is gone at the end."""
     process = subprocess.Popen(
-        arguments(*words), cwd=TESTS, env=environment(settings, mode), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        arguments("replay", *words),
+        cwd=TESTS,
+        env=environment(settings, mode),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         yield process
@@ -150,6 +159,26 @@ async def test_a_sandbox_that_is_kept_can_be_looked_at(recorded: Settings) -> No
 
     assert f"Removed {name}." in replay(recorded, "", "clean").stdout
     assert await state_of(recorded) == before
+
+
+async def test_an_export_is_replayed_without_the_cluster(recorded: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "yesterday.jsonl.gz"
+    exported = command(recorded, "", "export", "--from", "1h", "--output", str(file))
+    assert exported.returncode == 0, exported.stderr
+    nowhere = recorded.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
+    words = ["stream", "support.replay_workers", "--file", str(file)]
+    told = replay(nowhere, "fail", *words, "--json")
+    assert told.returncode == 0, told.stderr
+    assert {name: count for name, count in json.loads(told.stdout)["counts"].items() if name != "slower" and count} == {
+        "same": 15,
+        "newly-failing": 15,
+    }
+    damaged = tmp_path / "damaged.jsonl.gz"
+    damaged.write_bytes(file.read_bytes()[:-40])
+    broken = replay(nowhere, "", "stream", "support.replay_workers", "--file", str(damaged))
+    assert (broken.returncode, broken.stdout) == (2, "")
+    assert str(damaged) in broken.stderr
+    assert "Traceback" not in broken.stderr
 
 
 WRONG: dict[str, tuple[Sequence[str], str]] = {

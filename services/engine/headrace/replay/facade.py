@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from headrace.errors import ConfigurationError
 from headrace.kafka.log import KafkaLog
+from headrace.replay.file_history import FileHistory, read_file_history
 from headrace.replay.history import History, Span, Wanted
 from headrace.replay.log_history import open_history
 from headrace.replay.pacing import Pacing
@@ -67,10 +69,10 @@ async def replay_stream(settings: Settings, request: StreamRequest, *, watch: Wa
     if request.sandbox:
         check_pacing(request.pacing)
     async with AsyncExitStack() as stack:
-        history = await _opened(stack, settings, request)
+        history = await stack.enter_async_context(recorded_history(settings, request.file))
         code = {worker.definition().name: worker for worker in request.code}
-        names = wanted_workers(request.workers, code, await history.worker_definitions())
-        wanted = Wanted(span=_span(request), workers=names, fields=request.fields)
+        names = wanted_workers(request.workers, code, await _recorded_workers(history))
+        wanted = Wanted(span=_span(history, request), workers=names, fields=request.fields)
         chosen = {name: code[name] for name in names}
         options = RerunOptions(live=request.live, threads=min(request.pacing.concurrency, _MOST_THREADS))
         rerunner = await stack.enter_async_context(Rerunner(history, chosen.values(), options))
@@ -98,13 +100,30 @@ async def _run_in_sandbox(
         await log.close()
 
 
-async def _opened(stack: AsyncExitStack, settings: Settings, request: StreamRequest) -> History:
-    return await stack.enter_async_context(open_history(settings))
+@asynccontextmanager
+async def recorded_history(settings: Settings, file: Path | None) -> AsyncIterator[History]:
+    """What was recorded, for a block: of the settings' namespace, or in an export.
+
+    Raises:
+        ExportDamaged: the file is no export, or not all of one.
+        BrokerError: the brokers cannot be reached.
+    """
+    if file is not None:
+        yield await asyncio.to_thread(read_file_history, file)
+        return
+    async with open_history(settings) as history:
+        yield history
 
 
-def _span(request: StreamRequest) -> Span:
+async def _recorded_workers(history: History) -> Collection[str]:
+    return history.workers if isinstance(history, FileHistory) else await history.worker_definitions()
+
+
+def _span(history: History, request: StreamRequest) -> Span:
     if request.span is not None:
         return request.span
+    if isinstance(history, FileHistory):
+        return history.span
     raise ConfigurationError("Give the span: only an export has one of its own.")
 
 
