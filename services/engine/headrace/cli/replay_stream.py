@@ -56,7 +56,7 @@ _EXPLAINED = {
     "different": "another result, or another error",
     "newly-failing": "completed then, fail today",
     "newly-fixed": "failed then, complete today",
-    "slower": "over twice as long, and over 100 ms more; counted beside their verdict",
+    "slower": "over twice as long, and over 100 ms; counted beside their verdict",
     "not-comparable": "cancelled, crashed, or not ended then",
     "arguments-refused": "today's code does not take their arguments",
 }
@@ -149,7 +149,7 @@ async def _replay(settings: Settings, request: StreamRequest, failing: Collectio
         # What is left of a sandbox then is found by `clean`.
         signals.on_further.append(lambda: leave_threads_behind(EXIT_INTERRUPTED))
         try:
-            summary = await signals.unless_requested(replay_stream(settings, request, watch=_progress))
+            summary = await signals.unless_requested(replay_stream(request, settings, watch=_progress))
         except StopRequested:
             typer.echo("Interrupted.", err=True)
             # A function in a thread may go on for as long as it wants to.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from headrace.broker.discovery import given_settings, settings_of_this_folder
 from headrace.errors import ConfigurationError
 from headrace.kafka.log import KafkaLog
 from headrace.replay.file_history import FileHistory, read_file_history
@@ -21,7 +22,7 @@ from headrace.replay.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
 from headrace.replay.stream import Counting, StreamReplay, wanted_workers
 from headrace.replay.summary import Summary
-from headrace.settings import Settings
+from headrace.settings import Settings, load_settings
 from headrace.worker import AbstractWorker
 
 _MOST_THREADS: Final = 200
@@ -58,8 +59,11 @@ class StreamRequest:
     live: bool = False
 
 
-async def replay_stream(settings: Settings, request: StreamRequest, *, watch: Watch | None = None) -> Summary:
+async def replay_stream(request: StreamRequest, settings: Settings | None = None, *, watch: Watch | None = None) -> Summary:
     """Runs recorded jobs of the settings' namespace again, and tells how what came out compares with what was recorded.
+
+    Args:
+        settings: from the environment when left out, with the broker that runs for this folder if it names none.
 
     Raises:
         ConfigurationError: the request cannot be done: a worker is not in the code, or the sandbox's name is in use.
@@ -68,8 +72,10 @@ async def replay_stream(settings: Settings, request: StreamRequest, *, watch: Wa
     """
     if request.sandbox:
         check_pacing(request.pacing)
+    needs_cluster = request.sandbox or request.file is None
+    own = given_settings(settings) or (settings_of_this_folder() if needs_cluster else load_settings())
     async with AsyncExitStack() as stack:
-        history = await stack.enter_async_context(recorded_history(settings, request.file))
+        history = await stack.enter_async_context(recorded_history(own, request.file))
         code = {worker.definition().name: worker for worker in request.code}
         names = wanted_workers(request.workers, code, await _recorded_workers(history))
         wanted = Wanted(span=_span(history, request), workers=names, fields=request.fields)
@@ -80,7 +86,7 @@ async def replay_stream(settings: Settings, request: StreamRequest, *, watch: Wa
         if watch is not None:
             await stack.enter_async_context(watch(replay, await _total(history, wanted)))
         if request.sandbox:
-            await _run_in_sandbox(settings, request, chosen, replay)
+            await _run_in_sandbox(own, request, chosen, replay)
         else:
             await replay.run()
         replay.summary.left_behind = rerunner.left_behind
