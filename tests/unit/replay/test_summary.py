@@ -11,7 +11,7 @@ from headrace.core.comparison import Outcome, compare
 from headrace.core.status import JobStatus
 from headrace.errors import ConfigurationError
 from headrace.replay.stream import wanted_workers
-from headrace.replay.summary import CATEGORIES, Replayed, Summary, categories_from, first_difference
+from headrace.replay.summary import CATEGORIES, Replayed, Summary, categories_from
 
 
 def completed(result: Any = None, seconds: float | None = 0.01) -> Outcome:
@@ -70,23 +70,9 @@ def test_the_worst_of_the_slower_ones_took_most_seconds_more() -> None:
 def test_a_different_result_is_told_by_where_it_differs() -> None:
     before, after = {"page": {"words": [1, 2, 3]}, "to": "ada"}, {"page": {"words": [1, 5, 3]}, "to": "ada"}
     [kind] = summary_of(replayed(1, completed(before), completed(after))).worst("different")
-    assert kind.what == "result.page.words[1]: 2 → 5"
+    assert kind.what == "result.page.words.1: 2 → 5"
     [kind] = summary_of(replayed(1, failed("A", "a"), failed("B", "b"))).worst("different")
     assert kind.what == "A: a → B: b"
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "found"),
-    [
-        ({"a": 1}, {"a": 1, "b": 2}, ("result.b", None, 2)),
-        ({"a": 1, "b": 2}, {"a": 1}, ("result.b", 2, None)),
-        ([1, 2], [1], ("result", [1, 2], [1])),
-        ({"a": [1]}, {"a": {"0": 1}}, ("result.a", [1], {"0": 1})),
-        (None, 3, ("result", None, 3)),
-    ],
-)
-def test_the_first_difference(one: Any, other: Any, found: tuple[str, Any, Any]) -> None:
-    assert first_difference(one, other) == found
 
 
 def test_very_many_kinds_take_no_more_than_some_memory() -> None:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from headrace.core.comparison import Comparison, Outcome, Verdict, is_same_json
+from headrace.core.comparison import Comparison, Outcome, Verdict
 from headrace.core.status import JobStatus
 from headrace.errors import ConfigurationError
+from headrace.replay.differences import MISSING, differences
 
 SLOWER: Final = "slower"
 CATEGORIES: Final = (
@@ -48,7 +49,7 @@ class Replayed:
     @property
     def categories(self) -> tuple[str, ...]:
         """Under which the job is counted."""
-        verdict = self.comparison.verdict.value
+        verdict = str(self.comparison.verdict)
         return (verdict, SLOWER) if self.comparison.slower else (verdict,)
 
 
@@ -94,12 +95,16 @@ class Summary:
         of_worker = self.by_worker.get(replayed.worker)
         if of_worker is None:
             of_worker = self.by_worker[replayed.worker] = Counter()
+        if replayed.comparison.verdict is Verdict.SAME and not replayed.comparison.slower:
+            self.counts[Verdict.SAME] += 1
+            of_worker[Verdict.SAME] += 1
+            return
         for category in replayed.categories:
             self.counts[category] += 1
             of_worker[category] += 1
-            if category != Verdict.SAME.value:
+            if category != Verdict.SAME:
                 self._note(category, replayed)
-        if replayed.categories != (Verdict.SAME.value,) and len(self.listed) < _LISTED_JOBS:
+        if len(self.listed) < _LISTED_JOBS:
             self.listed.append(replayed)
 
     def worst(self, category: str) -> list[Kind]:
@@ -185,8 +190,10 @@ def _cut(text: str) -> str:
 def _difference(recorded: Outcome | None, replayed: Outcome) -> str:
     if recorded is not None and (recorded.error_type or replayed.error_type):
         return f"{_error_of(recorded)} → {_error_of(replayed)}"
-    path, before, after = first_difference(None if recorded is None else recorded.result, replayed.result)
-    return f"{path}: {_cut(repr(before))} → {_cut(repr(after))}"
+    first = next(iter(differences(None if recorded is None else recorded.result, replayed.result)))
+    place = f"result.{first.path}" if first.path else "result"
+    before, after = ("nothing" if each is MISSING else _cut(repr(each)) for each in (first.recorded, first.replayed))
+    return f"{place}: {before} → {after}"
 
 
 def _why_not_comparable(recorded: Outcome | None, replayed: Outcome) -> str:
@@ -216,22 +223,3 @@ _TOLD: Final[Mapping[str, Callable[[Outcome | None, Outcome], str]]] = {
     SLOWER: _slowness,
 }
 
-
-_NOTHING: Final = object()
-
-
-def first_difference(one: Any, other: Any, path: str = "result") -> tuple[str, Any, Any]:
-    """Where two values that are not the same JSON differ first, and what stands there in each; None for what is missing."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        names = sorted(one.keys() | other.keys(), key=str)
-        pairs = [(f"{path}.{name}", one.get(name, _NOTHING), other.get(name, _NOTHING)) for name in names]
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        pairs = [(f"{path}[{number}]", *both) for number, both in enumerate(zip(one, other, strict=True))]
-    else:
-        return path, one, other
-    for inner, before, after in pairs:
-        if before is _NOTHING or after is _NOTHING:
-            return inner, None if before is _NOTHING else before, None if after is _NOTHING else after
-        if not is_same_json(before, after):
-            return first_difference(before, after, inner)
-    return path, one, other
