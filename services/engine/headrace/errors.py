@@ -202,8 +202,7 @@ class WatchInterrupted(HeadraceError):
 
 
 class ChangesGone(HeadraceError):
-    """A watcher of jobs has missed more than can be told, or asks to go on in another log: it has to list the jobs, and begin
-    anew."""
+    """A watcher of jobs has missed more than can be told, or asks to go on in another log: it has to begin anew."""
 
     code = "changes_gone"
 
@@ -252,8 +251,7 @@ class EnqueueTimeout(HeadraceError):
         self.job_id = job_id
         self.may_be_accepted = may_be_accepted
         advice = (
-            "It may have been accepted all the same: repeat the call only with the same idempotency_key, or look for the job"
-            " by its id first."
+            "It may have been accepted: repeat the call only with the same idempotency_key, or look for the id first."
             if may_be_accepted
             else "It was not accepted: the call can be repeated."
         )

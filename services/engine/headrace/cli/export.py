@@ -63,7 +63,8 @@ def export(
 
 async def _write(settings: Settings, wanted: Wanted, output: Path, redact: list[str], *, force: bool) -> Exported:
     columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} jobs"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
         async with open_history(settings) as history:
             return await export_span(
