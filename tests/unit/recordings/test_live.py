@@ -155,7 +155,7 @@ async def test_jobs_that_record_nothing_make_no_topic(bench: Bench) -> None:
 @in_virtual_time
 async def test_the_time_begins_with_the_record_of_the_attempts_start(bench: Bench) -> None:
     async def asks(ctx: JobContext) -> Any:
-        await asyncio.sleep(7)
+        await asyncio.sleep(3)
         times = [ctx.now()]
         for seconds in (0, 2.5):
             await asyncio.sleep(seconds)
