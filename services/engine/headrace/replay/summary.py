@@ -222,4 +222,3 @@ _TOLD: Final[Mapping[str, Callable[[Outcome | None, Outcome], str]]] = {
     Verdict.NOT_COMPARABLE.value: _why_not_comparable,
     SLOWER: _slowness,
 }
-
