@@ -14,7 +14,7 @@ from headrace.core.topics import Topics
 from headrace.errors import HistoryGone, JobUnknown
 from headrace.ports import Log, LogReader, Record, TopicPartition
 from headrace.reading import batches_between
-from headrace.replay.folding import Claims, Seen
+from headrace.replay.folding import Claims, Seen, place_of
 from headrace.replay.history import RecordedJob, Span
 from headrace.replay.joining import BEFORE_MILLISECONDS, Accepted, job_record_of
 from headrace.replay.layout import Bounds, Layout, read_layout
@@ -95,12 +95,13 @@ async def search(
 
 async def _trail(log: Log, layout: Layout, record: Record, job_id: str) -> Trail:
     queue = TopicPartition(record.topic, record.partition)
-    worker, accepted = layout.worker_of(queue), Accepted(record)
+    accepted = Accepted(layout.worker_of(queue), record)
     snapshots: list[tuple[Record, Seen]] = []
     removals: list[Record] = []
     state = layout.part_of(queue).state
     if state is not None:
         claims, key = Claims(), job_id.encode()
+        place = place_of(accepted.worker, record.partition, record.offset)
         async with reading(log) as reader:
             bounds = await _from(reader, state, record.timestamp - BEFORE_MILLISECONDS)
             async with aclosing(batches_between(reader, bounds)) as batches:
@@ -111,11 +112,11 @@ async def _trail(log: Log, layout: Layout, record: Record, job_id: str) -> Trail
                             continue
                         if each.value is None:
                             removals.append(each)
-                        elif seen is not None and seen.headers[:3] == (worker, record.partition, record.offset):
+                        elif seen is not None and seen.place == place:
                             snapshots.append((each, seen))
                             if not seen.void:
-                                accepted.standing.offer(seen.headers, each)
-    job = accepted.recorded(worker)
+                                accepted.standing.offer(seen, each)
+    job = accepted.recorded()
     assert job is not None, "it was decoded before"
     return Trail(layout, accepted, job, snapshots, removals)
 

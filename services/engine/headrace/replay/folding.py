@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from headrace.core.ownership import PartitionLedger, supersedes
-from headrace.core.records import CHECKPOINT_PREFIX, LEASE_PREFIX, SnapshotHeaders, parse_lease_key, parse_snapshot_headers
+from headrace.core.ownership import PartitionLedger, Version, supersedes
+from headrace.core.records import (
+    CHECKPOINT_PREFIX,
+    LEASE_PREFIX,
+    REPEAT_HEADER,
+    SOURCE_HEADER,
+    STATUS_HEADER,
+    VERSION_HEADER,
+    parse_lease_key,
+    parse_version,
+    source_prefix,
+)
+from headrace.core.status import JobStatus
 from headrace.errors import RecordUndecodable
 from headrace.leases import take_lease
 from headrace.ports import Record
 
-logger = logging.getLogger(__name__)
-
 # What a record can be in its values, whoever wrote it; anything else is a fault of this code.
 UNUSABLE = (RecordUndecodable, KeyError, TypeError, ValueError, AttributeError)
+_STATUSES: Final = {status.encode(): status.value for status in JobStatus}
+
+Place = bytes
+"""Where a job record stands, as the headers of its snapshots have it: worker, partition and offset."""
+
+
+def place_of(worker: str, partition: int, offset: int) -> Place:
+    """The place of a job record."""
+    return b"%b%d" % (source_prefix(worker, partition), offset)
 
 
 class Seen(NamedTuple):
-    """A snapshot that was read, and whether it is void: the last words of one who did not hold its partition any more."""
+    """A snapshot that was read.
 
-    headers: SnapshotHeaders
+    Attributes:
+        place: of the job's record.
+        outdone: where a janitor wrote it once more; see `SnapshotHeaders.outdone`.
+        void: whether it is one of the last words of an engine that did not hold the job any more.
+    """
+
+    place: Place
+    version: Version
+    status: str
+    outdone: Version | None
     void: bool
+
+    @property
+    def repeated(self) -> bool:
+        """Whether a janitor wrote it."""
+        return self.outdone is not None
 
 
 class Claims:
@@ -36,32 +67,47 @@ class Claims:
     """
 
     def __init__(self) -> None:
-        self._ledgers: dict[tuple[str, int], PartitionLedger] = {}
+        self._ledgers: dict[bytes, PartitionLedger] = {}
         self.damaged: Counter[str] = Counter()
 
     def see(self, record: Record) -> Seen | None:
         """Takes in a record. None for all that is no snapshot, tombstones included."""
-        key = record.key or b""
-        if key.startswith(CHECKPOINT_PREFIX) or record.value is None:
+        headers = record.headers
+        if record.value is None:
             return None
-        if key.startswith(LEASE_PREFIX):
-            self._take_lease(record, key)
+        if len(headers) == 3:
+            # As engines write them, and so nearly all: this is asked of every record of the log.
+            (first, place), (second, version), (third, status) = headers
+            if first == SOURCE_HEADER and second == VERSION_HEADER and third == STATUS_HEADER:
+                return self._see_snapshot(place, version, status, None)
+        if self._is_of_engines(record):
             return None
-        headers = parse_snapshot_headers(record.headers)
-        if headers is None:
+        found = dict(headers)
+        place, version, status = (found.get(name, b"") for name in (SOURCE_HEADER, VERSION_HEADER, STATUS_HEADER))
+        return self._see_snapshot(place, version, status, found.get(REPEAT_HEADER))
+
+    def _see_snapshot(self, place: bytes, version: bytes, status: bytes, outdone: bytes | None) -> Seen | None:
+        try:
+            parsed, told = parse_version(version), _STATUSES[status]
+            if outdone is not None:
+                return Seen(place, parsed, told, parse_version(outdone), False)
+            ledger = self._ledgers.get(place[: place.rindex(b"/") + 1])
+        except UNUSABLE:
             self.damaged["snapshot"] += 1
             return None
-        if headers.outdone is not None:
-            return Seen(headers, False)
-        ledger = self._ledgers.get(headers[:2])
-        return Seen(headers, ledger is not None and ledger.is_void(headers.version.epoch))
+        void = ledger is not None and parsed[0] != ledger.epoch and ledger.is_void(parsed[0])
+        return Seen(place, parsed, told, None, void)
 
-    def _take_lease(self, record: Record, key: bytes) -> None:
+    def _is_of_engines(self, record: Record) -> bool:
+        """Takes in a record of leases, or a checkpoint; tells whether it was one."""
+        key = record.key or b""
+        if not key.startswith(LEASE_PREFIX):
+            return key.startswith(CHECKPOINT_PREFIX)
         lease = parse_lease_key(key)
         if lease is None:
             self.damaged["lease"] += 1
-            return
-        about = (lease.worker, lease.partition)
+            return True
+        about = source_prefix(lease.worker, lease.partition)
         ledger = self._ledgers.get(about)
         if ledger is None:
             ledger = self._ledgers[about] = PartitionLedger()
@@ -69,6 +115,7 @@ class Claims:
             take_lease(ledger, record)
         except UNUSABLE:
             self.damaged["lease"] += 1
+        return True
 
 
 @dataclass(slots=True)
@@ -76,16 +123,16 @@ class Standing:
     """The newest valid snapshot of a job, of those that were offered.
 
     Attributes:
-        headers, record: None before the first.
+        seen, record: None before the first.
     """
 
-    headers: SnapshotHeaders | None = None
+    seen: Seen | None = None
     record: Record | None = None
 
-    def offer(self, headers: SnapshotHeaders, record: Record) -> bool:
+    def offer(self, seen: Seen, record: Record) -> bool:
         """Takes in a snapshot that is not void; tells whether it takes the place of the one before."""
-        known = self.headers
-        if known is not None and not supersedes(headers.version, known.version, known.status, headers.outdone):
+        known = self.seen
+        if known is not None and not supersedes(seen.version, known.version, known.status, seen.outdone):
             return False
-        self.headers, self.record = headers, record
+        self.seen, self.record = seen, record
         return True

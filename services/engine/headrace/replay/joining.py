@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 import orjson
 
 from headrace.codec import decode_object, is_common_job_record, plain_validator
+from headrace.core.records import source_prefix
 from headrace.core.snapshots import queued
 from headrace.core.status import TERMINAL
 from headrace.core.timestamps import parse_timestamp
@@ -17,7 +19,7 @@ from headrace.errors import HistoryGone
 from headrace.models import JobRecord
 from headrace.ports import LogReader, Record, TopicPartition
 from headrace.reading import batches_between
-from headrace.replay.folding import UNUSABLE, Claims, Standing
+from headrace.replay.folding import UNUSABLE, Claims, Place, Standing
 from headrace.replay.history import RecordedJob, Span
 from headrace.replay.layout import Bounds, Layout, Part
 from headrace.replay.spans import since
@@ -28,26 +30,28 @@ SETTLED_MILLISECONDS: Final = 2 * 3_600_000
 """So long after its last job has ended nothing more is said of any: a janitor has repeated by then what counts."""
 
 _check_record = plain_validator(JobRecord)
-Place = tuple[str, int, int]
-"""A worker's name, a partition of its queue, and the offset of a job record there."""
 
 
 @dataclass(slots=True)
 class Accepted:
-    """A job record, and what was found of its state."""
+    """A job record of a worker, and what was found of its state."""
 
+    worker: str
     record: Record
     standing: Standing = field(default_factory=Standing)
 
-    def recorded(self, worker: str) -> RecordedJob | None:
+    def recorded(self) -> RecordedJob | None:
         """The job, or None where the record is none of a job of this worker."""
-        raw = job_record_of(self.record, worker)
-        if raw is None:
+        try:
+            raw = decode_object(self.record.value)
+            snapshot = self._snapshot(raw["id"].encode())
+            # What an engine has begun with it has checked.
+            if snapshot is None or not snapshot["attempt"]:
+                _check(raw, self.worker)
+        except UNUSABLE:
             return None
-        snapshot = self._snapshot(str(raw["id"]).encode())
-        return RecordedJob(
-            raw, TopicPartition(self.record.topic, self.record.partition), self.record.offset, self.record.timestamp, snapshot
-        )
+        source = TopicPartition(self.record.topic, self.record.partition)
+        return RecordedJob(raw, source, self.record.offset, self.record.timestamp, snapshot)
 
     def _snapshot(self, key: bytes) -> Mapping[str, Any] | None:
         found = self.standing.record
@@ -67,11 +71,15 @@ def job_record_of(record: Record, worker: str) -> Mapping[str, Any] | None:
     """The job record in a record of a worker's queue, or None where it is damaged: its job could not be done either."""
     try:
         raw = decode_object(record.value)
-        if not is_common_job_record(raw, worker):
-            _check_record(raw)
+        _check(raw, worker)
     except UNUSABLE:
         return None
     return raw
+
+
+def _check(raw: dict[str, Any], worker: str) -> None:
+    if not is_common_job_record(raw, worker):
+        _check_record(raw)
 
 
 async def read_accepted(
@@ -80,12 +88,13 @@ async def read_accepted(
     """The records of queues that are wanted, in the order of the log within each partition."""
     found: dict[TopicPartition, dict[Place, Accepted]] = {queue: {} for queue in bounds}
     workers = {queue: layout.worker_of(queue) for queue in bounds}
+    prefixes = {queue: source_prefix(worker, queue.partition) for queue, worker in workers.items()}
     async with aclosing(batches_between(reader, dict(bounds))) as batches:
         async for queue, records in batches:
-            worker, number, entries = workers[queue], queue.partition, found[queue]
+            worker, prefix, entries = workers[queue], prefixes[queue], found[queue]
             for record in records:
                 if wanted(record):
-                    entries[worker, number, record.offset] = Accepted(record)
+                    entries[b"%b%d" % (prefix, record.offset)] = Accepted(worker, record)
     return {place: accepted for entries in found.values() for place, accepted in entries.items()}
 
 
@@ -95,12 +104,12 @@ class States:
 
     Attributes:
         entries: the jobs, which get it.
-        starts: where partitions of queues begin of which something was deleted.
+        starts: where partitions of queues begin of which something was deleted, by what the places there begin with.
         span: in which the jobs were accepted.
     """
 
     entries: Mapping[Place, Accepted]
-    starts: Mapping[tuple[str, int], int]
+    starts: Mapping[bytes, int]
     span: Span
     _claims: Claims = field(default_factory=Claims)
     _unfinished: int = 0
@@ -127,17 +136,20 @@ class States:
         seen = self._claims.see(record)
         if seen is None or seen.void:
             return
-        headers = seen.headers
-        entry = self.entries.get(headers[:3])
+        entry = self.entries.get(seen.place)
         if entry is None:
-            if self.starts and headers.offset < self.starts.get(headers[:2], 0):
+            if self.starts and self._is_deleted(seen.place):
                 self._check_deleted(record)
             return
-        known = entry.standing.headers
-        if entry.standing.offer(headers, record):
+        known = entry.standing.seen
+        if entry.standing.offer(seen, record):
             had_ended = known is not None and known.status in TERMINAL
-            self._unfinished += had_ended - (headers.status in TERMINAL)
+            self._unfinished += had_ended - (seen.status in TERMINAL)
             self._last_end = max(self._last_end, record.timestamp)
+
+    def _is_deleted(self, place: Place) -> bool:
+        prefix, slash, offset = place.rpartition(b"/")
+        return offset.isdigit() and int(offset) < self.starts.get(prefix + slash, 0)
 
     def _check_deleted(self, record: Record) -> None:
         """Of a job whose record is gone: it must not be one of the span, which would be told as if it had never been."""
@@ -155,16 +167,11 @@ class States:
 
 def chunks_of(entries: Mapping[Place, Accepted], size: int) -> Iterator[list[tuple[Place, Accepted]]]:
     """The entries in pieces, in their order."""
-    piece: list[tuple[Place, Accepted]] = []
-    for each in entries.items():
-        piece.append(each)
-        if len(piece) == size:
-            yield piece
-            piece = []
-    if piece:
+    remaining = iter(entries.items())
+    while piece := list(islice(remaining, size)):
         yield piece
 
 
-def starts_of_cut(layout: Layout, part: Part, starts: Mapping[TopicPartition, int]) -> dict[tuple[str, int], int]:
-    """Where those queues of a part begin of which something was deleted."""
-    return {(layout.worker_of(queue), queue.partition): starts[queue] for queue in part.queues if starts.get(queue)}
+def starts_of_cut(layout: Layout, part: Part, starts: Mapping[TopicPartition, int]) -> dict[bytes, int]:
+    """Where those queues of a part begin of which something was deleted, by what the places there begin with."""
+    return {source_prefix(layout.worker_of(queue), queue.partition): starts[queue] for queue in part.queues if starts.get(queue)}

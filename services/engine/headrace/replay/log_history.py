@@ -129,7 +129,7 @@ class LogHistory:
         if part.state is not None:
             await States(entries, starts_of_cut(layout, part, starts), wanted.span).read(reader, part.state)
         for chunk in chunks_of(entries, _AT_ONCE):
-            jobs = [job for (worker, *_), entry in chunk if (job := entry.recorded(worker)) is not None]
+            jobs = [job for _, entry in chunk if (job := entry.recorded()) is not None]
             if wanted.fields:
                 jobs = [job for job in jobs if matches(job, wanted.fields)]
             if jobs:

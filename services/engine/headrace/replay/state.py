@@ -14,13 +14,12 @@ import orjson
 from headrace.core.timestamps import format_timestamp
 from headrace.ports import LogReader, Record, TopicPartition
 from headrace.reading import batches_between
-from headrace.replay.folding import Claims, Seen, Standing
+from headrace.replay.folding import Claims, Place, Seen, Standing
 from headrace.replay.history import RecordedJob, Span
 from headrace.replay.joining import (
     BEFORE_MILLISECONDS,
     SETTLED_MILLISECONDS,
     Accepted,
-    Place,
     accepted_state,
     chunks_of,
     read_accepted,
@@ -150,20 +149,20 @@ class _Moments:
 
     def _take(self, record: Record) -> None:
         seen = self._claims.see(record)
-        if seen is None or seen.void or (found := self._found.get(seen.headers[:3])) is None:
+        if seen is None or seen.void or (found := self._found.get(seen.place)) is None:
             return
-        if record.timestamp > self._at and found.is_decided and not seen.headers.repeated:
+        if record.timestamp > self._at and found.is_decided and not seen.repeated:
             return
         self._undecided -= not found.is_decided
         kept = _kept(record, seen)
         if kept.at > self._at:
             found.after = found.after or kept
-        elif found.standing.offer(seen.headers, record):
+        elif found.standing.offer(seen, record):
             found.until = kept
 
     def of(self, place: Place, entry: Accepted) -> JobAt | None:
         """How a job stood, or None where its record is damaged."""
-        job = entry.recorded(place[0])
+        job = entry.recorded()
         if job is None:
             return None
         found = self._found[place]
@@ -174,7 +173,7 @@ class _Moments:
 
 
 def _kept(record: Record, seen: Seen) -> _Kept:
-    if not seen.headers.repeated:
+    if not seen.repeated:
         return _Kept(record, record.timestamp, "log")
     known = known_from(orjson.loads(record.value or b"{}"), record.timestamp, repeated=True)
     return _Kept(record, known.at, known.origin)

@@ -16,9 +16,9 @@ from headrace.dead_letters.letters import dead_letter_of
 from headrace.ports import Log, LogReader, Record, TopicPartition
 from headrace.reading import batches_between, records_of
 from headrace.replay.finding import Trail, search
-from headrace.replay.folding import Seen, Standing
+from headrace.replay.folding import Place, Seen, Standing, place_of
 from headrace.replay.history import RecordedJob, Span
-from headrace.replay.joining import Accepted, Place, States, accepted_state
+from headrace.replay.joining import Accepted, States, accepted_state
 from headrace.replay.layout import Part
 from headrace.replay.log_history import LogHistory
 from headrace.replay.rebuilding import Origin, known_from, missing_records, rebuilt_between, untold_attempts
@@ -165,12 +165,12 @@ def own_lines(trail: Trail) -> list[Line]:
     standing = Standing()
     for record, seen in trail.snapshots:
         after: Mapping[str, Any] = orjson.loads(record.value or b"{}")
-        if seen.headers.repeated and _is_same(state, after):
+        if seen.repeated and _is_same(state, after):
             lines.append(_line(record, after, event="repeated"))
-        elif seen.void or not standing.offer(seen.headers, record):
+        elif seen.void or not standing.offer(seen, record):
             lines.append(_passed_over(record, seen, state, after))
         else:
-            known = known_from(after, record.timestamp, repeated=seen.headers.repeated)
+            known = known_from(after, record.timestamp, repeated=seen.repeated)
             lines += _rebuilt(record, state, after)
             changes, note = changes_between(state, after), _gone(state, after)
             lines.append(
@@ -193,9 +193,7 @@ def _is_same(state: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 
 def _passed_over(record: Record, seen: Seen, state: Mapping[str, Any], after: Mapping[str, Any]) -> Line:
     if not seen.void:
-        return _line(
-            record, after, event="repeated" if seen.headers.repeated else event_of(after), note="outdone by what came before"
-        )
+        return _line(record, after, event="repeated" if seen.repeated else event_of(after), note="outdone by what came before")
     note = f"void: instance {after.get('instanceId')} did not hold the job any more"
     return _line(record, after, event=event_of(after), void=True, changes=changes_between(state, after), note=note)
 
@@ -309,15 +307,16 @@ async def _relatives(log: Log, trail: Trail) -> list[Relative]:
     entries: dict[Part, dict[Place, Accepted]] = {}
     for record, _ in found:
         part = next(part for part in layout.parts if (record.topic, record.partition) in part.queues)
-        place = (layout.worker_of(TopicPartition(record.topic, record.partition)), record.partition, record.offset)
-        entries.setdefault(part, {})[place] = Accepted(record)
+        worker = layout.worker_of(TopicPartition(record.topic, record.partition))
+        place = place_of(worker, record.partition, record.offset)
+        entries.setdefault(part, {})[place] = Accepted(worker, record)
 
     async def read(reader: LogReader, part: Part) -> AsyncGenerator[Relative]:
         if part.state is not None:
             first = min(entry.record.timestamp for entry in entries[part].values())
             await States(entries[part], {}, Span(first, first + 1)).read(reader, part.state)
-        for (worker, *_), entry in entries[part].items():
-            recorded = entry.recorded(worker)
+        for entry in entries[part].values():
+            recorded = entry.recorded()
             assert recorded is not None, "it was decoded before"
             yield Relative("child" if recorded.record.get("parentId") == job.id else "retry", recorded)
 
