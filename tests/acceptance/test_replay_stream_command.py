@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,13 +48,13 @@ def environment(settings: Settings, mode: str) -> dict[str, str]:
     }
 
 
-def replay(settings: Settings, mode: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return command(settings, mode, "replay", *words)
+def replay(settings: Settings, mode: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return command(settings, mode, "replay", *words, **variables)
 
 
-def command(settings: Settings, mode: str, *words: str) -> subprocess.CompletedProcess[str]:
+def command(settings: Settings, mode: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        arguments(*words), cwd=TESTS, env=environment(settings, mode), capture_output=True, text=True, check=False,
+        arguments(*words), cwd=TESTS, env=environment(settings, mode) | variables, capture_output=True, text=True, check=False,
         timeout=PATIENCE_SECONDS,
     )  # fmt: skip
 
@@ -111,6 +112,13 @@ async def test_the_table_and_the_exit_code(recorded: Settings) -> None:
     assert {"id", "workerName", "categories", "recorded", "replayed"} == set(told["notSame"][0])
     assert json.loads(replay(recorded, "", *STREAM, "--json", "--where", "userId=bob").stdout)["jobs"] == 0
     assert await state_of(recorded) == before
+
+
+async def test_a_terminal_shows_how_far_it_is(recorded: Settings) -> None:
+    shown = replay(recorded, "", *STREAM, FORCE_COLOR="1")
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.stderr)
+    assert re.search(r"replaying .*30/30 [\d,]+/s 0:00:\d\d left: 0:00:00", plain), plain
+    assert replay(recorded, "", *STREAM).stderr == ""
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])

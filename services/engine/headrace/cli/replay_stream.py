@@ -42,6 +42,7 @@ from headrace.runtime import StopRequested, StopSignals, leave_threads_behind, r
 from headrace.settings import Settings
 
 EXIT_DIFFERENT = 1
+_TOLD_EVERY_SECONDS = 0.2
 
 _STYLES = {
     "same": "green",
@@ -173,12 +174,15 @@ async def _progress(replay: StreamReplay, total: int | None) -> AsyncIterator[No
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task, began = bar.add_task("replaying", total=total, rate=""), time.monotonic()
 
+        def tell() -> None:
+            done, elapsed = replay.summary.jobs, time.monotonic() - began
+            known = replay.found if replay.all_found else total
+            bar.update(task, completed=done, total=known, rate=f"{done / elapsed:,.0f}/s" if elapsed else "")
+
         async def follow() -> None:
             while True:
-                done, elapsed = replay.summary.jobs, time.monotonic() - began
-                known = replay.found if replay.all_found else total
-                bar.update(task, completed=done, total=known, rate=f"{done / elapsed:,.0f}/s" if elapsed else "")
-                await asyncio.sleep(0.2)
+                tell()
+                await asyncio.sleep(_TOLD_EVERY_SECONDS)
 
         following = asyncio.create_task(follow())
         try:
@@ -186,6 +190,7 @@ async def _progress(replay: StreamReplay, total: int | None) -> AsyncIterator[No
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
+            tell()
 
 
 # --- what is shown ------------------------------------------------------------------------------------------------------
