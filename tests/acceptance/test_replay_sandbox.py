@@ -166,12 +166,14 @@ def plain(name: str) -> Topic:
     return Topic(name=name, partitions=1, configuration={"cleanup.policy": "delete"})
 
 
-@pytest.mark.parametrize("trick", ["no marker", "foreign", "copied", "names others"])
+@pytest.mark.parametrize("trick", ["no marker", "foreign", "copied", "names others", "of other jobs"])
 async def test_clean_touches_nothing_without_a_marker(log: KafkaLog, settings: Settings, trick: str) -> None:
     """Whatever a topic is called, and whatever somebody has written there."""
     name, other = f"{settings.namespace}.replay-2", f"{settings.namespace}.other"
     marker = SandboxMarker.make(other if trick == "copied" else name, settings.namespace, ["count"], "2026-01-01T00:00:00.000Z")
     value: dict[str, Any] = {**marker.to_wire(), "processId": 2**22 + 1}  # more than Linux ever gives
+    if trick == "of other jobs":
+        value["namespace"] = other
     if trick == "names others":
         value["topics"] = [f"{other}.job-state"]
     topics = [Topics(other).job_state, plain(f"{name}.job-state"), plain(f"{name}.jobs.count")]

@@ -67,12 +67,12 @@ async def check_replays(settings: Settings, traffic: Traffic) -> None:
     """The same code, a change in one worker, arguments that are refused; and nothing of it reaches the live system."""
     before = await state_of(settings)
 
-    same = await replay_stream(settings, request_of(*WORKERS))
+    same = await replay_stream(request_of(*WORKERS), settings)
     assert verdicts_of(same) == {"not-comparable": traffic.cancelled}
     assert (same.jobs, same.counts["same"]) == (traffic.count, traffic.count - len(traffic.cancelled))
     assert await state_of(settings) == before
 
-    changed = verdicts_of(await replay_stream(settings, request_of(BetterTally, Fetch, WorseRender)))
+    changed = verdicts_of(await replay_stream(request_of(BetterTally, Fetch, WorseRender), settings))
     fixed, empty = traffic.ids("tally", every=50), traffic.ids("render", every=40)
     assert changed["newly-fixed"] == fixed
     assert changed["newly-failing"] == traffic.ids("render", every=11) - empty
@@ -81,7 +81,7 @@ async def check_replays(settings: Settings, traffic: Traffic) -> None:
     assert changed["not-comparable"] == traffic.cancelled
     assert await state_of(settings) == before
 
-    refused = await replay_stream(settings, request_of(StricterFetch, workers=("fetch",)))
+    refused = await replay_stream(request_of(StricterFetch, workers=("fetch",)), settings)
     assert refused.counts == {"arguments-refused": len(traffic.jobs["fetch"])}
     assert (
         refused.worst("arguments-refused")[0].what == "arguments_invalid: Arguments of fetch are wrong: quality: Field required."
@@ -97,7 +97,7 @@ async def test_a_thousand_jobs(settings: Settings) -> None:
 async def test_twenty_thousand_jobs(settings: Settings) -> None:
     traffic = await record_traffic(settings, 20_000, cancelled=200)
     await check_replays(settings, traffic)
-    in_sandbox = await replay_stream(settings, request_of(*WORKERS, sandbox=True))
+    in_sandbox = await replay_stream(request_of(*WORKERS, sandbox=True), settings)
     assert verdicts_of(in_sandbox) == {"not-comparable": traffic.cancelled}
     assert in_sandbox.jobs == traffic.count
 
@@ -107,14 +107,14 @@ async def test_of_some_jobs_in_an_order_and_at_a_speed(settings: Settings, order
     traffic = await record_traffic(settings, 300, cancelled=3)
     pacing = Pacing(order=order, speed=1_000.0)
     failed = request_of(*WORKERS, fields={"status": "failed", "userId": "ada"}, workers=("tally",), pacing=pacing)
-    summary = await replay_stream(settings, failed)
+    summary = await replay_stream(failed, settings)
     assert summary.counts == {"same": len(traffic.ids("tally", every=50))}
 
 
 async def test_a_sandbox_gives_the_same_and_nothing_is_left_of_it(settings: Settings) -> None:
     traffic = await record_traffic(settings, 300, cancelled=6)
     before = await state_of(settings)
-    summary = await replay_stream(settings, request_of(*WORKERS, sandbox=True))
+    summary = await replay_stream(request_of(*WORKERS, sandbox=True), settings)
     assert verdicts_of(summary) == {"not-comparable": traffic.cancelled}
     assert summary.jobs == traffic.count
     assert await state_of(settings) == before

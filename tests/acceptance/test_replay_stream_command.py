@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ async def recorded(settings: Settings) -> Settings:
 
 
 def arguments(*words: str) -> list[str]:
-    return [sys.executable, "-m", "headrace", "replay", *words]
+    return [sys.executable, "-m", "headrace", *words]
 
 
 def environment(settings: Settings, mode: str) -> dict[str, str]:
@@ -47,9 +48,13 @@ def environment(settings: Settings, mode: str) -> dict[str, str]:
     }
 
 
-def replay(settings: Settings, mode: str, *words: str) -> subprocess.CompletedProcess[str]:
+def replay(settings: Settings, mode: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return command(settings, mode, "replay", *words, **variables)
+
+
+def command(settings: Settings, mode: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        arguments(*words), cwd=TESTS, env=environment(settings, mode), capture_output=True, text=True, check=False,
+        arguments(*words), cwd=TESTS, env=environment(settings, mode) | variables, capture_output=True, text=True, check=False,
         timeout=PATIENCE_SECONDS,
     )  # fmt: skip
 
@@ -61,7 +66,12 @@ STREAM = ("stream", "support.replay_workers", "--worker", "count", "--from", "1h
 def started(settings: Settings, mode: str, *words: str) -> Iterator[subprocess.Popen[str]]:
     """A replay that runs, and is gone at the end."""
     process = subprocess.Popen(
-        arguments(*words), cwd=TESTS, env=environment(settings, mode), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        arguments("replay", *words),
+        cwd=TESTS,
+        env=environment(settings, mode),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         yield process
@@ -102,6 +112,13 @@ async def test_the_table_and_the_exit_code(recorded: Settings) -> None:
     assert {"id", "workerName", "categories", "recorded", "replayed"} == set(told["notSame"][0])
     assert json.loads(replay(recorded, "", *STREAM, "--json", "--where", "userId=bob").stdout)["jobs"] == 0
     assert await state_of(recorded) == before
+
+
+async def test_a_terminal_shows_how_far_it_is(recorded: Settings) -> None:
+    shown = replay(recorded, "", *STREAM, FORCE_COLOR="1")
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.stderr)
+    assert re.search(r"replaying .*30/30 [\d,]+/s 0:00:\d\d left: 0:00:00", plain), plain
+    assert replay(recorded, "", *STREAM).stderr == ""
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
@@ -150,6 +167,26 @@ async def test_a_sandbox_that_is_kept_can_be_looked_at(recorded: Settings) -> No
 
     assert f"Removed {name}." in replay(recorded, "", "clean").stdout
     assert await state_of(recorded) == before
+
+
+async def test_an_export_is_replayed_without_the_cluster(recorded: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "yesterday.jsonl.gz"
+    exported = command(recorded, "", "export", "--from", "1h", "--output", str(file))
+    assert exported.returncode == 0, exported.stderr
+    nowhere = recorded.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
+    words = ["stream", "support.replay_workers", "--file", str(file)]
+    told = replay(nowhere, "fail", *words, "--json")
+    assert told.returncode == 0, told.stderr
+    assert {name: count for name, count in json.loads(told.stdout)["counts"].items() if name != "slower" and count} == {
+        "same": 15,
+        "newly-failing": 15,
+    }
+    damaged = tmp_path / "damaged.jsonl.gz"
+    damaged.write_bytes(file.read_bytes()[:-40])
+    broken = replay(nowhere, "", "stream", "support.replay_workers", "--file", str(damaged))
+    assert (broken.returncode, broken.stdout) == (2, "")
+    assert str(damaged) in broken.stderr
+    assert "Traceback" not in broken.stderr
 
 
 WRONG: dict[str, tuple[Sequence[str], str]] = {

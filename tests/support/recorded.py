@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.core.comparison import Comparison, Outcome, compare
 from headrace.core.status import JobStatus
-from headrace.models import WorkerDefinition
-from headrace.ports import ConversationRef, MemorySnapshot, TopicPartition
-from headrace.replay.history import RecordedJob, RecordingKey, Span, Wanted, outcome_of
+from headrace.ports import TopicPartition
+from headrace.replay.history import RecordedJob, Span, Wanted, outcome_of
+from support.histories import InMemoryHistory
 
 
 def recorded_job(
@@ -35,31 +35,17 @@ def recorded_job(
     return RecordedJob(record, source, number, accepted_at, {**record, **state})
 
 
-@dataclass
-class ListedHistory:
+class ListedHistory(InMemoryHistory):
     """A history of these jobs, in batches as they are listed."""
 
-    batches: Sequence[Sequence[RecordedJob]]
-    asked: list[Wanted] = field(default_factory=list)
-
-    async def worker_definitions(self) -> Mapping[str, WorkerDefinition]:
-        names = {str(job.record["workerName"]) for batch in self.batches for job in batch}
-        return {name: WorkerDefinition(name=name, description="", category="test") for name in names}
-
-    async def find(self, job_id: str) -> RecordedJob:
-        return next(job for batch in self.batches for job in batch if job.id == job_id)
+    def __init__(self, batches: Sequence[Sequence[RecordedJob]]) -> None:
+        super().__init__([job for batch in batches for job in batch])
+        self.batches = batches
 
     async def jobs(self, wanted: Wanted) -> AsyncGenerator[Sequence[RecordedJob]]:
-        self.asked.append(wanted)
         for batch in self.batches:
             await asyncio.sleep(0)
             yield batch
-
-    async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
-        return {}
-
-    async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
-        return MemorySnapshot(-1, (), 0, ())
 
 
 @dataclass(frozen=True)

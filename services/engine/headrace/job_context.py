@@ -163,7 +163,7 @@ class JobContext:
             self._clock = began, services.steady()
             return from_milliseconds(began)
         began, since = self._clock
-        return from_milliseconds(began + int((services.steady() - since) * 1000))
+        return from_milliseconds(began + round((services.steady() - since) * 1000))
 
     @property
     def replaying(self) -> bool:

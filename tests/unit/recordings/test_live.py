@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
-from headrace import AbstractWorker, JobContext, Retry, WorkerEngine
+from headrace import AbstractWorker, Job, JobContext, Retry, WorkerEngine
 from headrace.ports import NewRecord, RecordingKey, TopicPartition
 from headrace.recordings import parse_recording_key, recordings_of
 from headrace.recordings.reading import RecordingTails
@@ -149,6 +150,26 @@ async def test_jobs_that_record_nothing_make_no_topic(bench: Bench) -> None:
         assert (await done(bench))["status"] == "completed"
         assert await recordings_of(InMemoryLog(bench.cluster), TOPICS, "job", 1, 0) == {}
     assert RECORDINGS not in bench.cluster.topic_names()
+
+
+@in_virtual_time
+async def test_the_time_begins_with_the_record_of_the_attempts_start(bench: Bench) -> None:
+    async def asks(ctx: JobContext) -> Any:
+        await asyncio.sleep(3)
+        times = [ctx.now()]
+        for seconds in (0, 2.5):
+            await asyncio.sleep(seconds)
+            times.append(ctx.now())
+        if ctx.attempt == 1:
+            raise Retry("once more", after=3)
+        return [each.isoformat() for each in times]
+
+    async with running(bench, Asks(asks)):
+        enqueue(bench)
+        ended = await done(bench)
+    first, same, later = (datetime.fromisoformat(each) for each in ended["result"])
+    assert first == same == datetime.fromisoformat(ended["attempts"][1]["startedAt"])
+    assert later - first == timedelta(seconds=2.5)
 
 
 @in_virtual_time
@@ -297,8 +318,6 @@ async def test_the_event_loop_is_not_blocked(bench: Bench) -> None:
 
 
 async def test_without_an_engine_everything_is_asked_for_outside() -> None:
-    from headrace import Job
-
     async def asks(ctx: JobContext) -> Any:
         return await ctx.recorded("model", lambda: (1, 2))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from headrace.core.snapshots import shorten
 from headrace.core.status import JobStatus
 from headrace.errors import AttemptUnknown
 from headrace.models import WorkerDefinition
-from headrace.replay.history import RecordedJob
+from headrace.replay.history import RecordedJob, RecordingKey
 from headrace.replay.rerun import Rerun, Rerunner, RerunOptions
 from support.histories import InMemoryHistory, past_attempt, recorded_job
 from support.log import eventually
@@ -359,3 +359,28 @@ async def test_workers_are_closed_in_the_end() -> None:
 
     told = await rerun(Closes(returns), recorded_job("does"))
     assert (told.replayed.result, closed) == ([], ["does"])
+
+
+async def test_the_time_in_which_the_history_is_read_is_not_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        now = 0.0
+
+        @classmethod
+        def perf_counter(cls) -> float:
+            return cls.now
+
+    class SlowHistory(InMemoryHistory):
+        async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
+            Clock.now += 5
+            return await super().recordings(job_id, attempt)
+
+    async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
+        Clock.now += 2
+        return await ctx.recorded("rate", lambda: 0)
+
+    monkeypatch.setattr("headrace.replay.rerun.time", Clock)
+    monkeypatch.setattr("headrace.replay.waiting.time", Clock)
+    job, history = recorded_job("does", result=7), SlowHistory()
+    history.record(job.id, 1, "rate", 7)
+    told = await rerun(Does(asks), job, history)
+    assert (told.replayed.result, told.replayed.seconds) == (7, 2.0)

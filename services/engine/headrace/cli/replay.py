@@ -32,8 +32,8 @@ from headrace.engine.loading import load_workers
 from headrace.engine.outcome import without_own_frames
 from headrace.errors import ArgumentsInvalid, JobTimeout, ResultInvalid, ResultTooLarge
 from headrace.replay.differences import rerun_as_json, with_changes
+from headrace.replay.facade import recorded_history
 from headrace.replay.history import History
-from headrace.replay.log_history import open_history
 from headrace.replay.rerun import Rerun, Rerunner, RerunOptions
 from headrace.runtime import leave_threads_behind
 from headrace.settings import Settings
@@ -108,7 +108,8 @@ def replayed_workers(settings: Settings, paths: Iterable[str] | None, *, shipped
 @asynccontextmanager
 async def replayed_history(settings: Settings, file: Path | None) -> AsyncIterator[History]:
     """What was recorded, in the log or in the file, for the block."""
-    async with opened(open_history(settings), settings) as history:
+    recorded = recorded_history(settings, file)
+    async with recorded if file is not None else opened(recorded, settings) as history:
         yield history
 
 

@@ -42,6 +42,7 @@ from headrace.runtime import StopRequested, StopSignals, leave_threads_behind, r
 from headrace.settings import Settings
 
 EXIT_DIFFERENT = 1
+_TOLD_EVERY_SECONDS = 0.2
 
 _STYLES = {
     "same": "green",
@@ -56,7 +57,7 @@ _EXPLAINED = {
     "different": "another result, or another error",
     "newly-failing": "completed then, fail today",
     "newly-fixed": "failed then, complete today",
-    "slower": "over twice as long, and over 100 ms more; counted beside their verdict",
+    "slower": "over twice as long, and over 100 ms; counted beside their verdict",
     "not-comparable": "cancelled, crashed, or not ended then",
     "arguments-refused": "today's code does not take their arguments",
 }
@@ -149,7 +150,7 @@ async def _replay(settings: Settings, request: StreamRequest, failing: Collectio
         # What is left of a sandbox then is found by `clean`.
         signals.on_further.append(lambda: leave_threads_behind(EXIT_INTERRUPTED))
         try:
-            summary = await signals.unless_requested(replay_stream(settings, request, watch=_progress))
+            summary = await signals.unless_requested(replay_stream(request, settings, watch=_progress))
         except StopRequested:
             typer.echo("Interrupted.", err=True)
             # A function in a thread may go on for as long as it wants to.
@@ -173,12 +174,15 @@ async def _progress(replay: StreamReplay, total: int | None) -> AsyncIterator[No
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task, began = bar.add_task("replaying", total=total, rate=""), time.monotonic()
 
+        def tell() -> None:
+            done, elapsed = replay.summary.jobs, time.monotonic() - began
+            known = replay.found if replay.all_found else total
+            bar.update(task, completed=done, total=known, rate=f"{done / elapsed:,.0f}/s" if elapsed else "")
+
         async def follow() -> None:
             while True:
-                done, elapsed = replay.summary.jobs, time.monotonic() - began
-                known = replay.found if replay.all_found else total
-                bar.update(task, completed=done, total=known, rate=f"{done / elapsed:,.0f}/s" if elapsed else "")
-                await asyncio.sleep(0.2)
+                tell()
+                await asyncio.sleep(_TOLD_EVERY_SECONDS)
 
         following = asyncio.create_task(follow())
         try:
@@ -186,6 +190,7 @@ async def _progress(replay: StreamReplay, total: int | None) -> AsyncIterator[No
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
+            tell()
 
 
 # --- what is shown ------------------------------------------------------------------------------------------------------

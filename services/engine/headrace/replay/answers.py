@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from headrace.errors import NotRecorded
 from headrace.ports import RecordingKey
 from headrace.replay.effects import Effects
-from headrace.replay.history import History
+from headrace.replay.waiting import WaitedHistory
 
 
 class PastAnswers:
@@ -18,7 +18,7 @@ class PastAnswers:
         live: whether what was not recorded is asked for outside.
     """
 
-    def __init__(self, history: History, job_id: str, attempt: int, effects: Effects, *, live: bool) -> None:
+    def __init__(self, history: WaitedHistory, job_id: str, attempt: int, effects: Effects, *, live: bool) -> None:
         self._history = history
         self._job_id = job_id
         self._attempt = attempt

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from headrace.broker.discovery import given_settings, settings_of_this_folder
 from headrace.errors import ConfigurationError
 from headrace.kafka.log import KafkaLog
+from headrace.replay.file_history import FileHistory, read_file_history
 from headrace.replay.history import History, Span, Wanted
 from headrace.replay.log_history import open_history
 from headrace.replay.pacing import Pacing
@@ -19,7 +22,7 @@ from headrace.replay.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
 from headrace.replay.stream import Counting, StreamReplay, wanted_workers
 from headrace.replay.summary import Summary
-from headrace.settings import Settings
+from headrace.settings import Settings, load_settings
 from headrace.worker import AbstractWorker
 
 _MOST_THREADS: Final = 200
@@ -56,8 +59,11 @@ class StreamRequest:
     live: bool = False
 
 
-async def replay_stream(settings: Settings, request: StreamRequest, *, watch: Watch | None = None) -> Summary:
+async def replay_stream(request: StreamRequest, settings: Settings | None = None, *, watch: Watch | None = None) -> Summary:
     """Runs recorded jobs of the settings' namespace again, and tells how what came out compares with what was recorded.
+
+    Args:
+        settings: from the environment when left out, with the broker that runs for this folder if it names none.
 
     Raises:
         ConfigurationError: the request cannot be done: a worker is not in the code, or the sandbox's name is in use.
@@ -66,11 +72,13 @@ async def replay_stream(settings: Settings, request: StreamRequest, *, watch: Wa
     """
     if request.sandbox:
         check_pacing(request.pacing)
+    needs_cluster = request.sandbox or request.file is None
+    own = given_settings(settings) or (settings_of_this_folder() if needs_cluster else load_settings())
     async with AsyncExitStack() as stack:
-        history = await _opened(stack, settings, request)
+        history = await stack.enter_async_context(recorded_history(own, request.file))
         code = {worker.definition().name: worker for worker in request.code}
-        names = wanted_workers(request.workers, code, await history.worker_definitions())
-        wanted = Wanted(span=_span(request), workers=names, fields=request.fields)
+        names = wanted_workers(request.workers, code, await _recorded_workers(history))
+        wanted = Wanted(span=_span(history, request), workers=names, fields=request.fields)
         chosen = {name: code[name] for name in names}
         options = RerunOptions(live=request.live, threads=min(request.pacing.concurrency, _MOST_THREADS))
         rerunner = await stack.enter_async_context(Rerunner(history, chosen.values(), options))
@@ -78,7 +86,7 @@ async def replay_stream(settings: Settings, request: StreamRequest, *, watch: Wa
         if watch is not None:
             await stack.enter_async_context(watch(replay, await _total(history, wanted)))
         if request.sandbox:
-            await _run_in_sandbox(settings, request, chosen, replay)
+            await _run_in_sandbox(own, request, chosen, replay)
         else:
             await replay.run()
         replay.summary.left_behind = rerunner.left_behind
@@ -98,13 +106,30 @@ async def _run_in_sandbox(
         await log.close()
 
 
-async def _opened(stack: AsyncExitStack, settings: Settings, request: StreamRequest) -> History:
-    return await stack.enter_async_context(open_history(settings))
+@asynccontextmanager
+async def recorded_history(settings: Settings, file: Path | None) -> AsyncIterator[History]:
+    """What was recorded, for a block: of the settings' namespace, or in an export.
+
+    Raises:
+        ExportDamaged: the file is no export, or not all of one.
+        BrokerError: the brokers cannot be reached.
+    """
+    if file is not None:
+        yield await asyncio.to_thread(read_file_history, file)
+        return
+    async with open_history(settings) as history:
+        yield history
 
 
-def _span(request: StreamRequest) -> Span:
+async def _recorded_workers(history: History) -> Collection[str]:
+    return history.workers if isinstance(history, FileHistory) else await history.worker_definitions()
+
+
+def _span(history: History, request: StreamRequest) -> Span:
     if request.span is not None:
         return request.span
+    if isinstance(history, FileHistory):
+        return history.span
     raise ConfigurationError("Give the span: only an export has one of its own.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -58,6 +58,11 @@ class FileHistory:
     def span(self) -> Span:
         """In which its jobs were accepted."""
         return self._header.span
+
+    @property
+    def workers(self) -> Collection[str]:
+        """The names of those that have jobs in it."""
+        return self._workers.keys()
 
     def read(self) -> None:
         """Reads all of the file once. Raises ExportDamaged."""

@@ -26,6 +26,7 @@ from headrace.replay.attempts import PastAttempt
 from headrace.replay.effects import CapturedChildren, Effects
 from headrace.replay.history import History, RecordedJob
 from headrace.replay.past_memory import PastMemory
+from headrace.replay.waiting import WaitedHistory
 from headrace.worker import AbstractWorker
 
 ARGUMENTS_INVALID: Final = "arguments_invalid"
@@ -124,11 +125,12 @@ class Rerunner:
         except NotAdmitted as refused:
             error = {"type": refused.reason, "message": refused.message}
             return self._told(past, effects, Conclusion(JobStatus.FAILED, error=error), None)
+        waited = WaitedHistory(self._history)
         running = _Running(worker, past.recorded_job.record.get("attemptTimeout") or worker.timeout)
         ctx = JobContext(
             past,
             attempt=past.number,
-            services=self._services(past, effects, running),
+            services=self._services(past, effects, running, waited),
             fencing_token=past.token,
             started_at=past.started_at,
         )
@@ -138,7 +140,7 @@ class Rerunner:
             result, raised, late_after = await running.run(ctx)
         finally:
             self._note(running)
-        seconds = time.perf_counter() - begun
+        seconds = max(0.0, time.perf_counter() - begun - waited.seconds)
         return self._told(past, effects, conclude(result, raised, late_after), seconds)
 
     def _worker_of(self, job: RecordedJob) -> AbstractWorker[Any]:
@@ -152,8 +154,8 @@ class Rerunner:
             )
         return worker
 
-    def _services(self, past: PastAttempt, effects: Effects, running: _Running) -> JobServices:
-        options, history = self._options, self._history
+    def _services(self, past: PastAttempt, effects: Effects, running: _Running, history: WaitedHistory) -> JobServices:
+        options = self._options
 
         def memory(job: Job) -> BoundMemory:
             store = PastMemory(lambda conversation: history.memory_at(conversation, past.began), effects)

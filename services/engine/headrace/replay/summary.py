@@ -14,8 +14,9 @@ from headrace.errors import ConfigurationError
 from headrace.replay.differences import MISSING, differences
 
 SLOWER: Final = "slower"
+_SAME: Final = Verdict.SAME.value
 CATEGORIES: Final = (
-    Verdict.SAME.value,
+    _SAME,
     Verdict.DIFFERENT.value,
     Verdict.NEWLY_FAILING.value,
     Verdict.NEWLY_FIXED.value,
@@ -96,13 +97,13 @@ class Summary:
         if of_worker is None:
             of_worker = self.by_worker[replayed.worker] = Counter()
         if replayed.comparison.verdict is Verdict.SAME and not replayed.comparison.slower:
-            self.counts[Verdict.SAME] += 1
-            of_worker[Verdict.SAME] += 1
+            self.counts[_SAME] += 1
+            of_worker[_SAME] += 1
             return
         for category in replayed.categories:
             self.counts[category] += 1
             of_worker[category] += 1
-            if category != Verdict.SAME:
+            if category != _SAME:
                 self._note(category, replayed)
         if len(self.listed) < _LISTED_JOBS:
             self.listed.append(replayed)
