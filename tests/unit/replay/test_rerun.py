@@ -292,6 +292,26 @@ async def test_time_limits_apply() -> None:
     assert told.replayed.error_type == "headrace.errors.JobTimeout"
 
 
+async def test_what_is_read_of_the_history_does_not_count() -> None:
+    class Slow(InMemoryHistory):
+        async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
+            await asyncio.sleep(1.5)
+            return await super().recordings(job_id, attempt)
+
+    async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
+        found = await asyncio.gather(*(ctx.recorded("model", lambda: 1) for _ in range(2)))
+        await asyncio.sleep(args["sleeps"])
+        return found
+
+    history = Slow()
+    history.record("a-job", 1, "model", 3, 4)
+    told = await rerun(Does(asks, timeout=1.0), recorded_job("does", {"sleeps": 0.01}), history)
+    assert told.replayed.result == [3, 4]
+    assert told.replayed.seconds is not None and told.replayed.seconds < 1.5
+    late = await rerun(Does(asks, timeout=1.0), recorded_job("does", {"sleeps": 60}), history)
+    assert late.replayed.error_type == "headrace.errors.JobTimeout"
+
+
 async def test_a_thread_that_does_not_end_is_left_behind() -> None:
     ended = threading.Event()
 

@@ -126,7 +126,7 @@ class Rerunner:
             error = {"type": refused.reason, "message": refused.message}
             return self._told(past, effects, Conclusion(JobStatus.FAILED, error=error), None)
         waited = WaitedHistory(self._history)
-        running = _Running(worker, past.recorded_job.record.get("attemptTimeout") or worker.timeout)
+        running = _Running(worker, past.recorded_job.record.get("attemptTimeout") or worker.timeout, waited)
         ctx = JobContext(
             past,
             attempt=past.number,
@@ -221,11 +221,12 @@ class _Running:
         is_ending: whether it was cancelled with whoever waits for it, and will end by that.
     """
 
-    __slots__ = ("_cancels", "_is_over", "_seconds", "_worker", "is_ending", "task")
+    __slots__ = ("_cancels", "_is_over", "_seconds", "_waited", "_worker", "is_ending", "task")
 
-    def __init__(self, worker: AbstractWorker[Any], seconds: float | None) -> None:
+    def __init__(self, worker: AbstractWorker[Any], seconds: float | None, waited: WaitedHistory) -> None:
         self._worker = worker
         self._seconds = seconds
+        self._waited = waited
         self._cancels = worker._runs_in_loop
         self._is_over = False
         self.is_ending = False
@@ -263,10 +264,12 @@ class _Running:
         return result, error, None
 
     async def _in_time(self, seconds: float) -> tuple[Any, BaseException | None, float | None]:
-        waited_for = (self.task,)
-        await asyncio.wait(waited_for, timeout=seconds)
-        if self.task.done():
-            return *self.task.result(), None
+        waited_for, begun = (self.task,), time.perf_counter()
+        # What is read of the history takes time that the job did not need then.
+        while (left := seconds - (time.perf_counter() - begun - self._waited.seconds)) > 0:
+            await asyncio.wait(waited_for, timeout=left)
+            if self.task.done():
+                return *self.task.result(), None
         self._is_over = True
         if self._cancels:
             self.task.cancel()

@@ -13,17 +13,20 @@ ReadT = TypeVar("ReadT")
 
 
 class WaitedHistory:
-    """What one attempt reads of the history.
+    """What one attempt reads of the history."""
 
-    Attributes:
-        seconds: that it waited for it.
-    """
-
-    __slots__ = ("_history", "seconds")
+    __slots__ = ("_began", "_history", "_reads", "_seconds")
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self.seconds = 0.0
+        self._reads = 0
+        self._began = 0.0
+        self._seconds = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long it has waited for that up to now; for several reads at a time no longer than for one."""
+        return self._seconds + (time.perf_counter() - self._began if self._reads else 0.0)
 
     async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
         """As `History.recordings`."""
@@ -34,8 +37,13 @@ class WaitedHistory:
         return await self._waited(self._history.memory_at(conversation, at))
 
     async def _waited(self, read: Awaitable[ReadT]) -> ReadT:
-        began = time.perf_counter()
+        if not self._reads:
+            self._began = time.perf_counter()
+        self._reads += 1
         try:
             return await read
         finally:
-            self.seconds += time.perf_counter() - began
+            seconds = self.seconds
+            self._reads -= 1
+            if not self._reads:
+                self._seconds = seconds
