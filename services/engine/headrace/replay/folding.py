@@ -71,22 +71,21 @@ class Claims:
         self.damaged: Counter[str] = Counter()
 
     def see(self, record: Record) -> Seen | None:
-        """Takes in a record. None for all that is no snapshot, tombstones included."""
-        headers = record.headers
+        """Takes in a record. None for all that is no snapshot, tombstones included.
+
+        This is asked of every record of the log: what an engine writes is taken apart without a further call.
+        """
+        headers, outdone = record.headers, None
         if record.value is None:
             return None
-        if len(headers) == 3:
-            # As engines write them, and so nearly all: this is asked of every record of the log.
-            (first, place), (second, version), (third, status) = headers
-            if first == SOURCE_HEADER and second == VERSION_HEADER and third == STATUS_HEADER:
-                return self._see_snapshot(place, version, status, None)
-        if self._is_of_engines(record):
+        if len(headers) == 3 and headers[0][0] == SOURCE_HEADER and headers[1][0] == VERSION_HEADER:
+            place, version, status = headers[0][1], headers[1][1], headers[2][1]
+        elif self._is_of_engines(record):
             return None
-        found = dict(headers)
-        place, version, status = (found.get(name, b"") for name in (SOURCE_HEADER, VERSION_HEADER, STATUS_HEADER))
-        return self._see_snapshot(place, version, status, found.get(REPEAT_HEADER))
-
-    def _see_snapshot(self, place: bytes, version: bytes, status: bytes, outdone: bytes | None) -> Seen | None:
+        else:
+            found = dict(headers)
+            place, version, status = (found.get(name, b"") for name in (SOURCE_HEADER, VERSION_HEADER, STATUS_HEADER))
+            outdone = found.get(REPEAT_HEADER)
         try:
             parsed, told = parse_version(version), _STATUSES[status]
             if outdone is not None:

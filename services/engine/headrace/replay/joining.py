@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-import orjson
-
 from headrace.codec import decode_object, is_common_job_record, plain_validator
 from headrace.core.records import source_prefix
 from headrace.core.snapshots import queued
@@ -22,6 +20,7 @@ from headrace.reading import batches_between
 from headrace.replay.folding import UNUSABLE, Claims, Place, Standing
 from headrace.replay.history import RecordedJob, Span
 from headrace.replay.layout import Bounds, Layout, Part
+from headrace.replay.logged import LoggedJob
 from headrace.replay.spans import since
 
 BEFORE_MILLISECONDS: Final = 60_000
@@ -42,24 +41,27 @@ class Accepted:
 
     def recorded(self) -> RecordedJob | None:
         """The job, or None where the record is none of a job of this worker."""
-        try:
-            raw = decode_object(self.record.value)
-            snapshot = self._snapshot(raw["id"].encode())
-            # What an engine has begun with it has checked.
-            if snapshot is None or not snapshot["attempt"]:
-                _check(raw, self.worker)
-        except UNUSABLE:
+        record, found = self.record, self.standing.record
+        source = TopicPartition(record.topic, record.partition)
+        if record.value is None:
             return None
-        source = TopicPartition(self.record.topic, self.record.partition)
-        return RecordedJob(raw, source, self.record.offset, self.record.timestamp, snapshot)
-
-    def _snapshot(self, key: bytes) -> Mapping[str, Any] | None:
-        found = self.standing.record
+        # What an engine has begun with it has checked: that is decoded when somebody looks at it.
+        if found is not None and self._has_begun(found):
+            return LoggedJob(record.value, source, record.offset, record.timestamp, found.value)
+        raw = job_record_of(record, self.worker)
+        if raw is None:
+            return None
         # A queue that was made anew has other jobs at the same offsets.
-        if found is None or found.key != key or found.value is None:
-            return None
-        decoded: Mapping[str, Any] = orjson.loads(found.value)
-        return decoded
+        is_own = found is not None and found.key == str(raw["id"]).encode()
+        snapshot = found.value if found is not None and is_own else None
+        return LoggedJob(raw, source, record.offset, record.timestamp, snapshot)
+
+    def _has_begun(self, found: Record) -> bool:
+        """Whether a snapshot is of this very job, and says that an engine began with it."""
+        key, value, seen = found.key, self.record.value, self.standing.seen
+        if not key or not value or seen is None or not seen.version.attempt:
+            return False
+        return b'"id":"%b"' % key in value
 
 
 def accepted_state(job: RecordedJob) -> dict[str, Any]:
@@ -141,11 +143,13 @@ class States:
             if self.starts and self._is_deleted(seen.place):
                 self._check_deleted(record)
             return
-        known = entry.standing.seen
-        if entry.standing.offer(seen, record):
-            had_ended = known is not None and known.status in TERMINAL
-            self._unfinished += had_ended - (seen.status in TERMINAL)
-            self._last_end = max(self._last_end, record.timestamp)
+        standing, known = entry.standing, entry.standing.seen
+        if known is None:
+            standing.seen, standing.record = seen, record
+        elif not standing.offer(seen, record):
+            return
+        self._unfinished += (known is not None and known.status in TERMINAL) - (seen.status in TERMINAL)
+        self._last_end = max(self._last_end, record.timestamp)
 
     def _is_deleted(self, place: Place) -> bool:
         prefix, slash, offset = place.rpartition(b"/")
