@@ -125,6 +125,13 @@ def behave(args: dict[str, Any], ctx: JobContext) -> Any:  # noqa: C901 - a tabl
         case "context":
             job = ctx.job
             return {"id": job.id, "status": job.status, "attempt": ctx.attempt, "token": ctx.fencing_token, "args": job.args}
+        case "records":
+            found = ctx.recorded_from_thread("model", lambda: (os.getpid(), ctx.attempt), reuse=True)
+            if ctx.attempt == 1:
+                raise Busy("later", after=0.01)
+            return [found, ctx.recorded_from_thread("large", lambda: "x" * 500_000)[:1], ctx.now().isoformat()]
+        case "records-no-json":
+            return ctx.recorded_from_thread("model", object)
         case "grandchild":
             # It keeps the connection open when its parent is gone.
             if os.fork() == 0:
@@ -154,6 +161,8 @@ class BehavesAsync(Behaves):
 
     async def run(self, args: dict[str, Any], ctx: JobContext) -> Any:
         await asyncio.sleep(0)
+        if args["name"] == "records-many":
+            return await asyncio.gather(*(ctx.recorded("model", os.getpid) for _ in range(20)))
         return behave(args, ctx)
 
 

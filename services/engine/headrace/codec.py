@@ -22,6 +22,24 @@ def encode(value: WireModel) -> bytes:
     return orjson.dumps(value.to_wire())
 
 
+def encode_any(value: Any) -> bytes:
+    """The JSON of whatever a user's own code gives: models, sets and names that are no text, too.
+
+    Raises:
+        Exception: it is no JSON. It may be of a class of the user's own, which can raise anything.
+    """
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True)
+    if isinstance(value, set | frozenset):
+        # In an order that is the same in every process, so that one result is like another.
+        return sorted(value, key=encode_any)
+    raise TypeError(f"{type(value).__name__} is not JSON serializable")
+
+
 def decode_object(value: bytes | None) -> dict[str, Any]:
     """The JSON object in a record's value.
 

@@ -5,6 +5,7 @@
     │   ├── BrokerNotConfigured         no broker is named and none runs for this folder
     │   ├── TopicMisconfigured          a topic exists with settings that would lose data
     │   ├── TopicMissing                a topic that another process makes does not exist
+    │   ├── SandboxInUse                a replay's sandbox was to be made where something is already
     │   └── WorkerImportError           the module with the user's workers cannot be loaded
     ├── BrokerError                     a broker was named, but cannot be used
     │   ├── BrokerUnreachable           nothing answers at its address
@@ -24,6 +25,8 @@
     ├── JobUnknown                      no such job
     ├── WatchInterrupted                a watcher of jobs is told no more for now, and may go on from where it was
     ├── ChangesGone                     what a watcher of jobs has missed cannot be told any more
+    ├── HistoryGone                     what is to be looked at is in the log no more
+    ├── ExportDamaged                   a file is no export, or not all of one
     ├── DeadLetterUnknown               no such dead letter
     ├── ApiKeyUnknown                   no such API key
     ├── ApiKeyInvalid                   an API key cannot be made so
@@ -31,6 +34,7 @@
     ├── JobFailed                       the cause of a failed attempt that is not an exception of the worker's own
     │   ├── ResultTooLarge              what the worker returned is over the limit
     │   ├── ResultInvalid               what the worker returned is no JSON
+    │   ├── RecordingRefused            what is to be recorded is no JSON, or over the limit
     │   ├── JobTimeout                  the attempt took longer than it may
     │   ├── JobCancelled                raised within a job that is to end
     │   ├── WorkerProcessDied           the process of its own died in which the attempt ran
@@ -40,6 +44,8 @@
     │   ├── MemoryConflict              another compaction came first
     │   ├── ConversationInvalid         what is to be put in is no conversation, or no entry
     │   └── SummaryRejected             a summary is empty, not shorter, or an error
+    ├── NotRecorded                     a replay asks for what no recording tells
+    ├── AttemptUnknown                  a job has no attempt of that number, or nothing is left of it
     ├── EngineStuck                     an attempt goes on long after its time: its engine has to end
     └── RecordUndecodable               a record is not what its topic promises
 
@@ -78,6 +84,12 @@ class TopicMisconfigured(ConfigurationError):
 
 class TopicMissing(ConfigurationError):
     """A topic is read or written that does not exist; the message says who makes it."""
+
+
+class SandboxInUse(ConfigurationError):
+    """A replay's sandbox was to have the name of a namespace in which something is already; nothing was changed."""
+
+    code = "sandbox_in_use"
 
 
 class WorkerImportError(ConfigurationError):
@@ -190,10 +202,21 @@ class WatchInterrupted(HeadraceError):
 
 
 class ChangesGone(HeadraceError):
-    """A watcher of jobs has missed more than can be told, or asks to go on in another log: it has to list the jobs, and begin
-    anew."""
+    """A watcher of jobs has missed more than can be told, or asks to go on in another log: it has to begin anew."""
 
     code = "changes_gone"
+
+
+class HistoryGone(HeadraceError):
+    """What is to be looked at was in the log once, or lies before its beginning; the message says what is left."""
+
+    code = "history_gone"
+
+
+class ExportDamaged(HeadraceError):
+    """A file is no export of recorded jobs, or not all of one; the message says what is wrong with it."""
+
+    code = "export_damaged"
 
 
 class DeadLetterUnknown(HeadraceError):
@@ -228,8 +251,7 @@ class EnqueueTimeout(HeadraceError):
         self.job_id = job_id
         self.may_be_accepted = may_be_accepted
         advice = (
-            "It may have been accepted all the same: repeat the call only with the same idempotency_key, or look for the job"
-            " by its id first."
+            "It may have been accepted: repeat the call only with the same idempotency_key, or look for the id first."
             if may_be_accepted
             else "It was not accepted: the call can be repeated."
         )
@@ -252,6 +274,12 @@ class ResultInvalid(JobFailed):
     """What the worker returned is no JSON."""
 
     code = "result_invalid"
+
+
+class RecordingRefused(JobFailed):
+    """What `ctx.recorded` is to record is no JSON, or over the limit of 512 KB."""
+
+    code = "recording_refused"
 
 
 class JobTimeout(JobFailed, TimeoutError):
@@ -290,6 +318,18 @@ class EngineStuck(HeadraceError):
     """An attempt goes on long after its time, and nothing but the end of its engine's process ends it."""
 
     code = "engine_stuck"
+
+
+class NotRecorded(HeadraceError):
+    """A replay asks by `ctx.recorded` for something that the attempt did not record; the message names it, and what to do."""
+
+    code = "not_recorded"
+
+
+class AttemptUnknown(HeadraceError):
+    """A job has no attempt of the number that was asked for, or nothing is left of it; the message names those that there are."""
+
+    code = "attempt_unknown"
 
 
 class Retry(JobFailed):

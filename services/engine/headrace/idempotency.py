@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
-from heapq import heappop, heappush
 from threading import Lock
 from typing import Any, NamedTuple
 
 import orjson
 
 from headrace.core.identifiers import derived_id
+from headrace.core.numbering import Numbering
 from headrace.errors import IdempotencyConflict
 from headrace.models import Job
 
@@ -59,24 +59,19 @@ class ChildIds:
     def __init__(self, parent_id: str) -> None:
         self._parent_id = parent_id
         self._lock = Lock()
-        self._next: dict[tuple[str, str, str], int] = {}
-        self._given_back: dict[tuple[str, str, str], list[int]] = {}
+        self._numbering: Numbering[tuple[str, str, str]] = Numbering()
 
     def take(self, worker: str, ordering_key: str | None, args: Mapping[str, Any]) -> Child:
         """The next of the children that are equal in this."""
         kind = (worker, ordering_key or "", digest_of_sent(args))
         with self._lock:
-            if given_back := self._given_back.get(kind):
-                number = heappop(given_back)
-            else:
-                number = self._next.get(kind, 0)
-                self._next[kind] = number + 1
+            number = self._numbering.take(kind)
         return Child(derived_id("child", self._parent_id, *kind, str(number)), kind, number)
 
     def give_back(self, child: Child) -> None:
         """It may not have been accepted: whoever enqueues its like next tries the same job again."""
         with self._lock:
-            heappush(self._given_back.setdefault(child.kind, []), child.number)
+            self._numbering.give_back(child.kind, child.number)
 
 
 class Accepted:

@@ -9,21 +9,26 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol, TypedDict, Unpack
+from threading import Lock
+from typing import Any, Final, Protocol, TypedDict, TypeVar, Unpack
 
 from pydantic import BaseModel
 
 from headrace.core.retry import RetryPolicy
-from headrace.core.timestamps import from_milliseconds
+from headrace.core.timestamps import from_milliseconds, parse_timestamp
 from headrace.errors import JobCancelled, JobRefused, MemoryStoreError
 from headrace.idempotency import ChildIds
 from headrace.models import CallContext, Job
-from headrace.ports import ConversationMemory
+from headrace.ports import ConversationMemory, Recorder
+from headrace.recordings import RecordedCalls
+
+ResultT = TypeVar("ResultT")
 
 UNSET: Final[Any] = object()
 """What stands where nothing was said, and None would say something."""
 
 _JOB_LOGGER = logging.getLogger("headrace.job")
+_making_calls = Lock()
 
 
 def _wall_clock() -> int:
@@ -82,6 +87,9 @@ class JobServices:
             cancel it.
         enqueue: accepts a job that a running job enqueues, in the event loop; None where nobody can.
         loop: that event loop.
+        steady: seconds by a clock that is never set, which tells how much time has passed.
+        recordings: makes what an attempt of that number records with; None where nothing is recorded.
+        replaying: whether this is a replay.
     """
 
     now: Callable[[], int] = _wall_clock
@@ -91,6 +99,9 @@ class JobServices:
     cancelled: Callable[[Any], bool] | None = None
     enqueue: Callable[[ChildRequest], Coroutine[Any, Any, Job]] | None = None
     loop: asyncio.AbstractEventLoop | None = None
+    steady: Callable[[], float] = time.monotonic
+    recordings: Callable[[Job, int], Recorder] | None = None
+    replaying: bool = False
 
 
 class JobContext:
@@ -102,7 +113,10 @@ class JobContext:
             from a process that was frozen and thawed hands it on, and lets the other side refuse a lower one.
     """
 
-    __slots__ = ("_arguments", "_children", "_job", "_memory", "_services", "_source", "attempt", "fencing_token")
+    __slots__ = (
+        *("_arguments", "_children", "_clock", "_job", "_memory", "_recorded", "_services", "_source", "_started_at"),
+        *("attempt", "fencing_token"),
+    )
 
     def __init__(
         self,
@@ -111,7 +125,12 @@ class JobContext:
         attempt: int = 1,
         services: JobServices | None = None,
         fencing_token: tuple[int, int] = (0, 1),
+        started_at: str | None = None,
     ) -> None:
+        """
+        Args:
+            started_at: when the attempt began, as its record says; None where nothing was written of it.
+        """
         self.attempt = attempt
         self.fencing_token = fencing_token
         self._source = job
@@ -120,6 +139,9 @@ class JobContext:
         self._memory: ConversationMemory | None = None
         self._arguments: Any = UNSET
         self._children: ChildIds | None = None
+        self._started_at = started_at
+        self._clock: tuple[int, float] | None = None
+        self._recorded: RecordedCalls | None = None
 
     @property
     def job(self) -> Job:
@@ -129,8 +151,27 @@ class JobContext:
         return self._job
 
     def now(self) -> datetime:
-        """The time, in UTC. A worker that asks here, and not the system, can be replayed."""
-        return from_milliseconds(self._services.now())
+        """The time, in UTC. A worker that asks here, and not the system, can be replayed.
+
+        The first call of an attempt answers when the attempt began, as its record in the log has it (`startedAt`), so that a
+        replay gets the same answer. Each further call adds the time that has passed since the first, by a clock that is never
+        set. Where no record tells of an attempt, as in a test, the first call answers the time of day.
+        """
+        services = self._services
+        if self._clock is None:
+            began = services.now() if self._started_at is None else parse_timestamp(self._started_at)
+            self._clock = began, services.steady()
+            return from_milliseconds(began)
+        began, since = self._clock
+        return from_milliseconds(began + round((services.steady() - since) * 1000))
+
+    @property
+    def replaying(self) -> bool:
+        """Whether a job is run again from the log, to see what comes of it: effects of the worker's own are to be left out then.
+
+        What it does through its context does not happen in a replay, and need not be left out.
+        """
+        return self._services.replaying
 
     def progress(self, fraction: float, text: str | None = None) -> None:
         """Says how far the job is, for all who look at it. It waits for nothing, and may be called from any thread, at any rate.
@@ -207,6 +248,55 @@ class JobContext:
             raise RuntimeError("enqueue_from_thread() is for plain functions, in threads: await enqueue() in a coroutine.")
         return asyncio.run_coroutine_threadsafe(self.enqueue(worker, args, ctx, **options), loop).result()
 
+    async def recorded(self, name: str, fn: Callable[[], Any], *, reuse: bool = False) -> Any:
+        """What `fn` gives, which comes from outside: a model's answer, an HTTP response. It is recorded for replays of the job.
+
+        The record is acknowledged before this returns. A replay of the attempt gets what was recorded, and does not call `fn`.
+        What is returned is as JSON has it, in both: a model is an object, a tuple a list.
+
+        Args:
+            name: tells it from what else the job gets from outside; up to 200 characters. Of several with one name, each has its
+                number, in the order of the calls.
+            fn: without arguments; a coroutine function, or a plain function that does not block. What it raises is raised here,
+                and not recorded: the next call of that name takes its place.
+            reuse: whether this attempt may take what an earlier one of the job recorded under the same name and number, so that
+                what was paid for is not paid for again when an attempt is repeated.
+
+        Raises:
+            RecordingRefused: it is no JSON, or more than 512 KB.
+            BrokerError: it was not acknowledged in time. It counts as an interruption of the attempt, and no failure.
+            NotRecorded: this is a replay, and the attempt recorded no such thing.
+            ValueError: the name is empty, or too long.
+        """
+        return await self._recorded_calls().recorded(name, fn, reuse=reuse)
+
+    def recorded_from_thread(self, name: str, fn: Callable[[], Any], *, reuse: bool = False) -> Any:
+        """What `recorded` does, for plain functions: `fn` may block, and is called in this thread.
+
+        Raises as `recorded`, and RuntimeError in the thread of the event loop, which it would block for ever.
+        """
+        loop = self._services.loop
+        if _runs_here(loop):
+            raise RuntimeError("recorded_from_thread() is for plain functions, in threads: await recorded() in a coroutine.")
+
+        def wait_for(work: Coroutine[Any, Any, ResultT]) -> ResultT:
+            # In a process of its own a plain function runs outside of any event loop.
+            return asyncio.run(work) if loop is None else asyncio.run_coroutine_threadsafe(work, loop).result()
+
+        return self._recorded_calls().recorded_from_thread(name, fn, wait_for, reuse=reuse)
+
+    def _recorded_calls(self) -> RecordedCalls:
+        if self._recorded is None:
+            # Whoever comes second, from another thread, takes those of the first: numbers are counted once.
+            with _making_calls:
+                if self._recorded is None:
+                    self._recorded = RecordedCalls(self._recorder())
+        return self._recorded
+
+    def _recorder(self) -> Recorder | None:
+        make = self._services.recordings
+        return None if make is None else make(self.job, self.attempt)
+
     def _child_ids(self) -> ChildIds:
         if self._children is None:
             self._children = ChildIds(self.job.id)
@@ -256,8 +346,10 @@ def _enqueue_of(services: JobServices) -> Callable[[ChildRequest], Coroutine[Any
     return services.enqueue
 
 
-def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+def _runs_here(loop: asyncio.AbstractEventLoop | None) -> bool:
+    """Whether this thread runs the loop; with None, whether it runs any."""
     try:
-        return asyncio.get_running_loop() is loop
+        running = asyncio.get_running_loop()
     except RuntimeError:
         return False
+    return loop is None or running is loop

@@ -6,9 +6,9 @@ know. Arguments of tools are closed: an unknown name there is a mistake that its
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import Field
 
 from headrace.core.status import JobStatus
 from headrace.fields import AttemptSeconds, Identity, JobId, Timestamp, WorkerName
@@ -17,16 +17,16 @@ from headrace.job_parts import JobError as JobError
 from headrace.job_parts import JobProgress as JobProgress
 from headrace.job_parts import RetryRules as RetryRules
 from headrace.job_parts import Source as Source
+from headrace.record_headers import DeadLetterHeaders as DeadLetterHeaders
+from headrace.record_headers import RecordingHeaders as RecordingHeaders
+from headrace.wire import DEFAULT_TENANT as DEFAULT_TENANT
+from headrace.wire import SCHEMA_VERSION as SCHEMA_VERSION
 from headrace.wire import ClosedModel as ClosedModel
+from headrace.wire import SchemaVersion as SchemaVersion
 from headrace.wire import WireModel as WireModel
 
-SCHEMA_VERSION: Final = 1
-DEFAULT_TENANT: Final = "default"
 PAYLOAD_LIMIT_BYTES: Final = 512 * 1024
 """The most that arguments and context, or a result, may take as JSON."""
-
-SchemaVersion = Annotated[int, Field(ge=1, le=SCHEMA_VERSION)]
-
 
 # --- jobs -------------------------------------------------------------------------------------------------------------
 
@@ -196,32 +196,6 @@ class EndedKeyRecord(WireModel):
     )
 
 
-NumberText = Annotated[
-    int, PlainSerializer(str, return_type=str), WithJsonSchema({"type": "string", "pattern": "^[0-9]+$"}, mode="validation")
-]
-
-
-class DeadLetterHeaders(WireModel):
-    """The headers of a record of `dead-letters`, all of them text. The record's key and value are the original bytes.
-
-    Headers that the original record had stand before them, unchanged: the first 64 KB of them.
-    """
-
-    model_config = ConfigDict(alias_generator=lambda name: f"headrace-{name.replace('_', '-')}")
-
-    schema_version: NumberText = SCHEMA_VERSION
-    reason: Literal["undecodable", "worker_unknown", "arguments_invalid", "poison", "idempotency_conflict", "tool_call_invalid"]
-    message: str
-    error_type: str | None = Field(None, description="The class of what was raised.")
-    attempt: NumberText = Field(0, description="Number of the newest attempt; 0 when none was made.")
-    worker_name: str | None = None
-    job_id: str | None = None
-    topic: str
-    partition: NumberText
-    offset: NumberText
-    instance_id: str
-
-
 # --- workers ----------------------------------------------------------------------------------------------------------
 
 
@@ -388,6 +362,7 @@ RECORDS: Final[tuple[type[WireModel], ...]] = (
     CheckpointRecord,
     EndedKeyRecord,
     DeadLetterHeaders,
+    RecordingHeaders,
     WorkerDefinition,
     InstanceRecord,
     CancelRequest,

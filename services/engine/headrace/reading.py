@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, MutableMapping, Sequence
+from contextlib import aclosing
 
 from headrace.errors import BrokerUnreachable
 from headrace.ports import Log, LogReader, Record, TopicPartition
@@ -26,7 +27,7 @@ async def records_of(log: Log, topic: str) -> AsyncGenerator[Record]:
         wanted = [TopicPartition(topic, number) for number in range(count)]
         starts, ends = await reader.start_offsets(wanted), await reader.end_offsets(wanted)
         bounds = {each: (starts[each], ends[each]) for each in wanted if starts[each] < ends[each]}
-        async for record in _between(reader, bounds):
+        async for record in records_between(reader, bounds):
             yield record
     finally:
         await reader.stop()
@@ -42,28 +43,59 @@ async def record_at(log: Log, place: TopicPartition, offset: int) -> Record | No
         starts, ends = await reader.start_offsets([place]), await reader.end_offsets([place])
         if not starts[place] <= offset < ends[place]:
             return None
-        async for record in _between(reader, {place: (offset, offset + 1)}):
+        async for record in records_between(reader, {place: (offset, offset + 1)}):
             return record
         return None
     finally:
         await reader.stop()
 
 
-async def _between(reader: LogReader, bounds: Mapping[TopicPartition, tuple[int, int]]) -> AsyncGenerator[Record]:
-    """The records of partitions from the first offset on and below the second, which the log has reached."""
+async def records_between(reader: LogReader, bounds: Mapping[TopicPartition, tuple[int, int]]) -> AsyncGenerator[Record]:
+    """The records of partitions from the first offset on and below the second, which the log has reached. Raises BrokerError."""
+    async with aclosing(batches_between(reader, dict(bounds))) as batches:
+        async for _, records in batches:
+            for record in records:
+                yield record
+
+
+async def batches_between(
+    reader: LogReader, bounds: MutableMapping[TopicPartition, tuple[int, int]]
+) -> AsyncGenerator[tuple[TopicPartition, Sequence[Record]]]:
+    """The records of partitions from the first offset on and below the second, which the log has reached, as they come.
+
+    Args:
+        reader: started; what it read before is forgotten.
+        bounds: each partition is taken out of it when it was read to its end. Whoever takes one out is given no more of it.
+
+    Raises:
+        BrokerError: the brokers cannot be reached, or give nothing for 30 s.
+        TopicMissing: a topic does not exist.
+    """
     if not bounds:
         return
     await reader.assign({partition: first for partition, (first, _) in bounds.items()})
-    silent = 0.0
-    positions = await reader.positions()
-    while any(positions[partition] < end for partition, (_, end) in bounds.items()):
+    silent, assigned, positions = 0.0, len(bounds), await reader.positions()
+    while True:
+        for partition in [each for each, (_, end) in bounds.items() if positions[each] >= end]:
+            del bounds[partition]
+        if not bounds:
+            return
+        if 2 * len(bounds) <= assigned:
+            # What is behind the bounds of the others is not to be fetched all the while.
+            await reader.assign({partition: positions[partition] for partition in bounds})
+            assigned = len(bounds)
         batches = await reader.fetch(timeout=FETCH_SECONDS)
         for partition, records in batches.items():
-            for record in records:
-                if record.offset < bounds[partition][1]:
-                    yield record
+            if partition in bounds and (within := _below(records, bounds[partition][1])):
+                yield partition, within
         before, positions = positions, await reader.positions()
         silent = silent + FETCH_SECONDS if positions == before else 0.0
         if silent >= SILENCE_SECONDS:
             topics = ", ".join(sorted({partition.topic for partition in bounds}))
             raise BrokerUnreachable(f"The brokers gave nothing of {topics} for {SILENCE_SECONDS:g} s.")
+
+
+def _below(records: Sequence[Record], end: int) -> Sequence[Record]:
+    if not records or records[-1].offset < end:
+        return records
+    return [record for record in records if record.offset < end]

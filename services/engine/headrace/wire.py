@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+SCHEMA_VERSION: Final = 1
+DEFAULT_TENANT: Final = "default"
+
+SchemaVersion = Annotated[int, Field(ge=1, le=SCHEMA_VERSION)]
 
 
 class WireModel(BaseModel):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +58,10 @@ async def test_a_process_whose_attempt_was_given_up_ends_with_it(bench: Bench, m
 async def test_an_answer_for_another_attempt_is_nobody_s(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     original = ChildProcess.call
 
-    async def call_twice(child: ChildProcess, call: dict[str, Any], progress: Callable[[float, str | None], None]) -> Answer:
+    async def call_twice(child: ChildProcess, call: dict[str, Any], *others: Any) -> Answer:
         assert child._writer is not None
         child._writer.write(frame(Kind.CALL, orjson.dumps({**call, "number": 99})))
-        return await original(child, call, progress)
+        return await original(child, call, *others)
 
     async with running(bench, Behaves()):
         with monkeypatch.context() as patched:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import psutil
 import pytest
 
 from headrace import ConfigurationError, Job, RetryPolicy, WorkerEngine
+from headrace.recordings import live
 from support.engines import eventually as eventually_async
-from support.memory_engines import Bench, GatedWorker, ended
+from support.memory_engines import TOPICS, Bench, GatedWorker, ended, loop_clock, wall_clock
 from support.process_workers import Behaves, BehavesAsync, NoWorker, Overridden, Unheard, kept
 from support.processes import alive
 
@@ -97,6 +99,44 @@ async def test_a_death_is_a_failure_and_the_policy_decides_what_follows(bench: B
         assert [(each.status, each.error and each.error.type) for each in job.attempts] == [
             ("failed", "headrace.errors.WorkerProcessDied")
         ] * 2
+
+
+async def test_an_attempt_records_through_its_engine(bench: Bench) -> None:
+    clocks: dict[str, Any] = {"clock": loop_clock, "now": wall_clock}
+    async with running(bench, Behaves(), **clocks):
+        job = await result_of(bench, "records")
+        [found, beginning, now] = job.result
+        assert found[1] == 1 and beginning == "x", "of the first attempt"
+        assert datetime.fromisoformat(now) == job.attempts[1].started_at
+        refused = await result_of(bench, "records-no-json")
+        assert refused.error is not None and refused.error.type == "headrace.errors.RecordingRefused"
+    async with running(bench, BehavesAsync(), **clocks):
+        many = await result_of(bench, "records-many")
+        assert len(many.result) == 20 and set(many.result) != {os.getpid()}
+        blocked = await result_of(bench, "records")
+        assert blocked.error is not None and "await recorded()" in blocked.error.message
+    keys = [record.key or b"" for record in bench.cluster.topic_records(TOPICS.recordings.name)]
+    assert sorted(keys) == sorted(
+        [f"{job.id}/1/model/0".encode(), f"{job.id}/2/large/0".encode(), *(f"{many.id}/1/model/{n}".encode() for n in range(20))]
+    )
+
+
+async def test_brokers_that_take_no_recording_interrupt_an_attempt_in_a_process(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_APPEND_SECONDS", 0.1)
+    held = bench.cluster.hold_acknowledgements(TOPICS.recordings.name)
+    async with running(bench, BehavesAsync(), clock=loop_clock, now=wall_clock):
+        job_id = bench.enqueue("records-many")
+
+        async def interrupted() -> bool:
+            return "queued" in bench.statuses(job_id)
+
+        await eventually_async(interrupted, within=PATIENCE_SECONDS)
+        held.release()
+        job = await end_of(bench, job_id)
+    assert (job.status, job.failures) == ("completed", 0)
+    assert job.attempts[0].status == "interrupted"
 
 
 async def test_what_is_returned_and_raised_is_as_in_a_thread(bench: Bench) -> None:

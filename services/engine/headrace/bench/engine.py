@@ -41,7 +41,7 @@ async def measure_engine(
             await workload.create()
             await workload.fill(jobs)
             bare = await _drain_bare(workload, jobs)
-            rate = await _drain(workload, jobs)
+            rate = await drain(workload, jobs)
         finally:
             await workload.remove()
         results.append((rate, bare))
@@ -79,7 +79,12 @@ async def _drain_bare(workload: Workload, jobs: int) -> float:
     )
 
 
-async def _drain(workload: Workload, jobs: int) -> float:
+async def drain(workload: Workload, jobs: int) -> float:
+    """Has an engine do all jobs of the workload's queue; returns how many it did in a second.
+
+    Raises:
+        HeadraceError: none ended for a minute.
+    """
     engine = WorkerEngine(workload.settings, log=workload.log)
     engine.register_worker(NoOp)
     gc.collect()

@@ -20,6 +20,7 @@ from headrace.bench.gateway import measure_gateway
 from headrace.bench.latency import measure_latency
 from headrace.bench.memory import measure_memory, table_of
 from headrace.bench.recovery import measure_recovery
+from headrace.bench.replay import measure_replay
 from headrace.bench.view import measure_view
 from headrace.bench.waiting import measure_waiting
 from headrace.broker import BrokerRequest, LocalBrokerOptions, provide_broker
@@ -172,6 +173,22 @@ def waiting(
     _measure(
         "waiting",
         lambda settings, say: measure_waiting(settings, jobs=jobs, seconds=seconds, say=say),
+        bootstrap_servers,
+        as_json,
+    )
+
+
+@application.command()
+def replay(
+    jobs: Annotated[int, typer.Option(min=1_000, help="Recorded jobs.")] = 100_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, of which the median counts.")] = 3,
+    bootstrap_servers: BootstrapServers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recorded jobs per second that are scanned, and that are replayed in process."""
+    _measure(
+        "replay",
+        lambda settings, say: measure_replay(settings, jobs=jobs, rounds=rounds, say=say),
         bootstrap_servers,
         as_json,
     )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from heapq import nlargest
 from typing import Annotated, Any, get_args
 
@@ -29,8 +28,8 @@ from headrace.cli.common import (
     warn_of_unknown_worker,
 )
 from headrace.cli.listing import Listing, Row
+from headrace.cli.moments import parse_moment
 from headrace.cli.redriving import RedrivePlan, Tally, matching_letters, named_letters, redrive_letters, select_letters
-from headrace.core.timestamps import from_milliseconds, parse_timestamp
 from headrace.dead_letters import DeadLetter, DeadLetterFilter
 from headrace.errors import ArgumentsInvalid
 from headrace.models import DeadLetterHeaders
@@ -39,8 +38,6 @@ from headrace.settings import Settings
 application = typer.Typer(help="What could not be done: look at it, and do it anew.", no_args_is_help=True)
 
 _REASONS: tuple[str, ...] = get_args(DeadLetterHeaders.model_fields["reason"].annotation)
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _SHOWN_FAILURES = 20
 _SHOWN_CHARACTERS = 4_000
 
@@ -170,23 +167,6 @@ def filter_from(
         since=None if since is None else parse_moment(since, now, "--since"),
         until=None if until is None else parse_moment(until, now, "--until"),
     )
-
-
-def parse_moment(text: str, now: datetime, option: str) -> datetime:
-    """A time as in RFC 3339, or how long ago it was: 90s, 30m, 2h, 7d.
-
-    Raises:
-        ArgumentsInvalid: it is neither.
-    """
-    try:
-        if ago := _AGO.fullmatch(text):
-            return now - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
-        return from_milliseconds(parse_timestamp(text))
-    except (ValueError, OverflowError):
-        raise ArgumentsInvalid(
-            f"{option} {text!r} is no time: give one with its zone, such as 2026-01-31T09:15:00Z, or how long ago it was:"
-            " 90s, 30m, 2h, 7d."
-        ) from None
 
 
 def _arguments(text: str | None) -> dict[str, Any] | None:

@@ -17,14 +17,19 @@ from headrace.cli import (
     demo,
     dev,
     engine,
+    export,
     gateway,
     inspect,
     keys,
     mcp,
     memory,
+    replay,
+    replay_stream,
     schemas,
     settings,
     simulate,
+    state,
+    timeline,
 )
 from headrace.cli.common import exit_interrupted
 from headrace.settings import unknown_variables
@@ -87,10 +92,16 @@ inspect.workers_application.command("pause")(control.pause)
 inspect.workers_application.command("resume")(control.resume)
 application.add_typer(inspect.workers_application, name="workers")
 application.add_typer(inspect.jobs_application, name="jobs")
+application.command("timeline")(timeline.timeline)
+application.command("state")(state.state)
+application.command("export")(export.export)
 application.add_typer(dead_letters.application, name="dead-letters")
 application.add_typer(keys.application, name="keys")
 application.add_typer(broker.application, name="broker")
 application.add_typer(memory.application, name="memory")
+replay.application.command("stream")(replay_stream.stream)
+replay.application.command("clean")(replay_stream.clean)
+application.add_typer(replay.application, name="replay")
 application.add_typer(bench.application, name="bench")
 application.command("simulate")(simulate.simulate_command)
 application.command("schemas")(schemas.schemas)

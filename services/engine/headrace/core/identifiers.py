@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from urllib.parse import quote
 
+_HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 _DERIVED = uuid.uuid5(uuid.NAMESPACE_URL, "urn:headrace:job")
 
 
@@ -25,6 +26,12 @@ def fresh_id(milliseconds: int, randomness: bytes) -> str:
 def is_fresh(job_id: str) -> bool:
     """Whether an id is one that `fresh_id` makes; any other may come again, and its job be asked for again by it."""
     return len(job_id) == 36 and job_id[14] == "7"
+
+
+def made_at(job_id: str) -> int | None:
+    """When a fresh id was made, in milliseconds since the Unix epoch; None for any other id."""
+    digits = job_id[:13].replace("-", "")
+    return int(digits, 16) if is_fresh(job_id) and len(digits) == 12 and set(digits) <= _HEXADECIMAL else None
 
 
 def derived_id(*parts: str) -> str:

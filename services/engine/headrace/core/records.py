@@ -134,8 +134,8 @@ def parse_snapshot_headers(headers: Iterable[tuple[str, bytes]]) -> SnapshotHead
     found = dict(headers)
     try:
         partition, _, offset = found[SOURCE_HEADER].rpartition(b"/")
-        status, version = found[STATUS_HEADER].decode(), _parse_version(found[VERSION_HEADER])
-        outdone = _parse_version(found[REPEAT_HEADER]) if REPEAT_HEADER in found else None
+        status, version = found[STATUS_HEADER].decode(), parse_version(found[VERSION_HEADER])
+        outdone = parse_version(found[REPEAT_HEADER]) if REPEAT_HEADER in found else None
         return SnapshotHeaders(*_parse_partition(partition), int(offset), version, status, outdone)
     except (KeyError, ValueError, AttributeError):  # AttributeError: a header without a value
         return None
@@ -166,7 +166,7 @@ def parse_removal(headers: Iterable[tuple[str, bytes]]) -> Removal | None:
         if name == REMOVAL_HEADER:
             reason, _, version = (value or b"").partition(b"/")
             try:
-                return Removal("void" if reason == b"void" else "ended", _parse_version(version))
+                return Removal("void" if reason == b"void" else "ended", parse_version(version))
             except ValueError:
                 return None
     return None
@@ -180,6 +180,7 @@ def _parse_partition(text: bytes) -> tuple[str, int]:
 
 
 @lru_cache(maxsize=4_096)
-def _parse_version(text: bytes) -> Version:
+def parse_version(text: bytes) -> Version:
+    """The version in the header of a snapshot; raises ValueError where there is none in it."""
     epoch, attempt, sequence = text.split(b"/")
     return Version(int(epoch), int(attempt), int(sequence))

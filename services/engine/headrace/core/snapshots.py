@@ -16,7 +16,7 @@ ATTEMPTS_KEPT = 20
 TRACEBACK_LIMIT_BYTES = 16 * 1024
 ARGUMENTS_REPEATED_BYTES = 32 * 1024
 # An engine holds the histories of thousands of jobs that wait for a retry, twenty attempts each.
-_HISTORY_MESSAGE_BYTES = 500
+HISTORY_MESSAGE_BYTES = 500
 
 ISOLATED_FROM: Final = 2
 """From so many deaths on, a job runs in a child process of its own (rule X1)."""
@@ -149,7 +149,7 @@ def _ended(before: Snapshot, status: JobStatus, attempt_status: str, now: str, e
     attempts = before["attempts"]
     last = {**attempts[-1], "status": attempt_status, "finishedAt": now}
     if "error" in extra:
-        message = shorten(extra["error"]["message"], _HISTORY_MESSAGE_BYTES)
+        message = shorten(extra["error"]["message"], HISTORY_MESSAGE_BYTES)
         last["error"] = {"type": extra["error"]["type"], "message": message}
     return {
         **before,

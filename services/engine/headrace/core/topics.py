@@ -12,6 +12,9 @@ MEMORY_PARTITIONS = 8
 DEAD_LETTER_PARTITIONS = 4
 AUDIT_PARTITIONS = 4
 TOOL_CALL_PARTITIONS = 8
+RECORDING_PARTITIONS = 8
+
+REPLAY_MARKER_SUFFIX = ".replay-marker"
 
 _HOUR = 3_600_000
 _DAY = 24 * _HOUR
@@ -121,6 +124,24 @@ class Topics:
         )
 
     @property
+    def recordings(self) -> Topic:
+        """What jobs got from outside, for their replays, for a week, or longer; one partition for each job."""
+        return Topic(
+            name=f"{self.namespace}.recordings",
+            partitions=RECORDING_PARTITIONS,
+            configuration={
+                "cleanup.policy": "delete",
+                "retention.ms": str(7 * _DAY),
+                "retention.bytes": "-1",
+                # By one clock, so that reading can begin where a job began.
+                "message.timestamp.type": "LogAppendTime",
+                **_LARGEST_RECORD,
+            },
+            guarded=_GUARDED | {"message.timestamp.type"},
+            at_least=frozenset({"retention.ms"}),
+        )
+
+    @property
     def dead_letters(self) -> Topic:
         """The original bytes of what could not be done, for 30 days."""
         return Topic(
@@ -190,6 +211,15 @@ class Topics:
                 "segment.bytes": str(16 * 1024 * 1024),
             },
             at_least=frozenset({"retention.ms"}),
+        )
+
+    @property
+    def replay_marker(self) -> Topic:
+        """Says that the namespace is the sandbox of a replay, and names all of it. Who cleans up goes by this alone."""
+        return Topic(
+            name=f"{self.namespace}{REPLAY_MARKER_SUFFIX}",
+            partitions=1,
+            configuration={**_KEEP, "message.timestamp.type": "LogAppendTime"},
         )
 
     @property

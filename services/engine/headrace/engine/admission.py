@@ -100,17 +100,26 @@ def _admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any
     if raw["workerName"] != worker.name:
         message = f"the job is for worker {raw['workerName']!r}, and stands in the queue of {worker.name!r}"
         raise NotAdmitted("worker_unknown", message, work, WorkerUnknown)
+    work.arguments = admit_arguments(worker, raw["args"], work)
+    key = raw.get("orderingKey")
+    # Tenants choose their keys without knowing of each other: nobody waits for another one's job.
+    work.lane = None if key is None else (record.partition, raw.get("tenant", DEFAULT_TENANT), key)
+    return work
+
+
+def admit_arguments(worker: AbstractWorker[Any], args: dict[str, Any], work: Work | None = None) -> Any:
+    """The arguments as the worker's model makes them.
+
+    Raises:
+        NotAdmitted: they do not fit.
+    """
     try:
-        work.arguments = worker.parse_arguments(raw["args"])
+        return worker.parse_arguments(args)
     except ArgumentsInvalid as error:
         raise NotAdmitted("arguments_invalid", str(error), work, ArgumentsInvalid) from None
     except BaseException as error:  # a validator of the user's own can raise anything
         message = f"validating the arguments raised {type.__repr__(type(error))}: {text_of(error)}"
         raise NotAdmitted("arguments_invalid", message, work, type(error)) from None
-    key = raw.get("orderingKey")
-    # Tenants choose their keys without knowing of each other: nobody waits for another one's job.
-    work.lane = None if key is None else (record.partition, raw.get("tenant", DEFAULT_TENANT), key)
-    return work
 
 
 def _decode(raw: dict[str, Any], record: Record, partition: OwnedPartition, worker_name: str) -> Work:

@@ -22,7 +22,6 @@ async def enqueue_child(client: Client, request: ChildRequest) -> Job:
     A child that an earlier attempt made is a duplicate, which its holder passes over. It does so for a window after the child's
     end only; a parent that was first started long ago looks itself whether there is such a job.
     """
-    parent = request.parent
     taken: list[Child] = []
 
     def identify(worker_name: str, args: Mapping[str, Any], ordering_key: str | None) -> str:
@@ -33,17 +32,11 @@ async def enqueue_child(client: Client, request: ChildRequest) -> Job:
         view = await client._view.open_up_to_now()
         return await view.get_job(asked.id, tenant=asked.tenant)
 
-    shared = {
-        "tenant": parent.tenant,
-        "ctx": plain_context(request.ctx) if request.ctx is not None else parent.ctx.to_wire(),
-        "parentId": parent.id,
-        **retry_fields(request.retry, request.attempt_timeout),
-    }
     try:
         [job] = await client._acceptance.accept(
             request.worker,
             [request.args],
-            shared,
+            child_fields(request),
             ordering_key=request.ordering_key,
             timeout=request.timeout,
             identify=identify,
@@ -55,6 +48,17 @@ async def enqueue_child(client: Client, request: ChildRequest) -> Job:
         raise
     await client._views.show([job])
     return job
+
+
+def child_fields(request: ChildRequest) -> dict[str, Any]:
+    """The fields of a child's record that do not follow from its worker and its arguments. Raises ArgumentsInvalid."""
+    parent = request.parent
+    return {
+        "tenant": parent.tenant,
+        "ctx": plain_context(request.ctx) if request.ctx is not None else parent.ctx.to_wire(),
+        "parentId": parent.id,
+        **retry_fields(request.retry, request.attempt_timeout),
+    }
 
 
 def _is_late(client: Client, request: ChildRequest) -> bool:

@@ -39,6 +39,7 @@ from headrace.kafka.log import KafkaLog
 from headrace.memory import BoundMemory, StoreOptions, TopicMemoryStore
 from headrace.models import CallContext, Job
 from headrace.ports import Log
+from headrace.recordings import LiveRecordings
 from headrace.runtime import StopRequested, StopSignals, system_clock, wall_clock
 from headrace.settings import Settings, load_settings
 from headrace.submission import Arguments
@@ -108,6 +109,7 @@ class WorkerEngine:
         view_path = self.settings.data_directory / "views" / self.settings.namespace / "memory.sqlite"
         # It connects when a job first uses it.
         self._memory = TopicMemoryStore(self._log, self.topics, StoreOptions(view_path=view_path))
+        self._recordings = LiveRecordings(self._log, self.topics)
         window = self.settings.engine.idempotency_window_seconds
         self._ended_keys = EndedKeys(self._log, self.topics.ended_keys(window).name, now, window)
         self._workers: dict[str, AbstractWorker[Any]] = {}
@@ -230,6 +232,8 @@ class WorkerEngine:
             executor=executor,
             enqueue=functools.partial(enqueue_child, self._client),
             loop=asyncio.get_running_loop(),
+            steady=lambda: self._clock().steady,
+            recordings=self._recordings.of,
         )
         return Environment(
             log=self._log,
@@ -279,7 +283,8 @@ class WorkerEngine:
         for executor in self._executors:
             executor.shutdown(wait=False, cancel_futures=True)
         await asyncio.gather(self._memory.stop(), self._ended_keys.stop(), self._client.stop())
-        await self._writer.stop(timeout=0.0 if in_vain else _WRITER_STOP_SECONDS)
+        left = 0.0 if in_vain else _WRITER_STOP_SECONDS
+        await asyncio.gather(self._writer.stop(timeout=left), self._recordings.stop(timeout=left))
         if self._owns_log:
             await self._log.close()
         return all(drained)

@@ -104,9 +104,10 @@ class Execution:
             self._timeouts.begin(work, seconds, cancels=cancels)
 
     def _context(self, work: Work) -> JobContext:
-        number = work.state.fields["attempt"]
+        fields = work.state.fields
+        number, started_at = fields["attempt"], fields["attempts"][-1]["startedAt"]
         token = (work.partition.writer.epoch, number)
-        ctx = JobContext(work, attempt=number, services=self._services, fencing_token=token)
+        ctx = JobContext(work, attempt=number, services=self._services, fencing_token=token, started_at=started_at)
         ctx._arguments = work.arguments
         return ctx
 

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import logging
 import math
-from typing import Any
+from typing import Any, NamedTuple
+
+import orjson
 
 from headrace.core import snapshots
 from headrace.core.retry import FOR_THOSE_WHO_ASK, RetryPolicy
+from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp
-from headrace.engine.outcome import describe_error, resisting, without_own_frames
+from headrace.engine.outcome import describe_error, encode_result, resisting, without_own_frames
 from headrace.engine.partition import Work
 from headrace.engine.states import State
 from headrace.errors import JobFailed, JobTimeout
@@ -38,6 +41,42 @@ def why(error: BaseException | None, late_after: float | None) -> BaseException:
     if isinstance(error, SystemExit | KeyboardInterrupt):
         return JobFailed(f"The worker tried to end the process: {error!r}.")
     return error
+
+
+class Conclusion(NamedTuple):
+    """How a job ends by its final attempt, as its snapshot has it.
+
+    Attributes:
+        result: the JSON of what it returned.
+        error: why it failed; None if it did not.
+        cause: the exception that this describes.
+    """
+
+    status: JobStatus
+    result: orjson.Fragment | None = None
+    error: dict[str, str] | None = None
+    cause: BaseException | None = None
+
+
+def conclude(result: Any, error: BaseException | None, late_after: float | None) -> Conclusion:
+    """How a job ends by an attempt that no other follows.
+
+    Args:
+        result: what it returned.
+        error: what it raised; None if it returned.
+        late_after: seconds that it might have taken, if it took more.
+    """
+    if error is None and late_after is None:
+        try:
+            return Conclusion(JobStatus.COMPLETED, encode_result(result))
+        except JobFailed as failure:
+            error = failure
+    try:
+        cause = why(error, late_after)
+        return Conclusion(JobStatus.FAILED, error=describe_error(cause), cause=cause)
+    except BaseException as resistance:  # to look at it runs code of the user's own
+        cause = resisting(error, resistance)
+        return Conclusion(JobStatus.FAILED, error=describe_error(cause), cause=cause)
 
 
 def after_failure(work: Work, worker: AbstractWorker[Any], error: BaseException, now: int, chance: float) -> State:

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any, Final
 
 import orjson
-from pydantic import BaseModel
 
+from headrace.codec import encode_any
 from headrace.core.retry import attribute_of, qualified_name
 from headrace.core.snapshots import TRACEBACK_LIMIT_BYTES, shorten
 from headrace.errors import JobFailed, ResultInvalid, ResultTooLarge
@@ -30,7 +30,7 @@ def encode_result(result: Any) -> orjson.Fragment | None:
     if result is None:
         return None
     try:
-        encoded = orjson.dumps(result, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+        encoded = encode_any(result)
     except Exception as error:  # it may be of a class of the user's own, which can raise anything
         raise ResultInvalid(f"What the worker returned is no JSON: {text_of(error)}.") from None
     if len(encoded) > PAYLOAD_LIMIT_BYTES:
@@ -39,14 +39,6 @@ def encode_result(result: Any) -> orjson.Fragment | None:
             "store it elsewhere, and return where."
         )
     return orjson.Fragment(encoded)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", by_alias=True)
-    if isinstance(value, set | frozenset):
-        return list(value)
-    raise TypeError(f"{type(value).__name__} is not JSON serializable")
 
 
 TOLD_ATTRIBUTE: Final = "__headrace_told__"

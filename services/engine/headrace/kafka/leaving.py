@@ -1,17 +1,18 @@
-"""Takes members out of their groups that are no more, in their name."""
+"""Takes members out of their groups that are no more, in their name; and groups that nobody needs any more."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnknownMemberIdError, for_code
-from aiokafka.protocol.admin import DescribeGroupsRequest
+from aiokafka.protocol.admin import DeleteGroupsRequest, DescribeGroupsRequest
 from aiokafka.protocol.group import LeaveGroupRequest
 
+from headrace.errors import BrokerError
 from headrace.kafka.closing import close_client
 from headrace.kafka.connection import Cluster
 from headrace.settings import Settings
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 0.2
 _MOST_TRIES = 10
+# Kafka's numbers, of which aiokafka does not know all.
+_GROUP_UNKNOWN = 69
+_NOT_YET = frozenset({14, 15, 16, 68})  # the coordinator loads, is none, or is elsewhere; the last member is leaving
 
 
 def client_id_of(instance_id: str) -> str:
@@ -51,6 +55,44 @@ async def leave_groups(settings: Settings, members: Mapping[str, str], client_id
         await close_client(client, timeout=1.0)
 
 
+async def delete_groups(settings: Settings, groups: Collection[str]) -> None:
+    """Deletes consumer groups with all that they have committed; those that do not exist are passed over.
+
+    Members are taken out first: whoever does this must know that nobody needs them any more.
+
+    Raises:
+        BrokerError: the brokers cannot be reached, or keep a group.
+    """
+    if not groups:
+        return
+    client: Any = await Cluster(settings).connect(lambda options: AIOKafkaAdminClient(**options))
+    try:
+        await asyncio.gather(*(_delete(client, group) for group in groups))
+    finally:
+        await close_client(client, timeout=1.0)
+
+
+async def _delete(client: Any, group: str) -> None:
+    reason = "?"
+    for _ in range(_MOST_TRIES):
+        try:
+            for member_id in await _members(client, group, None):
+                await _leave(client, group, member_id)
+            coordinator = await client.find_coordinator(group)
+            response = await client._send_request(DeleteGroupsRequest([group]), coordinator)
+            [(_, code)] = response.results
+        except KafkaError as error:
+            reason = repr(error)
+        else:
+            if code in (0, _GROUP_UNKNOWN):
+                return
+            reason = for_code(code).__name__
+            if code not in _NOT_YET:
+                break
+        await asyncio.sleep(_RETRY_SECONDS)
+    raise BrokerError(f"The consumer group {group} is not deleted: {reason}.")
+
+
 async def _leave_all(client: Any, group: str, member_id: str, client_id: str) -> None:
     if member_id:
         await _leave(client, group, member_id)
@@ -65,15 +107,15 @@ async def _leave_all(client: Any, group: str, member_id: str, client_id: str) ->
         await _leave(client, group, other)
 
 
-async def _members(client: Any, group: str, client_id: str) -> list[str]:
-    """The ids of a group's members with this client id, those that are joining too."""
+async def _members(client: Any, group: str, client_id: str | None) -> list[str]:
+    """The ids of a group's members, those that are joining too; of those with this client id, if one is given."""
     coordinator = await client.find_coordinator(group)
     response = await client._send_request(DescribeGroupsRequest([group], False), coordinator)
     [description] = response.groups
     error_code, members = description[0], description[5]
     if error_code:
         raise for_code(error_code)()
-    return [member_id for member_id, each_client_id, *_ in members if each_client_id == client_id]
+    return [member_id for member_id, each_client_id, *_ in members if client_id in (None, each_client_id)]
 
 
 async def _leave(client: Any, group: str, member_id: str) -> None:

@@ -25,6 +25,7 @@ from headrace.ports.memory import (
     NewEntry,
     StoredCompaction,
 )
+from headrace.ports.recordings import Recorder, RecordingKey
 
 __all__ = [
     "Acknowledged",
@@ -46,6 +47,8 @@ __all__ = [
     "NewRecord",
     "Outcome",
     "Record",
+    "Recorder",
+    "RecordingKey",
     "StoredCompaction",
     "TopicPartition",
 ]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
 from headrace.job_context import JobContext
 from headrace.memory.compaction import Compactor
-from headrace.memory.summarise import Closable, Summariser, summariser_from
+from headrace.memory.summarise import AsksOutside, Closable, Summariser, Summary, summariser_from
 from headrace.memory.window import WindowPolicy
+from headrace.models import MemoryEntry
 from headrace.settings import Settings, load_settings
 from headrace.tool_models import MemoryCompactionArguments, MemoryCompactionResult
 from headrace.worker import AbstractWorker
@@ -41,7 +46,10 @@ class MemoryCompactionWorker(AbstractWorker[MemoryCompactionArguments]):
             SummaryRejected: the summary was empty, not shorter, cut off or an error; nothing was changed.
             MemoryConflict: other compactions of the conversation came first again and again; nothing was changed.
         """
-        compactor = Compactor(memory=ctx.memory, summariser=self._summariser, policy=self._policy, now=ctx.now)
+        summariser = self._summariser
+        if isinstance(summariser, AsksOutside) and summariser.asks_outside:
+            summariser = _Recorded(summariser, ctx)
+        compactor = Compactor(memory=ctx.memory, summariser=summariser, policy=self._policy, now=ctx.now)
         result = await compactor.compact(args)
         ctx.logger.info(
             "Memory of %s/%s: %d entries of %d tokens became %d of %d",
@@ -58,3 +66,24 @@ class MemoryCompactionWorker(AbstractWorker[MemoryCompactionArguments]):
         """Closes its summariser, if that holds anything open."""
         if isinstance(self._summariser, Closable):
             await self._summariser.close()
+
+
+class _Recorded:
+    """A summariser whose summaries are recorded for replays of the job.
+
+    No attempt takes those of an earlier one: meanwhile there may be more to be summarised.
+    """
+
+    def __init__(self, summariser: Summariser, ctx: JobContext) -> None:
+        self._summariser = summariser
+        self._ctx = ctx
+
+    @property
+    def name(self) -> str:
+        return self._summariser.name
+
+    async def summarise(self, texts: Sequence[MemoryEntry], *, title: str | None, token_budget: int) -> Summary:
+        async def ask() -> dict[str, Any]:
+            return asdict(await self._summariser.summarise(texts, title=title, token_budget=token_budget))
+
+        return Summary(**await self._ctx.recorded("summary", ask))

@@ -26,6 +26,7 @@ from headrace.engine.outcome import encode_result
 from headrace.engine.processes.failures import tell
 from headrace.engine.processes.frames import HEADER, NUMBER, Kind, frame
 from headrace.engine.processes.naming import worker_named
+from headrace.engine.processes.recordings import ChildRecorder
 from headrace.engine.processes.reports import Reports
 from headrace.errors import MemoryStoreError
 from headrace.job_context import JobContext, JobServices
@@ -69,6 +70,7 @@ class _Child:
         self._frames: queue.SimpleQueue[tuple[Kind, bytes]] = queue.SimpleQueue()
         self._sending = threading.Lock()
         self._reports = Reports(self._send)
+        self._recorder = ChildRecorder(self._send)
         self._runner = asyncio.Runner()
         self._worker: AbstractWorker[Any]
 
@@ -78,7 +80,11 @@ class _Child:
             with self._connection.makefile("rb") as stream:
                 while len(header := stream.read(HEADER.size)) == HEADER.size:
                     kind, length = HEADER.unpack(header)
-                    self._frames.put((Kind(kind), stream.read(length)))
+                    content = stream.read(length)
+                    if kind == Kind.RECORDED:
+                        self._recorder.answered(content)
+                    else:
+                        self._frames.put((Kind(kind), content))
         finally:
             os._exit(1)
 
@@ -105,9 +111,14 @@ class _Child:
         number = call["number"]
         try:
             job = Job.model_validate(call["job"])
-            services = JobServices(memory=_no_memory, report=lambda _, __, *said: self._reports.progress(number, *said))
-            token = (call["token"][0], call["token"][1])
-            ctx = JobContext(job, attempt=call["attempt"], services=services, fencing_token=token)
+            self._recorder.call = number
+            services = JobServices(
+                memory=_no_memory,
+                report=lambda _, __, *said: self._reports.progress(number, *said),
+                recordings=lambda _, __: self._recorder,
+            )
+            token, started_at = (call["token"][0], call["token"][1]), call["startedAt"]
+            ctx = JobContext(job, attempt=call["attempt"], services=services, fencing_token=token, started_at=started_at)
             result = encode_result(self._call(job, ctx))
             kind, content = Kind.RETURNED, b"" if result is None else orjson.dumps(result)
         except BaseException as error:  # whatever a worker raises costs its attempt alone

@@ -14,7 +14,9 @@ import orjson
 
 from headrace.engine.processes.failures import told_error
 from headrace.engine.processes.frames import HEADER, LARGEST_BYTES, NUMBER, Kind, frame
+from headrace.engine.processes.recordings import RecordingDesk
 from headrace.errors import WorkerProcessDied
+from headrace.ports import Recorder
 from headrace.processes.logs import levels_set, log_again
 from headrace.processes.starting import how_it_ended, start_child
 
@@ -77,24 +79,36 @@ class ChildProcess:
         """Whether it runs no more."""
         return self._gone.is_set()
 
-    async def call(self, call: dict[str, Any], progress: Callable[[float, str | None], None]) -> Answer:
+    async def call(
+        self, call: dict[str, Any], progress: Callable[[float, str | None], None], recorder: Callable[[], Recorder | None]
+    ) -> Answer:
         """Runs an attempt there; what came of it.
+
+        Args:
+            recorder: makes what the attempt records with, if it does.
 
         Raises:
             WorkerProcessDied: the process died.
             BaseException: whatever was raised here, by whom ever: the attempt may run on there.
         """
-        assert self._writer is not None
         self._calls = number = self._calls + 1
 
         def said(of: int, fraction: float, text: str | None) -> None:
             if of == number:
                 progress(fraction, text)
 
-        self._writer.write(frame(Kind.CALL, orjson.dumps({**call, "number": number})))
-        return await self._answer(number, said)
+        desk = RecordingDesk(recorder, self._send)
+        self._send(Kind.CALL, orjson.dumps({**call, "number": number}))
+        try:
+            return await self._answer(number, said, desk)
+        finally:
+            desk.close()
 
-    async def _answer(self, number: int, progress: Progress) -> Answer:
+    def _send(self, kind: Kind, content: bytes) -> None:
+        assert self._writer is not None
+        self._writer.write(frame(kind, content))
+
+    async def _answer(self, number: int, progress: Progress, desk: RecordingDesk | None = None) -> Answer:
         while True:
             try:
                 kind, length = HEADER.unpack(await self._reader.readexactly(HEADER.size))
@@ -111,6 +125,10 @@ class ChildProcess:
                     progress(told["number"], told["fraction"], told["text"])
                 case Kind.LOG:
                     log_again(orjson.loads(content))
+                case Kind.FIND | Kind.RECORD:
+                    # What a thread asks for that has outlived its attempt is not for the next one.
+                    if desk is not None and NUMBER.unpack_from(content) == (number,):
+                        desk.take(Kind(kind), content[NUMBER.size :])
                 case Kind.READY | Kind.RETURNED | Kind.RAISED:
                     [of], said = NUMBER.unpack_from(content), content[NUMBER.size :]
                     if of != number:

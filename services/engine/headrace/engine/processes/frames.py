@@ -30,6 +30,12 @@ class Kind(IntEnum):
     """From the child: the attempt raised, or there is no worker."""
     END = 8
     """To the child: no further attempt comes."""
+    FIND = 9
+    """From the child: the attempt asks for what was recorded."""
+    RECORD = 10
+    """From the child: the attempt has something recorded."""
+    RECORDED = 11
+    """To the child: the answer to either."""
 
 
 def frame(kind: Kind, content: bytes = b"") -> bytes:

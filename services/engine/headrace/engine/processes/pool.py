@@ -95,7 +95,7 @@ class ProcessPool:
         child = await self._take(fresh=alone)
         try:
             begun()
-            answer = await child.call(_call(work, ctx), ctx.progress)
+            answer = await child.call(_call(work, ctx), ctx.progress, ctx._recorder)
         except GeneratorExit:
             child.kill()
             raise
@@ -169,4 +169,5 @@ def _call(work: Work, ctx: JobContext) -> dict[str, Any]:
         **work.state.fields,
         "source": {"topic": topic, "partition": partition, "offset": work.offset},
     }
-    return {"job": job, "attempt": ctx.attempt, "token": ctx.fencing_token}
+    started_at = work.state.fields["attempts"][-1]["startedAt"]
+    return {"job": job, "attempt": ctx.attempt, "token": ctx.fencing_token, "startedAt": started_at}

@@ -42,6 +42,15 @@ class Summariser(Protocol):
 
 
 @runtime_checkable
+class AsksOutside(Protocol):
+    """A summariser that asks a model elsewhere may be this as well: then what a job got is recorded for its replays."""
+
+    @property
+    def asks_outside(self) -> bool:
+        """Whether it does."""
+
+
+@runtime_checkable
 class Closable(Protocol):
     """A summariser that holds something open may be this as well."""
 

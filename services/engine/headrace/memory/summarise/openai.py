@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from headrace.errors import ConfigurationError, SummaryRejected
 from headrace.memory.summarise.base import Summary
@@ -46,6 +47,7 @@ class OpenAISummariser:
     client: openai.AsyncOpenAI
     model: str
     endpoint: str
+    asks_outside: ClassVar[bool] = True
 
     @classmethod
     def from_settings(cls, settings: OpenAISettings) -> OpenAISummariser:

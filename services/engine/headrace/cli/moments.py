@@ -1,0 +1,45 @@
+"""Times on the command line."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from headrace.core.timestamps import from_milliseconds, parse_timestamp, to_milliseconds
+from headrace.errors import ArgumentsInvalid
+from headrace.replay.history import Span
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_AGO = re.compile(r"([0-9]{1,6})([smhd])")
+
+
+def parse_moment(text: str, now: datetime, option: str) -> datetime:
+    """A time as in RFC 3339, or how long ago it was: 90s, 30m, 2h, 7d; or `now`.
+
+    Raises:
+        ArgumentsInvalid: it is none of them.
+    """
+    try:
+        if text == "now":
+            return now
+        if ago := _AGO.fullmatch(text):
+            return now - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
+        return from_milliseconds(parse_timestamp(text))
+    except (ValueError, OverflowError):
+        raise ArgumentsInvalid(
+            f"{option} {text!r} is no time: give one with its zone, such as 2026-01-31T09:15:00Z, or how long ago it was:"
+            " 90s, 30m, 2h, 7d; or now."
+        ) from None
+
+
+def parse_span(start: str, end: str) -> Span:
+    """The span of `--from` and `--to`.
+
+    Raises:
+        ArgumentsInvalid: one of them is no time, or the span is empty.
+    """
+    now = datetime.now(UTC)
+    span = Span(*(to_milliseconds(parse_moment(text, now, option)) for text, option in ((start, "--from"), (end, "--to"))))
+    if span.start < 0 or span.start >= span.end:
+        raise ArgumentsInvalid(f"--from {start!r} is not before --to {end!r}: the span is empty.")
+    return span

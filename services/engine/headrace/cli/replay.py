@@ -1,0 +1,193 @@
+"""`headrace replay job`: runs a recorded job again, here, and shows what comes of it beside what came of it then."""
+
+from __future__ import annotations
+
+import asyncio
+import pdb
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, NoReturn
+
+import orjson
+import typer
+from rich.console import Console
+
+from headrace.cli.common import (
+    EXIT_INTERRUPTED,
+    AsJson,
+    BootstrapServers,
+    NamespaceOption,
+    base_settings,
+    errors_shown,
+    log_to_stderr,
+    opened,
+    settings_from,
+)
+from headrace.cli.engine import WorkerPaths
+from headrace.cli.replay_shown import show
+from headrace.core.comparison import Verdict
+from headrace.engine.loading import load_workers
+from headrace.engine.outcome import without_own_frames
+from headrace.errors import ArgumentsInvalid, JobTimeout, ResultInvalid, ResultTooLarge
+from headrace.replay.differences import rerun_as_json, with_changes
+from headrace.replay.facade import recorded_history
+from headrace.replay.history import History
+from headrace.replay.rerun import Rerun, Rerunner, RerunOptions
+from headrace.runtime import leave_threads_behind
+from headrace.settings import Settings
+from headrace.worker import AbstractWorker
+from headrace.workers import shipped_workers
+
+EXIT_DIFFERS = 1
+
+_ALIKE = frozenset({Verdict.SAME, Verdict.NOT_COMPARABLE})
+
+application = typer.Typer(no_args_is_help=True, help="Run recorded jobs again, through today's code: nothing they do is done.")
+
+FileOption = Annotated[
+    Path | None, typer.Option("--file", help="Read what `headrace export` wrote, in place of the log: no broker is needed.")
+]
+LiveOption = Annotated[
+    bool, typer.Option("--live", help="Ask outside for what a job did not record, and asks for by `ctx.recorded`.")
+]
+ShippedOption = Annotated[bool, typer.Option(help="Load the workers that come with headrace, too.")]
+
+
+@application.command()
+def job(
+    job_id: Annotated[str, typer.Argument(help="The job's id, as `headrace jobs` has it.")],
+    workers: WorkerPaths = None,
+    attempt: Annotated[int | None, typer.Option(min=1, help="The attempt to run again. [default: the final one]")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Another argument, as args.pages.0=5: JSON, or else a text; or ctx.x."),
+    ] = None,
+    live: LiveOption = False,
+    debug: Annotated[bool, typer.Option("--pdb", help="Open the debugger where it fails.")] = False,
+    file: FileOption = None,
+    shipped: ShippedOption = True,
+    bootstrap_servers: BootstrapServers = None,
+    namespace: NamespaceOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run one attempt of a job again, here, with what it had then, and show what differs; exit with 1 if something does.
+
+    What it enqueues, its progress and what it writes into memory are shown, and not done.
+    """
+    with errors_shown():
+        settings = replay_settings(file, bootstrap_servers, namespace)
+        log_to_stderr(settings)
+        again = _Again(settings, replayed_workers(settings, workers, shipped=shipped), file)
+        options = RerunOptions(live=live, keep_raised=debug)
+        rerun = asyncio.run(again.run(job_id, attempt, _parsed(changes or []), options, as_json=as_json))
+    if debug:
+        _debug(rerun)
+    raise typer.Exit(_exit_code(rerun))
+
+
+def replay_settings(file: Path | None, bootstrap_servers: str | None, namespace: str | None) -> Settings:
+    """The settings of a replay: from a file it needs no broker.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or no broker is known.
+    """
+    return settings_from(bootstrap_servers, namespace) if file is None else base_settings(bootstrap_servers, namespace)
+
+
+def replayed_workers(settings: Settings, paths: Iterable[str] | None, *, shipped: bool) -> list[AbstractWorker[Any]]:
+    """Today's code: the workers of these import paths and, if wanted, those that come with headrace.
+
+    Raises:
+        WorkerImportError: a module cannot be imported, or has no worker.
+    """
+    return [*load_workers(paths or ()), *(shipped_workers(settings) if shipped else [])]
+
+
+@asynccontextmanager
+async def replayed_history(settings: Settings, file: Path | None) -> AsyncIterator[History]:
+    """What was recorded, in the log or in the file, for the block."""
+    recorded = recorded_history(settings, file)
+    async with recorded if file is not None else opened(recorded, settings) as history:
+        yield history
+
+
+class _Again:
+    """Runs a job again, in the event loop."""
+
+    def __init__(self, settings: Settings, workers: list[AbstractWorker[Any]], file: Path | None) -> None:
+        self._settings = settings
+        self._workers = workers
+        self._file = file
+
+    async def run(
+        self, job_id: str, attempt: int | None, changes: Mapping[str, Any], options: RerunOptions, *, as_json: bool
+    ) -> Rerun:
+        async with replayed_history(self._settings, self._file) as history:
+            found = with_changes(await history.find(job_id), changes)
+            async with Rerunner(history, self._workers, options) as rerunner:
+                try:
+                    rerun = await rerunner.rerun(found, attempt=attempt)
+                except asyncio.CancelledError:
+                    if rerunner.left_behind:
+                        _leave_threads(EXIT_INTERRUPTED, "Interrupted.")
+                    raise
+                _tell(rerun, as_json=as_json)
+                if rerunner.left_behind:
+                    _leave_threads(_exit_code(rerun), "It goes on in a thread, which ends with this command.")
+                return rerun
+
+
+def _leave_threads(code: int, message: str) -> NoReturn:
+    """Ends the command while a function runs on in a thread, which the interpreter would wait for."""
+    typer.echo(message, err=True)
+    leave_threads_behind(code)
+
+
+def _tell(rerun: Rerun, *, as_json: bool) -> None:
+    if as_json:
+        Console().print_json(data=rerun_as_json(rerun))
+    else:
+        show(rerun, Console(highlight=False))
+
+
+def _exit_code(rerun: Rerun) -> int:
+    return 0 if rerun.comparison.verdict in _ALIKE else EXIT_DIFFERS
+
+
+def _parsed(changes: Iterable[str]) -> dict[str, Any]:
+    """The changes by their paths.
+
+    Raises:
+        ArgumentsInvalid: one has no value.
+    """
+    parsed: dict[str, Any] = {}
+    for change in changes:
+        path, equals, text = change.partition("=")
+        if not equals:
+            raise ArgumentsInvalid(f"--set {change!r} has no value: write it as --set args.x=5.")
+        try:
+            parsed[path] = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            parsed[path] = text
+    return parsed
+
+
+def _debug(rerun: Rerun) -> None:
+    """Opens the debugger in the frame where the attempt failed."""
+    frames = _frames(rerun.raised)
+    if frames is None:
+        why = "it did not fail" if rerun.error is None else "what it failed by was not raised in the worker's code"
+        typer.echo(f"Nothing to debug: {why}.", err=True)
+    else:
+        pdb.post_mortem(frames)
+
+
+def _frames(error: BaseException | None) -> TracebackType | None:
+    if isinstance(error, JobTimeout):
+        # Where it stood when its time was over.
+        error = error.__cause__
+    if error is None or isinstance(error, ResultInvalid | ResultTooLarge):
+        return None
+    return without_own_frames(error)

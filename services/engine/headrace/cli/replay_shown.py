@@ -1,0 +1,154 @@
+"""What the terminal shows of a replayed job: what was recorded beside what comes of it now, and what it would have done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final
+
+import orjson
+from rich.console import Console
+from rich.text import Text
+
+from headrace.cli.common import plain
+from headrace.cli.listing import Listing, Row
+from headrace.core.comparison import Outcome, Verdict
+from headrace.replay.differences import MISSING, differences
+from headrace.replay.effects import Effects, MemoryAppended, MemoryCompacted
+from headrace.replay.rerun import Rerun
+
+_VERDICT_STYLES: Final = {
+    Verdict.SAME: "green",
+    Verdict.NEWLY_FIXED: "green",
+    Verdict.DIFFERENT: "yellow",
+    Verdict.NEWLY_FAILING: "red",
+    Verdict.ARGUMENTS_REFUSED: "red",
+    Verdict.NOT_COMPARABLE: "dim",
+}
+_VERDICT_TEXTS: Final = {
+    Verdict.SAME: "Same.",
+    Verdict.NEWLY_FIXED: "Newly fixed: it failed, and completes now.",
+    Verdict.DIFFERENT: "Different.",
+    Verdict.NEWLY_FAILING: "Newly failing: it completed, and fails now.",
+    Verdict.ARGUMENTS_REFUSED: "Its arguments are no longer accepted.",
+    Verdict.NOT_COMPARABLE: "Not comparable: what was recorded is not what the code made of it.",
+}
+_WIDEST_CELL: Final = 60
+_LONGEST_VALUE: Final = 200
+_MOST_DIFFERENCES: Final = 20
+_MOST_EFFECTS: Final = 20
+
+
+def show(rerun: Rerun, console: Console) -> None:
+    """Prints all of it."""
+    _table(rerun).print(console)
+    verdict = rerun.comparison.verdict
+    line = Text(_VERDICT_TEXTS[verdict], style=_VERDICT_STYLES[verdict])
+    if rerun.comparison.slower:
+        line.append(" It takes more than twice as long.", style="yellow")
+    console.print(line, soft_wrap=True)
+    for text in (*_different_places(rerun), *_effects(rerun.effects), *_traceback(rerun)):
+        console.print(text, soft_wrap=True)
+
+
+def _table(rerun: Rerun) -> Listing:
+    recorded, replayed = rerun.recorded, rerun.replayed
+    title = plain(f"Job {rerun.job.id} of {rerun.job.record['workerName']}, attempt {rerun.attempt}").plain
+    rows = [
+        _row("status", _status(recorded), _status(replayed)),
+        _row("result", _result(recorded), _result(replayed)),
+        _row("error", _error(recorded), _error(replayed)),
+        _row("duration", _duration(recorded), _duration(replayed), differ=rerun.comparison.slower),
+    ]
+    return Listing(title, ("", "recorded", "replayed"), "", rows)
+
+
+def _row(name: str, recorded: str, replayed: str, *, differ: bool | None = None) -> Row:
+    """A line of the table. What differs is told before it is cut."""
+    if differ is None:
+        differ = recorded != replayed
+    styles = ("red", "green") if differ else ("", "")
+    cells = [Text(_cut(text, _WIDEST_CELL), style=style) for text, style in zip((recorded, replayed), styles, strict=True)]
+    return Row((name, *cells))
+
+
+def _status(outcome: Outcome | None) -> str:
+    return "not ended" if outcome is None else outcome.status.value
+
+
+def _result(outcome: Outcome | None) -> str:
+    return "-" if outcome is None or outcome.result is None else _written(outcome.result)
+
+
+def _error(outcome: Outcome | None) -> str:
+    return "-" if outcome is None or outcome.error_type is None else f"{outcome.error_type}: {outcome.error_message or ''}"
+
+
+def _duration(outcome: Outcome | None) -> str:
+    return "-" if outcome is None or outcome.seconds is None else f"{outcome.seconds:.3f} s"
+
+
+def _different_places(rerun: Rerun) -> Iterator[Text]:
+    """Where results or errors differ."""
+    recorded, replayed = rerun.recorded, rerun.replayed
+    if recorded is None or rerun.comparison.verdict is not Verdict.DIFFERENT:
+        return
+    if (before := _error(recorded)) != (now := _error(replayed)):
+        yield _difference("error", before, now)
+    found = list(islice(differences(recorded.result, replayed.result), _MOST_DIFFERENCES + 1))
+    for each in found[:_MOST_DIFFERENCES]:
+        yield _difference(f"result.{each.path}" if each.path else "result", _written(each.recorded), _written(each.replayed))
+    if len(found) > _MOST_DIFFERENCES:
+        yield Text("  and more", style="dim")
+
+
+def _difference(place: str, recorded: str, replayed: str) -> Text:
+    text = plain(f"  {place}: ")
+    text.append_text(plain(_cut(recorded, _LONGEST_VALUE), style="red")).append(" -> ")
+    return text.append_text(plain(_cut(replayed, _LONGEST_VALUE), style="green"))
+
+
+def _effects(effects: Effects) -> Iterator[Text]:
+    told = list(_told(effects))
+    if not told:
+        return
+    yield Text("It would have, and in this replay did not:", style="italic")
+    for what in told[:_MOST_EFFECTS]:
+        yield plain(f"  {_cut(' '.join(what.split()), _LONGEST_VALUE)}")
+    if len(told) > _MOST_EFFECTS:
+        yield Text(f"  and {len(told) - _MOST_EFFECTS} more", style="dim")
+
+
+def _told(effects: Effects) -> Iterator[str]:
+    for job in effects.enqueued:
+        yield f"enqueued {job.id} for {job.worker_name}: {_written(job.args)}"
+    for write in effects.memory:
+        yield _memory(write)
+    for said in effects.progress:
+        yield f"said how far it is: {said.fraction:.0%} {said.text or ''}"
+    for key in effects.asked_outside:
+        yield f"been handed {key.name!r}, number {key.number}, which it did not record: it was asked for outside"
+    for key in effects.not_recorded:
+        yield f"been handed {key.name!r}, number {key.number}, which it did not record: it was refused"
+
+
+def _memory(write: MemoryAppended | MemoryCompacted) -> str:
+    _, user_id, conversation_id = write.conversation
+    where = f"to the memory of {user_id}/{conversation_id}"
+    if isinstance(write, MemoryAppended):
+        return f"added {len(write.entries)} entries {where}: {write.entries[0][1]}"
+    return f"added a summary in place of {len(write.supersedes)} entries {where}: {write.summary}"
+
+
+def _traceback(rerun: Rerun) -> Iterator[Text]:
+    if rerun.error is not None:
+        whole = rerun.error.get("traceback") or f"{rerun.error['type']}: {rerun.error['message']}"
+        yield plain(whole.rstrip())
+
+
+def _written(value: Any) -> str:
+    return "nothing" if value is MISSING else orjson.dumps(value).decode()
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -1,0 +1,263 @@
+"""`headrace replay stream` and `headrace replay clean`: recorded jobs of a span run again, and what that may have left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from headrace.cli.common import (
+    EXIT_INTERRUPTED,
+    AsJson,
+    BootstrapServers,
+    NamespaceOption,
+    errors_shown,
+    log_to_stderr,
+    plain,
+    settings_from,
+)
+from headrace.cli.engine import WorkerPaths
+from headrace.cli.listing import Listing, Row
+from headrace.cli.moments import parse_span
+from headrace.cli.replay import FileOption, LiveOption, ShippedOption, replay_settings, replayed_workers
+from headrace.errors import ArgumentsInvalid
+from headrace.kafka.log import KafkaLog
+from headrace.replay.facade import StreamRequest, replay_stream
+from headrace.replay.history import Span
+from headrace.replay.pacing import Order, Pacing
+from headrace.replay.sandbox import clean as clean_sandboxes
+from headrace.replay.stream import StreamReplay
+from headrace.replay.summary import CATEGORIES, Summary, categories_from
+from headrace.replay.wanted import parse_fields
+from headrace.runtime import StopRequested, StopSignals, leave_threads_behind, run
+from headrace.settings import Settings
+
+EXIT_DIFFERENT = 1
+_TOLD_EVERY_SECONDS = 0.2
+
+_STYLES = {
+    "same": "green",
+    "different": "yellow",
+    "newly-failing": "red",
+    "newly-fixed": "cyan",
+    "slower": "magenta",
+    "arguments-refused": "red",
+}
+_EXPLAINED = {
+    "same": "status, result and error are as they were",
+    "different": "another result, or another error",
+    "newly-failing": "completed then, fail today",
+    "newly-fixed": "failed then, complete today",
+    "slower": "over twice as long, and over 100 ms; counted beside their verdict",
+    "not-comparable": "cancelled, crashed, or not ended then",
+    "arguments-refused": "today's code does not take their arguments",
+}
+
+
+def stream(
+    workers: WorkerPaths = None,
+    worker: Annotated[
+        list[str] | None, typer.Option(help="Jobs of this worker; can be given again. [default: all that are loaded]")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--from", help="Jobs accepted from then on: 2026-01-31T09:15:00Z, or 2h for two hours ago.")
+    ] = None,
+    until: Annotated[str, typer.Option("--to", help="Jobs accepted before then; as --from, or now.")] = "now",
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only jobs with these fields: status=failed,userId=ada,args.kind=digest.")
+    ] = None,
+    speed: Annotated[str, typer.Option(help="1 for as fast as they came, 10 for ten times that, or max.")] = "max",
+    concurrency: Annotated[int, typer.Option(min=1, max=10_000, help="Jobs that run at a time.")] = 100,
+    order: Annotated[
+        Order,
+        typer.Option(help="key: those of an ordering key one after another. log: all start in the order in which they came."),
+    ] = Order.KEY,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox", help="Run them through an engine in a namespace of its own, which is removed afterwards.")
+    ] = False,
+    into: Annotated[str | None, typer.Option(help="The same, in the namespace of this name.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep that namespace, until `headrace replay clean`.")] = False,
+    file: FileOption = None,
+    live: LiveOption = False,
+    fail_on: Annotated[
+        str | None, typer.Option(help=f"Exit with 1 if there are any of these, with commas between: {', '.join(CATEGORIES[1:])}.")
+    ] = None,
+    shipped: ShippedOption = True,
+    bootstrap_servers: BootstrapServers = None,
+    namespace: NamespaceOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the recorded jobs of a span again through today's code, and show what came out otherwise.
+
+    Nothing of it reaches the live system.
+    """
+    with errors_shown():
+        in_sandbox = sandbox or into is not None
+        if keep and not in_sandbox:
+            raise ArgumentsInvalid("--keep keeps a sandbox: give --sandbox or --into, too.")
+        failing = categories_from(fail_on or "")
+        settings = replay_settings(None if in_sandbox else file, bootstrap_servers, namespace)
+        log_to_stderr(settings, default="ERROR")
+        request = StreamRequest(
+            code=replayed_workers(settings, workers, shipped=shipped),
+            span=_span(since, until, file),
+            workers=tuple(worker or ()),
+            fields=parse_fields(where or []),
+            pacing=Pacing(concurrency=concurrency, order=order, speed=_speed(speed)),
+            sandbox=in_sandbox,
+            into=into,
+            keep=keep,
+            file=file,
+            live=live,
+        )
+        code = run(_replay(settings, request, failing, as_json=as_json))
+    raise typer.Exit(code)
+
+
+def _span(since: str | None, until: str, file: Path | None) -> Span | None:
+    if since is not None:
+        return parse_span(since, until)
+    if file is None:
+        raise ArgumentsInvalid("Say from when on jobs are to be replayed: --from 2h, or --from 2026-01-31T09:15:00Z.")
+    return None
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < 1e9:
+        raise ArgumentsInvalid(f"--speed {text!r} is none: give how many times as fast as they came, such as 1 or 10, or max.")
+    return speed
+
+
+async def _replay(settings: Settings, request: StreamRequest, failing: Collection[str], *, as_json: bool) -> int:
+    """Does it and shows what came of it; the exit code."""
+    began = time.monotonic()
+    with StopSignals() as signals:
+        # What is left of a sandbox then is found by `clean`.
+        signals.on_further.append(lambda: leave_threads_behind(EXIT_INTERRUPTED))
+        try:
+            summary = await signals.unless_requested(replay_stream(request, settings, watch=_progress))
+        except StopRequested:
+            typer.echo("Interrupted.", err=True)
+            # A function in a thread may go on for as long as it wants to.
+            leave_threads_behind(EXIT_INTERRUPTED)
+    show(summary, time.monotonic() - began, as_json=as_json)
+    code = EXIT_DIFFERENT if summary.any_of(failing) else 0
+    if summary.left_behind:
+        typer.echo("Functions go on in threads after their time; they end with this command.", err=True)
+        leave_threads_behind(code)
+    return code
+
+
+@asynccontextmanager
+async def _progress(replay: StreamReplay, total: int | None) -> AsyncIterator[None]:
+    """A bar on standard error, with the rate and the time left, while a replay goes on; none where nobody looks."""
+    columns = (
+        TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(),
+    )  # fmt: skip
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task, began = bar.add_task("replaying", total=total, rate=""), time.monotonic()
+
+        def tell() -> None:
+            done, elapsed = replay.summary.jobs, time.monotonic() - began
+            known = replay.found if replay.all_found else total
+            bar.update(task, completed=done, total=known, rate=f"{done / elapsed:,.0f}/s" if elapsed else "")
+
+        async def follow() -> None:
+            while True:
+                tell()
+                await asyncio.sleep(_TOLD_EVERY_SECONDS)
+
+        following = asyncio.create_task(follow())
+        try:
+            yield
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            tell()
+
+
+# --- what is shown ------------------------------------------------------------------------------------------------------
+
+
+def show(summary: Summary, seconds: float, *, as_json: bool) -> None:
+    """Prints what came of a replay, as a table or as JSON."""
+    if as_json:
+        pace = round(summary.jobs / seconds, 1) if seconds else None
+        typer.echo(orjson.dumps({**summary.to_json(), "seconds": round(seconds, 3), "jobsPerSecond": pace}).decode())
+        return
+    rate = f", {summary.jobs / seconds:,.0f}/s" if seconds else ""
+    listing = Listing(
+        f"{summary.jobs:,} jobs replayed in {seconds:.1f} s{rate}", ["jobs", "", ""], "No recorded job is in that span.",
+        [_row(summary, category) for category in CATEGORIES] if summary.jobs else [],
+    )  # fmt: skip
+    listing.print()
+
+
+def _row(summary: Summary, category: str) -> Row:
+    count = summary.counts[category]
+    style = _STYLES.get(category, "") if count else "dim"
+    worst = [
+        Text("  ").append_text(plain(f"{kind.count:,} × {kind.worker}: {kind.what}  ({kind.example})"))
+        for kind in summary.worst(category)
+    ]
+    return Row((f"{count:,}", Text(category, style=style), Text(_EXPLAINED[category], style="dim")), worst)
+
+
+# --- clean --------------------------------------------------------------------------------------------------------------
+
+
+def clean(
+    every: Annotated[bool, typer.Option("--all", help="Also those whose replay seems to run.")] = False,
+    bootstrap_servers: BootstrapServers = None,
+    namespace: NamespaceOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove the sandboxes that replays have left behind. What has no marker of a replay is not touched."""
+    with errors_shown():
+        settings = settings_from(bootstrap_servers, namespace)
+        log_to_stderr(settings, default="WARNING")
+        removed, spared = run(_cleaned(settings, every))
+    if as_json:
+        names = {"removed": [each.sandbox for each in removed], "spared": [each.sandbox for each in spared]}
+        typer.echo(orjson.dumps(names).decode())
+        return
+    for each in removed:
+        typer.echo(f"Removed {each.sandbox}.")
+    for each in spared:
+        typer.echo(f"Left {each.sandbox}: {_why_spared(each, settings.namespace)}")
+    if not removed and not spared:
+        typer.echo("No replay has left a sandbox.")
+
+
+async def _cleaned(settings: Settings, every: bool) -> Any:
+    log = KafkaLog(settings)
+    try:
+        return await clean_sandboxes(log, settings, every=every)
+    finally:
+        await log.close()
+
+
+def _why_spared(found: Any, namespace: str) -> str:
+    marker = found.marker
+    if marker is None:
+        return "what stands in its topic is no marker of a replay."
+    if marker.namespace != namespace:
+        return f"it is of the namespace {marker.namespace}; give --namespace {marker.namespace}."
+    return f"its replay seems to run, in process {marker.process_id} of {marker.host}. --all removes it all the same."

@@ -1,0 +1,99 @@
+"""How what came of a job when it was run again compares with what was recorded: one place, for all kinds of replay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from headrace.core.status import JobStatus
+
+SLOWER_FACTOR: Final = 2.0
+SLOWER_SECONDS: Final = 0.1
+"""A replay is slower where it took more than twice as long, and so much more than that in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of the final attempt of a job.
+
+    Attributes:
+        result: as JSON has it, decoded.
+        error_type, error_message: of why it failed; None where it did not.
+        seconds: how long it took; None where that is not known.
+    """
+
+    status: JobStatus
+    result: Any = None
+    error_type: str | None = None
+    error_message: str | None = None
+    seconds: float | None = None
+
+
+class Verdict(StrEnum):
+    """How a replay compares with what was recorded.
+
+    `not_comparable`: what was recorded is not what the worker's code made of the job (it was cancelled, or its process died), or
+    it had not ended.
+    """
+
+    SAME = "same"
+    DIFFERENT = "different"
+    NEWLY_FAILING = "newly-failing"
+    NEWLY_FIXED = "newly-fixed"
+    ARGUMENTS_REFUSED = "arguments-refused"
+    NOT_COMPARABLE = "not-comparable"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A verdict, and whether the replay was slower, whatever the verdict is."""
+
+    verdict: Verdict
+    slower: bool = False
+
+
+def compare(recorded: Outcome | None, replayed: Outcome) -> Comparison:
+    """Compares status, result, and type and message of the error, of the final attempt.
+
+    Args:
+        recorded: None where the job had not ended.
+    """
+    if recorded is None or recorded.status not in _COMPARABLE or replayed.status not in _COMPARABLE:
+        return Comparison(Verdict.NOT_COMPARABLE)
+    if recorded.error_type in NOT_OF_THE_CODE:
+        return Comparison(Verdict.NOT_COMPARABLE)
+    return Comparison(_verdict(recorded, replayed), is_slower(recorded.seconds, replayed.seconds))
+
+
+NOT_OF_THE_CODE: Final = frozenset({"headrace.errors.WorkerProcessDied", "poison", "undecodable", "worker_unknown"})
+"""Types of errors by which a job failed that say nothing of what its worker's code makes of it."""
+
+_COMPARABLE: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED})
+
+
+def _verdict(recorded: Outcome, replayed: Outcome) -> Verdict:
+    if recorded.status != replayed.status:
+        return Verdict.NEWLY_FAILING if replayed.status == JobStatus.FAILED else Verdict.NEWLY_FIXED
+    same_error = (recorded.error_type, recorded.error_message) == (replayed.error_type, replayed.error_message)
+    return Verdict.SAME if same_error and is_same_json(recorded.result, replayed.result) else Verdict.DIFFERENT
+
+
+def is_slower(recorded: float | None, replayed: float | None) -> bool:
+    """Whether the second took more than `SLOWER_FACTOR` times as long as the first, and more than `SLOWER_SECONDS`."""
+    if recorded is None or replayed is None:
+        return False
+    return replayed > SLOWER_FACTOR * recorded and replayed > SLOWER_SECONDS
+
+
+def is_same_json(one: Any, other: Any) -> bool:
+    """Whether two values are the same as JSON: an object's names have no order, 1 is 1.0, and true is no number."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(is_same_json(value, other[name]) for name, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(is_same_json, one, other))
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return one == other
+    return type(one) is type(other) and bool(one == other)

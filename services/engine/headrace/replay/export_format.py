@@ -1,0 +1,210 @@
+"""The file of an export: JSON lines, compressed by gzip. The first line tells what follows, and its digest.
+
+| line | what it has |
+|---|---|
+| header | `format`, `version`, `namespace`, `from`, `to`, `workers`, `redacted`, `counts`, and `sha256` of all lines after it |
+| `worker` | the definition of a worker |
+| `job` | a job record, where it stood, and the snapshot that counted |
+| `recording` | what an attempt of a job got from outside |
+| `memory` | a record of a conversation that a job is about |
+
+It is a file of two gzip members: the header is known when all else is written, and stands before it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from headrace.core.timestamps import format_timestamp, parse_timestamp
+from headrace.errors import ArgumentsInvalid, ExportDamaged
+from headrace.replay.history import Span
+
+FORMAT: Final = "headrace-export"
+VERSION: Final = 1
+_LEVEL: Final = 4
+_LONGEST_HEADER: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportHeader:
+    """What an export says of itself.
+
+    Attributes:
+        span: in which the jobs were accepted.
+        workers: whose jobs they are, as they were asked for; all workers' where none is named.
+        redacted: the paths of what was taken out.
+        counts: how many lines of each kind follow.
+        digest: SHA-256 of these, in hex.
+    """
+
+    namespace: str
+    span: Span
+    workers: tuple[str, ...] = ()
+    redacted: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    digest: str = ""
+
+    def to_wire(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "namespace": self.namespace,
+            "from": format_timestamp(self.span.start),
+            "to": format_timestamp(self.span.end),
+            "workers": list(self.workers),
+            "redacted": list(self.redacted),
+            "counts": dict(self.counts),
+            "sha256": self.digest,
+        }
+
+    @classmethod
+    def from_wire(cls, raw: Mapping[str, Any]) -> ExportHeader:
+        """Raises KeyError, TypeError or ValueError where it is none."""
+        return cls(
+            namespace=str(raw["namespace"]),
+            span=Span(parse_timestamp(raw["from"]), parse_timestamp(raw["to"])),
+            workers=tuple(raw["workers"]),
+            redacted=tuple(raw["redacted"]),
+            counts={str(name): int(count) for name, count in raw["counts"].items()},
+            digest=str(raw["sha256"]),
+        )
+
+
+class ExportWriter:
+    """Writes an export beside its place, and puts it there when it is whole. A context manager: whatever fails leaves nothing.
+
+    Args:
+        overwrite: whether a file of that name may be there.
+
+    Attributes:
+        counts: how many lines of each kind were written.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+        self._path = path
+        self._overwrite = overwrite
+        self._digest = hashlib.sha256()
+        self._part: Path | None = None
+        self._file: gzip.GzipFile | None = None
+        self.counts: dict[str, int] = {"worker": 0, "job": 0, "recording": 0, "memory": 0}
+
+    def __enter__(self) -> ExportWriter:
+        """Raises ArgumentsInvalid where the file is there already, or none can be made."""
+        if self._path.exists() and not self._overwrite:
+            raise ArgumentsInvalid(f"{self._path} is there already: name another file, or say --force.")
+        try:
+            number, name = tempfile.mkstemp(prefix=f".{self._path.name}.", suffix=".part", dir=self._path.parent)
+        except OSError as error:
+            raise ArgumentsInvalid(f"{self._path} cannot be written: {error.strerror}.") from None
+        os.close(number)
+        self._part = Path(name)
+        self._file = gzip.open(self._part, "wb", compresslevel=_LEVEL)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        for part in (self._part, self._whole):
+            if part is not None:
+                part.unlink(missing_ok=True)
+
+    def add(self, kind: str, **fields: Any) -> None:
+        """Writes a line."""
+        assert self._file is not None
+        line = orjson.dumps({"type": kind, **fields}, option=orjson.OPT_APPEND_NEWLINE)
+        self._digest.update(line)
+        self._file.write(line)
+        self.counts[kind] += 1
+
+    def finish(self, header: ExportHeader) -> None:
+        """Puts the file in its place, with the header before the lines."""
+        assert self._file is not None and self._part is not None and self._whole is not None
+        self._file.close()
+        with self._whole.open("wb") as whole, self._part.open("rb") as body:
+            whole.write(gzip.compress(orjson.dumps(header.to_wire(), option=orjson.OPT_APPEND_NEWLINE)))
+            shutil.copyfileobj(body, whole, 1 << 20)
+            whole.flush()
+            os.fsync(whole.fileno())
+        self._whole.replace(self._path)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the lines, in hex."""
+        return self._digest.hexdigest()
+
+    @property
+    def _whole(self) -> Path | None:
+        return None if self._part is None else self._part.with_suffix(".whole")
+
+
+def read_header(path: Path) -> ExportHeader:
+    """What an export says of itself.
+
+    Raises:
+        ExportDamaged: the file is no export, or of a version that is not known.
+    """
+    with _reading(path) as lines:
+        return _header(path, lines)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of an export after its header. Whether they are whole is known at the end.
+
+    Raises:
+        ExportDamaged: the file is no export, or not all of one.
+    """
+    with _reading(path) as lines:
+        header, digest = _header(path, lines), hashlib.sha256()
+        while line := _next(path, lines):
+            digest.update(line)
+            try:
+                decoded = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                raise _damaged(path, "a line is no JSON") from None
+            yield decoded
+        if digest.hexdigest() != header.digest:
+            raise _damaged(path, "its digest is not that of what it holds: it was cut off, or changed")
+
+
+def _reading(path: Path) -> gzip.GzipFile:
+    try:
+        return gzip.open(path, "rb")
+    except OSError as error:
+        raise ExportDamaged(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _header(path: Path, lines: gzip.GzipFile) -> ExportHeader:
+    line = _next(path, lines, _LONGEST_HEADER)
+    try:
+        raw = orjson.loads(line)
+        if raw["format"] != FORMAT:
+            raise ValueError
+        version = raw["version"]
+        if version == VERSION:
+            return ExportHeader.from_wire(raw)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise _damaged(path, "its first line is not that of an export") from None
+    raise ExportDamaged(f"{path} is an export of version {version}, and this headrace knows version {VERSION}: use a newer one.")
+
+
+def _next(path: Path, lines: gzip.GzipFile, most: int = -1) -> bytes:
+    try:
+        return lines.readline(most)
+    except (OSError, EOFError, zlib.error) as error:
+        raise _damaged(path, str(error) or type(error).__name__) from None
+
+
+def _damaged(path: Path, what: str) -> ExportDamaged:
+    return ExportDamaged(f"{path} is no export of headrace, or not all of one: {what.rstrip('.')}. Export it again.")

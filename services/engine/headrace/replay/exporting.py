@@ -1,0 +1,154 @@
+"""What a span's replay needs, written into a file: the command `headrace export`, for programs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from headrace.core.timestamps import parse_timestamp
+from headrace.models import DEFAULT_TENANT
+from headrace.ports import ConversationRef
+from headrace.replay.export_format import ExportHeader, ExportWriter
+from headrace.replay.history import RecordedJob, Wanted
+from headrace.replay.log_history import LogHistory
+from headrace.replay.redaction import Redaction
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        redactions: how often each path was met.
+    """
+
+    header: ExportHeader
+    redactions: Mapping[str, int]
+
+
+async def export_span(
+    history: LogHistory,
+    wanted: Wanted,
+    path: Path,
+    *,
+    redact: Collection[str] = (),
+    overwrite: bool = False,
+    watch: Callable[[int], None] = lambda _: None,
+) -> Exported:
+    """Writes the jobs that are wanted to a file, with their workers' definitions, what they recorded, and the memory of the
+    conversations that they are about. The file is there when it is whole.
+
+    Args:
+        redact: paths of fields that are not to be in it; see `Redaction`.
+        overwrite: whether a file of that name may be there.
+        watch: is told now and then how many jobs were written.
+
+    Raises:
+        ArgumentsInvalid: a path is no field's, or the file cannot be written.
+        HistoryGone: the span begins before what is left of the log.
+        WorkerUnknown: one of the workers has no queue.
+        BrokerError: the brokers cannot be reached.
+    """
+    redaction = Redaction(redact)
+    with ExportWriter(path, overwrite=overwrite) as writer:
+        exporting = _Exporting(history, wanted, writer, redaction)
+        await exporting.write(watch)
+        header = ExportHeader(
+            namespace=history.topics.namespace,
+            span=wanted.span,
+            workers=tuple(sorted(wanted.workers)),
+            redacted=redaction.paths,
+            counts=writer.counts,
+            digest=writer.digest,
+        )
+        await asyncio.to_thread(writer.finish, header)
+    return Exported(header, dict(redaction.counts))
+
+
+@dataclass(slots=True)
+class _Exporting:
+    """Writes what a history has of a span."""
+
+    history: LogHistory
+    wanted: Wanted
+    writer: ExportWriter
+    redaction: Redaction
+    _conversations: set[ConversationRef] = field(default_factory=set)
+    _until: int = 0
+
+    async def write(self, watch: Callable[[int], None]) -> None:
+        self._until = self.wanted.span.end
+        workers: set[str] = set()
+        async with aclosing(self.history.jobs(self.wanted)) as batches:
+            async for batch in batches:
+                for job in batch:
+                    self._write_job(job)
+                    workers.add(str(job.record["workerName"]))
+                    await self._write_recordings(job)
+                watch(self.writer.counts["job"])
+        for name, definition in (await self.history.worker_definitions()).items():
+            if name in workers:
+                self.writer.add("worker", definition=definition.to_wire())
+        if not self.redaction.hides_conversations:
+            for conversation in sorted(self._conversations):
+                await self._write_memory(conversation)
+
+    def _write_job(self, job: RecordedJob) -> None:
+        self._conversations.update(conversations_of(job))
+        attempts = () if job.snapshot is None else job.snapshot.get("attempts") or ()
+        self._until = max(self._until, *(parse_timestamp(each["startedAt"]) for each in attempts), self._until)
+        self.writer.add(
+            "job",
+            topic=job.source.topic,
+            partition=job.source.partition,
+            offset=job.offset,
+            acceptedAt=job.accepted_at,
+            record=self.redaction.job(job.record),
+            snapshot=None if job.snapshot is None else self.redaction.job(job.snapshot),
+        )
+
+    async def _write_recordings(self, job: RecordedJob) -> None:
+        for each in await self.history.all_recordings(job.id):
+            try:
+                value = orjson.loads(each.value)
+            except orjson.JSONDecodeError:
+                continue  # no job can have written it
+            if self.redaction.touches_recordings:
+                value = self.redaction.recording(each.place.key.name, value)
+            self.writer.add(
+                "recording",
+                jobId=job.id,
+                attempt=each.place.attempt,
+                name=each.place.key.name,
+                number=each.place.key.number,
+                at=each.at,
+                value=value,
+            )
+
+    async def _write_memory(self, conversation: ConversationRef) -> None:
+        for each in await self.history.memory_records(conversation, self._until):
+            self.writer.add(
+                "memory",
+                key=each.row.key.decode(),
+                offset=each.row.offset,
+                at=each.at,
+                value=self.redaction.memory(orjson.loads(each.row.value)),
+            )
+
+
+def conversations_of(job: RecordedJob) -> Iterator[ConversationRef]:
+    """The conversations that a job is about, as its arguments and its context name them."""
+    sources: list[Mapping[str, Any]] = [each for name in ("args", "ctx") if isinstance(each := job.record.get(name), Mapping)]
+    users, conversations = (
+        {value for each in sources if isinstance(value := each.get(name), str)} for name in ("userId", "conversationId")
+    )
+    tenant = str(job.record.get("tenant", DEFAULT_TENANT))
+    for user, conversation in product(users, conversations):
+        yield ConversationRef(tenant, user, conversation)

@@ -1,0 +1,140 @@
+"""Replays of many jobs from one end to the other: what is recorded, the code that runs it again, and where that happens."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from headrace.broker.discovery import given_settings, settings_of_this_folder
+from headrace.errors import ConfigurationError
+from headrace.kafka.log import KafkaLog
+from headrace.replay.file_history import FileHistory, read_file_history
+from headrace.replay.history import History, Span, Wanted
+from headrace.replay.log_history import open_history
+from headrace.replay.pacing import Pacing
+from headrace.replay.rerun import Rerunner, RerunOptions
+from headrace.replay.sandbox import opened_sandbox, sandbox_settings
+from headrace.replay.sandboxed import SandboxRun, check_pacing
+from headrace.replay.stream import Counting, StreamReplay, wanted_workers
+from headrace.replay.summary import Summary
+from headrace.settings import Settings, load_settings
+from headrace.worker import AbstractWorker
+
+_MOST_THREADS: Final = 200
+
+Watch = Callable[[StreamReplay, int | None], AbstractAsyncContextManager[None]]
+"""Looks on while a replay goes on. Gets how many jobs there are, where that is known before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRequest:
+    """Which recorded jobs are to be run again, and how.
+
+    Attributes:
+        code: the workers of today.
+        span: in which the jobs were accepted; all of an export when None.
+        workers: names of those whose jobs are wanted; all that are in the code and have recorded jobs when empty.
+        fields: see `Wanted.fields`.
+        sandbox: whether they go through an engine in a namespace of its own, on the cluster of the settings.
+        into: the name of that namespace; one is made up when None.
+        keep: whether it is kept afterwards, until `clean` removes it.
+        file: an export to take what was recorded from, in place of the cluster.
+        live: let through what was not recorded.
+    """
+
+    code: Sequence[AbstractWorker[Any]]
+    span: Span | None
+    workers: Sequence[str] = ()
+    fields: Mapping[str, str] = field(default_factory=dict)
+    pacing: Pacing = field(default_factory=Pacing)
+    sandbox: bool = False
+    into: str | None = None
+    keep: bool = False
+    file: Path | None = None
+    live: bool = False
+
+
+async def replay_stream(request: StreamRequest, settings: Settings | None = None, *, watch: Watch | None = None) -> Summary:
+    """Runs recorded jobs of the settings' namespace again, and tells how what came out compares with what was recorded.
+
+    Args:
+        settings: from the environment when left out, with the broker that runs for this folder if it names none.
+
+    Raises:
+        ConfigurationError: the request cannot be done: a worker is not in the code, or the sandbox's name is in use.
+        HistoryGone: the span begins before what is left of the log.
+        BrokerError: the brokers cannot be used.
+    """
+    if request.sandbox:
+        check_pacing(request.pacing)
+    needs_cluster = request.sandbox or request.file is None
+    own = given_settings(settings) or (settings_of_this_folder() if needs_cluster else load_settings())
+    async with AsyncExitStack() as stack:
+        history = await stack.enter_async_context(recorded_history(own, request.file))
+        code = {worker.definition().name: worker for worker in request.code}
+        names = wanted_workers(request.workers, code, await _recorded_workers(history))
+        wanted = Wanted(span=_span(history, request), workers=names, fields=request.fields)
+        chosen = {name: code[name] for name in names}
+        options = RerunOptions(live=request.live, threads=min(request.pacing.concurrency, _MOST_THREADS))
+        rerunner = await stack.enter_async_context(Rerunner(history, chosen.values(), options))
+        replay = StreamReplay(history, rerunner, wanted, request.pacing)
+        if watch is not None:
+            await stack.enter_async_context(watch(replay, await _total(history, wanted)))
+        if request.sandbox:
+            await _run_in_sandbox(own, request, chosen, replay)
+        else:
+            await replay.run()
+        replay.summary.left_behind = rerunner.left_behind
+        return replay.summary
+
+
+async def _run_in_sandbox(
+    settings: Settings, request: StreamRequest, workers: Mapping[str, AbstractWorker[Any]], replay: StreamReplay
+) -> None:
+    name = request.into or f"{settings.namespace}.replay-{uuid.uuid4().hex[:8]}"
+    own = sandbox_settings(settings, name, request.pacing.concurrency)
+    log = KafkaLog(own)
+    try:
+        async with opened_sandbox(log, own, settings.namespace, list(workers), keep=request.keep):
+            await SandboxRun(log, own, workers, replay).run()
+    finally:
+        await log.close()
+
+
+@asynccontextmanager
+async def recorded_history(settings: Settings, file: Path | None) -> AsyncIterator[History]:
+    """What was recorded, for a block: of the settings' namespace, or in an export.
+
+    Raises:
+        ExportDamaged: the file is no export, or not all of one.
+        BrokerError: the brokers cannot be reached.
+    """
+    if file is not None:
+        yield await asyncio.to_thread(read_file_history, file)
+        return
+    async with open_history(settings) as history:
+        yield history
+
+
+async def _recorded_workers(history: History) -> Collection[str]:
+    return history.workers if isinstance(history, FileHistory) else await history.worker_definitions()
+
+
+def _span(history: History, request: StreamRequest) -> Span:
+    if request.span is not None:
+        return request.span
+    if isinstance(history, FileHistory):
+        return history.span
+    raise ConfigurationError("Give the span: only an export has one of its own.")
+
+
+async def _total(history: History, wanted: Wanted) -> int | None:
+    """How many jobs are to be run, where that is known before they are read."""
+    if wanted.fields or not isinstance(history, Counting):
+        return None
+    return await history.count(wanted)

@@ -1,0 +1,155 @@
+"""What was recorded, read from an export: no cluster is needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from headrace.codec import validate
+from headrace.core.partitions import key_partition
+from headrace.core.topics import MEMORY_PARTITIONS
+from headrace.errors import ExportDamaged, HistoryGone, JobUnknown, WorkerUnknown
+from headrace.models import WorkerDefinition
+from headrace.ports import ConversationRef, Header, MemorySnapshot, TopicPartition
+from headrace.replay.export_format import ExportHeader, read_header, read_lines
+from headrace.replay.history import RecordedJob, RecordingKey, Span, Wanted
+from headrace.replay.memory_history import PastConversations
+from headrace.replay.spans import span_gone
+from headrace.replay.wanted import matches
+
+_AT_ONCE: Final = 500
+
+
+class _MemoryRecord(NamedTuple):
+    """A record of a conversation, as it was read from the log."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header] = ()
+
+
+class FileHistory:
+    """The `History` of an export; made by `read_file_history`. Jobs are read from the file each time, all else is in memory."""
+
+    def __init__(self, path: Path, header: ExportHeader) -> None:
+        self._path = path
+        self._header = header
+        self._definitions: dict[str, WorkerDefinition] = {}
+        self._recorded: dict[tuple[str, int], dict[RecordingKey, bytes]] = {}
+        self._memory = PastConversations()
+        self._workers: Counter[str] = Counter()
+
+    @property
+    def header(self) -> ExportHeader:
+        """What the export says of itself."""
+        return self._header
+
+    @property
+    def span(self) -> Span:
+        """In which its jobs were accepted."""
+        return self._header.span
+
+    @property
+    def workers(self) -> Collection[str]:
+        """The names of those that have jobs in it."""
+        return self._workers.keys()
+
+    def read(self) -> None:
+        """Reads all of the file once. Raises ExportDamaged."""
+        for line in read_lines(self._path):
+            try:
+                self._take(line)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise ExportDamaged(f"{self._path} has a line that is none of an export ({error!r}). Export it again.") from None
+
+    def _take(self, line: Mapping[str, Any]) -> None:
+        match line["type"]:
+            case "job":
+                self._workers[_job_of(line).record["workerName"]] += 1
+            case "worker":
+                definition = validate(WorkerDefinition, line["definition"])
+                self._definitions[definition.name] = definition
+            case "recording":
+                found = self._recorded.setdefault((line["jobId"], line["attempt"]), {})
+                found[RecordingKey(line["name"], line["number"])] = orjson.dumps(line["value"])
+            case "memory":
+                conversation, key = line["key"].rpartition("/")[0], line["key"].encode()
+                number = key_partition(conversation, MEMORY_PARTITIONS)
+                record = _MemoryRecord("memory", number, line["offset"], line["at"], key, orjson.dumps(line["value"]))
+                self._memory.add([record], MEMORY_PARTITIONS)
+            case _:
+                pass  # of a later version
+
+    async def worker_definitions(self) -> Mapping[str, WorkerDefinition]:
+        """The definitions of those workers whose jobs are in the export, by name."""
+        return self._definitions
+
+    async def find(self, job_id: str) -> RecordedJob:
+        """A job. Raises JobUnknown where it is not in the export."""
+        found = await asyncio.to_thread(lambda: next((job for job in self._jobs() if job.id == job_id), None))
+        if found is None:
+            raise JobUnknown(f"There is no job {job_id!r} in {self._path}.")
+        return found
+
+    async def jobs(self, wanted: Wanted) -> AsyncGenerator[Sequence[RecordedJob]]:
+        """The jobs that are wanted, in batches.
+
+        Raises:
+            HistoryGone: the span begins before that of the export.
+            WorkerUnknown: no job of one of the workers is in the export.
+        """
+        if wanted.span.start < self.span.start:
+            raise HistoryGone(span_gone(wanted.span, self.span.start, f"of {self._path}"))
+        if unknown := sorted(set(wanted.workers) - self._workers.keys()):
+            there_are = ", ".join(sorted(self._workers)) or "none"
+            raise WorkerUnknown(f"No job of a worker named {unknown[0]!r} is in {self._path}. There are jobs of: {there_are}.")
+        chosen = (
+            job
+            for job in self._jobs()
+            if job.accepted_at in wanted.span
+            and (not wanted.workers or job.record["workerName"] in wanted.workers)
+            and matches(job, wanted.fields)
+        )
+        while batch := await asyncio.to_thread(lambda: list(islice(chosen, _AT_ONCE))):
+            yield batch
+
+    async def count(self, wanted: Wanted) -> int:
+        """How many jobs of these workers are in the export, whatever their fields and the span are."""
+        return sum(count for worker, count in self._workers.items() if not wanted.workers or worker in wanted.workers)
+
+    async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
+        """What an attempt of a job recorded, as JSON."""
+        return self._recorded.get((job_id, attempt), {})
+
+    async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
+        """A conversation's memory at a time, as far as it is in the export."""
+        return self._memory.at(conversation, at)
+
+    def _jobs(self) -> Iterator[RecordedJob]:
+        return (_job_of(line) for line in read_lines(self._path) if line["type"] == "job")
+
+
+def _job_of(line: Mapping[str, Any]) -> RecordedJob:
+    source = TopicPartition(line["topic"], line["partition"])
+    return RecordedJob(line["record"], source, line["offset"], line["acceptedAt"], line["snapshot"])
+
+
+def read_file_history(path: Path) -> FileHistory:
+    """What an export has. All of the file is read once, so that nothing damaged is ever taken for what was recorded.
+
+    Raises:
+        ExportDamaged: the file is no export, or not all of one.
+    """
+    history = FileHistory(path, read_header(path))
+    history.read()
+    return history

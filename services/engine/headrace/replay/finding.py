@@ -1,0 +1,149 @@
+"""One job in the log: its record, and all that was written of its state."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from headrace.core.identifiers import made_at
+from headrace.core.topics import Topics
+from headrace.errors import HistoryGone, JobUnknown
+from headrace.ports import Log, LogReader, Record, TopicPartition
+from headrace.reading import batches_between
+from headrace.replay.folding import Claims, Seen, place_of
+from headrace.replay.history import RecordedJob, Span
+from headrace.replay.joining import BEFORE_MILLISECONDS, Accepted, job_record_of
+from headrace.replay.layout import Bounds, Layout, read_layout
+from headrace.replay.scanning import reading, side_by_side
+from headrace.replay.spans import ALL_TIME, bounds_of, since
+
+_AROUND_MILLISECONDS: Final = 60_000
+"""So long before and after a fresh id was made its record is looked for first."""
+
+
+@dataclass(slots=True)
+class Trail:
+    """What the log has of one job.
+
+    Attributes:
+        layout: the queues of all workers.
+        accepted: its record, and the snapshot that counts.
+        job: the same, decoded.
+        snapshots: all that are left, in the order of the log.
+        removals: tombstones that a janitor has written over them.
+    """
+
+    layout: Layout
+    accepted: Accepted
+    job: RecordedJob
+    snapshots: list[tuple[Record, Seen]] = field(default_factory=list)
+    removals: list[Record] = field(default_factory=list)
+
+
+async def find_job(log: Log, topics: Topics, job_id: str) -> Trail:
+    """Looks for a job in the queues of all workers, and then for its state.
+
+    The record of a fresh id is looked for at the time that the id tells, and then, as that of any other, everywhere.
+
+    Raises:
+        JobUnknown: nothing is in the log of it.
+        HistoryGone: its record was deleted; the message says what is left.
+    """
+    layout = await read_layout(log, topics)
+    made = made_at(job_id)
+    spans = [ALL_TIME] if made is None else [Span(made - _AROUND_MILLISECONDS, made + _AROUND_MILLISECONDS), ALL_TIME]
+    for span in spans:
+        found = await _records_of(log, layout, span, job_id)
+        if found:
+            trails = [await _trail(log, layout, record, job_id) for record in found]
+            # Of several records with one id one is done, and the others are passed over.
+            return next((trail for trail in trails if trail.job.snapshot is not None), trails[0])
+    raise await _missing(log, layout, job_id)
+
+
+async def _records_of(log: Log, layout: Layout, span: Span, job_id: str) -> list[Record]:
+    async with reading(log) as reader:
+        bounds = await bounds_of(reader, layout.queues, Span(max(0, span.start), span.end))
+    found = await search(log, layout, bounds, job_id, lambda raw: raw["id"] == job_id)
+    return sorted((record for record, _ in found), key=lambda record: record.timestamp)
+
+
+async def search(
+    log: Log, layout: Layout, bounds: Bounds, job_id: str, wanted: Callable[[Mapping[str, Any]], bool]
+) -> list[tuple[Record, Mapping[str, Any]]]:
+    """The job records among those that name a job anywhere which are wanted, with what they hold."""
+    # Most records need not be decoded: the id does not stand in them, however it may be written.
+    needle = orjson.dumps(job_id) if job_id.isascii() else b""
+
+    async def read(reader: LogReader, queue: TopicPartition) -> AsyncGenerator[tuple[Record, Mapping[str, Any]]]:
+        worker = layout.worker_of(queue)
+        async with aclosing(batches_between(reader, {queue: bounds[queue]})) as batches:
+            async for _, records in batches:
+                for record in records:
+                    if record.value is not None and needle in record.value:
+                        raw = job_record_of(record, worker)
+                        if raw is not None and wanted(raw):
+                            yield record, raw
+
+    async with aclosing(side_by_side(log, list(bounds), read)) as found:
+        return [each async for each in found]
+
+
+async def _trail(log: Log, layout: Layout, record: Record, job_id: str) -> Trail:
+    queue = TopicPartition(record.topic, record.partition)
+    accepted = Accepted(layout.worker_of(queue), record)
+    snapshots: list[tuple[Record, Seen]] = []
+    removals: list[Record] = []
+    state = layout.part_of(queue).state
+    if state is not None:
+        claims, key = Claims(), job_id.encode()
+        place = place_of(accepted.worker, record.partition, record.offset)
+        async with reading(log) as reader:
+            bounds = await _from(reader, state, record.timestamp - BEFORE_MILLISECONDS)
+            async with aclosing(batches_between(reader, bounds)) as batches:
+                async for _, records in batches:
+                    for each in records:
+                        seen = claims.see(each)
+                        if each.key != key:
+                            continue
+                        if each.value is None:
+                            removals.append(each)
+                        elif seen is not None and seen.place == place:
+                            snapshots.append((each, seen))
+                            if not seen.void:
+                                accepted.standing.offer(seen, each)
+    job = accepted.recorded()
+    assert job is not None, "it was decoded before"
+    return Trail(layout, accepted, job, snapshots, removals)
+
+
+async def _from(reader: LogReader, partition: TopicPartition, at: int) -> dict[TopicPartition, tuple[int, int]]:
+    first = (await since(reader, [partition], max(0, at)))[partition]
+    end = (await reader.end_offsets([partition]))[partition]
+    return {partition: (first, end)} if first < end else {}
+
+
+async def _missing(log: Log, layout: Layout, job_id: str) -> JobUnknown | HistoryGone:
+    """What is to be said of a job of which there is no record: its snapshots may outlive it for a while."""
+    key = job_id.encode()
+
+    async def read(reader: LogReader, state: TopicPartition) -> AsyncGenerator[Sequence[Record]]:
+        async with aclosing(batches_between(reader, await _from(reader, state, 0))) as batches:
+            async for _, records in batches:
+                if found := [record for record in records if record.key == key]:
+                    yield found
+
+    async with aclosing(side_by_side(log, layout.states, read)) as pieces:
+        left = [record async for piece in pieces for record in piece]
+    if not left:
+        return JobUnknown(f"There is no job {job_id!r} in the log of the namespace {layout.topics.namespace}.")
+    values = [record.value for record in left if record.value is not None]
+    last = f" It is known that it was {orjson.loads(values[-1]).get('status')} at the end." if values else ""
+    return HistoryGone(
+        f"The record of job {job_id} was deleted from its queue, as those of jobs are that ended long ago, and with it its "
+        f"history.{last}"
+    )

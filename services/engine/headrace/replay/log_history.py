@@ -1,0 +1,176 @@
+"""What was recorded, read from the log of a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import Final
+
+from headrace.broker.discovery import given_settings, settings_of_this_folder
+from headrace.codec import decode
+from headrace.core.records import DEFINITION_PREFIX
+from headrace.core.topics import Topics
+from headrace.errors import RecordUndecodable
+from headrace.kafka.log import KafkaLog
+from headrace.models import WorkerDefinition
+from headrace.ports import ConversationRef, Log, LogReader, MemorySnapshot, TopicPartition
+from headrace.reading import records_of
+from headrace.replay.finding import Trail, find_job
+from headrace.replay.history import RecordedJob, RecordingKey, Wanted
+from headrace.replay.joining import States, chunks_of, read_accepted, starts_of_cut
+from headrace.replay.layout import Bounds, Layout, Part, described, read_layout
+from headrace.replay.memory_history import MemoryHistory, TimedRow
+from headrace.replay.recorded_answers import Answer, RecordedAnswers, of_attempt
+from headrace.replay.scanning import reading, side_by_side
+from headrace.replay.spans import ALL_TIME, bounds_of, check_is_left, since
+from headrace.replay.wanted import matches
+from headrace.settings import Settings
+
+_AT_ONCE: Final = 500
+
+
+class LogHistory:
+    """The `History` of a namespace, in the log as it is at the time of each call. Nothing is written, and no topic is made."""
+
+    def __init__(self, log: Log, topics: Topics) -> None:
+        self._log = log
+        self._topics = topics
+        self._memory = MemoryHistory(log, topics)
+        self._answers = RecordedAnswers(log, topics)
+        # No job was given that was accepted before.
+        self._since = ALL_TIME.end
+
+    def close(self) -> None:
+        """Gives up what is kept on this machine; the log stays open."""
+        self._answers.close()
+
+    @property
+    def log(self) -> Log:
+        """The cluster."""
+        return self._log
+
+    @property
+    def topics(self) -> Topics:
+        """Of the namespace."""
+        return self._topics
+
+    async def worker_definitions(self) -> Mapping[str, WorkerDefinition]:
+        """The workers that were defined, by name; of each, the newest definition."""
+        found: dict[str, WorkerDefinition] = {}
+        if self._topics.workers.name not in await self._log.topic_names():
+            return found
+        async with aclosing(records_of(self._log, self._topics.workers.name)) as records:
+            async for record in records:
+                if record.key is None or not record.key.startswith(DEFINITION_PREFIX):
+                    continue
+                name = record.key.removeprefix(DEFINITION_PREFIX).decode(errors="replace")
+                if record.value is None:
+                    found.pop(name, None)
+                else:
+                    try:
+                        found[name] = decode(WorkerDefinition, record.value)
+                    except RecordUndecodable:
+                        continue
+        return found
+
+    async def find(self, job_id: str) -> RecordedJob:
+        """A job, whenever it was; see `History.find`.
+
+        Raises:
+            JobUnknown: nothing is in the log of it.
+            HistoryGone: its record was deleted.
+        """
+        return (await self.trail(job_id)).job
+
+    async def trail(self, job_id: str) -> Trail:
+        """All that the log has of a job. Raises as `find`."""
+        trail = await find_job(self._log, self._topics, job_id)
+        self._since = min(self._since, trail.job.accepted_at)
+        return trail
+
+    async def jobs(self, wanted: Wanted) -> AsyncGenerator[Sequence[RecordedJob]]:
+        """The jobs that are wanted, in batches; see `History.jobs`.
+
+        Raises:
+            HistoryGone: the span begins before what is left of the log, or ends before its first record.
+            WorkerUnknown: one of the workers has no queue.
+        """
+        layout = await read_layout(self._log, self._topics, wanted.workers)
+        self._since = min(self._since, wanted.span.start)
+        async with reading(self._log) as reader:
+            bounds = await bounds_of(reader, layout.queues, wanted.span)
+            await check_is_left(reader, layout.queues, wanted.span, described(layout, wanted.workers))
+            starts = await reader.start_offsets(layout.queues)
+        # Also those of which something was deleted: it may have been of the span.
+        parts = [part for part in layout.parts if any(queue in bounds or starts[queue] for queue in part.queues)]
+        read = partial(self._read_part, layout, wanted, bounds, starts)
+        async with aclosing(side_by_side(self._log, parts, read)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def count(self, wanted: Wanted) -> int:
+        """About how many jobs of these workers were accepted in the span, whatever their fields are: so many records stand there.
+
+        Raises as `jobs`.
+        """
+        layout = await read_layout(self._log, self._topics, wanted.workers)
+        async with reading(self._log) as reader:
+            firsts = await since(reader, layout.queues, wanted.span.start)
+            ends = await since(reader, layout.queues, wanted.span.end)
+        return sum(max(0, ends[queue] - firsts[queue]) for queue in layout.queues)
+
+    async def _read_part(
+        self, layout: Layout, wanted: Wanted, bounds: Bounds, starts: Mapping[TopicPartition, int], reader: LogReader, part: Part
+    ) -> AsyncGenerator[Sequence[RecordedJob]]:
+        first, end = wanted.span
+        own = {queue: bounds[queue] for queue in part.queues if queue in bounds}
+        entries = await read_accepted(reader, layout, own, lambda record: first <= record.timestamp < end)
+        if part.state is not None:
+            await States(entries, starts_of_cut(layout, part, starts), wanted.span).read(reader, part.state)
+        for chunk in chunks_of(entries, _AT_ONCE):
+            jobs = [job for _, entry in chunk if (job := entry.recorded()) is not None]
+            if wanted.fields:
+                jobs = [job for job in jobs if matches(job, wanted.fields)]
+            if jobs:
+                yield jobs
+            await asyncio.sleep(0)
+
+    async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
+        """What an attempt of a job recorded, as JSON; of a job that `find` or `jobs` gave before."""
+        return of_attempt(await self.all_recordings(job_id), attempt)
+
+    async def all_recordings(self, job_id: str) -> Sequence[Answer]:
+        """What all attempts of a job recorded, in the order of the log; of a job that `find` or `jobs` gave before."""
+        return await self._answers.of(job_id, self._since)
+
+    async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
+        """A conversation's memory at a time, in milliseconds since the Unix epoch, by the times of its records."""
+        return await self._memory.at(conversation, at)
+
+    async def memory_records(self, conversation: ConversationRef, until: int) -> Sequence[TimedRow]:
+        """The records of which a conversation's memory at a time is made."""
+        return await self._memory.records_until(conversation, until)
+
+
+@asynccontextmanager
+async def open_history(settings: Settings | None = None) -> AsyncIterator[LogHistory]:
+    """What is recorded in the namespace of the settings, for as long as the block lasts.
+
+    Args:
+        settings: from the environment when left out, with the broker that runs for this folder if it names none.
+
+    Raises:
+        BrokerError: the brokers cannot be reached.
+        ConfigurationError: a setting is wrong, or names no broker.
+    """
+    own = given_settings(settings) or settings_of_this_folder()
+    log = KafkaLog(own)
+    history = LogHistory(log, Topics(own.namespace))
+    try:
+        await log.topic_names()
+        yield history
+    finally:
+        history.close()
+        await log.close()

@@ -1,0 +1,68 @@
+"""A recorded job whose JSON is decoded when somebody looks at it: who counts jobs, or passes over most of them, need not wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from headrace.ports import TopicPartition
+from headrace.replay.history import RecordedJob
+
+_FIELDS: Final = ("record", "source", "offset", "accepted_at", "snapshot")
+
+
+class LoggedJob(RecordedJob):
+    """A `RecordedJob` as the log has it.
+
+    Args:
+        record, snapshot: objects, or the JSON of one.
+    """
+
+    __slots__ = ("_record", "_snapshot")
+
+    _record: bytes | Mapping[str, Any]
+    _snapshot: bytes | Mapping[str, Any] | None
+
+    def __init__(
+        self,
+        record: bytes | Mapping[str, Any],
+        source: TopicPartition,
+        offset: int,
+        accepted_at: int,
+        snapshot: bytes | Mapping[str, Any] | None,
+    ) -> None:
+        set_ = object.__setattr__
+        set_(self, "_record", record)
+        set_(self, "source", source)
+        set_(self, "offset", offset)
+        set_(self, "accepted_at", accepted_at)
+        set_(self, "_snapshot", snapshot)
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """The job record, as it was accepted; read only."""
+        found = self._record
+        if isinstance(found, bytes):
+            found = orjson.loads(found)
+            object.__setattr__(self, "_record", found)
+        assert not isinstance(found, bytes)
+        return found
+
+    @property
+    def snapshot(self) -> Mapping[str, Any] | None:
+        """The newest valid snapshot, as the wire has it; None where no engine had begun with the job."""
+        found = self._snapshot
+        if isinstance(found, bytes):
+            found = orjson.loads(found)
+            object.__setattr__(self, "_snapshot", found)
+        assert not isinstance(found, bytes)
+        return found
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RecordedJob):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in _FIELDS)
+
+    __hash__ = None  # type: ignore[assignment]  # as of every object that holds mappings

@@ -1,0 +1,161 @@
+"""The marker of a sandbox: by it alone is known what belongs to the sandbox of a replay, and whether that replay still runs.
+
+It is the first record of a topic of the sandbox that is made before all others and deleted after them. The records behind it are
+signs of life. Whatever a marker does not name is none of the sandbox's.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from headrace.core.topics import REPLAY_MARKER_SUFFIX, Topics
+from headrace.fields import Timestamp
+from headrace.models import SCHEMA_VERSION, SchemaVersion
+from headrace.ports import Log, Record, TopicPartition
+from headrace.settings import Namespace
+from headrace.wire import WireModel
+
+MARKER_KEY: Final = b"marker"
+ALIVE_KEY: Final = b"alive"
+ALIVE_EVERY_SECONDS: Final = 10.0
+SILENT_SECONDS: Final = 60.0
+"""A replay that gave no sign of life for so long is over, wherever it ran. The clocks of machines may differ a little."""
+
+
+class SandboxMarker(WireModel):
+    """The first record of `replay-marker`: a namespace is the sandbox of a replay.
+
+    Attributes:
+        topics, groups: all that the sandbox may have; they did not exist before.
+    """
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    sandbox: Namespace
+    namespace: str = Field(description="Whose jobs were replayed in it.")
+    host: str
+    process_id: int
+    started_at: Timestamp
+    topics: list[str]
+    groups: list[str]
+
+    @model_validator(mode="after")
+    def _names_its_own(self) -> Self:
+        if not all(name.startswith(f"{self.sandbox}.") for name in (*self.topics, *self.groups)):
+            raise ValueError("a marker names what is not of its sandbox")
+        return self
+
+    @classmethod
+    def make(cls, sandbox: str, namespace: str, workers: Collection[str], started_at: str) -> Self:
+        """The marker of a sandbox that this process makes."""
+        return cls.model_validate(
+            {
+                "sandbox": sandbox,
+                "namespace": namespace,
+                "host": platform.node(),
+                "processId": os.getpid(),
+                "startedAt": started_at,
+                "topics": _topics_of(Topics(sandbox), workers),
+                "groups": [Topics(sandbox).janitors, *(Topics(sandbox).group(worker) for worker in workers)],
+            }
+        )
+
+
+def _topics_of(topics: Topics, workers: Collection[str]) -> list[str]:
+    """All that an engine with these workers makes, and what others make who look at it."""
+    shared = (
+        topics.workers,
+        topics.control,
+        topics.job_state,
+        topics.memory,
+        topics.dead_letters,
+        topics.ended_keys(1),
+        topics.recordings,
+    )
+    of_gateways = (topics.api_keys, topics.audit(1), topics.tool_calls(), topics.tool_results())
+    return [each.name for each in (*shared, *of_gateways)] + [topics.jobs_name(worker) for worker in workers]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundMarker:
+    """A topic that is named like a marker's.
+
+    Attributes:
+        marker: None where its first record is no marker, or there is none.
+        is_empty: nothing stands in it: its replay was about to write the marker.
+        alive_at: the log's time of the last sign of life, in milliseconds since the Unix epoch.
+    """
+
+    topic: str
+    marker: SandboxMarker | None
+    is_empty: bool = False
+    alive_at: int = 0
+
+    @property
+    def sandbox(self) -> str:
+        """The name of the sandbox."""
+        return self.topic.removesuffix(REPLAY_MARKER_SUFFIX)
+
+    def is_over(self, now: int) -> bool:
+        """Whether the replay that made it is no more: its process is gone, or was silent for too long.
+
+        Args:
+            now: the time of day, in milliseconds since the Unix epoch.
+        """
+        if self.marker is None:
+            return False
+        if self.marker.host == platform.node() and not _exists(self.marker.process_id):
+            return True
+        return now - self.alive_at > SILENT_SECONDS * 1000
+
+
+def _exists(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+async def find_markers(log: Log) -> list[FoundMarker]:
+    """Every topic of the cluster that is named like a marker's, with what stands in it."""
+    topics = sorted(name for name in await log.topic_names() if name.endswith(REPLAY_MARKER_SUFFIX))
+    if not topics:
+        return []
+    records = await _read(log, [TopicPartition(name, 0) for name in topics])
+    return [_found(name, records[name]) for name in topics]
+
+
+def _found(topic: str, records: Sequence[Record]) -> FoundMarker:
+    if not records:
+        return FoundMarker(topic, None, is_empty=True)
+    first = records[0]
+    try:
+        marker = SandboxMarker.model_validate_json(first.value or b"")
+    except ValidationError:
+        return FoundMarker(topic, None)
+    # Whoever copied one elsewhere has made no sandbox by that.
+    own = first.offset == 0 and first.key == MARKER_KEY and f"{marker.sandbox}{REPLAY_MARKER_SUFFIX}" == topic
+    return FoundMarker(topic, marker if own else None, alive_at=records[-1].timestamp)
+
+
+async def _read(log: Log, partitions: Collection[TopicPartition]) -> dict[str, list[Record]]:
+    records: dict[str, list[Record]] = {partition.topic: [] for partition in partitions}
+    reader = log.reader()
+    await reader.start()
+    try:
+        await reader.assign(dict.fromkeys(partitions, 0))
+        ends = await reader.end_offsets(partitions)
+        while any(offset < ends[partition] for partition, offset in (await reader.positions()).items()):
+            for partition, some in (await reader.fetch(timeout=1.0)).items():
+                records[partition.topic] += some
+    finally:
+        await reader.stop()
+    return records

@@ -1,0 +1,93 @@
+"""Conversations' memory as it was, from the records of `memory` and their times."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import aclosing, closing
+from typing import NamedTuple
+
+from headrace.core.partitions import key_partition
+from headrace.core.topics import Topics
+from headrace.memory import tables
+from headrace.ports import ConversationRef, Log, MemorySnapshot, Record, TopicPartition
+from headrace.reading import batches_between
+from headrace.replay.scanning import reading
+
+
+class TimedRow(NamedTuple):
+    """A record of a conversation, and the log's time of it."""
+
+    at: int
+    row: tables.Row
+
+
+class PastConversations:
+    """The records of conversations, in the order of the log."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[TimedRow]] = {}
+
+    def add(self, records: Iterable[Record], partitions: int) -> None:
+        """Takes in records of one partition, which come in their order."""
+        for record in records:
+            for row in tables.rows_of([record], partitions):
+                self._rows.setdefault(row.conversation, []).append(TimedRow(record.timestamp, row))
+
+    def records_until(self, conversation: ConversationRef, at: int) -> Sequence[TimedRow]:
+        """The records of a conversation that are not newer than a time."""
+        return [each for each in self._rows.get(tables.key_of(conversation), ()) if each.at <= at]
+
+    def at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
+        """The conversation as it was read at a time."""
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+            for statement in tables.SCHEMA.statements:
+                connection.execute(statement)
+            tables.add_rows(connection, [each.row for each in self.records_until(conversation, at)])
+            return tables.snapshot(connection, conversation)
+
+
+class MemoryHistory:
+    """The memory that a namespace's conversations had. Those partitions are read that are asked for, each once, and are kept."""
+
+    def __init__(self, log: Log, topics: Topics) -> None:
+        self._log = log
+        self._topic = topics.memory.name
+        self._reading = asyncio.Lock()
+        self._partitions: int | None = None
+        self._read: dict[int, PastConversations] = {}
+
+    async def at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
+        """A conversation's memory at a time. One never heard of is empty.
+
+        Raises:
+            BrokerError: the brokers cannot be reached.
+        """
+        return (await self._of(conversation)).at(conversation, at)
+
+    async def records_until(self, conversation: ConversationRef, at: int) -> Sequence[TimedRow]:
+        """The records from which `at` makes it."""
+        return (await self._of(conversation)).records_until(conversation, at)
+
+    async def _of(self, conversation: ConversationRef) -> PastConversations:
+        async with self._reading:
+            if self._partitions is None:
+                exists = self._topic in await self._log.topic_names()
+                self._partitions = await self._log.partition_count(self._topic) if exists else 0
+            if not self._partitions:
+                return PastConversations()
+            number = key_partition(tables.key_of(conversation), self._partitions)
+            if number not in self._read:
+                self._read[number] = await self._read_partition(number, self._partitions)
+            return self._read[number]
+
+    async def _read_partition(self, number: int, partitions: int) -> PastConversations:
+        place, past = TopicPartition(self._topic, number), PastConversations()
+        async with reading(self._log) as reader:
+            starts, ends = await reader.start_offsets([place]), await reader.end_offsets([place])
+            bounds = {place: (starts[place], ends[place])} if starts[place] < ends[place] else {}
+            async with aclosing(batches_between(reader, bounds)) as batches:
+                async for _, records in batches:
+                    past.add(records, partitions)
+        return past

@@ -1,0 +1,125 @@
+"""Taking values out of what is exported, by the paths of their fields."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+from headrace.errors import ArgumentsInvalid
+
+REDACTED: Final = "[redacted]"
+_ANY: Final = "*"
+_RECORDINGS, _MEMORY = "recordings", "memory"
+# Without these no reader knows which job it is, or how it went.
+_NEEDED: Final = frozenset(
+    {"schemaVersion", "id", "workerName", "createdAt", "status", "attempt", "attempts", "sequence", "epoch", "source"}
+)
+# By these a conversation's memory is found: whoever must not know them must not get the memory either.
+_CONVERSATION: Final = frozenset({"userId", "conversationId"})
+
+Path = tuple[str, ...]
+
+
+class Redaction:
+    """Puts `[redacted]` in the place of values.
+
+    Args:
+        paths: of fields, as the wire has them: `args.password`, `ctx.userId`, `result.token`, `error.message`. `*` is any name,
+            and of a list each element is meant. `recordings.<name>` is what jobs got from outside under a name, with more behind
+            it a part of that. `memory.content` is the text of the conversations' memory.
+
+    Attributes:
+        paths: the same.
+        counts: how often each path was met.
+
+    Raises:
+        ArgumentsInvalid: a path is none, or of something without which nothing can be replayed.
+    """
+
+    def __init__(self, paths: Collection[str] = ()) -> None:
+        self.paths = tuple(paths)
+        self.counts: Counter[str] = Counter(dict.fromkeys(self.paths, 0))
+        self._jobs: dict[str, Path] = {}
+        self._recordings: dict[str, str] = {}
+        self._memory: dict[str, Path] = {}
+        for path in self.paths:
+            first, *rest = _parts(path)
+            if first == _RECORDINGS:
+                self._recordings[path] = path.partition(".")[2]
+            elif first == _MEMORY:
+                self._memory[path] = tuple(rest)
+            else:
+                self._jobs[path] = (first, *rest)
+
+    @property
+    def hides_conversations(self) -> bool:
+        """Whether who talked in which conversation must not be known: then no memory is exported."""
+        return any(
+            path[0] == "tenant" or (path[0] in ("args", "ctx") and path[1] in {*_CONVERSATION, _ANY})
+            for path in self._jobs.values()
+        )
+
+    def job(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A job record, or a snapshot. What is hidden of its error is hidden of those of its attempts, too."""
+        for told, path in self._jobs.items():
+            raw = self._without(raw, path, told)
+            attempts = raw.get("attempts")
+            if path[0] == "error" and isinstance(attempts, list):
+                raw = {**raw, "attempts": [self._without(each, path, told) for each in attempts]}
+        return raw
+
+    def recording(self, name: str, value: Any) -> Any:
+        """What a job got from outside under a name."""
+        for told, path in self._recordings.items():
+            rest = _behind(path, name)
+            if rest is not None:
+                value = self._without(value, rest, told)
+        return value
+
+    @property
+    def touches_recordings(self) -> bool:
+        """Whether a path is of recordings."""
+        return bool(self._recordings)
+
+    def memory(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A record of a conversation."""
+        for told, path in self._memory.items():
+            raw = self._without(raw, path, told)
+        return raw
+
+    def _without(self, value: Any, path: Sequence[str], told: str) -> Any:
+        if not path:
+            self.counts[told] += 1
+            return REDACTED
+        if isinstance(value, list):
+            return [self._without(each, path, told) for each in value]
+        if not isinstance(value, Mapping):
+            return value
+        first, *rest = path
+        return {name: self._without(each, rest, told) if first in (name, _ANY) else each for name, each in value.items()}
+
+
+def _parts(path: str) -> Path:
+    parts = tuple(path.split("."))
+    if not all(parts):
+        raise ArgumentsInvalid(f"--redact {path!r} is no path of a field: give it as args.password.")
+    if parts[0] in {*_NEEDED, _ANY}:
+        raise ArgumentsInvalid(f"--redact {path!r}: without it no job could be told from another, or be replayed.")
+    if parts[0] in (_RECORDINGS, _MEMORY, "args", "ctx") and len(parts) == 1:
+        raise ArgumentsInvalid(f"--redact {path!r} is no path of a field: give {path}.* for all of it.")
+    if parts[0] == _MEMORY and parts[1:] not in (("content",), ("summary",), ("name",), ("title",)):
+        raise ArgumentsInvalid(f"--redact {path!r}: of memory it can be memory.content, summary, name or title.")
+    return parts
+
+
+def _behind(path: str, name: str) -> Path | None:
+    """What of the path follows the name of a recording, which may have points in it; None where it is of another one."""
+    if path == name:
+        return ()
+    if path.startswith(f"{name}."):
+        return tuple(path.removeprefix(f"{name}.").split("."))
+    first, _, rest = path.partition(".")
+    if first == _ANY:
+        return tuple(rest.split(".")) if rest else ()
+    return None

@@ -1,0 +1,300 @@
+"""Runs attempts of recorded jobs again, in this process, through the workers' code as an engine does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+import orjson
+
+from headrace.core.comparison import Comparison, Outcome, Verdict, compare
+from headrace.core.status import JobStatus
+from headrace.engine.admission import NotAdmitted, admit_arguments
+from headrace.engine.failure import Conclusion, conclude
+from headrace.engine.worker_ends import close_worker
+from headrace.errors import WorkerUnknown
+from headrace.job_context import JobContext, JobServices
+from headrace.memory.bound import BoundMemory
+from headrace.models import Job
+from headrace.replay.answers import PastAnswers
+from headrace.replay.attempts import PastAttempt
+from headrace.replay.effects import CapturedChildren, Effects
+from headrace.replay.history import History, RecordedJob
+from headrace.replay.past_memory import PastMemory
+from headrace.replay.waiting import WaitedHistory
+from headrace.worker import AbstractWorker
+
+ARGUMENTS_INVALID: Final = "arguments_invalid"
+_STUBBORN_SECONDS: Final = 10.0
+_MOMENT_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerunOptions:
+    """How jobs are run again.
+
+    Attributes:
+        live: whether what a job did not record, and asks for by `ctx.recorded`, is asked for outside.
+        threads: plain functions that run at a time.
+        keep_raised: whether a `Rerun` keeps the exception itself, with all that its frames hold.
+    """
+
+    live: bool = False
+    threads: int = 32
+    keep_raised: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rerun:
+    """What came of an attempt of a recorded job when it was run again.
+
+    Attributes:
+        attempt: its number.
+        recorded: what had come of it; None where it had not ended, or was interrupted.
+        replayed: what comes of it now, where no other attempt follows.
+        error: why it failed, as the job's record would have it: type, message and traceback; None if it did not.
+        effects: what it would have done.
+        raised: the exception that `error` describes, where it is kept.
+    """
+
+    job: RecordedJob
+    attempt: int
+    recorded: Outcome | None
+    replayed: Outcome
+    comparison: Comparison
+    effects: Effects
+    error: Mapping[str, str] | None = None
+    raised: BaseException | None = None
+
+
+class Rerunner:
+    """Runs recorded jobs again. An async context manager; any number of jobs may run at a time.
+
+    Workers run as in an engine: `async def` in the event loop, plain functions in threads. Those with `executor = "process"` run
+    in a thread, too, so that a debugger reaches them, and what they do through their context is captured.
+
+    Args:
+        history: what was recorded.
+        workers: today's code. They are closed at the end.
+
+    Attributes:
+        left_behind: attempts that went on after their time, and still do: only the end of the process ends those in threads.
+    """
+
+    def __init__(self, history: History, workers: Iterable[AbstractWorker[Any]], options: RerunOptions | None = None) -> None:
+        self._history = history
+        self._workers = {worker.definition().name: worker for worker in workers}
+        self._options = options or RerunOptions()
+        self._executor = ThreadPoolExecutor(self._options.threads, thread_name_prefix="headrace-replay")
+        self._children: CapturedChildren | None = None
+        self._asking = asyncio.Lock()
+        self.left_behind = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        await asyncio.gather(*(close_worker(worker) for worker in self._workers.values()))
+
+    @property
+    def workers(self) -> Mapping[str, AbstractWorker[Any]]:
+        """The workers, by name."""
+        return self._workers
+
+    async def rerun(self, job: RecordedJob, *, attempt: int | None = None) -> Rerun:
+        """Runs an attempt of a job again, with the arguments, the context, the ids and the time that it had.
+
+        Args:
+            attempt: its number; that of the final one when None.
+
+        Raises:
+            WorkerUnknown: none of the workers has the job's name.
+            AttemptUnknown: the job has no such attempt, or nothing is left of it.
+            BrokerError: what was recorded cannot be read. One that is raised within the attempt is the attempt's own.
+        """
+        worker = self._worker_of(job)
+        past, effects = PastAttempt(job, attempt), Effects()
+        try:
+            arguments = admit_arguments(worker, job.record["args"])
+        except NotAdmitted as refused:
+            error = {"type": refused.reason, "message": refused.message}
+            return self._told(past, effects, Conclusion(JobStatus.FAILED, error=error), None)
+        waited = WaitedHistory(self._history)
+        running = _Running(worker, past.recorded_job.record.get("attemptTimeout") or worker.timeout, waited)
+        ctx = JobContext(
+            past,
+            attempt=past.number,
+            services=self._services(past, effects, running, waited),
+            fencing_token=past.token,
+            started_at=past.started_at,
+        )
+        ctx._arguments = arguments
+        begun = time.perf_counter()
+        try:
+            result, raised, late_after = await running.run(ctx)
+        finally:
+            self._note(running)
+        seconds = max(0.0, time.perf_counter() - begun - waited.seconds)
+        return self._told(past, effects, conclude(result, raised, late_after), seconds)
+
+    def _worker_of(self, job: RecordedJob) -> AbstractWorker[Any]:
+        name = job.record["workerName"]
+        worker = self._workers.get(name)
+        if worker is None:
+            loaded = ", ".join(sorted(self._workers)) or "none"
+            raise WorkerUnknown(
+                f"Job {job.id} is of worker {name!r}, which is not in the code that was loaded. Loaded are: {loaded}. Name the"
+                " module that has it."
+            )
+        return worker
+
+    def _services(self, past: PastAttempt, effects: Effects, running: _Running, history: WaitedHistory) -> JobServices:
+        options = self._options
+
+        def memory(job: Job) -> BoundMemory:
+            store = PastMemory(lambda conversation: history.memory_at(conversation, past.began), effects)
+            return BoundMemory(store, job.tenant, job.id)
+
+        async def enqueue(request: Any) -> Job:
+            child = await (await self._captured_children()).enqueue(request, past.began)
+            effects.enqueued.append(child)
+            return child
+
+        return JobServices(
+            now=lambda: past.began,
+            memory=memory,
+            executor=self._executor,
+            report=effects.report,
+            cancelled=running.is_over,
+            enqueue=enqueue,
+            loop=asyncio.get_running_loop(),
+            recordings=lambda job, attempt: PastAnswers(history, job.id, attempt, effects, live=options.live),
+            replaying=True,
+        )
+
+    async def _captured_children(self) -> CapturedChildren:
+        async with self._asking:
+            if self._children is None:
+                own = {name: worker.definition() for name, worker in self._workers.items()}
+                self._children = CapturedChildren({**await self._history.worker_definitions(), **own})
+            return self._children
+
+    def _note(self, running: _Running) -> None:
+        if not running.task.done() and not running.is_ending:
+            self.left_behind += 1
+            running.task.add_done_callback(self._has_ended)
+
+    def _has_ended(self, _: object) -> None:
+        self.left_behind -= 1
+
+    def _told(self, past: PastAttempt, effects: Effects, conclusion: Conclusion, seconds: float | None) -> Rerun:
+        error = conclusion.error or {}
+        result = None if conclusion.result is None else orjson.loads(orjson.dumps(conclusion.result))
+        replayed = Outcome(conclusion.status, result, error.get("type"), error.get("message"), seconds)
+        recorded = past.outcome
+        comparison = compare(recorded, past.told(replayed))
+        if error.get("type") == ARGUMENTS_INVALID and (recorded is None or recorded.error_type != ARGUMENTS_INVALID):
+            comparison = Comparison(Verdict.ARGUMENTS_REFUSED)
+        return Rerun(
+            job=past.recorded_job,
+            attempt=past.number,
+            recorded=recorded,
+            replayed=replayed,
+            comparison=comparison,
+            effects=effects,
+            error=conclusion.error,
+            raised=conclusion.cause if self._options.keep_raised else None,
+        )
+
+
+class _Running:
+    """An attempt that runs.
+
+    Attributes:
+        task: of the attempt, once it was begun.
+        is_ending: whether it was cancelled with whoever waits for it, and will end by that.
+    """
+
+    __slots__ = ("_cancels", "_is_over", "_seconds", "_waited", "_worker", "is_ending", "task")
+
+    def __init__(self, worker: AbstractWorker[Any], seconds: float | None, waited: WaitedHistory) -> None:
+        self._worker = worker
+        self._seconds = seconds
+        self._waited = waited
+        self._cancels = worker._runs_in_loop
+        self._is_over = False
+        self.is_ending = False
+        self.task: asyncio.Task[tuple[Any, BaseException | None]]
+
+    def is_over(self, _: object) -> bool:
+        """Whether the attempt is to end, since its time is over; asked from any thread."""
+        return self._is_over
+
+    async def run(self, ctx: JobContext) -> tuple[Any, BaseException | None, float | None]:
+        """What it returns, what it raises, and how many seconds it might have taken, if it took more."""
+        # A task of its own, as in an engine: it can be cancelled, and what it sets in a context variable is not seen by another.
+        self.task = asyncio.create_task(_caught(self._worker, ctx))
+        try:
+            if self._seconds is not None:
+                return await self._in_time(self._seconds)
+            if self._cancels:
+                return await self._to_its_end()
+            await asyncio.wait((self.task,))
+            return *self.task.result(), None
+        except asyncio.CancelledError:
+            self._is_over = True
+            self.task.cancel()
+            self.is_ending = self._cancels
+            raise
+
+    async def _to_its_end(self) -> tuple[Any, BaseException | None, float | None]:
+        """Waits for a coroutine, which is cancelled with whoever waits; it costs less than `asyncio.wait`."""
+        own = asyncio.current_task()
+        assert own is not None
+        before = own.cancelling()
+        result, error = await self.task
+        if own.cancelling() > before:
+            raise asyncio.CancelledError  # it was caught in there
+        return result, error, None
+
+    async def _in_time(self, seconds: float) -> tuple[Any, BaseException | None, float | None]:
+        waited_for, begun = (self.task,), time.perf_counter()
+        # What is read of the history takes time that the job did not need then.
+        while (left := seconds - (time.perf_counter() - begun - self._waited.seconds)) > 0:
+            await asyncio.wait(waited_for, timeout=left)
+            if self.task.done():
+                return *self.task.result(), None
+        self._is_over = True
+        if self._cancels:
+            self.task.cancel()
+        # A function in a thread cannot be stopped: it may look at `ctx.cancelled`, and is left behind if it does not.
+        await asyncio.wait(waited_for, timeout=_STUBBORN_SECONDS if self._cancels else _MOMENT_SECONDS)
+        result, error = self.task.result() if self.task.done() else (None, None)
+        return result, error, seconds
+
+
+async def _caught(worker: AbstractWorker[Any], ctx: JobContext) -> tuple[Any, BaseException | None]:
+    """What an attempt returns, and what it raises, also an attempt to end the process."""
+    try:
+        if type(worker).process_job is not AbstractWorker.process_job:
+            return await worker.process_job(ctx.job, ctx), None
+        return await worker._process(ctx), None
+    except GeneratorExit as error:
+        if not _is_at_work():
+            raise  # the event loop is closed
+        return None, error
+    except BaseException as error:
+        return None, error
+
+
+def _is_at_work() -> bool:
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:  # no event loop runs
+        return False

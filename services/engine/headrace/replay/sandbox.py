@@ -1,0 +1,155 @@
+"""Sandboxes: namespaces on the same cluster in which recorded jobs run again, and of which nothing is left afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from headrace.core.timestamps import format_timestamp
+from headrace.core.topics import Topics
+from headrace.errors import BrokerError, ConfigurationError, SandboxInUse
+from headrace.kafka.leaving import delete_groups
+from headrace.ports import Log, LogWriter, NewRecord, TopicPartition
+from headrace.replay.markers import ALIVE_EVERY_SECONDS, ALIVE_KEY, MARKER_KEY, FoundMarker, SandboxMarker, find_markers
+from headrace.runtime import wall_clock
+from headrace.settings import Namespace, Settings
+
+_APPEND_SECONDS: Final = 30.0
+_MARKED_WITHIN_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.2
+
+
+def sandbox_settings(settings: Settings, name: str, concurrency: int) -> Settings:
+    """The settings of what runs in a sandbox of that name.
+
+    Raises:
+        ConfigurationError: no namespace can have the name.
+    """
+    try:
+        TypeAdapter(Namespace).validate_python(name)
+    except ValidationError:
+        raise ConfigurationError(
+            f"No sandbox can be named {name!r}: a namespace has at most 80 letters, digits, '.', '_' and '-'."
+        ) from None
+    # What it runs is over before anything of it would have to be kept fit for compaction.
+    # Who breaks it off waits for no attempt.
+    changes = {"janitor": False, "concurrency": concurrency, "health_port": None, "grace_seconds": 0.0}
+    engine = settings.engine.model_copy(update=changes)
+    return settings.model_copy(update={"namespace": name, "engine": engine})
+
+
+@asynccontextmanager
+async def opened_sandbox(log: Log, settings: Settings, live: str, workers: Collection[str], *, keep: bool) -> AsyncIterator[None]:
+    """A sandbox for a block: nobody else has the namespace, and afterwards it is gone, unless it is to be kept.
+
+    Args:
+        settings: those of the sandbox.
+        live: the namespace whose jobs are to run in it.
+
+    Raises:
+        SandboxInUse: something of that name is on the cluster; nothing was changed.
+        BrokerError: the brokers cannot be used. What was made is found by `clean`.
+    """
+    marker = SandboxMarker.make(settings.namespace, live, workers, format_timestamp(wall_clock()))
+    writer = log.writer()
+    alive: asyncio.Task[None] | None = None
+    await writer.start()
+    try:
+        await _mark(log, writer, marker)
+        alive = asyncio.create_task(_keep_alive(writer, settings.namespace), name="sandbox alive")
+        yield
+    finally:
+        if alive is not None:
+            alive.cancel()
+            await asyncio.gather(alive, return_exceptions=True)
+        # First: a client that still asks for a topic may have the broker make it again.
+        await writer.stop(timeout=1.0)
+        # Until it was marked, the name may have been another's.
+        if alive is not None and not keep:
+            await remove(log, settings, marker)
+
+
+async def _mark(log: Log, writer: LogWriter, marker: SandboxMarker) -> None:
+    topics = Topics(marker.sandbox)
+    if taken := sorted(name for name in await log.topic_names() if name.startswith(f"{marker.sandbox}.")):
+        raise SandboxInUse(
+            f"{marker.sandbox!r} cannot be a sandbox: the cluster has {taken[0]}"
+            f"{f' and {len(taken) - 1} more topics' if len(taken) > 1 else ''} of that namespace. Give another name;"
+            " `headrace replay clean` removes what replays have left."
+        )
+    await log.create_topics([topics.replay_marker])
+    record = NewRecord(MARKER_KEY, orjson.dumps(marker.to_wire()))
+    written = await writer.append(TopicPartition(topics.replay_marker.name, 0), record, timeout=_APPEND_SECONDS)
+    if written.offset:
+        raise SandboxInUse(f"{marker.sandbox!r} cannot be a sandbox: another replay has just made it its own.")
+
+
+async def _keep_alive(writer: LogWriter, sandbox: str) -> None:
+    target = TopicPartition(Topics(sandbox).replay_marker.name, 0)
+    while True:
+        await asyncio.sleep(ALIVE_EVERY_SECONDS)
+        with contextlib.suppress(BrokerError):  # the next sign is as good
+            await writer.append(target, NewRecord(ALIVE_KEY, b"{}"), timeout=_APPEND_SECONDS)
+
+
+async def remove(log: Log, settings: Settings, marker: SandboxMarker) -> None:
+    """Removes all that a marker names, and the marker in the end: what breaks off in between is found again.
+
+    Raises:
+        BrokerError: the brokers cannot be used; what is left is found by `clean`.
+    """
+    await delete_groups(settings, marker.groups)
+    there = await log.topic_names()
+    await log.delete_topics([name for name in marker.topics if name in there])
+    await asyncio.to_thread(_remove_views, settings.data_directory / "views" / marker.sandbox)
+    await log.delete_topics([Topics(marker.sandbox).replay_marker.name])
+
+
+def _remove_views(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+async def clean(log: Log, settings: Settings, *, every: bool = False) -> tuple[list[FoundMarker], list[FoundMarker]]:
+    """Removes the sandboxes that replays of a namespace have left: those whose process is gone, or was silent for a minute.
+
+    Nothing is touched that no marker names, and no sandbox of another namespace's jobs.
+
+    Args:
+        settings: name the namespace.
+        every: remove those, too, whose replay seems to run.
+
+    Returns what was removed, and what was not.
+
+    Raises:
+        BrokerError: the brokers cannot be used.
+    """
+    removed, spared = [], []
+    for found in await _marked(log):
+        own = found.marker is not None and found.marker.namespace == settings.namespace
+        if found.marker is not None and own and (every or found.is_over(wall_clock())):
+            await remove(log, settings, found.marker)
+            removed.append(found)
+        elif found.is_empty and found.topic.startswith(f"{settings.namespace}."):
+            await log.delete_topics([found.topic])
+            removed.append(found)
+        else:
+            spared.append(found)
+    return removed, spared
+
+
+async def _marked(log: Log) -> Sequence[FoundMarker]:
+    """The markers. One that was just about to be written is waited for; where none comes, its replay died before."""
+    deadline = asyncio.get_running_loop().time() + _MARKED_WITHIN_SECONDS
+    while True:
+        found = await find_markers(log)
+        if not any(each.is_empty for each in found) or asyncio.get_running_loop().time() > deadline:
+            return found
+        await asyncio.sleep(_POLL_SECONDS)

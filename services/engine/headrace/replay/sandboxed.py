@@ -1,0 +1,162 @@
+"""A replay in a sandbox: recorded jobs go through a queue and an engine of their own, with all that belongs to these."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Final
+
+import orjson
+
+from headrace.core.partitions import key_partition
+from headrace.core.status import JobStatus
+from headrace.core.topics import Topics
+from headrace.engine.engine import WorkerEngine
+from headrace.engine.outcome import TOLD_ATTRIBUTE
+from headrace.errors import ConfigurationError
+from headrace.job_context import JobContext
+from headrace.models import Job, WorkerDefinition
+from headrace.ports import AppendFailed, Log, LogWriter, NewRecord, TopicPartition
+from headrace.replay.history import RecordedJob
+from headrace.replay.pacing import Order, Pacing, ordered
+from headrace.replay.stream import StreamReplay
+from headrace.replay.summary import Summary
+from headrace.settings import Settings
+from headrace.worker import AbstractWorker
+
+_MOST_OPEN: Final = 10_000
+_APPEND_SECONDS: Final = 60.0
+# What would have the engine stop an attempt, or make another: a replay makes the one attempt that counted, as it was.
+_NOT_TAKEN_OVER = frozenset({"retry", "attemptTimeout"})
+
+
+def check_pacing(pacing: Pacing) -> None:
+    """Raises ConfigurationError for what no sandbox can do."""
+    if pacing.order is Order.LOG:
+        raise ConfigurationError("In a sandbox an engine runs the jobs, in the order of their keys: leave out --order log.")
+
+
+class _Failed(Exception):
+    """Stands for what a replayed job raised, in the sandbox's own records."""
+
+
+class _Again(AbstractWorker[dict[str, Any]]):
+    """Runs recorded jobs of a worker again, in the engine of a sandbox."""
+
+    def __init__(self, worker: AbstractWorker[Any], run: SandboxRun, concurrency: int) -> None:
+        self._definition = worker.definition()
+        self._run = run
+        self.name = self._definition.name
+        self.description = self._definition.description
+        self.category = self._definition.category
+        self.concurrency = concurrency
+
+    def definition(self) -> WorkerDefinition:
+        """That of the worker itself."""
+        return self._definition
+
+    async def run(self, args: dict[str, Any], ctx: JobContext) -> Any:
+        """Not called: the arguments are the worker's own to check."""
+        raise NotImplementedError
+
+    async def process_job(self, job: Job, ctx: JobContext | None = None) -> Any:  # noqa: ARG002 - the context is the replay's own
+        """Runs the recorded job of that id again."""
+        return await self._run.again(job.id)
+
+
+class SandboxRun:
+    """One replay in a sandbox that is open.
+
+    Args:
+        log: the cluster.
+        settings: those of the sandbox.
+        workers: those of the code, by name; of each of these, jobs may come.
+    """
+
+    def __init__(self, log: Log, settings: Settings, workers: Mapping[str, AbstractWorker[Any]], replay: StreamReplay) -> None:
+        self._log = log
+        self._topics = Topics(settings.namespace)
+        self._replay = replay
+        self._open: dict[str, RecordedJob] = {}
+        self._seen: set[str] = set()
+        self._changed = asyncio.Event()
+        self._engine = WorkerEngine(settings, log=log)
+        for worker in workers.values():
+            self._engine.register_worker(_Again(worker, self, replay.pacing.concurrency))
+
+    async def run(self) -> Summary:
+        """Runs all jobs of the replay; when it returns, the sandbox has the end of each.
+
+        Raises:
+            HistoryGone: the span begins before what is left of the log.
+            BrokerError: the brokers cannot be used.
+            HeadraceError: the engine ended by an error of its own.
+        """
+        check_pacing(self._replay.pacing)
+        async with self._engine:
+            work = asyncio.create_task(self._write_all())
+            ended = asyncio.create_task(self._engine.ended())
+            try:
+                await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)
+                if not work.done():
+                    raise ended.result()
+                work.result()
+            finally:
+                work.cancel()
+                ended.cancel()
+                await asyncio.gather(work, ended, return_exceptions=True)
+        return self._replay.summary
+
+    async def again(self, job_id: str) -> Any:
+        """What the recorded job of that id returns today. Raises what stands for what it raised."""
+        job = self._open.get(job_id)
+        if job is None:
+            return None  # its end was not written in time, and the engine has it once more
+        rerun = await self._replay.rerun(job)
+        self._open.pop(job_id, None)
+        self._changed.set()
+        outcome = rerun.replayed
+        if outcome.status is JobStatus.COMPLETED:
+            return outcome.result
+        failure = _Failed(outcome.error_message)
+        told = {"type": outcome.error_type or "", "message": outcome.error_message or "", "traceback": ""}
+        setattr(failure, TOLD_ATTRIBUTE, told)
+        raise failure
+
+    async def _write_all(self) -> None:
+        writer = self._log.writer()
+        await writer.start()
+        try:
+            async with aclosing(ordered(self._replay.jobs(), self._replay.pacing)) as batches:
+                async for batch in batches:
+                    await self._write(writer, batch)
+                    await self._until_open_at_most(_MOST_OPEN)
+            await self._until_open_at_most(0)
+        finally:
+            await writer.stop(timeout=1.0)
+
+    async def _write(self, writer: LogWriter, batch: Sequence[RecordedJob]) -> None:
+        records = []
+        for job in batch:
+            if job.id in self._seen:  # a duplicate, which no engine would run
+                await self._replay.rerun(job)
+                continue
+            self._seen.add(job.id)
+            self._open[job.id] = job
+            records.append(await self._record_of(job))
+        for outcome in await writer.append_all(records, timeout=_APPEND_SECONDS):
+            if isinstance(outcome, AppendFailed):
+                raise outcome.reason
+
+    async def _record_of(self, job: RecordedJob) -> tuple[TopicPartition, NewRecord]:
+        topic = self._topics.jobs_name(str(job.record["workerName"]))
+        key = str(job.record.get("orderingKey") or job.id)
+        value = {name: value for name, value in job.record.items() if name not in _NOT_TAKEN_OVER}
+        partition = key_partition(key, await self._log.partition_count(topic))
+        return TopicPartition(topic, partition), NewRecord(key.encode(), orjson.dumps(value))
+
+    async def _until_open_at_most(self, count: int) -> None:
+        while len(self._open) > count:
+            self._changed.clear()
+            await self._changed.wait()

@@ -1,0 +1,179 @@
+"""How every job stood at a moment: the command `headrace state`, for programs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from headrace.core.timestamps import format_timestamp
+from headrace.ports import LogReader, Record, TopicPartition
+from headrace.reading import batches_between
+from headrace.replay.folding import Claims, Place, Seen, Standing
+from headrace.replay.history import RecordedJob, Span
+from headrace.replay.joining import (
+    BEFORE_MILLISECONDS,
+    SETTLED_MILLISECONDS,
+    Accepted,
+    accepted_state,
+    chunks_of,
+    read_accepted,
+)
+from headrace.replay.layout import Bounds, Layout, Part, described, read_layout
+from headrace.replay.log_history import LogHistory
+from headrace.replay.rebuilding import Known, Origin, known_from, state_at
+from headrace.replay.scanning import reading, side_by_side
+from headrace.replay.spans import bounds_of, check_is_left, since
+from headrace.replay.wanted import matches
+
+_AT_ONCE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class JobAt:
+    """How a job stood at a moment.
+
+    Attributes:
+        job: the job, with the snapshot of then.
+        origin: `log` where the record is there that says so, `snapshot` where it is rebuilt from a later one.
+    """
+
+    job: RecordedJob
+    origin: Origin
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """The job as it was then, with its arguments."""
+        assert self.job.snapshot is not None
+        return {**self.job.snapshot, "args": self.job.record["args"]}
+
+    def to_wire(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"origin": self.origin, "acceptedAt": format_timestamp(self.job.accepted_at), "job": self.state}
+
+
+async def states_at(
+    history: LogHistory, at: int, *, workers: Collection[str] = (), fields: Mapping[str, str] | None = None
+) -> AsyncGenerator[Sequence[JobAt]]:
+    """All jobs that were accepted by a moment and whose records are left, as they stood then, in batches.
+
+    Args:
+        at: in milliseconds since the Unix epoch.
+        workers: only their jobs, if any are given.
+        fields: what the jobs had then; see `Wanted.fields`.
+
+    Raises:
+        HistoryGone: the moment lies before what is left of the log.
+        WorkerUnknown: one of the workers has no queue.
+        BrokerError: the brokers cannot be reached.
+    """
+    layout = await read_layout(history.log, history.topics, workers)
+    async with reading(history.log) as reader:
+        await check_is_left(reader, layout.queues, Span(at, at + 1), described(layout, workers))
+        bounds = await bounds_of(reader, layout.queues, Span(0, at + 1))
+    parts = [part for part in layout.parts if any(queue in bounds for queue in part.queues)]
+    read = partial(_read_part, layout, bounds, at)
+    async with aclosing(side_by_side(history.log, parts, read)) as pieces:
+        async for piece in pieces:
+            chosen = [each for each in piece if not fields or matches(each.job, fields)]
+            if chosen:
+                yield chosen
+
+
+async def _read_part(layout: Layout, bounds: Bounds, at: int, reader: LogReader, part: Part) -> AsyncGenerator[Sequence[JobAt]]:
+    own = {queue: bounds[queue] for queue in part.queues if queue in bounds}
+    entries = await read_accepted(reader, layout, own, lambda record: record.timestamp <= at)
+    moments = _Moments(at, entries)
+    if part.state is not None and entries:
+        await moments.read(reader, part.state)
+    for chunk in chunks_of(entries, _AT_ONCE):
+        yield [found for place, entry in chunk if (found := moments.of(place, entry)) is not None]
+        await asyncio.sleep(0)
+
+
+class _Kept(NamedTuple):
+    """A snapshot, and the time from which on it was true."""
+
+    record: Record
+    at: int
+    origin: Origin
+
+    def known(self) -> Known:
+        return Known(self.at, orjson.loads(self.record.value or b"{}"), self.origin)
+
+
+@dataclass(slots=True)
+class _Around:
+    """What is left of a job's snapshots around a moment.
+
+    Attributes:
+        until: the one that counted at the moment.
+        after: the first later one, where there is none up to it.
+    """
+
+    standing: Standing = field(default_factory=Standing)
+    until: _Kept | None = None
+    after: _Kept | None = None
+
+    @property
+    def is_decided(self) -> bool:
+        return self.until is not None or self.after is not None
+
+
+class _Moments:
+    """Reads one partition of `job-state`, and keeps of each job the snapshots around a moment."""
+
+    def __init__(self, at: int, entries: Mapping[Place, Accepted]) -> None:
+        self._at = at
+        self._found: dict[Place, _Around] = {place: _Around() for place in entries}
+        self._first = min((entry.record.timestamp for entry in entries.values()), default=0)
+        self._claims = Claims()
+        self._undecided = len(entries)
+
+    async def read(self, reader: LogReader, state: TopicPartition) -> None:
+        """Reads until no later record can tell more."""
+        first = (await since(reader, [state], max(0, self._first - BEFORE_MILLISECONDS)))[state]
+        end = (await reader.end_offsets([state]))[state]
+        bounds = {state: (first, end)} if first < end else {}
+        async with aclosing(batches_between(reader, bounds)) as batches:
+            async for _, records in batches:
+                for record in records:
+                    self._take(record)
+                if not self._undecided and records[-1].timestamp > self._at + SETTLED_MILLISECONDS:
+                    return
+
+    def _take(self, record: Record) -> None:
+        seen = self._claims.see(record)
+        if seen is None or seen.void or (found := self._found.get(seen.place)) is None:
+            return
+        if record.timestamp > self._at and found.is_decided and not seen.repeated:
+            return
+        self._undecided -= not found.is_decided
+        kept = _kept(record, seen)
+        if kept.at > self._at:
+            found.after = found.after or kept
+        elif found.standing.offer(seen, record):
+            found.until = kept
+
+    def of(self, place: Place, entry: Accepted) -> JobAt | None:
+        """How a job stood, or None where its record is damaged."""
+        job = entry.recorded()
+        if job is None:
+            return None
+        found = self._found[place]
+        # A queue that was made anew has other jobs at the same offsets.
+        kept = [each for each in (found.until, found.after) if each is not None and each.record.key == job.id.encode()]
+        moment = state_at(accepted_state(job), [each.known() for each in kept], self._at)
+        return JobAt(replace(job, snapshot=moment.state), moment.origin)
+
+
+def _kept(record: Record, seen: Seen) -> _Kept:
+    if not seen.repeated:
+        return _Kept(record, record.timestamp, "log")
+    known = known_from(orjson.loads(record.value or b"{}"), record.timestamp, repeated=True)
+    return _Kept(record, known.at, known.origin)

@@ -1,0 +1,111 @@
+"""Replays of many jobs: those of a span through today's code, in this process, each beside what was recorded of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from headrace.core.comparison import Comparison, Outcome
+from headrace.errors import ConfigurationError
+from headrace.replay.history import History, RecordedJob, Wanted
+from headrace.replay.pacing import Batches, Pacing, run_paced
+from headrace.replay.summary import Replayed, Summary
+
+
+class Rerun(Protocol):
+    """What came of a recorded job when it was run again."""
+
+    @property
+    def recorded(self) -> Outcome | None: ...
+    @property
+    def replayed(self) -> Outcome: ...
+    @property
+    def comparison(self) -> Comparison: ...
+
+
+class Reruns(Protocol):
+    """Runs recorded jobs again; `headrace.replay.Rerunner` does."""
+
+    async def rerun(self, job: RecordedJob) -> Rerun: ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A history that can tell at once how many jobs it has."""
+
+    async def count(self, wanted: Wanted) -> int:
+        """How many jobs are in the span, of these workers, whatever their fields are."""
+
+
+@dataclass(slots=True)
+class StreamReplay:
+    """A replay of many jobs, and how far it is.
+
+    Attributes:
+        summary: of those that were run.
+        found: how many were read so far.
+        all_found: whether there are no more.
+        heard: called with each job that was run.
+    """
+
+    history: History
+    reruns: Reruns
+    wanted: Wanted
+    pacing: Pacing = field(default_factory=Pacing)
+    heard: Callable[[Replayed], None] | None = None
+    summary: Summary = field(default_factory=Summary)
+    found: int = 0
+    all_found: bool = False
+
+    async def run(self) -> Summary:
+        """Runs all of them in this process.
+
+        Raises:
+            HistoryGone: the span begins before what is left of the log.
+            BrokerError: the brokers cannot be used.
+        """
+        await run_paced(self.jobs(), self.rerun, self.pacing)
+        return self.summary
+
+    async def jobs(self) -> Batches:
+        """The jobs that are to be run, counted as they are read."""
+        async with aclosing(self.history.jobs(self.wanted)) as batches:
+            async for batch in batches:
+                self.found += len(batch)
+                yield batch
+        self.all_found = True
+
+    async def rerun(self, job: RecordedJob) -> Any:
+        """Runs one of them, and counts what came of it."""
+        rerun = await self.reruns.rerun(job)
+        worker = str(job.record["workerName"])
+        replayed = Replayed(job.id, worker, rerun.comparison, rerun.recorded, rerun.replayed)
+        self.summary.add(replayed)
+        if self.heard is not None:
+            self.heard(replayed)
+        return rerun
+
+
+Drive = Callable[[StreamReplay], Awaitable[Summary]]
+"""How the jobs of a replay are run: `StreamReplay.run`, or in a sandbox."""
+
+
+def wanted_workers(named: Collection[str], in_code: Collection[str], recorded: Collection[str]) -> tuple[str, ...]:
+    """The workers whose jobs are to be run: those named, or those that are both in the code and in what was recorded.
+
+    Raises:
+        ConfigurationError: one that is named is not in the code, or there is none at all.
+    """
+    if missing := sorted(set(named) - set(in_code)):
+        raise ConfigurationError(
+            f"No worker of the code that was loaded is named {missing[0]!r}. Loaded are: {', '.join(sorted(in_code)) or 'none'}."
+        )
+    wanted = tuple(sorted(named or set(in_code) & set(recorded)))
+    if not wanted:
+        raise ConfigurationError(
+            f"Of the workers that were loaded ({', '.join(sorted(in_code)) or 'none'}) none has recorded jobs. Recorded are those"
+            f" of: {', '.join(sorted(recorded)) or 'none'}."
+        )
+    return wanted

@@ -1,0 +1,338 @@
+"""Everything that is known of one job, in order: the command `headrace timeline`, for programs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from headrace.core.records import REMOVAL_HEADER, cancellation_key
+from headrace.core.status import JobStatus
+from headrace.core.timestamps import format_timestamp
+from headrace.dead_letters.letters import dead_letter_of
+from headrace.ports import Log, LogReader, Record, TopicPartition
+from headrace.reading import batches_between, records_of
+from headrace.replay.finding import Trail, search
+from headrace.replay.folding import Place, Seen, Standing, place_of
+from headrace.replay.history import RecordedJob, Span
+from headrace.replay.joining import Accepted, States, accepted_state
+from headrace.replay.layout import Part
+from headrace.replay.log_history import LogHistory
+from headrace.replay.rebuilding import Origin, known_from, missing_records, rebuilt_between, untold_attempts
+from headrace.replay.recorded_answers import Answer
+from headrace.replay.scanning import reading, side_by_side
+from headrace.replay.spans import ALL_TIME, bounds_of
+from headrace.replay.steps import MISSING, Change, changes_between, event_of
+
+_EARLIER_MILLISECONDS: Final = 60_000
+"""So much before a job others' records of it are looked for: their times are of other clocks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """Something that happened to a job.
+
+    Attributes:
+        at: when, in milliseconds since the Unix epoch: the time of the record, or what a later record says.
+        origin: `snapshot` where the record itself is gone; then the place is that of the later one which tells of it.
+        event: `accepted`, `started`, `progressed`, `retrying`, `interrupted`, `completed`, `failed`, `cancelled`; `recorded`,
+            `cancel-requested`, `dead-letter`, `child`, `retry`; `repeated` and `removed` by a janitor.
+        void: the record counts for nothing: its writer did not hold the job any more.
+        attempt: the number of the attempt that it is about, if it is about one.
+        changes: what is other than before.
+        note: more, in words.
+    """
+
+    at: int
+    origin: Origin
+    source: TopicPartition
+    offset: int
+    event: str
+    void: bool = False
+    attempt: int | None = None
+    changes: Sequence[Change] = ()
+    note: str = ""
+
+    def to_wire(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "at": format_timestamp(self.at),
+            "origin": self.origin,
+            "topic": self.source.topic,
+            "partition": self.source.partition,
+            "offset": self.offset,
+            "event": self.event,
+            "void": self.void,
+            **({} if self.attempt is None else {"attempt": self.attempt}),
+            "changes": [change.to_wire() for change in self.changes],
+            **({"note": self.note} if self.note else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Relative:
+    """A job that another one enqueued (`child`), or that does another one anew (`retry`)."""
+
+    relation: str
+    job: RecordedJob
+
+    @property
+    def status(self) -> str:
+        """As it stands now."""
+        return str(self.job.snapshot["status"] if self.job.snapshot is not None else JobStatus.QUEUED)
+
+    def to_wire(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "relation": self.relation,
+            "id": self.job.id,
+            "workerName": self.job.record["workerName"],
+            "status": self.status,
+            "acceptedAt": format_timestamp(self.job.accepted_at),
+            "topic": self.job.source.topic,
+            "partition": self.job.source.partition,
+            "offset": self.job.offset,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A job, all that happened to it, and the jobs that came of it.
+
+    Attributes:
+        state: the job as it stands now.
+    """
+
+    job: RecordedJob
+    state: Mapping[str, Any]
+    lines: Sequence[Line]
+    relatives: Sequence[Relative]
+
+    def to_wire(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "job": self.state,
+            "lines": [line.to_wire() for line in self.lines],
+            "children": [each.to_wire() for each in self.relatives if each.relation == "child"],
+            "retries": [each.to_wire() for each in self.relatives if each.relation == "retry"],
+        }
+
+
+async def timeline_of(history: LogHistory, job_id: str) -> Timeline:
+    """All that the log has of a job and, where compaction has been, what can be rebuilt of it.
+
+    Raises:
+        JobUnknown: nothing is in the log of it.
+        HistoryGone: its record was deleted.
+        BrokerError: the brokers cannot be reached.
+    """
+    trail = await history.trail(job_id)
+    job, log = trail.job, history.log
+    own = own_lines(trail)
+    relatives = await _relatives(log, trail)
+    others = [
+        *_recorded(await history.all_recordings(job_id)),
+        *await _cancellations(history, job),
+        *await _dead_letters(history, job),
+        *_related(relatives),
+    ]
+    state = job.snapshot if job.snapshot is not None else accepted_state(job)
+    return Timeline(job, state, merged(own, others), relatives)
+
+
+def merged(own: Iterable[Line], others: Iterable[Line]) -> list[Line]:
+    """All lines in one order: the job's own in theirs, since its writers' clocks may differ, and the others by their times."""
+    waiting, found = sorted(others, key=lambda line: line.at)[::-1], []
+    for line in own:
+        while waiting and waiting[-1].at < line.at:
+            found.append(waiting.pop())
+        found.append(line)
+    return [*found, *reversed(waiting)]
+
+
+# --- the job's own records ------------------------------------------------------------------------------------------------
+
+
+def own_lines(trail: Trail) -> list[Line]:
+    """What the job's record tells, and the snapshots that are left, with what is rebuilt between them."""
+    job = trail.job
+    state: Mapping[str, Any] = accepted_state(job)
+    accepted = [Change(name, MISSING, value) for name, value in job.record.items()]
+    lines = [Line(at=job.accepted_at, origin="log", source=job.source, offset=job.offset, event="accepted", changes=accepted)]
+    standing = Standing()
+    for record, seen in trail.snapshots:
+        after: Mapping[str, Any] = orjson.loads(record.value or b"{}")
+        if seen.repeated and _is_same(state, after):
+            lines.append(_line(record, after, event="repeated"))
+        elif seen.void or not standing.offer(seen, record):
+            lines.append(_passed_over(record, seen, state, after))
+        else:
+            known = known_from(after, record.timestamp, repeated=seen.repeated)
+            lines += _rebuilt(record, state, after)
+            changes, note = changes_between(state, after), _gone(state, after)
+            lines.append(
+                _line(record, after, at=known.at, origin=known.origin, event=event_of(after), changes=changes, note=note)
+            )
+            state = after
+    return [*lines, *map(_removed, trail.removals)]
+
+
+def _line(record: Record, state: Mapping[str, Any], **more: Any) -> Line:
+    source = TopicPartition(record.topic, record.partition)
+    at = more.pop("at", record.timestamp)
+    origin: Origin = more.pop("origin", "log")
+    return Line(at=at, origin=origin, source=source, offset=record.offset, attempt=state.get("attempt") or None, **more)
+
+
+def _is_same(state: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    return all(state.get(name) == after.get(name) for name in ("epoch", "attempt", "sequence"))
+
+
+def _passed_over(record: Record, seen: Seen, state: Mapping[str, Any], after: Mapping[str, Any]) -> Line:
+    if not seen.void:
+        return _line(record, after, event="repeated" if seen.repeated else event_of(after), note="outdone by what came before")
+    note = f"void: instance {after.get('instanceId')} did not hold the job any more"
+    return _line(record, after, event=event_of(after), void=True, changes=changes_between(state, after), note=note)
+
+
+def _rebuilt(record: Record, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Line]:
+    lines = []
+    for at, state, _ in rebuilt_between(before, after):
+        changes = changes_between(before, state)
+        lines.append(_line(record, state, at=at, origin="snapshot", event=event_of(state), changes=changes))
+        before = state
+    return lines
+
+
+def _gone(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """What compaction has removed between two states for good, in words."""
+    told = []
+    if untold := untold_attempts(before, after):
+        told.append(f"of attempts {untold.start} to {untold.stop - 1} nothing more is known")
+    rebuilt = sum(each.state["attempt"] == after["attempt"] for each in rebuilt_between(before, after))
+    if (missing := missing_records(before, after) - rebuilt) > 0:
+        told.append(f"{missing} more of this attempt's records were removed by compaction")
+    return "; ".join(told)
+
+
+def _removed(record: Record) -> Line:
+    headers = dict(record.headers)
+    reason = (headers.get(REMOVAL_HEADER) or b"").partition(b"/")[0].decode(errors="replace")
+    source = TopicPartition(record.topic, record.partition)
+    return Line(at=record.timestamp, origin="log", source=source, offset=record.offset, event="removed", note=reason)
+
+
+# --- what others wrote of it ----------------------------------------------------------------------------------------------
+
+
+def _recorded(answers: Iterable[Answer]) -> list[Line]:
+    return [
+        Line(
+            at=each.at,
+            origin="log",
+            source=each.source,
+            offset=each.offset,
+            event="recorded",
+            attempt=each.place.attempt,
+            changes=[Change(f"recordings.{each.place.key.name}.{each.place.key.number}", MISSING, _decoded(each.value))],
+        )
+        for each in answers
+    ]
+
+
+def _decoded(value: bytes) -> Any:
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return value.decode(errors="replace")
+
+
+async def _cancellations(history: LogHistory, job: RecordedJob) -> list[Line]:
+    topic, key = history.topics.control.name, cancellation_key(str(job.record["tenant"]), job.id)
+    if topic not in await history.log.topic_names():
+        return []
+    async with aclosing(records_of(history.log, topic)) as records:
+        return [
+            Line(
+                at=record.timestamp,
+                origin="log",
+                source=TopicPartition(record.topic, record.partition),
+                offset=record.offset,
+                event="cancel-requested",
+            )
+            async for record in records
+            if record.key == key and record.value is not None
+        ]
+
+
+async def _dead_letters(history: LogHistory, job: RecordedJob) -> list[Line]:
+    topic = history.topics.dead_letters.name
+    if topic not in await history.log.topic_names():
+        return []
+    partitions = [TopicPartition(topic, number) for number in range(await history.log.partition_count(topic))]
+    lines = []
+    async with reading(history.log) as reader:
+        since = Span(max(0, job.accepted_at - _EARLIER_MILLISECONDS), ALL_TIME.end)
+        bounds = dict(await bounds_of(reader, partitions, since))
+        async with aclosing(batches_between(reader, bounds)) as batches:
+            async for source, records in batches:
+                for record in records:
+                    letter = dead_letter_of(record)
+                    if letter.job_id == job.id:
+                        told = Line(
+                            at=record.timestamp,
+                            origin="log",
+                            source=source,
+                            offset=record.offset,
+                            event="dead-letter",
+                            note=f"{letter.reason}: {letter.message}",
+                        )
+                        lines.append(told)
+    return lines
+
+
+# --- jobs that came of it -------------------------------------------------------------------------------------------------
+
+
+async def _relatives(log: Log, trail: Trail) -> list[Relative]:
+    """Children and retries: those jobs accepted since then that name this one. They may be of any worker."""
+    job, layout = trail.job, trail.layout
+    since = Span(max(0, job.accepted_at - _EARLIER_MILLISECONDS), ALL_TIME.end)
+    async with reading(log) as reader:
+        bounds = await bounds_of(reader, layout.queues, since)
+    found = await search(log, layout, bounds, job.id, lambda raw: job.id in (raw.get("parentId"), raw.get("retryOf")))
+    entries: dict[Part, dict[Place, Accepted]] = {}
+    for record, _ in found:
+        part = next(part for part in layout.parts if (record.topic, record.partition) in part.queues)
+        worker = layout.worker_of(TopicPartition(record.topic, record.partition))
+        place = place_of(worker, record.partition, record.offset)
+        entries.setdefault(part, {})[place] = Accepted(worker, record)
+
+    async def read(reader: LogReader, part: Part) -> AsyncGenerator[Relative]:
+        if part.state is not None:
+            first = min(entry.record.timestamp for entry in entries[part].values())
+            await States(entries[part], {}, Span(first, first + 1)).read(reader, part.state)
+        for entry in entries[part].values():
+            recorded = entry.recorded()
+            assert recorded is not None, "it was decoded before"
+            yield Relative("child" if recorded.record.get("parentId") == job.id else "retry", recorded)
+
+    async with aclosing(side_by_side(log, list(entries), read)) as relatives:
+        return sorted([each async for each in relatives], key=lambda each: each.job.accepted_at)
+
+
+def _related(relatives: Iterable[Relative]) -> list[Line]:
+    return [
+        Line(
+            at=each.job.accepted_at,
+            origin="log",
+            source=each.job.source,
+            offset=each.job.offset,
+            event=each.relation,
+            note=f"job {each.job.id} of {each.job.record['workerName']}, {each.status} now",
+        )
+        for each in relatives
+    ]

@@ -1,0 +1,49 @@
+"""How long a replayed attempt waits for what is read of the history: time that its job did not have to wait then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Mapping
+from typing import TypeVar
+
+from headrace.ports import ConversationRef, MemorySnapshot, RecordingKey
+from headrace.replay.history import History
+
+ReadT = TypeVar("ReadT")
+
+
+class WaitedHistory:
+    """What one attempt reads of the history."""
+
+    __slots__ = ("_began", "_history", "_reads", "_seconds")
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._reads = 0
+        self._began = 0.0
+        self._seconds = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long it has waited for that up to now; for several reads at a time no longer than for one."""
+        return self._seconds + (time.perf_counter() - self._began if self._reads else 0.0)
+
+    async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
+        """As `History.recordings`."""
+        return await self._waited(self._history.recordings(job_id, attempt))
+
+    async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
+        """As `History.memory_at`."""
+        return await self._waited(self._history.memory_at(conversation, at))
+
+    async def _waited(self, read: Awaitable[ReadT]) -> ReadT:
+        if not self._reads:
+            self._began = time.perf_counter()
+        self._reads += 1
+        try:
+            return await read
+        finally:
+            seconds = self.seconds
+            self._reads -= 1
+            if not self._reads:
+                self._seconds = seconds

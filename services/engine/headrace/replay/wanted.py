@@ -1,0 +1,56 @@
+"""Which recorded jobs are wanted: their fields by the paths that the wire has for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from headrace.core.status import JobStatus
+from headrace.errors import ArgumentsInvalid
+from headrace.replay.history import RecordedJob
+
+_SHORT: Final = {"userId": "ctx.userId", "conversationId": "ctx.conversationId"}
+_MISSING: Final = object()
+
+
+def parse_fields(texts: list[str]) -> dict[str, str]:
+    """The fields of `status=failed,userId=ada`, given once or several times.
+
+    Raises:
+        ArgumentsInvalid: it is none of that form.
+    """
+    fields: dict[str, str] = {}
+    for each in (part for text in texts for part in text.split(",")):
+        name, equals, value = each.partition("=")
+        if not equals or not name.strip():
+            raise ArgumentsInvalid(f"--where {each!r} is no field with its value: give it as status=failed or args.kind=digest.")
+        fields[name.strip()] = value.strip()
+    return fields
+
+
+def matches(job: RecordedJob, fields: Mapping[str, str]) -> bool:
+    """Whether the job has all of the fields, as it stands now."""
+    return all(_text(_value(job, _SHORT.get(path, path))) == wanted for path, wanted in fields.items())
+
+
+def _value(job: RecordedJob, path: str) -> Any:
+    first, *rest = path.split(".")
+    value = _MISSING
+    if job.snapshot is not None and first in job.snapshot:
+        value = job.snapshot[first]
+    elif first == "status":
+        value = JobStatus.QUEUED
+    else:
+        value = job.record.get(first, _MISSING)
+    for name in rest:
+        value = value.get(name, _MISSING) if isinstance(value, Mapping) else _MISSING
+    return value
+
+
+def _text(value: Any) -> str | None:
+    """A value as it is written after `=`: text as it is, anything else as JSON has it."""
+    if value is _MISSING:
+        return None
+    return str(value) if isinstance(value, str) else orjson.dumps(value).decode()

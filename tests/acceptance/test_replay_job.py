@@ -1,0 +1,329 @@
+"""Jobs that ran on a real broker are run again from its log, by the command, and nothing of the live system changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace import Client, Job, Memory, MemoryCompactionWorker, NewEntry, Settings
+from headrace.replay import Rerunner, Verdict
+from headrace.replay.log_history import open_history
+from support.clusters import state_of
+from support.engines import ended, engine_process, engine_with, eventually, read_all, snapshots_of, with_engine
+from support.processes import wait_until
+
+SAMPLE = files("headrace").joinpath("samples/second-bakery.conversation.json")
+
+WORKERS = """
+import asyncio
+import os
+import time
+
+from pydantic import BaseModel
+
+from headrace import AbstractWorker, JobContext, Retry, RetryPolicy, worker
+
+
+class Order(BaseModel):
+    items: list[str]
+    price: int = 2
+
+
+@worker
+async def sells(args: Order, ctx: JobContext) -> dict:
+    ctx.progress(0.5, "half")
+    rate = await ctx.recorded("rate", lambda: {"rate": 3, "at": os.getpid()})
+    await ctx.enqueue("packs", {"items": len(args.items)})
+    await ctx.memory.append("ann", "orders", [{entry}(role="user", content="sold")])
+    total = sum(len(item) for item in args.items) * args.price * rate["rate"]
+    return {"total": total, "at": ctx.now().isoformat(), "attempt": ctx.attempt}
+
+
+@worker
+def packs(args: dict, ctx: JobContext) -> int:
+    if args.get("items", 0) > 2:
+        raise ValueError(f"{args['items']} are too many")
+    return args["items"]
+
+
+@worker(executor="process")
+def weighs(args: dict, ctx: JobContext) -> int:
+    return args["grams"] // args["items"]
+
+
+@worker(retry=RetryPolicy(max_attempts=2, initial=0.01))
+async def flaky(args: dict, ctx: JobContext) -> int:
+    if ctx.attempt == 1:
+        raise ConnectionError("once")
+    return ctx.attempt
+
+
+@worker(timeout=0.2)
+async def slow(args: dict, ctx: JobContext) -> None:
+    await asyncio.sleep(30)
+""".replace("{entry}", "NewEntry").replace("AbstractWorker, JobContext", "JobContext, NewEntry")
+
+
+COMMAND = [sys.executable, "-m", "headrace", "replay", "job"]
+
+
+class Shell:
+    """Runs `headrace replay job` on the workers of a file, as a user does."""
+
+    def __init__(self, settings: Settings, folder: Path, workers: str) -> None:
+        self._settings = settings
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        self.write(workers)
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "shop.py"
+
+    def write(self, workers: str) -> None:
+        self.file.write_text(textwrap.dedent(workers))
+
+    def replay(self, *arguments: str, stdin: str = "", code: int = 0) -> str:
+        """What it prints, when it ends with this exit code."""
+        done = self._run(*arguments, stdin=stdin)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    def refused(self, *arguments: str) -> str:
+        """The one line that it says in refusing something."""
+        done = self._run(*arguments)
+        assert (done.returncode, done.stdout) == (2, ""), done.stdout + done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        return done.stderr
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Begins to run it."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [*COMMAND, *arguments], cwd=self.folder, env=self._environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        )
+
+    def _run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=self.folder,
+            env=self._environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        variables = {
+            "KAFKA_BOOTSTRAP_SERVERS": self._settings.bootstrap_servers or "",
+            "HEADRACE_NAMESPACE": self._settings.namespace,
+            "HEADRACE_DATA_DIRECTORY": str(self._settings.data_directory),
+            "HEADRACE_LOG_LEVEL": "ERROR",
+            "COLUMNS": "200",
+        }
+        return {**os.environ, **variables}
+
+
+@asynccontextmanager
+async def ran(settings: Settings, shell: Shell, jobs: list[tuple[str, dict[str, Any]]]) -> AsyncIterator[list[Job]]:
+    """The jobs, which have ended in an engine that runs no more."""
+    with engine_process(settings, shell.file) as engine:
+        async with Client(settings) as client:
+            await eventually(lambda: _defined(client, {name for name, _ in jobs}))
+            accepted = [await client.enqueue(name, args, {"userId": "ann"}) for name, args in jobs]
+            found = [await ended(client, job) for job in accepted]
+        assert engine.terminate() == 0
+    yield found
+
+
+async def _defined(client: Client, names: set[str]) -> bool:
+    return names <= set(await client.worker_definitions(fresh_within=5))
+
+
+@pytest.fixture
+def shell(settings: Settings, tmp_path: Path) -> Shell:
+    return Shell(settings, tmp_path / "shop", WORKERS)
+
+
+async def test_what_ran_is_run_again_and_nothing_changes(settings: Settings, shell: Shell) -> None:
+    jobs: list[tuple[str, dict[str, Any]]] = [
+        ("sells", {"items": ["pen", "ink"]}),
+        ("packs", {"items": 5}),
+        ("weighs", {"grams": 10, "items": 0}),
+        ("flaky", {}),
+        ("slow", {}),
+    ]
+    async with ran(settings, shell, jobs) as [sold, packed, weighed, flaky, slow]:
+        assert [job.status for job in (sold, packed, weighed, flaky, slow)] == [
+            "completed", "failed", "failed", "completed", "failed",
+        ]  # fmt: skip
+        before = await state_of(settings)
+
+        told = json.loads(shell.replay(sold.id, "shop", "--json"))
+        assert (told["verdict"], told["attempt"]) == ("same", 1)
+        assert told["replayed"]["result"] == sold.result == told["recorded"]["result"]
+        [child] = told["effects"]["enqueued"]
+        children = [json.loads(record.value or b"") for record in await read_all(settings, f"{settings.namespace}.jobs.packs")]
+        assert child["id"] in [each["id"] for each in children if each.get("parentId") == sold.id]
+        assert [each["did"] for each in told["effects"]["memory"]] == ["append"]
+        assert told["effects"]["progress"] == [{"fraction": 0.5, "text": "half"}]
+
+        for job, kind in ((packed, "ValueError"), (weighed, "ZeroDivisionError"), (slow, "headrace.errors.JobTimeout")):
+            told = json.loads(shell.replay(job.id, "shop", "--json"))
+            assert (told["verdict"], told["replayed"]["error"]["type"]) == ("same", kind)
+        assert json.loads(shell.replay(flaky.id, "shop", "--json"))["replayed"]["result"] == 2
+        first = json.loads(shell.replay(flaky.id, "shop", "--attempt", "1", "--json"))
+        assert (first["verdict"], first["replayed"]["error"]["message"]) == ("same", "once")
+
+        shown = shell.replay(packed.id, "shop", "--set", "args.items=2", code=1)
+        assert "Newly fixed" in shown and "5 are too many" in shown and "completed" in shown
+        shown = shell.replay(sold.id, "shop", "--set", "args.price=5", code=1)
+        assert f"result.total: {6 * 2 * 3} -> {6 * 5 * 3}" in shown
+        assert "It would have, and in this replay did not:" in shown and "enqueued" in shown and "ann/orders" in shown
+
+        shell.write(WORKERS.replace('ctx.recorded("rate"', 'ctx.recorded("another rate"'))
+        shown = shell.replay(sold.id, "shop", code=1)
+        assert "Newly failing" in shown and "NotRecorded" in shown and "`--live` asks for it now" in shown
+        assert "been handed 'another rate', number 0" in shown
+        live = json.loads(shell.replay(sold.id, "shop", "--live", "--json"))
+        assert live["verdict"] == "same", "the result does not depend on it"
+        assert live["effects"]["askedOutside"] == [{"name": "another rate", "number": 0}]
+
+        shell.write(WORKERS.replace("    price: int = 2", "    price: int = 2\n    customer: str"))
+        shown = shell.replay(sold.id, "shop", code=1)
+        assert "no longer accepted" in shown and "customer: Field required" in shown
+        assert await state_of(settings) == before, "offsets, configurations and groups of the live system"
+
+
+async def test_the_debugger_opens_where_a_job_fails(settings: Settings, shell: Shell) -> None:
+    async with ran(settings, shell, [("packs", {"items": 5}), ("packs", {"items": 1})]) as [failed, completed]:
+        shown = shell.replay(failed.id, "shop", "--pdb", stdin="p ('in the debugger', args['items'])\nwhere\nq\n")
+        assert "('in the debugger', 5)" in shown and "raise ValueError" in shown
+        assert "debugger" not in shell.replay(completed.id, "shop", "--pdb")
+
+
+BLOCKING = """
+import time
+from pathlib import Path
+
+from headrace import JobContext, worker
+
+
+def blocks(args: dict, ctx: JobContext) -> None:
+    if ctx.replaying:
+        Path(args["begun"]).write_text("begun")
+        time.sleep(600)
+
+
+waits = worker(name="waits")(blocks)
+waits_late = worker(name="waits_late", timeout=0.5)(blocks)
+"""
+
+
+async def test_a_function_in_a_thread_does_not_hold_the_command_up(settings: Settings, tmp_path: Path) -> None:
+    shell, begun = Shell(settings, tmp_path / "shop", BLOCKING), tmp_path / "begun"
+    args = {"begun": str(begun)}
+    async with ran(settings, shell, [("waits", args), ("waits_late", args)]) as [endless, late]:
+        assert [endless.status, late.status] == ["completed", "completed"]
+        shown = shell.replay(late.id, "shop", code=1)
+        assert "Newly failing" in shown and "JobTimeout" in shown
+        begun.unlink()
+        command = shell.start(endless.id, "shop")
+        try:
+            wait_until(begun.exists, "the attempt has begun", seconds=60)
+            command.send_signal(signal.SIGINT)
+            _, told = command.communicate(timeout=30)
+        finally:
+            command.kill()
+        assert (command.returncode, told) == (130, "Interrupted.\n")
+
+
+async def test_what_cannot_be_replayed_is_told_in_a_line(settings: Settings, shell: Shell) -> None:
+    async with ran(settings, shell, [("packs", {"items": 1})]) as [job]:
+        assert "nothing-like-it" in shell.refused("nothing-like-it", "shop")
+        assert "'packs', which is not in the code that was loaded. Loaded are: memory_compaction_worker." in shell.refused(job.id)
+        assert "no attempt 7" in shell.refused(job.id, "shop", "--attempt", "7")
+        assert "leads nowhere" in shell.refused(job.id, "shop", "--set", "args.items.x=1")
+        assert "no path" in shell.refused(job.id, "shop", "--set", "id=1")
+        assert "has no value" in shell.refused(job.id, "shop", "--set", "args.items")
+        assert "cannot be imported" in shell.refused(job.id, "no_such_module")
+
+
+async def test_the_memory_is_as_it_was_at_the_jobs_time(settings: Settings) -> None:
+    compacts = MemoryCompactionWorker(settings)
+    async with Memory(settings) as memory:
+        await memory.import_conversation(str(SAMPLE))
+        async with engine_with(settings, compacts) as engine, Client(settings) as client:
+            args = {"userId": "mara", "conversationId": "second-bakery", "title": "Second bakery"}
+            job = await ended(client, await engine.enqueue("memory_compaction_worker", args))
+            text = await ended(client, await engine.enqueue("memory_compaction_worker", {**args, "content": "A word. " * 400}))
+            assert (job.status, text.status) == ("completed", "completed")
+        # What came later is not of that time.
+        await memory.append("mara", "second-bakery", [NewEntry(role="user", content="Later, and long. " * 500)])
+        before = await state_of(settings)
+        async with open_history(settings) as history, Rerunner(history, [MemoryCompactionWorker(settings)]) as rerunner:
+            for each in (job, text):
+                rerun = await rerunner.rerun(await history.find(each.id))
+                assert rerun.comparison.verdict is Verdict.SAME, (rerun.recorded, rerun.replayed)
+                assert rerun.replayed.result["compacted"] is True
+        assert [write["did"] for write in rerun.effects.to_json()["memory"]] == ["append", "compact"]
+        assert await state_of(settings) == before
+
+
+INTERRUPTED = """
+import os
+import signal
+
+from headrace import JobContext, worker
+
+
+@worker
+async def pays(args: dict, ctx: JobContext) -> dict:
+    def asks() -> str:
+        with open(args["bill"], "a") as bill:
+            bill.write(f"attempt {ctx.attempt}\\n")
+        return f"paid by attempt {ctx.attempt}"
+
+    answer = await ctx.recorded("model", asks, reuse=True)
+    if ctx.attempt == 1:
+        # Between the record and what is made of it.
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"answer": answer, "attempt": ctx.attempt}
+"""
+
+
+async def test_what_was_paid_before_a_crash_is_not_paid_again_and_the_crash_is_replayed(
+    settings: Settings, tmp_path: Path
+) -> None:
+    settings = with_engine(settings, lease_seconds=3.0)
+    shell, bill = Shell(settings, tmp_path / "shop", INTERRUPTED), tmp_path / "bill"
+    environment = {"HEADRACE_ENGINE_LEASE_SECONDS": "3"}
+    with engine_process(settings, shell.file, **environment) as engine:
+        async with Client(settings) as client:
+            await eventually(lambda: _defined(client, {"pays"}))
+            job = await ended(client, await client.enqueue("pays", {"bill": str(bill)}))
+        assert engine.terminate() == 0
+    assert bill.read_text() == "attempt 1\n"
+    assert job.result == {"answer": "paid by attempt 1", "attempt": 2}
+    assert [each["status"] for each in await snapshots_of(settings, job.id)][-1] == "completed"
+    shell.write(INTERRUPTED.replace("os.kill", "print"))
+    told = json.loads(shell.replay(job.id, "shop", "--json"))
+    assert (told["verdict"], told["attempt"]) == ("same", 2)
+    told = json.loads(shell.replay(job.id, "shop", "--attempt", "1", "--json").partition("\n")[2])
+    assert (told["verdict"], told["recorded"]) == ("not-comparable", None)
+    assert told["replayed"]["result"] == {"answer": "paid by attempt 1", "attempt": 1}
+    assert bill.read_text() == "attempt 1\n"

@@ -1,0 +1,244 @@
+"""Sandboxes on the real broker: recorded jobs run in one, nothing is left of it, and `clean` finds what a dead one has left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from headrace import AbstractWorker, Client, JobContext, Settings
+from headrace.core.topics import Topic, Topics
+from headrace.errors import ConfigurationError, SandboxInUse
+from headrace.kafka.log import KafkaLog
+from headrace.ports import NewRecord, TopicPartition
+from headrace.replay import markers
+from headrace.replay.markers import MARKER_KEY, SandboxMarker, find_markers
+from headrace.replay.pacing import Order, Pacing
+from headrace.replay.sandbox import clean, opened_sandbox, sandbox_settings
+from headrace.replay.sandboxed import SandboxRun, check_pacing
+from headrace.replay.stream import StreamReplay
+from support.clusters import ClusterState, state_of
+from support.engines import eventually
+from support.recorded import ListedHistory, Today, everything, recorded_job
+
+
+class Count(AbstractWorker[dict[str, Any]]):
+    name = "count"
+    description = "Never called: who runs jobs again is told below."
+
+    async def run(self, args: dict[str, Any], ctx: JobContext) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def sandbox(settings: Settings) -> Settings:
+    return sandbox_settings(settings, f"{settings.namespace}.replay-1", 10)
+
+
+def of_namespace(state: ClusterState, namespace: str) -> list[str]:
+    return [name for name in (*state.ends, *state.groups) if name.startswith(f"{namespace}.")]
+
+
+def odd_fails(args: dict[str, Any]) -> int:
+    if args["number"] % 2:
+        raise ValueError("odd")
+    return int(args["number"])
+
+
+def replay_of(count: int, today: Today) -> StreamReplay:
+    jobs = [recorded_job(number, key=f"k{number % 3}" if number % 2 else None) for number in range(count)]
+    batches = [jobs[: count // 2], jobs[count // 2 :], [jobs[0]]]  # one was accepted twice
+    return StreamReplay(ListedHistory(batches), today, everything(batches), Pacing(concurrency=10))
+
+
+async def test_jobs_run_in_a_sandbox_and_nothing_is_left_of_it(log: KafkaLog, settings: Settings, sandbox: Settings) -> None:
+    today = Today(odd_fails)
+    replay = replay_of(200, today)
+    before = await state_of(settings)
+    async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+        summary = await SandboxRun(log, sandbox, {"count": Count()}, replay).run()
+        async with Client(sandbox) as client:
+            jobs = [await client.get_job(recorded_job(number).id) for number in (4, 5)]
+        inside = of_namespace(await state_of(settings), sandbox.namespace)
+
+    assert [job and (job.status, job.result, job.error and job.error.type) for job in jobs] == [
+        ("completed", 4, None),
+        ("failed", None, "ValueError"),
+    ]
+    assert dict(summary.counts) == {"same": 101, "newly-failing": 100}
+    # Those of a key came one after another, in the order of the log.
+    odd = [number for number in today.begun if number % 2]
+    assert all([n for n in odd if n % 3 == key] == sorted(n for n in odd if n % 3 == key) for key in range(3))
+    assert {f"{sandbox.namespace}.jobs.count", f"{sandbox.namespace}.count", f"{sandbox.namespace}.replay-marker"} <= set(inside)
+    assert await state_of(settings) == before
+    assert not (settings.data_directory / "views" / sandbox.namespace).exists()
+
+
+async def test_a_name_that_is_in_use_is_refused_and_nothing_changes(log: KafkaLog, settings: Settings) -> None:
+    async with Client(settings):
+        pass
+    before = await state_of(settings)
+    taken = sandbox_settings(settings, settings.namespace, 10)
+    with pytest.raises(SandboxInUse, match="and 2 more topics of that namespace"):
+        async with opened_sandbox(log, taken, settings.namespace, ["count"], keep=False):
+            raise AssertionError("it opened")
+    assert await state_of(settings) == before
+    with pytest.raises(ConfigurationError, match="No sandbox can be named"):
+        sandbox_settings(settings, "no/name", 10)
+
+
+async def test_of_two_at_once_one_gets_the_name(log: KafkaLog, settings: Settings, sandbox: Settings) -> None:
+    inside = asyncio.Event()
+    over = asyncio.Event()
+
+    async def use() -> None:
+        async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+            inside.set()
+            await over.wait()
+
+    tasks = {asyncio.create_task(use()) for _ in range(3)}
+    async with asyncio.timeout(60):
+        await inside.wait()
+        refused: set[asyncio.Task[None]] = set()
+        while len(refused) < 2:
+            refused, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0.01)
+    over.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(task.exception()) for task in refused] == [SandboxInUse, SandboxInUse]
+    assert sum(task.exception() is None for task in tasks) == 1
+    assert of_namespace(await state_of(settings), sandbox.namespace) == []
+
+
+@pytest.fixture
+async def left_behind(log: KafkaLog, settings: Settings, sandbox: Settings) -> AsyncIterator[str]:
+    """A sandbox that was kept, with views on this machine; and gone in the end."""
+    (settings.data_directory / "views" / sandbox.namespace).mkdir(parents=True)
+    async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=True):
+        await SandboxRun(log, sandbox, {"count": Count()}, replay_of(10, Today(odd_fails))).run()
+    yield sandbox.namespace
+    await log.delete_topics([name for name in await log.topic_names() if name.startswith(f"{sandbox.namespace}.")])
+
+
+async def test_clean_spares_a_replay_that_runs_unless_it_is_told_to(log: KafkaLog, settings: Settings, left_behind: str) -> None:
+    before = await state_of(settings)
+    removed, spared = await clean(log, settings)
+    assert left_behind in [found.sandbox for found in spared]  # this process lives
+    assert await state_of(settings) == before
+
+    removed, _ = await clean(log, settings, every=True)
+    assert left_behind in [found.sandbox for found in removed]
+    assert of_namespace(await state_of(settings), left_behind) == []
+    assert not (settings.data_directory / "views" / left_behind).exists()
+
+
+async def test_clean_removes_what_was_silent_for_too_long(
+    log: KafkaLog, settings: Settings, left_behind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(markers, "SILENT_SECONDS", -60.0)
+    removed, _ = await clean(log, settings)
+    assert left_behind in [found.sandbox for found in removed]
+    assert of_namespace(await state_of(settings), left_behind) == []
+
+
+async def test_a_sandbox_gives_signs_of_life(
+    log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.replay.sandbox.ALIVE_EVERY_SECONDS", 0.05)
+    topic = Topics(sandbox.namespace).replay_marker.name
+    async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+
+        async def signs() -> bool:
+            return (await state_of(sandbox)).ends[topic][0] > 3
+
+        await eventually(signs)
+        [found] = [each for each in await find_markers(log) if each.topic == topic]
+    assert found.marker is not None
+    assert not found.is_over(found.alive_at + 59_000)
+    assert found.is_over(found.alive_at + 61_000)
+
+
+def plain(name: str) -> Topic:
+    return Topic(name=name, partitions=1, configuration={"cleanup.policy": "delete"})
+
+
+@pytest.mark.parametrize("trick", ["no marker", "foreign", "copied", "names others", "of other jobs"])
+async def test_clean_touches_nothing_without_a_marker(log: KafkaLog, settings: Settings, trick: str) -> None:
+    """Whatever a topic is called, and whatever somebody has written there."""
+    name, other = f"{settings.namespace}.replay-2", f"{settings.namespace}.other"
+    marker = SandboxMarker.make(other if trick == "copied" else name, settings.namespace, ["count"], "2026-01-01T00:00:00.000Z")
+    value: dict[str, Any] = {**marker.to_wire(), "processId": 2**22 + 1}  # more than Linux ever gives
+    if trick == "of other jobs":
+        value["namespace"] = other
+    if trick == "names others":
+        value["topics"] = [f"{other}.job-state"]
+    topics = [Topics(other).job_state, plain(f"{name}.job-state"), plain(f"{name}.jobs.count")]
+    await log.create_topics(topics)
+    writer = log.writer()
+    await writer.start()
+    try:
+        if trick != "no marker":
+            await log.create_topics([Topics(name).replay_marker])
+            record = NewRecord(MARKER_KEY, b"not a marker" if trick == "foreign" else orjson.dumps(value))
+            await writer.append(TopicPartition(Topics(name).replay_marker.name, 0), record, timeout=30)
+        before = await state_of(settings)
+        removed, spared = await clean(log, settings, every=True)
+        assert name not in [found.sandbox for found in removed]
+        assert (name in [found.sandbox for found in spared]) == (trick != "no marker")
+        assert await state_of(settings) == before
+    finally:
+        await writer.stop(timeout=5)
+        names = [*(topic.name for topic in topics), Topics(name).replay_marker.name]
+        await log.delete_topics([each for each in names if each in await log.topic_names()])
+
+
+async def test_clean_removes_a_topic_whose_marker_was_never_written(
+    log: KafkaLog, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.replay.sandbox._MARKED_WITHIN_SECONDS", 0.5)
+    topic = Topics(f"{settings.namespace}.replay-3").replay_marker
+    await log.create_topics([topic, plain(f"{settings.namespace}.replay-3.things")])
+    removed, _ = await clean(log, settings)
+    assert topic.name in [found.topic for found in removed]
+    names = await log.topic_names()
+    assert topic.name not in names
+    assert f"{settings.namespace}.replay-3.things" in names
+    await log.delete_topics([f"{settings.namespace}.replay-3.things"])
+
+
+async def test_what_breaks_off_the_replay_removes_the_sandbox(log: KafkaLog, settings: Settings, sandbox: Settings) -> None:
+    today = Today(odd_fails, gate=asyncio.Event())
+    replay = replay_of(20, today)
+
+    async def run() -> None:
+        async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+            await SandboxRun(log, sandbox, {"count": Count()}, replay).run()
+
+    task = asyncio.create_task(run())
+
+    async def begun() -> bool:
+        return bool(today.begun)
+
+    await eventually(begun)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert of_namespace(await state_of(settings), sandbox.namespace) == []
+
+
+def test_an_engine_knows_no_order_over_all_keys() -> None:
+    with pytest.raises(ConfigurationError, match="leave out --order log"):
+        check_pacing(Pacing(order=Order.LOG))
+    check_pacing(Pacing(order=Order.KEY))
+
+
+def test_a_marker_names_nothing_of_others(tmp_path: Path) -> None:
+    wire = SandboxMarker.make("a.replay-1", "a", ["count"], "2026-01-01T00:00:00.000Z").to_wire()
+    assert SandboxMarker.model_validate(wire).topics == wire["topics"]
+    for name, value in (("topics", ["a.jobs.count"]), ("groups", ["a.count"]), ("sandbox", "..")):
+        with pytest.raises(ValueError, match=r"marker names|String should match"):
+            SandboxMarker.model_validate({**wire, name: value})

@@ -1,0 +1,212 @@
+"""`headrace replay stream` and `headrace replay clean`, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from headrace import Client, Settings
+from support import replay_workers
+from support.clusters import ClusterState, state_of
+from support.engines import ended, engine_with, eventually, with_engine
+
+TESTS = Path(replay_workers.__file__).parent.parent
+PATIENCE_SECONDS = 120
+
+
+@pytest.fixture
+async def recorded(settings: Settings) -> Settings:
+    """A namespace in which 30 jobs have ended, and no engine runs."""
+    async with engine_with(with_engine(settings, janitor=False), replay_workers.Count), Client(settings) as client:
+        jobs = await client.enqueue_many("count", [{"number": number} for number in range(30)], {"userId": "ada"})
+        for job in jobs:
+            await ended(client, job)
+    return settings
+
+
+def arguments(*words: str) -> list[str]:
+    return [sys.executable, "-m", "headrace", *words]
+
+
+def environment(settings: Settings, mode: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers or "",
+        "HEADRACE_NAMESPACE": settings.namespace,
+        "HEADRACE_DATA_DIRECTORY": str(settings.data_directory),
+        "REPLAY_MODE": mode,
+        "COLUMNS": "200",
+    }
+
+
+def replay(settings: Settings, mode: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return command(settings, mode, "replay", *words, **variables)
+
+
+def command(settings: Settings, mode: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments(*words), cwd=TESTS, env=environment(settings, mode) | variables, capture_output=True, text=True, check=False,
+        timeout=PATIENCE_SECONDS,
+    )  # fmt: skip
+
+
+STREAM = ("stream", "support.replay_workers", "--worker", "count", "--from", "1h")
+
+
+@contextmanager
+def started(settings: Settings, mode: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A replay that runs, and is gone at the end."""
+    process = subprocess.Popen(
+        arguments("replay", *words),
+        cwd=TESTS,
+        env=environment(settings, mode),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def of_sandboxes(state: ClusterState, settings: Settings) -> list[str]:
+    return sorted(name for name in (*state.ends, *state.groups) if name.startswith(f"{settings.namespace}.replay-"))
+
+
+async def until_half_way(settings: Settings) -> None:
+    """Waits until jobs run in a sandbox: its engine has written of them."""
+
+    async def begun() -> bool:
+        ends = (await state_of(settings)).ends
+        return any(".replay-" in name and name.endswith(".job-state") and sum(each.values()) > 25 for name, each in ends.items())
+
+    await eventually(begun, within=PATIENCE_SECONDS)
+
+
+async def test_the_table_and_the_exit_code(recorded: Settings) -> None:
+    before = await state_of(recorded)
+    same = replay(recorded, "", *STREAM)
+    assert same.returncode == 0, same.stderr
+    assert same.stdout.startswith("30 jobs replayed in ")
+    assert "30    same" in same.stdout
+
+    failing = replay(recorded, "fail", *STREAM, "--fail-on", "newly-failing,slower")
+    assert failing.returncode == 1, failing.stderr
+    assert "15    newly-failing" in failing.stdout
+    assert "15 × count: ValueError: odd: " in failing.stdout
+    assert replay(recorded, "fail", *STREAM, "--fail-on", "newly-fixed").returncode == 0
+
+    told = json.loads(replay(recorded, "fail", *STREAM, "--json", "--where", "userId=ada").stdout)
+    assert (told["jobs"], told["counts"]["same"], told["counts"]["newly-failing"]) == (30, 15, 15)
+    assert {"id", "workerName", "categories", "recorded", "replayed"} == set(told["notSame"][0])
+    assert json.loads(replay(recorded, "", *STREAM, "--json", "--where", "userId=bob").stdout)["jobs"] == 0
+    assert await state_of(recorded) == before
+
+
+async def test_a_terminal_shows_how_far_it_is(recorded: Settings) -> None:
+    shown = replay(recorded, "", *STREAM, FORCE_COLOR="1")
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.stderr)
+    assert re.search(r"replaying .*30/30 [\d,]+/s 0:00:\d\d left: 0:00:00", plain), plain
+    assert replay(recorded, "", *STREAM).stderr == ""
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+async def test_what_is_interrupted_removes_its_sandbox(recorded: Settings, kind: signal.Signals) -> None:
+    before = await state_of(recorded)
+    with started(recorded, "hang", *STREAM, "--sandbox") as process:
+        await until_half_way(recorded)
+        process.send_signal(kind)
+        assert process.wait(PATIENCE_SECONDS) == 130
+    assert await state_of(recorded) == before
+
+
+async def test_what_a_killed_one_leaves_is_found_and_removed(recorded: Settings) -> None:
+    before = await state_of(recorded)
+    with started(recorded, "hang", *STREAM, "--sandbox") as process:
+        await until_half_way(recorded)
+        running = replay(recorded, "", "clean")
+        assert running.returncode == 0, running.stderr
+        assert "its replay seems to run, in process " in running.stdout
+        assert "Removed" not in running.stdout
+        process.kill()
+        process.wait()
+    left = of_sandboxes(await state_of(recorded), recorded)
+    assert len(left) > 5
+
+    cleaned = replay(recorded, "", "clean", "--json")
+    assert cleaned.returncode == 0, cleaned.stderr
+    assert json.loads(cleaned.stdout)["removed"] == [left[0].removesuffix(".control")]
+    assert await state_of(recorded) == before
+    assert "No replay has left a sandbox" in replay(recorded, "", "clean").stdout
+
+
+async def test_a_sandbox_that_is_kept_can_be_looked_at(recorded: Settings) -> None:
+    before = await state_of(recorded)
+    name = f"{recorded.namespace}.replay-mine"
+    kept = replay(recorded, "", *STREAM, "--into", name, "--keep")
+    assert kept.returncode == 0, kept.stderr
+    assert "30    same" in kept.stdout
+    inside = recorded.model_copy(update={"namespace": name})
+    async with Client(inside) as client:
+        assert len((await client.list_jobs(status="completed", limit=100)).jobs) == 30
+
+    again = replay(recorded, "", *STREAM, "--into", name)
+    assert again.returncode == 2
+    assert f"Error: '{name}' cannot be a sandbox: the cluster has {name}." in again.stderr
+
+    assert f"Removed {name}." in replay(recorded, "", "clean").stdout
+    assert await state_of(recorded) == before
+
+
+async def test_an_export_is_replayed_without_the_cluster(recorded: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "yesterday.jsonl.gz"
+    exported = command(recorded, "", "export", "--from", "1h", "--output", str(file))
+    assert exported.returncode == 0, exported.stderr
+    nowhere = recorded.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
+    words = ["stream", "support.replay_workers", "--file", str(file)]
+    told = replay(nowhere, "fail", *words, "--json")
+    assert told.returncode == 0, told.stderr
+    assert {name: count for name, count in json.loads(told.stdout)["counts"].items() if name != "slower" and count} == {
+        "same": 15,
+        "newly-failing": 15,
+    }
+    damaged = tmp_path / "damaged.jsonl.gz"
+    damaged.write_bytes(file.read_bytes()[:-40])
+    broken = replay(nowhere, "", "stream", "support.replay_workers", "--file", str(damaged))
+    assert (broken.returncode, broken.stdout) == (2, "")
+    assert str(damaged) in broken.stderr
+    assert "Traceback" not in broken.stderr
+
+
+WRONG: dict[str, tuple[Sequence[str], str]] = {
+    "a worker that is not in the code": (
+        ["stream", "support.replay_workers", "--worker", "tally", "--from", "1h"],
+        "No worker of the code that was loaded is named 'tally'. Loaded are: count, memory_compaction_worker.",
+    ),
+    "a worker of which nothing is recorded": (
+        [*STREAM, "--worker", "memory_compaction_worker"],
+        "memory_compaction_worker",
+    ),
+    "a name that no namespace can have": ([*STREAM, "--into", "a/b"], "No sandbox can be named 'a/b'"),
+}
+
+
+async def test_bad_input_changes_nothing(recorded: Settings) -> None:
+    before = await state_of(recorded)
+    for what, (words, message) in WRONG.items():
+        wrong = replay(recorded, "", *words)
+        assert (wrong.returncode, wrong.stdout) == (2, ""), what
+        assert message in wrong.stderr, what
+        assert "Traceback" not in wrong.stderr, what
+    assert await state_of(recorded) == before

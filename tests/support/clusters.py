@@ -1,0 +1,66 @@
+"""All that stands in a cluster, to be compared with what stood there before."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from headrace import Settings
+from headrace.kafka.log import KafkaLog
+from headrace.ports import TopicPartition
+
+
+@dataclass(frozen=True)
+class ClusterState:
+    """What a namespace, and those whose names begin with its name, have on a cluster.
+
+    Attributes:
+        ends: the end offset of each partition of each topic.
+        configurations: all settings of each topic.
+        groups: what each consumer group has committed.
+    """
+
+    ends: Mapping[str, Mapping[int, int]]
+    configurations: Mapping[str, Mapping[str, str]]
+    groups: Mapping[str, Mapping[TopicPartition, int]]
+
+
+async def state_of(settings: Settings) -> ClusterState:
+    """What is there now."""
+    log = KafkaLog(settings)
+    client = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
+    await client.start()
+    try:
+        topics = sorted(name for name in await log.topic_names() if name.startswith(settings.namespace))
+        groups = sorted(name for name, _ in await client.list_consumer_groups() if name.startswith(settings.namespace))
+        committed = {group: await log.committed_offsets(group) for group in groups}
+        return ClusterState(await _ends(log, topics), await _configurations(client, topics), committed)
+    finally:
+        await client.close()
+        await log.close()
+
+
+async def _ends(log: KafkaLog, topics: Collection[str]) -> dict[str, dict[int, int]]:
+    reader = log.reader()
+    await reader.start()
+    try:
+        partitions = [TopicPartition(name, number) for name in topics for number in range(await log.partition_count(name))]
+        ends: dict[str, dict[int, int]] = {name: {} for name in topics}
+        for partition, end in (await reader.end_offsets(partitions)).items():
+            ends[partition.topic][partition.partition] = end
+        return ends
+    finally:
+        await reader.stop()
+
+
+async def _configurations(client: Any, topics: Collection[str]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in topics]
+    for response in await client.describe_configs(resources) if resources else ():
+        for _, _, _, name, entries in response.resources:
+            found[name] = {entry[0]: entry[1] for entry in entries}
+    return found

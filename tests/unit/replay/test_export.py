@@ -1,0 +1,237 @@
+"""An export has what a replay of its span needs, tells when it is damaged, and leaves no half of a file."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from headrace.codec import encode
+from headrace.core.partitions import key_partition
+from headrace.core.records import conversation_key, memory_key
+from headrace.errors import ArgumentsInvalid, BrokerUnreachable, ExportDamaged, HistoryGone, JobUnknown, WorkerUnknown
+from headrace.models import MemoryCompaction, MemoryEntry
+from headrace.ports import ConversationRef, RecordingKey, TopicPartition
+from headrace.recordings.records import recording_key, recording_partition
+from headrace.replay.exporting import Exported, export_span
+from headrace.replay.file_history import FileHistory, read_file_history
+from headrace.replay.history import History, RecordedJob, Span, Wanted
+from headrace.replay.log_history import LogHistory
+from support.written_jobs import Engines, WrittenLog
+
+SPAN = Span(0, 100_000)
+TRIP = ConversationRef("default", "ann", "trip")
+WHEN = "2026-03-02T09:30:00.000Z"
+# A job of the span has begun an attempt then.
+BEGUN_AT = 1772443860000
+
+
+@pytest.fixture
+def filled(log: WrittenLog, engines: Engines) -> Iterator[LogHistory]:
+    """Jobs of two workers with recordings, and a conversation."""
+    log.cluster.create_topics([log.topics.recordings, log.topics.memory])
+    other = Engines(log, "other")
+    other.define()
+    epoch = engines.claim("one", -1)
+    for job_id in ("done", "failed", "waiting"):
+        engines.enqueue(job_id, args={"to": ["ann"], "password": "secret", "long": "x" * (40_000 if job_id == "failed" else 1)})
+    other.enqueue("stranger", ctx={})
+    engines.run("done", epoch)
+    engines.complete("done", {"token": "secret"})
+    engines.run("failed", epoch)
+    engines.fail("failed", message="secret")
+    answers = log.topics.recordings
+    for job_id, name, value in (("done", "model", {"key": "secret"}), ("done", "model", [1.5]), ("nobody", "model", 1)):
+        place = TopicPartition(answers.name, recording_partition(job_id, answers.partitions))
+        number = len(log.cluster.records(place))
+        log.put(place, recording_key(job_id, 1, RecordingKey(name, number)), orjson.dumps(value), timestamp=90_000)
+    remember(log, TRIP, "e0", 1_000)
+    remember(log, TRIP, "e1", BEGUN_AT)
+    remember(log, TRIP, "e2", BEGUN_AT + 1)
+    remember(log, ConversationRef("default", "ann", "other"), "x", 1_000)
+    made = LogHistory(log, log.topics)
+    yield made
+    made.close()
+
+
+def remember(log: WrittenLog, conversation: ConversationRef, entry_id: str, at: int) -> None:
+    topic, address = log.topics.memory, conversation._asdict()
+    place = TopicPartition(topic.name, key_partition(conversation_key(*conversation), topic.partitions))
+    entry = MemoryEntry(**address, id=entry_id, role="user", content=f"secret {entry_id}", at=WHEN)
+    log.put(place, memory_key(*conversation, f"token-{entry_id}"), encode(entry), timestamp=at)
+    if entry_id == "e1":
+        summary = MemoryCompaction(
+            **address, id="s", job_id="j", base_version=-1, supersedes=["e0"], summary="secret sum", at=WHEN
+        )
+        log.put(place, memory_key(*conversation, "token-s"), encode(summary), timestamp=at)
+
+
+async def exported(history: LogHistory, path: Path, *redact: str, **wanted: Any) -> Exported:
+    return await export_span(history, Wanted(span=SPAN, **wanted), path, redact=redact)
+
+
+async def all_jobs(history: History, wanted: Wanted) -> list[RecordedJob]:
+    found = [job async for batch in history.jobs(wanted) for job in batch]
+    return sorted(found, key=lambda job: job.id)
+
+
+def files_of(directory: Path) -> list[str]:
+    return [each.name for each in directory.iterdir()]
+
+
+def content(path: Path) -> bytes:
+    return gzip.decompress(path.read_bytes())
+
+
+async def test_an_export_gives_what_the_log_gave(filled: LogHistory, tmp_path: Path) -> None:
+    path = tmp_path / "span.jsonl.gz"
+    told = await exported(filled, path)
+    assert told.header.counts == {"worker": 2, "job": 4, "recording": 2, "memory": 3}
+    assert files_of(tmp_path) == [path.name]
+    history = read_file_history(path)
+    assert (history.span, history.header) == (SPAN, told.header)
+    for wanted in (
+        Wanted(span=SPAN),
+        Wanted(span=Span(1_001, 1_002)),
+        Wanted(span=SPAN, workers=["other"]),
+        Wanted(span=SPAN, fields={"status": "failed"}),
+    ):
+        assert await all_jobs(history, wanted) == await all_jobs(filled, wanted)
+    assert [await history.count(Wanted(span=SPAN, workers=each)) for each in ([], ["other"])] == [4, 1]
+    assert await history.worker_definitions() == await filled.worker_definitions()
+    assert await history.find("failed") == await filled.find("failed")
+    assert await history.recordings("done", 1) == await filled.recordings("done", 1) != {}
+    assert await history.recordings("done", 2) == {}
+    for at in (0, 1_000, BEGUN_AT):
+        assert await history.memory_at(TRIP, at) == await filled.memory_at(TRIP, at)
+    assert [entry.role for entry in (await history.memory_at(TRIP, BEGUN_AT)).entries] == ["summary", "user"]
+
+
+async def test_a_part_of_a_span_has_its_own_workers_alone(filled: LogHistory, tmp_path: Path) -> None:
+    path = tmp_path / "part.gz"
+    await exported(filled, path, workers=["send_digest"], fields={"status": "completed"})
+    history = read_file_history(path)
+    assert [job.id for job in await all_jobs(history, Wanted(span=SPAN))] == ["done"]
+    assert set(await history.worker_definitions()) == {"send_digest"}
+    with pytest.raises(WorkerUnknown, match=r"'other'.*There are jobs of: send_digest"):
+        await all_jobs(history, Wanted(span=SPAN, workers=["other"]))
+    with pytest.raises(JobUnknown, match=r"no job 'failed' in .*part.gz"):
+        await history.find("failed")
+
+
+async def test_a_span_that_begins_before_that_of_the_export_is_refused(
+    engines: Engines, filled: LogHistory, tmp_path: Path
+) -> None:
+    path = tmp_path / "late.gz"
+    await export_span(filled, Wanted(span=Span(1_001, 100_000)), path)
+    with pytest.raises(HistoryGone, match=r"1970-01-01T00:00:01.001Z: begin there"):
+        await all_jobs(read_file_history(path), Wanted(span=SPAN))
+
+
+async def test_what_is_redacted_is_nowhere_in_the_file(filled: LogHistory, tmp_path: Path) -> None:
+    path = tmp_path / "redacted.gz"
+    paths = (
+        "args.password",
+        "result.token",
+        "error.message",
+        "recordings.model.key",
+        "memory.content",
+        "memory.summary",
+        "args.typo",
+    )
+    told = await exported(filled, path, *paths)
+    assert b"secret" not in content(path)
+    assert told.redactions == dict(zip(paths, (4, 1, 2, 1, 2, 1, 0), strict=True)), "also in the snapshots"
+    history = read_file_history(path)
+    job = await history.find("failed")
+    assert job.record["args"]["password"] == "[redacted]" and job.record["args"]["to"] == ["ann"]
+    assert job.snapshot is not None and job.snapshot["error"]["type"] == "ValueError"
+    assert list((await history.recordings("done", 1)).values()) == [b'{"key":"[redacted]"}', b"[1.5]"]
+    assert history.header.redacted == paths
+
+
+async def test_who_talked_is_not_told_by_the_memory_where_it_is_redacted(filled: LogHistory, tmp_path: Path) -> None:
+    path = tmp_path / "nobody.gz"
+    told = await exported(filled, path, "ctx.userId", "args.to")
+    assert told.header.counts["memory"] == 0 and b"ann" not in content(path)
+
+
+def damaged(kind: str, whole: bytes) -> bytes:
+    lines = gzip.decompress(whole).splitlines(keepends=True)
+    match kind:
+        case "empty":
+            return b""
+        case "no gzip":
+            return b"".join(lines)
+        case "another file":
+            return gzip.compress(b'{"type": "job"}\n')
+        case "no json":
+            return gzip.compress(b"\xff\xfe")
+        case "cut in a line":
+            return whole[:-40]
+        case "cut behind the header":
+            return gzip.compress(lines[0])
+        case "a line less":
+            return gzip.compress(b"".join([*lines[:2], *lines[3:]]))
+        case "a line more":
+            return gzip.compress(b"".join([*lines, lines[-1]]))
+        case "a bit":
+            middle = len(whole) // 2
+            return whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+        case "a value":
+            return gzip.compress(b"".join(lines).replace(b'"to":["ann"]', b'"to":["bob"]'))
+        case _:
+            raise AssertionError(kind)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("empty", "no gzip", "another file", "no json", "cut in a line", "cut behind the header"),
+        *("a line less", "a line more", "a bit", "a value"),
+    ],
+)
+async def test_a_damaged_export_is_told(filled: LogHistory, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "span.gz"
+    await exported(filled, path)
+    path.write_bytes(damaged(kind, path.read_bytes()))
+    with pytest.raises(ExportDamaged, match=r"span\.gz"):
+        read_file_history(path)
+
+
+async def test_an_export_of_a_newer_version_is_told(filled: LogHistory, tmp_path: Path) -> None:
+    path = tmp_path / "span.gz"
+    await exported(filled, path)
+    path.write_bytes(gzip.compress(content(path).replace(b'"version":1', b'"version":2', 1)))
+    with pytest.raises(ExportDamaged, match="of version 2, and this headrace knows version 1"):
+        read_file_history(path)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ExportDamaged, match="No such file"):
+        read_file_history(tmp_path / "nothing.gz")
+
+
+async def test_a_file_that_is_there_is_left_alone(filled: LogHistory, tmp_path: Path) -> None:
+    path = tmp_path / "span.gz"
+    path.write_text("mine")
+    with pytest.raises(ArgumentsInvalid, match="is there already"):
+        await exported(filled, path)
+    assert path.read_text() == "mine"
+    await export_span(filled, Wanted(span=SPAN), path, overwrite=True)
+    assert isinstance(read_file_history(path), FileHistory)
+    with pytest.raises(ArgumentsInvalid, match="cannot be written"):
+        await exported(filled, tmp_path / "no" / "span.gz")
+
+
+async def test_what_fails_leaves_no_file(log: WrittenLog, filled: LogHistory, tmp_path: Path) -> None:
+    with pytest.raises(WorkerUnknown):
+        await exported(filled, tmp_path / "a.gz", workers=["nobody"])
+    log.go_away()
+    with pytest.raises(BrokerUnreachable):
+        await exported(filled, tmp_path / "a.gz")
+    assert files_of(tmp_path) == []

@@ -1,0 +1,277 @@
+"""What a history reads from the log: the jobs of a span with the snapshot that counts, one job, and what is there no more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from headrace.codec import encode
+from headrace.core import snapshots
+from headrace.core.identifiers import fresh_id
+from headrace.core.partitions import key_partition
+from headrace.core.records import conversation_key, memory_key, repeat_header, source_header, status_header, version_header
+from headrace.core.snapshots import version_of
+from headrace.errors import HistoryGone, JobUnknown, WorkerUnknown
+from headrace.models import MemoryEntry
+from headrace.ports import ConversationRef, RecordingKey, TopicPartition
+from headrace.recordings.records import recording_key, recording_partition
+from headrace.replay import joining
+from headrace.replay.history import RecordedJob, Span, Wanted
+from headrace.replay.log_history import LogHistory
+from support.written_jobs import Engines, WrittenLog
+
+ALWAYS = Span(0, 1 << 50)
+MINUTE = 60_000
+WHEN = "2026-03-02T09:30:00.000Z"
+
+
+async def jobs(history: LogHistory, span: Span = ALWAYS, *workers: str, **fields: str) -> list[RecordedJob]:
+    named = {name.replace("__", "."): value for name, value in fields.items()}
+    return [job async for batch in history.jobs(Wanted(span=span, workers=workers, fields=named)) for job in batch]
+
+
+def told(found: list[RecordedJob]) -> list[tuple[str, Any]]:
+    """Ids and statuses."""
+    return sorted((job.id, None if job.snapshot is None else job.snapshot["status"]) for job in found)
+
+
+def put_at(engines: Engines, at: int, job_id: str, partition: int = 0, **fields: Any) -> None:
+    """A job record with a time."""
+    made = engines.enqueue(job_id, partition, **fields)
+    engines.log.cluster.partition(engines.jobs(partition)).records.pop()
+    engines.log.cluster.partition(engines.jobs(partition)).end -= 1
+    engines.log.put(engines.jobs(partition), made.key, made.value, timestamp=at)
+
+
+async def test_each_job_of_a_span_comes_with_the_snapshot_that_counts(engines: Engines, history: LogHistory) -> None:
+    epoch = engines.claim("one", -1)
+    for job_id in ("done", "running", "waiting"):
+        engines.enqueue(job_id)
+    engines.run("done", epoch)
+    engines.complete("done", {"n": 1})
+    engines.run("running", epoch)
+    found = await jobs(history)
+    assert told(found) == [("done", "completed"), ("running", "running"), ("waiting", None)]
+    [done] = [job for job in found if job.id == "done"]
+    assert (done.source, done.offset, done.accepted_at) == (engines.jobs(0), 0, 1_000)
+    assert done.record["args"] == {"to": ["ann"]} and done.snapshot is not None and done.snapshot["result"] == {"n": 1}
+
+
+async def test_the_last_words_of_a_predecessor_count_for_nothing(engines: Engines, history: LogHistory) -> None:
+    old = engines.claim("one", -1)
+    engines.enqueue("job")
+    engines.run("job", old)
+    new = engines.claim("two", old)
+    before = engines.snapshots["job"]
+    engines.complete("job", "from the grave")
+    engines.snapshots["job"] = before
+    assert told(await jobs(history)) == [("job", "running")]
+    engines.run("job", new, "two")
+    engines.complete("job", "right")
+    [job] = await jobs(history)
+    assert job.snapshot is not None and (job.snapshot["result"], job.snapshot["attempt"]) == ("right", 2)
+
+
+async def test_what_a_janitor_repeats_is_taken_for_what_it_repeats(engines: Engines, history: LogHistory) -> None:
+    epoch = engines.claim("one", -1)
+    engines.enqueue("job")
+    engines.run("job", epoch)
+    right = engines.snapshots["job"]
+    # A void claim that compaction took away has left a snapshot of a higher epoch.
+    void = snapshots.running(right, snapshots.Writer("ghost", epoch + 50), "2026-03-02T09:31:30.000Z")
+    engines.write(void, keep=False)
+    headers = (
+        source_header(engines.worker, 0, 0),
+        version_header(version_of(right)),
+        status_header(right["status"]),
+        repeat_header(version_of(void)),
+    )
+    engines.log.put(engines.state(0), b"job", orjson.dumps(right), headers)
+    [job] = await jobs(history)
+    assert job.snapshot is not None and job.snapshot["attempt"] == 1
+
+
+async def test_a_snapshot_of_a_queue_that_was_there_before_is_of_no_job(engines: Engines, history: LogHistory) -> None:
+    epoch = engines.claim("one", -1)
+    engines.enqueue("job")
+    other = {**snapshots.running(engines.snapshots["job"], snapshots.Writer("one", epoch), "2026-03-02T09:31:00.000Z"), "id": "x"}
+    engines.write(other)
+    assert told(await jobs(history)) == [("job", None)]
+
+
+async def test_a_span_is_by_the_times_of_the_job_records(engines: Engines, history: LogHistory) -> None:
+    start = 100 * MINUTE
+    # The clocks of two writers differ: what is later in the log has an earlier time.
+    for at, name in ((start - 1, "before"), (start, "first"), (start + 30, "late"), (start + 10, "early"), (start + 20, "end")):
+        put_at(engines, at, name)
+    span = Span(start, start + 20)
+    assert [job.id for job in await jobs(history, span)] == ["first", "early"]
+    assert await history.count(Wanted(span=Span(start, 1 << 50))) == 4
+    assert await history.count(Wanted(span=Span(0, start), workers=["send_digest"])) == 1
+
+
+async def test_jobs_are_chosen_by_worker_and_by_fields(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
+    other = Engines(log, "other")
+    epoch = engines.claim("one", -1)
+    engines.enqueue("a", ctx={"userId": "ada"}, args={"kind": "x", "n": 3, "deep": {"flag": True}})
+    engines.enqueue("b", ctx={"userId": "ben"})
+    other.enqueue("c", ctx={"userId": "ada"})
+    engines.run("b", epoch)
+    engines.fail("b")
+    assert told(await jobs(history, ALWAYS, "other")) == [("c", None)]
+    assert [each[0] for each in told(await jobs(history, userId="ada"))] == ["a", "c"]
+    assert told(await jobs(history, status="failed")) == [("b", "failed")]
+    assert told(await jobs(history, status="queued", ctx__userId="ada", args__n="3", args__deep__flag="true")) == [("a", None)]
+    assert told(await jobs(history, error__type="ValueError")) == [("b", "failed")]
+    assert await jobs(history, args__missing="") == []
+    with pytest.raises(WorkerUnknown, match=r"'nobody'.*Recorded are jobs of: other, send_digest"):
+        await jobs(history, ALWAYS, "nobody")
+
+
+async def test_a_span_before_the_log_says_where_it_begins(engines: Engines, history: LogHistory) -> None:
+    with pytest.raises(HistoryGone, match="No job of the namespace view-test is in the log"):
+        await jobs(history)
+    for number in range(4):
+        put_at(engines, (100 + number) * MINUTE, f"job-{number}")
+    with pytest.raises(HistoryGone, match=r"1970-01-01T01:40:00.000Z: begin there"):
+        await jobs(history, Span(0, 100 * MINUTE))
+    assert len(await jobs(history, Span(0, 101 * MINUTE))) == 1, "nothing was deleted: all that ever was is there"
+    engines.log.cluster.delete_records(engines.jobs(0), 2)
+    with pytest.raises(HistoryGone, match=r"1970-01-01T01:42:00.000Z: begin there"):
+        await jobs(history, Span(101 * MINUTE, 200 * MINUTE))
+    assert len(await jobs(history, Span(102 * MINUTE, 200 * MINUTE))) == 2
+    engines.log.cluster.delete_records(engines.jobs(0), 4)
+    with pytest.raises(HistoryGone, match="is in the log any more"):
+        await jobs(history)
+
+
+async def test_what_was_deleted_of_one_partition_is_missed_where_its_state_is_left(engines: Engines, history: LogHistory) -> None:
+    put_at(engines, 50 * MINUTE, "old", 1, created="1970-01-01T00:50:00.000Z")
+    put_at(engines, 100 * MINUTE, "gone", created="1970-01-01T01:40:00.000Z")
+    epoch = engines.claim("one", -1)
+    begun = snapshots.running(engines.snapshots["gone"], snapshots.Writer("one", epoch), "1970-01-01T01:40:01.000Z")
+    made = engines.write(begun)
+    engines.log.cluster.partition(engines.state(0)).records[-1] = type(made)(
+        made.topic, made.partition, made.offset, 100 * MINUTE, made.key, made.value, made.headers
+    )
+    engines.log.cluster.delete_records(engines.jobs(0), 1)
+    with pytest.raises(HistoryGone, match=r"job gone, accepted at 1970-01-01T01:40:00.000Z, was deleted"):
+        await jobs(history, Span(99 * MINUTE, 200 * MINUTE))
+    assert await jobs(history, Span(101 * MINUTE, 200 * MINUTE)) == []
+
+
+async def test_reading_of_states_ends_when_nothing_more_can_come(
+    log: WrittenLog, engines: Engines, history: LogHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "SETTLED_MILLISECONDS", 500)
+    epoch = engines.claim("one", -1)
+    engines.enqueue("job")
+    engines.run("job", epoch)
+    engines.complete("job")
+    given = len(log.cluster.topic_records(log.topics.job_state.name))
+    for number in range(3):
+        log.put(engines.state(0), b"other-%d" % number, b"{}", timestamp=10_000)
+    assert told(await jobs(history, Span(0, 2_000))) == [("job", "completed")]
+    assert given == 3
+
+
+@pytest.mark.parametrize("job_id", ["named-by-hand", fresh_id(60_000, b"0123456789"), fresh_id(1_000, b"0123456789")])
+async def test_a_job_is_found_whenever_it_was(engines: Engines, history: LogHistory, job_id: str) -> None:
+    engines.enqueue("other")
+    put_at(engines, 60_000, job_id, 3, args={"about": "other"}, orderingKey="k")
+    epoch = engines.claim("one", -1, 3)
+    engines.run(job_id, epoch)
+    job = await history.find(job_id)
+    assert (job.id, job.source, job.offset) == (job_id, engines.jobs(3), 0)
+    assert job.snapshot is not None and job.snapshot["status"] == "running"
+
+
+async def test_of_two_records_with_one_id_that_one_is_found_which_was_done(engines: Engines, history: LogHistory) -> None:
+    engines.enqueue("twice", n=1)
+    engines.snapshots.clear()
+    engines.enqueue("twice", n=2)
+    epoch = engines.claim("one", -1)
+    engines.run("twice", epoch)
+    assert (await history.find("twice")).offset == 1
+
+
+async def test_what_is_said_of_a_job_that_is_not_there(engines: Engines, history: LogHistory) -> None:
+    engines.enqueue("gone")
+    epoch = engines.claim("one", -1)
+    engines.run("gone", epoch)
+    engines.complete("gone")
+    with pytest.raises(JobUnknown, match="no job 'nothing' in the log of the namespace view-test"):
+        await history.find("nothing")
+    engines.log.cluster.delete_records(engines.jobs(0), 1)
+    with pytest.raises(HistoryGone, match=r"job gone was deleted.*it was completed at the end"):
+        await history.find("gone")
+
+
+async def test_a_damaged_record_costs_itself_alone(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
+    log.put(engines.jobs(0), b"x", b"no json")
+    log.put(engines.jobs(0), b"x", b'{"id": 3}')
+    engines.enqueue("job")
+    epoch = engines.claim("one", -1)
+    log.put(engines.state(0), b"lease/send_digest/0/two", b'{"kind": "claim"}')
+    log.put(engines.state(0), b"job", b"{}")
+    engines.run("job", epoch)
+    assert told(await jobs(history)) == [("job", "running")]
+
+
+async def test_the_newest_definition_of_each_worker_is_known(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
+    engines.define("digest")
+    assert {name: each.kind for name, each in (await history.worker_definitions()).items()} == {"send_digest": "digest"}
+
+
+async def test_a_conversation_is_as_it_was(log: WrittenLog, history: LogHistory) -> None:
+    conversation = ConversationRef("default", "ada", "trip")
+    assert (await history.memory_at(conversation, 5_000)).entries == ()
+    log.cluster.create_topics([log.topics.memory])
+    fresh = LogHistory(log, log.topics)
+    place = TopicPartition(log.topics.memory.name, key_partition(conversation_key(*conversation), log.topics.memory.partitions))
+    for number, at in enumerate((1_000, 3_000, 2_000)):
+        entry = MemoryEntry.model_validate(
+            {
+                "userId": "ada",
+                "conversationId": "trip",
+                "id": f"e{number}",
+                "role": "user",
+                "content": "x",
+                "at": "2026-03-02T09:30:00Z",
+            }
+        )
+        log.put(place, memory_key(*conversation, f"token-{number}"), encode(entry), timestamp=at)
+    assert [each.id for each in (await fresh.memory_at(conversation, 2_000)).entries] == ["e0", "e2"]
+    assert [each.id for each in (await fresh.memory_at(conversation, 3_000)).entries] == ["e0", "e1", "e2"]
+    assert (await fresh.memory_at(conversation, 999)).entries == ()
+
+
+async def test_nothing_is_made_in_an_empty_cluster(history: LogHistory, log: WrittenLog) -> None:
+    log.cluster.delete_topics(list(log.cluster.topic_names()))
+    with pytest.raises(HistoryGone):
+        await jobs(history)
+    with pytest.raises(JobUnknown):
+        await history.find("job")
+    assert await history.worker_definitions() == {}
+    assert log.cluster.topic_names() == set()
+
+
+async def test_what_a_job_recorded_is_given_by_attempt(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
+    engines.enqueue("a%b")
+    engines.enqueue("other")
+    assert await history.recordings("a%b", 1) == {}
+    log.cluster.create_topics([log.topics.recordings])
+    fresh = LogHistory(log, log.topics)
+    place = TopicPartition(log.topics.recordings.name, recording_partition("a%b", log.topics.recordings.partitions))
+    for job_id, attempt, number, value in (
+        ("a%b", 1, 0, b"1"), ("a%b", 1, 0, b"2"), ("a%b", 1, 1, b"3"), ("a%b", 2, 0, b"4"), ("other", 1, 0, b"5")
+    ):  # fmt: skip
+        log.put(place, recording_key(job_id, attempt, RecordingKey("model", number)), value, timestamp=90 * MINUTE)
+    found = await jobs(fresh)
+    assert "a%b" in {job.id for job in found}
+    assert await fresh.recordings("a%b", 1) == {RecordingKey("model", 0): b"2", RecordingKey("model", 1): b"3"}
+    assert await fresh.recordings("a%b", 2) == {RecordingKey("model", 0): b"4"}
+    assert await fresh.recordings("a%b", 3) == {}
+    fresh.close()

@@ -1,0 +1,73 @@
+"""What is taken out of an export, by the paths of fields."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.errors import ArgumentsInvalid
+from headrace.replay.redaction import REDACTED, Redaction
+
+
+def test_values_are_replaced_wherever_the_path_leads() -> None:
+    redaction = Redaction(["args.password", "args.users.name", "ctx.secret.*", "error.message", "result", "args.typo"])
+    raw = {
+        "id": "job",
+        "args": {"password": {"deep": 1}, "users": [{"name": "ada", "age": 3}, {"name": "ben"}], "kept": "password"},
+        "ctx": {"secret": {"a": 1, "b": [2]}, "userId": "u"},
+        "error": {"type": "E", "message": "ada is not known"},
+        "attempts": [{"attempt": 1, "error": {"type": "E", "message": "ada is not known"}}, {"attempt": 2}],
+        "result": None,
+    }
+    assert redaction.job(raw) == {
+        "id": "job",
+        "args": {"password": REDACTED, "users": [{"name": REDACTED, "age": 3}, {"name": REDACTED}], "kept": "password"},
+        "ctx": {"secret": {"a": REDACTED, "b": REDACTED}, "userId": "u"},
+        "error": {"type": "E", "message": REDACTED},
+        "attempts": [{"attempt": 1, "error": {"type": "E", "message": REDACTED}}, {"attempt": 2}],
+        "result": REDACTED,
+    }
+    assert raw["args"] == {"password": {"deep": 1}, "users": [{"name": "ada", "age": 3}, {"name": "ben"}], "kept": "password"}
+    assert redaction.counts == {
+        "args.password": 1, "args.users.name": 2, "ctx.secret.*": 2, "error.message": 2, "result": 1, "args.typo": 0
+    }  # fmt: skip
+
+
+def test_a_path_through_a_list_meets_the_lists_elements_and_not_the_list() -> None:
+    assert Redaction(["args.tags"]).job({"args": {"tags": ["a", "b"]}}) == {"args": {"tags": REDACTED}}
+
+
+def test_of_recordings_the_name_comes_first_whatever_is_in_it() -> None:
+    redaction = Redaction(["recordings.model.key", "recordings.http.get", "recordings.*.token", "recordings.all"])
+    assert redaction.recording("model", {"key": 1, "x": 2}) == {"key": REDACTED, "x": 2}
+    assert redaction.recording("http.get", {"get": 1}) == REDACTED
+    assert redaction.recording("other", [{"token": 1, "key": 2}]) == [{"token": REDACTED, "key": 2}]
+    assert redaction.recording("all", 5) == REDACTED
+    assert redaction.recording("mod", {"el": {"key": 1}}) == {"el": {"key": 1}}
+
+
+def test_of_memory_the_texts_can_be_left_out() -> None:
+    entry = {"content": "hello", "name": "ada", "role": "user", "userId": "u"}
+    assert Redaction(["memory.content", "memory.name"]).memory(entry) == {**entry, "content": REDACTED, "name": REDACTED}
+
+
+@pytest.mark.parametrize(
+    ("path", "hidden"),
+    [
+        ("ctx.userId", True),
+        ("args.conversationId", True),
+        ("args.*", True),
+        ("tenant", True),
+        ("args.x", False),
+        ("result", False),
+    ],
+)
+def test_whoever_must_not_know_the_conversation_does_not_get_its_memory(path: str, hidden: bool) -> None:
+    assert Redaction([path]).hides_conversations is hidden
+
+
+@pytest.mark.parametrize(
+    "path", ["", "args..x", "id", "workerName", "attempts.status", "*", "args", "ctx", "recordings", "memory.id"]
+)
+def test_what_cannot_be_left_out_is_refused(path: str) -> None:
+    with pytest.raises(ArgumentsInvalid, match="--redact"):
+        Redaction([path])

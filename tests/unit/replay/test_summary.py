@@ -1,0 +1,101 @@
+"""How a replay of many jobs is counted, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from headrace.core.comparison import Outcome, compare
+from headrace.core.status import JobStatus
+from headrace.errors import ConfigurationError
+from headrace.replay.stream import wanted_workers
+from headrace.replay.summary import CATEGORIES, Replayed, Summary, categories_from
+
+
+def completed(result: Any = None, seconds: float | None = 0.01) -> Outcome:
+    return Outcome(JobStatus.COMPLETED, result, seconds=seconds)
+
+
+def failed(kind: str, message: str = "", seconds: float | None = 0.01) -> Outcome:
+    return Outcome(JobStatus.FAILED, None, kind, message, seconds)
+
+
+def replayed(number: int, recorded: Outcome | None, today: Outcome, worker: str = "digest") -> Replayed:
+    return Replayed(f"job-{number}", worker, compare(recorded, today), recorded, today)
+
+
+def summary_of(*every: Replayed) -> Summary:
+    summary = Summary()
+    for each in every:
+        summary.add(each)
+    return summary
+
+
+def test_every_job_is_counted_under_its_verdict_and_a_slower_one_beside_it() -> None:
+    summary = summary_of(
+        replayed(1, completed({"a": 1}), completed({"a": 1.0})),
+        replayed(2, completed(1), completed(2), "other"),
+        replayed(3, completed(1), failed("ValueError")),
+        replayed(4, failed("ValueError"), completed(1)),
+        replayed(5, completed(1, 0.1), completed(1, 0.5)),
+        replayed(6, None, completed(1)),
+        replayed(7, Outcome(JobStatus.CANCELLED), completed(1)),
+    )
+    counts = {name: count for name, count in summary.to_json()["counts"].items() if count}
+    assert counts == {"same": 2, "different": 1, "newly-failing": 1, "newly-fixed": 1, "slower": 1, "not-comparable": 2}
+    assert summary.jobs == 7
+    assert summary.by_worker["other"] == {"different": 1}
+    assert list(summary.to_json()["counts"]) == list(CATEGORIES)
+    assert [each["id"] for each in summary.to_json()["notSame"]] == ["job-2", "job-3", "job-4", "job-5", "job-6", "job-7"]
+    json.dumps(summary.to_json())
+
+
+def test_the_worst_is_what_most_jobs_have_in_common() -> None:
+    """Numbers and ids in a message make no kind of their own."""
+    rare = replayed(0, completed(), failed("KeyError", "'x'"))
+    often = [replayed(number, completed(), failed("ValueError", f"no page {number}")) for number in range(1, 4)]
+    [first, second] = summary_of(rare, *often).worst("newly-failing")
+    assert (first.count, first.what, first.example) == (3, "ValueError: no page 1", "job-1")
+    assert (second.count, second.what) == (1, "KeyError: 'x'")
+
+
+def test_the_worst_of_the_slower_ones_took_most_seconds_more() -> None:
+    times = [(0.1, 0.4), (1.0, 3.5), (0.2, 0.5)]
+    [kind] = summary_of(*(replayed(n, completed(1, a), completed(1, b)) for n, (a, b) in enumerate(times))).worst("slower")
+    assert (kind.count, kind.what, kind.example) == (3, "1.000 s → 3.500 s", "job-1")
+
+
+def test_a_different_result_is_told_by_where_it_differs() -> None:
+    before, after = {"page": {"words": [1, 2, 3]}, "to": "ada"}, {"page": {"words": [1, 5, 3]}, "to": "ada"}
+    [kind] = summary_of(replayed(1, completed(before), completed(after))).worst("different")
+    assert kind.what == "result.page.words.1: 2 → 5"
+    [kind] = summary_of(replayed(1, failed("A", "a"), failed("B", "b"))).worst("different")
+    assert kind.what == "A: a → B: b"
+
+
+def test_very_many_kinds_take_no_more_than_some_memory() -> None:
+    summary = summary_of(
+        *(replayed(n, completed(), failed("ValueError", f"{n:b}".replace("1", "x").replace("0", "y"))) for n in range(1, 1_500))
+    )
+    kinds = summary._kinds["newly-failing"]
+    assert len(kinds) <= 1_001
+    assert sum(kind.count for kind in kinds.values()) == 1_499
+
+
+def test_categories_are_named() -> None:
+    assert categories_from("newly-failing, slower") == {"newly-failing", "slower"}
+    with pytest.raises(ConfigurationError, match=r"There is no category 'failing' .* newly-failing"):
+        categories_from("failing")
+    assert summary_of(replayed(1, completed(1), completed(2))).any_of({"different"})
+    assert not summary_of(replayed(1, completed(1), completed(1))).any_of({"different"})
+
+
+def test_workers_are_those_of_the_code() -> None:
+    assert wanted_workers((), ["a", "b"], ["b", "c"]) == ("b",)
+    assert wanted_workers(("a",), ["a", "b"], ["b"]) == ("a",)
+    with pytest.raises(ConfigurationError, match=r"named 'c'. Loaded are: a, b"):
+        wanted_workers(("c",), ["a", "b"], ["c"])
+    with pytest.raises(ConfigurationError, match=r"none has recorded jobs. Recorded are those of: c"):
+        wanted_workers((), ["a"], ["c"])

@@ -1,0 +1,225 @@
+"""Everything that is known of one job, in order: what the log has, and what is rebuilt where compaction has been."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from headrace.core import snapshots
+from headrace.core.records import (
+    Removal,
+    cancellation_key,
+    removal_header,
+    repeat_header,
+    source_header,
+    status_header,
+    version_header,
+)
+from headrace.core.snapshots import version_of
+from headrace.core.timestamps import parse_timestamp
+from headrace.ports import RecordingKey, TopicPartition
+from headrace.recordings.records import recording_key, recording_partition
+from headrace.replay.log_history import LogHistory
+from headrace.replay.steps import MISSING, Change, changes_between
+from headrace.replay.timeline import Line, timeline_of
+from support.written_jobs import Engines, WrittenLog
+
+WHEN = "2026-03-02T09:31:30.000Z"
+ERROR = {"type": "ValueError", "message": "no", "traceback": "Traceback ..."}
+
+
+def events(lines: Any) -> list[tuple[str, str]]:
+    return [(line.event, line.origin) for line in lines]
+
+
+def change(line: Line, path: str) -> tuple[Any, Any]:
+    [found] = [each for each in line.changes if each.path == path]
+    return found.before, found.after
+
+
+def progress(engines: Engines, job_id: str, fraction: float) -> None:
+    engines.write(snapshots.progressed(engines.snapshots[job_id], {"fraction": fraction}, WHEN))
+
+
+def retry(engines: Engines, job_id: str) -> None:
+    engines.write(snapshots.retried(engines.snapshots[job_id], ERROR, WHEN, WHEN))
+
+
+async def test_each_record_of_a_job_is_told_with_what_it_changed(engines: Engines, history: LogHistory) -> None:
+    epoch = engines.claim("one", -1)
+    engines.enqueue("job")
+    engines.enqueue("other")
+    engines.run("job", epoch)
+    engines.run("other", epoch)
+    progress(engines, "job", 0.25)
+    progress(engines, "job", 0.5)
+    retry(engines, "job")
+    engines.run("job", epoch)
+    engines.complete("job", {"n": 1})
+    found = await timeline_of(history, "job")
+    assert events(found.lines) == [
+        (event, "log") for event in ("accepted", "started", "progressed", "progressed", "retrying", "started", "completed")
+    ]
+    accepted, started, first, second, retrying, again, completed = found.lines
+    assert (accepted.source, accepted.offset, accepted.at) == (engines.jobs(0), 0, 1_000)
+    assert change(accepted, "args") == (MISSING, {"to": ["ann"]})
+    assert (started.source, started.offset, started.attempt) == (engines.state(0), 1, 1)
+    assert change(started, "instanceId") == (MISSING, "one") and change(started, "status") == ("queued", "running")
+    assert change(first, "progress") == (MISSING, {"fraction": 0.25})
+    assert change(second, "progress.fraction") == (0.25, 0.5)
+    assert change(retrying, "attempts.1.status") == ("running", "failed") and change(retrying, "runAt") == (MISSING, WHEN)
+    assert again.attempt == 2 and change(again, "runAt") == (WHEN, MISSING)
+    assert change(completed, "result") == (MISSING, {"n": 1})
+    assert found.state["status"] == "completed"
+
+
+async def test_the_last_words_of_a_predecessor_are_shown_as_void(engines: Engines, history: LogHistory) -> None:
+    old = engines.claim("one", -1)
+    engines.enqueue("job")
+    engines.run("job", old)
+    new, before = engines.claim("two", old), engines.snapshots["job"]
+    engines.complete("job", "from the grave")
+    engines.snapshots["job"] = before
+    engines.run("job", new, "two")
+    found = await timeline_of(history, "job")
+    assert [(line.event, line.void) for line in found.lines] == [
+        ("accepted", False), ("started", False), ("completed", True), ("started", False)
+    ]  # fmt: skip
+    assert "instance one" in found.lines[2].note
+    assert change(found.lines[3], "attempts.1.status") == ("running", "interrupted"), "compared with what counted before"
+    assert found.state["status"] == "running"
+
+
+@pytest.mark.parametrize("left", [1, 2, 3, 4, 5])
+async def test_what_compaction_has_removed_is_rebuilt(log: WrittenLog, engines: Engines, history: LogHistory, left: int) -> None:
+    epoch = engines.claim("one", -1)
+    engines.enqueue("job")
+    engines.run("job", epoch)
+    progress(engines, "job", 0.25)
+    retry(engines, "job")
+    engines.run("job", epoch)
+    engines.complete("job", {"n": 1})
+    state = log.cluster.partition(engines.state(0))
+    own = [record.offset for record in state.records if record.key == b"job"]
+    state.remove(own[:-left])
+    found = await timeline_of(history, "job")
+    expected = ["accepted", "started", "progressed", "retrying", "started", "completed"]
+    if left < 4:
+        expected.remove("progressed")
+    assert [line.event for line in found.lines] == expected
+    assert [line.origin for line in found.lines] == ["log", *["snapshot"] * (len(expected) - 1 - left), *["log"] * left]
+    rebuilt = [line for line in found.lines if line.origin == "snapshot"]
+    first_left = own[-left]
+    assert all((line.source, line.offset) == (engines.state(0), first_left) for line in rebuilt), "the record that tells of it"
+    if left == 1:
+        assert [line.at for line in rebuilt] == [1772443860000, 1772443890000, 1772443860000]
+        assert change(rebuilt[1], "attempts.1.error") == (MISSING, {"type": "ValueError", "message": "no"})
+        assert change(found.lines[-1], "result") == (MISSING, {"n": 1})
+
+
+async def test_progress_that_compaction_has_removed_is_counted(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
+    epoch = engines.claim("one", -1)
+    engines.enqueue("job")
+    engines.run("job", epoch)
+    for fraction in (0.1, 0.2, 0.3):
+        progress(engines, "job", fraction)
+    state = log.cluster.partition(engines.state(0))
+    state.remove([2, 3])
+    found = await timeline_of(history, "job")
+    assert events(found.lines) == [("accepted", "log"), ("started", "log"), ("progressed", "log")]
+    assert found.lines[-1].note == "2 more of this attempt's records were removed by compaction"
+
+
+async def test_what_a_janitor_wrote_is_told(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
+    epoch = engines.claim("one", -1)
+    engines.enqueue("job")
+    engines.run("job", epoch)
+    made = engines.complete("job")
+    version = version_of(engines.snapshots["job"])
+    headers = (source_header(engines.worker, 0, 0), version_header(version), status_header("completed"), repeat_header(version))
+    log.put(engines.state(0), b"job", made.value, headers)
+    log.put(engines.state(0), b"job", None, (removal_header(Removal("ended", version)),))
+    found = await timeline_of(history, "job")
+    assert [line.event for line in found.lines] == ["accepted", "started", "completed", "repeated", "removed"]
+    assert (found.lines[-2].changes, found.lines[-2].note, found.lines[-1].note) == ((), "", "ended")
+
+
+async def test_what_a_janitor_repeated_is_told_at_its_own_time(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
+    epoch = engines.claim("one", -1)
+    engines.enqueue("job")
+    engines.run("job", epoch)
+    made = engines.complete("job")
+    version = version_of(engines.snapshots["job"])
+    headers = (source_header(engines.worker, 0, 0), version_header(version), status_header("completed"), repeat_header(version))
+    log.put(engines.state(0), b"job", made.value, headers, timestamp=1 << 45)
+    log.cluster.partition(engines.state(0)).remove([made.offset])
+    found = await timeline_of(history, "job")
+    assert events(found.lines) == [("accepted", "log"), ("started", "log"), ("completed", "snapshot")]
+    assert found.lines[-1].at == parse_timestamp("2026-03-02T09:32:00.000Z")
+
+
+async def test_what_others_wrote_of_it_stands_in_its_time(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
+    log.cluster.create_topics([log.topics.control, log.topics.dead_letters, log.topics.recordings])
+    epoch = engines.claim("one", -1)
+    engines.enqueue("job")
+    engines.run("job", epoch)
+    engines.fail("job")
+    answers = log.topics.recordings
+    place = TopicPartition(answers.name, recording_partition("job", answers.partitions))
+    log.put(place, recording_key("job", 1, RecordingKey("model", 0)), b'{"said": "hi"}', timestamp=1_001)
+    log.put(place, recording_key("jobs", 1, RecordingKey("model", 0)), b"1", timestamp=1_001)
+    control = TopicPartition(log.topics.control.name, 0)
+    log.put(control, cancellation_key("default", "job"), b"{}", timestamp=1_001)
+    log.put(control, cancellation_key("default", "job"), None, timestamp=1_003)
+    letters = TopicPartition(log.topics.dead_letters.name, 1)
+    for job_id in ("job", "other"):
+        told = {"schema-version": "1", "reason": "poison", "message": "it kills", "job-id": job_id}
+        headers = tuple((f"headrace-{name}", value.encode()) for name, value in told.items())
+        log.put(letters, b"job", b"{}", headers, timestamp=5_000)
+    found = await timeline_of(history, "job")
+    assert [line.event for line in found.lines] == [
+        "accepted", "started", "recorded", "cancel-requested", "failed", "dead-letter"
+    ]  # fmt: skip
+    assert change(found.lines[2], "recordings.model.0") == (MISSING, {"said": "hi"})
+    assert found.lines[5].note == "poison: it kills"
+
+
+async def test_the_jobs_that_came_of_it_are_told_with_how_they_stand(
+    log: WrittenLog, engines: Engines, history: LogHistory
+) -> None:
+    other = Engines(log, "other")
+    engines.enqueue("job")
+    other.enqueue("child", parentId="job")
+    other.enqueue("named", args={"about": "job"})
+    other.enqueue("stranger", parentId="jobs")
+    engines.enqueue("again", 1, retryOf="job")
+    epoch = other.claim("one", -1)
+    other.run("child", epoch)
+    found = await timeline_of(history, "job")
+    assert sorted((each.relation, each.job.id, each.status) for each in found.relatives) == [
+        ("child", "child", "running"), ("retry", "again", "queued")
+    ]  # fmt: skip
+    assert sorted(line.event for line in found.lines) == ["accepted", "child", "retry"]
+    wire = orjson.loads(orjson.dumps(found.to_wire()))
+    assert [each["id"] for each in wire["children"]] == ["child"] and wire["children"][0]["workerName"] == "other"
+    assert wire["lines"][0]["topic"] == engines.jobs(0).topic and wire["lines"][0]["origin"] == "log"
+
+
+def test_what_changed_is_told_by_the_path_of_each_field() -> None:
+    before = {"a": 1, "b": {"c": 1, "d": 2}, "gone": 1, "flag": 1, "attempts": [{"attempt": 3, "status": "running"}]}
+    after = {
+        "a": 1, "b": {"c": 1, "d": 3}, "new": None, "flag": True,
+        "attempts": [{"attempt": 3, "status": "failed"}, {"attempt": 4, "status": "running"}],
+    }  # fmt: skip
+    assert changes_between(before, after) == [
+        Change("b.d", 2, 3),
+        Change("new", MISSING, None),
+        Change("flag", 1, True),
+        Change("attempts.3.status", "running", "failed"),
+        Change("attempts.4", MISSING, {"attempt": 4, "status": "running"}),
+        Change("gone", 1, MISSING),
+    ]
+    assert changes_between(after, after) == []
+    assert Change("new", MISSING, None).to_wire() == {"field": "new", "after": None}
