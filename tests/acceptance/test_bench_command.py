@@ -39,6 +39,9 @@ KEYS = {
         "records", "empty_ms_p50", "empty_ms_max", "tail_ms", "tail_start_ms", "bare_ms", "ratio",
         "without_ms", "without_start_ms", "long_ms", "long_start_ms",
     },
+    "replay --jobs 1000 --rounds 1": {
+        "jobs", "rounds", "scanned_per_second", "bare_per_second", "ratio", "replayed_per_second",
+    },
     "waiting --jobs 500 --seconds 0.5": {
         "jobs", "seconds_each", "at_once", "elapsed_seconds", "before_megabytes", "peak_megabytes",
     },

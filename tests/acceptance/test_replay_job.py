@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -20,6 +21,7 @@ from headrace.replay import Rerunner, Verdict
 from headrace.replay.log_history import open_history
 from support.clusters import state_of
 from support.engines import ended, engine_process, engine_with, eventually, read_all, snapshots_of, with_engine
+from support.processes import wait_until
 
 SAMPLE = files("headrace").joinpath("samples/second-bakery.conversation.json")
 
@@ -73,6 +75,9 @@ async def slow(args: dict, ctx: JobContext) -> None:
 """.replace("{entry}", "NewEntry").replace("AbstractWorker, JobContext", "JobContext, NewEntry")
 
 
+COMMAND = [sys.executable, "-m", "headrace", "replay", "job"]
+
+
 class Shell:
     """Runs `headrace replay job` on the workers of a file, as a user does."""
 
@@ -102,7 +107,27 @@ class Shell:
         assert len(done.stderr.splitlines()) == 1, done.stderr
         return done.stderr
 
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Begins to run it."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [*COMMAND, *arguments], cwd=self.folder, env=self._environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        )
+
     def _run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=self.folder,
+            env=self._environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    @property
+    def _environment(self) -> dict[str, str]:
         variables = {
             "KAFKA_BOOTSTRAP_SERVERS": self._settings.bootstrap_servers or "",
             "HEADRACE_NAMESPACE": self._settings.namespace,
@@ -110,17 +135,7 @@ class Shell:
             "HEADRACE_LOG_LEVEL": "ERROR",
             "COLUMNS": "200",
         }
-        whole = [sys.executable, "-m", "headrace", "replay", "job", *arguments]
-        return subprocess.run(
-            whole,
-            cwd=self.folder,
-            env={**os.environ, **variables},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return {**os.environ, **variables}
 
 
 @asynccontextmanager
@@ -199,6 +214,42 @@ async def test_the_debugger_opens_where_a_job_fails(settings: Settings, shell: S
         shown = shell.replay(failed.id, "shop", "--pdb", stdin="p ('in the debugger', args['items'])\nwhere\nq\n")
         assert "('in the debugger', 5)" in shown and "raise ValueError" in shown
         assert "debugger" not in shell.replay(completed.id, "shop", "--pdb")
+
+
+BLOCKING = """
+import time
+from pathlib import Path
+
+from headrace import JobContext, worker
+
+
+def blocks(args: dict, ctx: JobContext) -> None:
+    if ctx.replaying:
+        Path(args["begun"]).write_text("begun")
+        time.sleep(600)
+
+
+waits = worker(name="waits")(blocks)
+waits_late = worker(name="waits_late", timeout=0.5)(blocks)
+"""
+
+
+async def test_a_function_in_a_thread_does_not_hold_the_command_up(settings: Settings, tmp_path: Path) -> None:
+    shell, begun = Shell(settings, tmp_path / "shop", BLOCKING), tmp_path / "begun"
+    args = {"begun": str(begun)}
+    async with ran(settings, shell, [("waits", args), ("waits_late", args)]) as [endless, late]:
+        assert [endless.status, late.status] == ["completed", "completed"]
+        shown = shell.replay(late.id, "shop", code=1)
+        assert "Newly failing" in shown and "JobTimeout" in shown
+        begun.unlink()
+        command = shell.start(endless.id, "shop")
+        try:
+            wait_until(begun.exists, "the attempt has begun", seconds=60)
+            command.send_signal(signal.SIGINT)
+            _, told = command.communicate(timeout=30)
+        finally:
+            command.kill()
+        assert (command.returncode, told) == (130, "Interrupted.\n")
 
 
 async def test_what_cannot_be_replayed_is_told_in_a_line(settings: Settings, shell: Shell) -> None:

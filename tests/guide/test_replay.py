@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from support.terminal import Terminal, opened_terminal
 
 DOCUMENT = ROOT / "docs" / "replay.md"
 WORKERS = "my_app/workers.py"
+PROGRAMS = ("send_hours.py", "check.py", "look.py")
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
 def files() -> list[Block]:
     """The files of the tutorial, in their order."""
-    return [block for block in blocks(DOCUMENT, "python") if block.file in (WORKERS, "send_hours.py", "check.py")]
+    return [block for block in blocks(DOCUMENT, "python") if block.file in (WORKERS, *PROGRAMS)]
 
 
 def commands() -> Iterator[list[str]]:
@@ -36,9 +38,9 @@ def commands() -> Iterator[list[str]]:
 
 
 def test_everything_that_it_says_works(terminal: Terminal) -> None:
-    broken, sender, mended, check = files()
-    assert [block.file for block in files()] == [WORKERS, "send_hours.py", WORKERS, "check.py"]
-    for block in (broken, sender, check):
+    broken, sender, mended, *others = files()
+    assert [block.file for block in files()] == [WORKERS, PROGRAMS[0], WORKERS, *PROGRAMS[1:]]
+    for block in (broken, sender, *others):
         (terminal.folder / str(block.file)).write_text(block.code)
     said = commands()
 
@@ -79,6 +81,13 @@ def test_everything_that_it_says_works(terminal: Terminal) -> None:
     checked = terminal.run("python", "check.py")
     assert checked.startswith("1 job: {'newly-fixed': 1"), checked
     assert f"invoice ValueError: max() arg is an empty sequence {job}" in checked
+
+    looked = terminal.run("python", "look.py", job)
+    assert "newly-fixed {'total': 0" in looked
+    assert f"('{job}', 'failed', " in looked
+    exported = terminal.start("headrace", "replay", "stream", "my_app.workers", "--file", "failed.jsonl.gz", "--json")
+    assert exported.process.wait(60) == 0, exported.output
+    assert json.loads(exported.output)["counts"]["newly-fixed"] == 1
 
     assert dev.interrupt() == 0, dev.output
     again = terminal.start(*dev_command)

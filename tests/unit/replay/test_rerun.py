@@ -2,65 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from headrace import AbstractWorker, GiveUp, Job, JobContext, NewEntry, Retry, WorkerUnknown, worker
+from headrace import GiveUp, Job, JobContext, NewEntry, Retry, WorkerUnknown, worker
 from headrace.core.comparison import Verdict
 from headrace.core.snapshots import shorten
 from headrace.core.status import JobStatus
 from headrace.errors import AttemptUnknown
 from headrace.models import WorkerDefinition
 from headrace.replay.history import RecordedJob, RecordingKey
-from headrace.replay.rerun import Rerun, Rerunner, RerunOptions
+from headrace.replay.rerun import Rerunner, RerunOptions
 from support.histories import InMemoryHistory, past_attempt, recorded_job
-from support.log import eventually
-
-TIMED_OUT = ("headrace.errors.JobTimeout", "The attempt took longer than 0.05 s.")
+from support.reruns import Does, DoesInThread, rerun
 
 
 class Amount(BaseModel):
     amount: int = 0
-
-
-class Does(AbstractWorker[dict[str, Any]]):
-    """Does what the test says."""
-
-    name = "does"
-
-    def __init__(self, behaves: Callable[..., Any], **attributes: Any) -> None:
-        self.behaves = behaves
-        for name, value in attributes.items():
-            setattr(self, name, value)
-
-    async def run(self, args: dict[str, Any], ctx: JobContext) -> Any:
-        return await self.behaves(args, ctx)
-
-
-class DoesInThread(Does):
-    """The same as a plain function."""
-
-    def run(self, args: dict[str, Any], ctx: JobContext) -> Any:  # a plain function, and not a coroutine function
-        return self.behaves(args, ctx)
-
-
-async def rerun(
-    worker: AbstractWorker[Any],
-    job: RecordedJob,
-    history: InMemoryHistory | None = None,
-    *,
-    attempt: int | None = None,
-    options: RerunOptions | None = None,
-) -> Rerun:
-    async with Rerunner(history or InMemoryHistory(), [worker], options) as rerunner:
-        return await rerunner.rerun(job, attempt=attempt)
 
 
 async def test_the_same_code_makes_the_same_of_a_job() -> None:
@@ -268,89 +232,6 @@ async def test_what_was_recorded_is_handed_back_and_nothing_else() -> None:
     assert told.replayed.result == ["of 2", "asked"]
     assert [tuple(each) for each in told.effects.asked_outside] == [("late", 0)]
     assert asked == ["outside"]
-
-
-async def test_time_limits_apply() -> None:
-    ended = threading.Event()
-
-    async def sleeps(args: dict[str, Any], ctx: JobContext) -> Any:
-        await asyncio.sleep(60)
-
-    async def goes_on(args: dict[str, Any], ctx: JobContext) -> Any:
-        with pytest.raises(asyncio.CancelledError):
-            await asyncio.sleep(60)
-        return "all the same"
-
-    def looks(args: dict[str, Any], ctx: JobContext) -> Any:
-        while not ctx.cancelled:
-            ended.wait(0.01)
-
-    for late in (Does(sleeps, timeout=0.05), Does(goes_on, timeout=0.05), DoesInThread(looks, timeout=0.05)):
-        told = await rerun(late, recorded_job("does", error=TIMED_OUT))
-        assert told.comparison.verdict is Verdict.SAME, told
-    told = await rerun(Does(sleeps), recorded_job("does", attemptTimeout=0.05))
-    assert told.replayed.error_type == "headrace.errors.JobTimeout"
-
-
-async def test_what_is_read_of_the_history_does_not_count() -> None:
-    class Slow(InMemoryHistory):
-        async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
-            await asyncio.sleep(1.5)
-            return await super().recordings(job_id, attempt)
-
-    async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
-        found = await asyncio.gather(*(ctx.recorded("model", lambda: 1) for _ in range(2)))
-        await asyncio.sleep(args["sleeps"])
-        return found
-
-    history = Slow()
-    history.record("a-job", 1, "model", 3, 4)
-    told = await rerun(Does(asks, timeout=1.0), recorded_job("does", {"sleeps": 0.01}), history)
-    assert told.replayed.result == [3, 4]
-    assert told.replayed.seconds is not None and told.replayed.seconds < 1.5
-    late = await rerun(Does(asks, timeout=1.0), recorded_job("does", {"sleeps": 60}), history)
-    assert late.replayed.error_type == "headrace.errors.JobTimeout"
-
-
-async def test_a_thread_that_does_not_end_is_left_behind() -> None:
-    ended = threading.Event()
-
-    def blocks(args: dict[str, Any], ctx: JobContext) -> Any:
-        ended.wait(60)
-
-    async with Rerunner(InMemoryHistory(), [DoesInThread(blocks, timeout=0.05)]) as rerunner:
-        told = await rerunner.rerun(recorded_job("does"))
-        assert told.replayed.error_type == "headrace.errors.JobTimeout"
-        assert rerunner.left_behind == 1
-        ended.set()
-        await eventually(lambda: rerunner.left_behind == 0, "its end")
-
-
-async def test_who_cancels_a_replay_is_cancelled() -> None:
-    begun = asyncio.Event()
-
-    async def sleeps(args: dict[str, Any], ctx: JobContext) -> Any:
-        begun.set()
-        await asyncio.sleep(60)
-
-    for timeout in (None, 50):
-        begun.clear()
-        task = asyncio.create_task(rerun(Does(sleeps, timeout=timeout), recorded_job("does")))
-        await begun.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-
-async def test_an_attempt_that_cancels_itself_has_failed() -> None:
-    async def cancels(args: dict[str, Any], ctx: JobContext) -> Any:
-        task = asyncio.current_task()
-        assert task is not None
-        task.cancel()
-        await asyncio.sleep(60)
-
-    told = await rerun(Does(cancels), recorded_job("does"))
-    assert told.replayed.error_type == "headrace.errors.JobFailed"
 
 
 async def test_no_attempt_sees_another_ones_context_variables() -> None:

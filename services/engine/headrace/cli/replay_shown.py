@@ -53,7 +53,7 @@ def show(rerun: Rerun, console: Console) -> None:
 
 def _table(rerun: Rerun) -> Listing:
     recorded, replayed = rerun.recorded, rerun.replayed
-    title = f"Job {rerun.job.id} of {rerun.job.record['workerName']}, attempt {rerun.attempt}"
+    title = plain(f"Job {rerun.job.id} of {rerun.job.record['workerName']}, attempt {rerun.attempt}").plain
     rows = [
         _row("status", _status(recorded), _status(replayed)),
         _row("result", _result(recorded), _result(replayed)),

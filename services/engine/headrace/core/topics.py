@@ -125,7 +125,7 @@ class Topics:
 
     @property
     def recordings(self) -> Topic:
-        """What jobs got from outside, for their replays, for a week; one partition for each job."""
+        """What jobs got from outside, for their replays, for a week, or longer; one partition for each job."""
         return Topic(
             name=f"{self.namespace}.recordings",
             partitions=RECORDING_PARTITIONS,
@@ -138,6 +138,7 @@ class Topics:
                 **_LARGEST_RECORD,
             },
             guarded=_GUARDED | {"message.timestamp.type"},
+            at_least=frozenset({"retention.ms"}),
         )
 
     @property

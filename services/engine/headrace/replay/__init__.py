@@ -4,6 +4,9 @@ from headrace.core.comparison import Comparison as Comparison
 from headrace.core.comparison import Outcome as Outcome
 from headrace.core.comparison import Verdict as Verdict
 from headrace.core.comparison import compare as compare
+from headrace.replay.differences import Difference as Difference
+from headrace.replay.differences import differences as differences
+from headrace.replay.differences import with_changes as with_changes
 from headrace.replay.effects import Effects as Effects
 from headrace.replay.exporting import Exported as Exported
 from headrace.replay.exporting import export_span as export_span

@@ -8,6 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Final
 
+from headrace.broker.discovery import given_settings, settings_of_this_folder
 from headrace.codec import decode
 from headrace.core.records import DEFINITION_PREFIX
 from headrace.core.topics import Topics
@@ -154,15 +155,19 @@ class LogHistory:
 
 
 @asynccontextmanager
-async def open_history(settings: Settings) -> AsyncIterator[LogHistory]:
+async def open_history(settings: Settings | None = None) -> AsyncIterator[LogHistory]:
     """What is recorded in the namespace of the settings, for as long as the block lasts.
+
+    Args:
+        settings: from the environment when left out, with the broker that runs for this folder if it names none.
 
     Raises:
         BrokerError: the brokers cannot be reached.
         ConfigurationError: a setting is wrong, or names no broker.
     """
-    log = KafkaLog(settings)
-    history = LogHistory(log, Topics(settings.namespace))
+    own = given_settings(settings) or settings_of_this_folder()
+    log = KafkaLog(own)
+    history = LogHistory(log, Topics(own.namespace))
     try:
         await log.topic_names()
         yield history

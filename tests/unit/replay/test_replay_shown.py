@@ -1,0 +1,50 @@
+"""What the terminal shows of a replayed job: what differs in colours, and others' texts as they are."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from headrace import JobContext, worker
+from headrace.cli.replay_shown import show
+from headrace.replay.rerun import Rerunner
+from support.histories import InMemoryHistory, recorded_job
+
+CONTROLS = "\x1b]0;owned\x07"
+
+
+@worker
+async def changes(args: dict[str, object], ctx: JobContext) -> dict[str, object]:
+    ctx.progress(0.25, f"[b]a quarter{CONTROLS}")
+    return args
+
+
+async def shown(recorded: object, args: dict[str, object], *, coloured: bool = False) -> str:
+    async with Rerunner(InMemoryHistory(), [changes]) as rerunner:
+        rerun = await rerunner.rerun(recorded_job("changes", args, result=recorded))
+    out = io.StringIO()
+    show(rerun, Console(file=out, force_terminal=coloured, color_system="standard" if coloured else None, width=200))
+    return out.getvalue()
+
+
+async def test_what_differs_is_coloured_and_what_is_the_same_is_not() -> None:
+    told = await shown({"n": 1}, {"n": 2}, coloured=True)
+    assert '\x1b[31m{"n":1}' in told and '\x1b[32m{"n":2}' in told
+    assert "\x1b[31mcompleted" not in told and "\x1b[33mDifferent." in told
+    same = await shown({"n": 2}, {"n": 2}, coloured=True)
+    assert "\x1b[31m" not in same and "\x1b[32mSame." in same
+
+
+async def test_each_place_is_named_and_nobody_commands_the_terminal() -> None:
+    told = await shown({"a": [1, 2], "b": 1}, {"a": [1, f"[/b]{CONTROLS}"]})
+    assert 'result.a.1: 2 -> "[/b]\\u001b]0;owned\\u0007"' in told
+    assert "result.b: 1 -> nothing" in told
+    assert "said how far it is: 25% [b]a quarter]0;owned" in told
+    assert not {"\x1b", "\x07"} & set(told)
+
+
+async def test_of_much_the_beginning_is_told() -> None:
+    told = await shown({str(n): n for n in range(50)}, {str(n): n + 1 for n in range(50)})
+    assert told.count(" -> ") == 20 and "  and more" in told
+    assert all(len(line) < 230 for line in told.splitlines())

@@ -1,0 +1,40 @@
+"""A replay of many jobs: each is run once, compared, counted and told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.core.comparison import Verdict
+from headrace.replay.pacing import Pacing
+from headrace.replay.stream import StreamReplay
+from headrace.replay.summary import Replayed
+from support.recorded import ListedHistory, Today, everything, recorded_job
+
+
+def odd_fails(args: dict[str, Any]) -> int:
+    if args["number"] % 2:
+        raise ValueError("odd")
+    return int(args["number"])
+
+
+async def test_every_job_is_run_compared_and_told() -> None:
+    jobs = [recorded_job(number) for number in range(5)]
+    cancelled = recorded_job(6, status="cancelled")
+    waiting = recorded_job(8, status="queued")
+    batches = [jobs[:2], jobs[2:], [cancelled, waiting]]
+    heard: list[Replayed] = []
+    replay = StreamReplay(ListedHistory(batches), Today(odd_fails), everything(batches), Pacing(concurrency=2), heard.append)
+    assert (replay.found, replay.all_found) == (0, False)
+    summary = await replay.run()
+    assert (replay.found, replay.all_found, summary.jobs) == (7, True, 7)
+    assert {each.job_id: each.comparison.verdict for each in heard} == {
+        jobs[0].id: Verdict.SAME,
+        jobs[1].id: Verdict.NEWLY_FAILING,
+        jobs[2].id: Verdict.SAME,
+        jobs[3].id: Verdict.NEWLY_FAILING,
+        jobs[4].id: Verdict.SAME,
+        cancelled.id: Verdict.NOT_COMPARABLE,
+        waiting.id: Verdict.NOT_COMPARABLE,
+    }
+    assert [kind.what for kind in summary.worst("not-comparable")] == ["cancelled", "had not ended"]
+    assert heard[0].worker == "count"
