@@ -214,6 +214,7 @@ async def test_of_two_records_with_one_id_that_one_is_found_which_was_done(engin
     epoch = engines.claim("one", -1)
     engines.run("twice", epoch)
     assert (await history.find("twice")).offset == 1
+    assert [(job.id, job.offset) for job in await jobs(history)] == [("twice", 1)], "the other is no job of its own"
 
 
 async def test_what_is_said_of_a_job_that_is_not_there(engines: Engines, history: LogHistory) -> None:
