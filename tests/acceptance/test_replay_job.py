@@ -100,6 +100,11 @@ class Shell:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
 
+    def export(self, file: str) -> None:
+        """Exports the last hour."""
+        exported = [sys.executable, "-m", "headrace", "export", "--from", "1h", "--output", file]
+        subprocess.run(exported, cwd=self.folder, env=self.environment, check=True, capture_output=True, timeout=120)
+
     def refused(self, *arguments: str) -> str:
         """The one line that it says in refusing something."""
         done = self._run(*arguments)
@@ -111,14 +116,14 @@ class Shell:
         """Begins to run it."""
         pipe = subprocess.PIPE
         return subprocess.Popen(
-            [*COMMAND, *arguments], cwd=self.folder, env=self._environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+            [*COMMAND, *arguments], cwd=self.folder, env=self.environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
         )
 
     def _run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*COMMAND, *arguments],
             cwd=self.folder,
-            env=self._environment,
+            env=self.environment,
             input=stdin,
             capture_output=True,
             text=True,
@@ -127,7 +132,8 @@ class Shell:
         )
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What its commands see."""
         variables = {
             "KAFKA_BOOTSTRAP_SERVERS": self._settings.bootstrap_servers or "",
             "HEADRACE_NAMESPACE": self._settings.namespace,
@@ -194,6 +200,12 @@ async def test_what_ran_is_run_again_and_nothing_changes(settings: Settings, she
         shown = shell.replay(sold.id, "shop", "--set", "args.price=5", code=1)
         assert f"result.total: {6 * 2 * 3} -> {6 * 5 * 3}" in shown
         assert "It would have, and in this replay did not:" in shown and "enqueued" in shown and "ann/orders" in shown
+
+        shell.export("jobs.jsonl.gz")
+        elsewhere = Shell(settings.model_copy(update={"bootstrap_servers": "127.0.0.1:1"}), shell.folder, WORKERS)
+        told = json.loads(elsewhere.replay(sold.id, "shop", "--file", "jobs.jsonl.gz", "--json"))
+        assert (told["verdict"], told["replayed"]["result"]) == ("same", sold.result), "without the cluster"
+        assert [each["did"] for each in told["effects"]["memory"]] == ["append"]
 
         shell.write(WORKERS.replace('ctx.recorded("rate"', 'ctx.recorded("another rate"'))
         shown = shell.replay(sold.id, "shop", code=1)

@@ -18,7 +18,7 @@ from headrace.ports import NewRecord, TopicPartition
 from headrace.replay import markers
 from headrace.replay.markers import MARKER_KEY, SandboxMarker, find_markers
 from headrace.replay.pacing import Order, Pacing
-from headrace.replay.sandbox import clean, opened_sandbox, sandbox_settings
+from headrace.replay.sandbox import clean_sandboxes, opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
 from headrace.replay.stream import StreamReplay
 from support.clusters import ClusterState, state_of
@@ -126,11 +126,11 @@ async def left_behind(log: KafkaLog, settings: Settings, sandbox: Settings) -> A
 
 async def test_clean_spares_a_replay_that_runs_unless_it_is_told_to(log: KafkaLog, settings: Settings, left_behind: str) -> None:
     before = await state_of(settings)
-    removed, spared = await clean(log, settings)
+    removed, spared = await clean_sandboxes(log, settings)
     assert left_behind in [found.sandbox for found in spared]  # this process lives
     assert await state_of(settings) == before
 
-    removed, _ = await clean(log, settings, every=True)
+    removed, _ = await clean_sandboxes(log, settings, every=True)
     assert left_behind in [found.sandbox for found in removed]
     assert of_namespace(await state_of(settings), left_behind) == []
     assert not (settings.data_directory / "views" / left_behind).exists()
@@ -140,7 +140,7 @@ async def test_clean_removes_what_was_silent_for_too_long(
     log: KafkaLog, settings: Settings, left_behind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(markers, "SILENT_SECONDS", -60.0)
-    removed, _ = await clean(log, settings)
+    removed, _ = await clean_sandboxes(log, settings)
     assert left_behind in [found.sandbox for found in removed]
     assert of_namespace(await state_of(settings), left_behind) == []
 
@@ -186,7 +186,7 @@ async def test_clean_touches_nothing_without_a_marker(log: KafkaLog, settings: S
             record = NewRecord(MARKER_KEY, b"not a marker" if trick == "foreign" else orjson.dumps(value))
             await writer.append(TopicPartition(Topics(name).replay_marker.name, 0), record, timeout=30)
         before = await state_of(settings)
-        removed, spared = await clean(log, settings, every=True)
+        removed, spared = await clean_sandboxes(log, settings, every=True)
         assert name not in [found.sandbox for found in removed]
         assert (name in [found.sandbox for found in spared]) == (trick != "no marker")
         assert await state_of(settings) == before
@@ -202,7 +202,7 @@ async def test_clean_removes_a_topic_whose_marker_was_never_written(
     monkeypatch.setattr("headrace.replay.sandbox._MARKED_WITHIN_SECONDS", 0.5)
     topic = Topics(f"{settings.namespace}.replay-3").replay_marker
     await log.create_topics([topic, plain(f"{settings.namespace}.replay-3.things")])
-    removed, _ = await clean(log, settings)
+    removed, _ = await clean_sandboxes(log, settings)
     assert topic.name in [found.topic for found in removed]
     names = await log.topic_names()
     assert topic.name not in names

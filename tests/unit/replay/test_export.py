@@ -231,6 +231,15 @@ async def test_a_file_that_is_there_is_left_alone(filled: LogHistory, tmp_path: 
 async def test_what_fails_leaves_no_file(log: WrittenLog, filled: LogHistory, tmp_path: Path) -> None:
     with pytest.raises(WorkerUnknown):
         await exported(filled, tmp_path / "a.gz", workers=["nobody"])
+
+    class Stopped(BaseException):
+        """As Ctrl-C does it."""
+
+    def stop(_: int) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        await export_span(filled, Wanted(span=SPAN), tmp_path / "a.gz", watch=stop)
     log.go_away()
     with pytest.raises(BrokerUnreachable):
         await exported(filled, tmp_path / "a.gz")

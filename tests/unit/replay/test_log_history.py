@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -20,6 +22,8 @@ from headrace.recordings.records import recording_key, recording_partition
 from headrace.replay import joining
 from headrace.replay.history import RecordedJob, Span, Wanted
 from headrace.replay.log_history import LogHistory
+from headrace.testing.reader import InMemoryReader
+from headrace.testing.storage import StoredRecord
 from support.written_jobs import Engines, WrittenLog
 
 ALWAYS = Span(0, 1 << 50)
@@ -43,6 +47,12 @@ def put_at(engines: Engines, at: int, job_id: str, partition: int = 0, **fields:
     engines.log.cluster.partition(engines.jobs(partition)).records.pop()
     engines.log.cluster.partition(engines.jobs(partition)).end -= 1
     engines.log.put(engines.jobs(partition), made.key, made.value, timestamp=at)
+
+
+def give_time(engines: Engines, partition: int, at: int) -> None:
+    """The last record of the jobs' state gets a time."""
+    records = engines.log.cluster.partition(engines.state(partition)).records
+    records[-1] = replace(records[-1], timestamp=at)
 
 
 async def test_each_job_of_a_span_comes_with_the_snapshot_that_counts(engines: Engines, history: LogHistory) -> None:
@@ -152,37 +162,46 @@ async def test_what_was_deleted_of_one_partition_is_missed_where_its_state_is_le
     put_at(engines, 100 * MINUTE, "gone", created="1970-01-01T01:40:00.000Z")
     epoch = engines.claim("one", -1)
     begun = snapshots.running(engines.snapshots["gone"], snapshots.Writer("one", epoch), "1970-01-01T01:40:01.000Z")
-    made = engines.write(begun)
-    engines.log.cluster.partition(engines.state(0)).records[-1] = type(made)(
-        made.topic, made.partition, made.offset, 100 * MINUTE, made.key, made.value, made.headers
-    )
+    engines.write(begun)
+    give_time(engines, 0, 100 * MINUTE)
     engines.log.cluster.delete_records(engines.jobs(0), 1)
     with pytest.raises(HistoryGone, match=r"job gone, accepted at 1970-01-01T01:40:00.000Z, was deleted"):
         await jobs(history, Span(99 * MINUTE, 200 * MINUTE))
     assert await jobs(history, Span(101 * MINUTE, 200 * MINUTE)) == []
 
 
+class OneByOne(InMemoryReader):
+    """Reads one record at a time."""
+
+    async def fetch(self, *, timeout: float, maximum: int | None = None) -> Mapping[TopicPartition, Sequence[StoredRecord]]:
+        return await super().fetch(timeout=timeout, maximum=1)
+
+
+@pytest.mark.parametrize("ends", [True, False])
 async def test_reading_of_states_ends_when_nothing_more_can_come(
-    log: WrittenLog, engines: Engines, history: LogHistory, monkeypatch: pytest.MonkeyPatch
+    log: WrittenLog, engines: Engines, history: LogHistory, monkeypatch: pytest.MonkeyPatch, ends: bool
 ) -> None:
     monkeypatch.setattr(joining, "SETTLED_MILLISECONDS", 500)
+    monkeypatch.setattr(log, "reader", lambda: OneByOne(log.cluster, log._link))
     epoch = engines.claim("one", -1)
     engines.enqueue("job")
     engines.run("job", epoch)
-    engines.complete("job")
-    given = len(log.cluster.topic_records(log.topics.job_state.name))
+    if ends:
+        engines.complete("job")
     for number in range(3):
         log.put(engines.state(0), b"other-%d" % number, b"{}", timestamp=10_000)
+    late = engines.complete("job") if not ends else log.put(engines.state(0), b"late", b"{}", timestamp=20_000)
     assert told(await jobs(history, Span(0, 2_000))) == [("job", "completed")]
-    assert given == 3
+    assert (late in log.given) is not ends
 
 
-@pytest.mark.parametrize("job_id", ["named-by-hand", fresh_id(60_000, b"0123456789"), fresh_id(1_000, b"0123456789")])
+@pytest.mark.parametrize("job_id", ["named-by-hand", fresh_id(600_000, b"0123456789"), fresh_id(1_000, b"0123456789")])
 async def test_a_job_is_found_whenever_it_was(engines: Engines, history: LogHistory, job_id: str) -> None:
     engines.enqueue("other")
-    put_at(engines, 60_000, job_id, 3, args={"about": "other"}, orderingKey="k")
+    put_at(engines, 600_000, job_id, 3, args={"about": "other"}, orderingKey="k")
     epoch = engines.claim("one", -1, 3)
     engines.run(job_id, epoch)
+    give_time(engines, 3, 600_000)
     job = await history.find(job_id)
     assert (job.id, job.source, job.offset) == (job_id, engines.jobs(3), 0)
     assert job.snapshot is not None and job.snapshot["status"] == "running"
@@ -195,6 +214,7 @@ async def test_of_two_records_with_one_id_that_one_is_found_which_was_done(engin
     epoch = engines.claim("one", -1)
     engines.run("twice", epoch)
     assert (await history.find("twice")).offset == 1
+    assert [(job.id, job.offset) for job in await jobs(history)] == [("twice", 1)], "the other is no job of its own"
 
 
 async def test_what_is_said_of_a_job_that_is_not_there(engines: Engines, history: LogHistory) -> None:

@@ -132,6 +132,16 @@ async def test_jobs_are_chosen_by_worker_and_by_what_they_were_then(
         await told(history, 20, "nobody")
 
 
+async def test_a_request_that_was_made_again_is_the_same_job(engines: Engines, history: LogHistory) -> None:
+    epoch = engines.claim("one", -1)
+    life = Life(engines, "job", 1)
+    Life(engines, "job", 2)
+    life.write(10, lambda before, now: snapshots.running(before, Writer("one", epoch), now))
+    for second, status in ((5, "queued"), (15, "running")):
+        found = [each async for batch in states_at(history, at(second)) for each in batch]
+        assert [(each.job.id, each.job.offset, each.state["status"]) for each in found] == [("job", 0, status)]
+
+
 async def test_void_records_count_for_nothing(engines: Engines, history: LogHistory) -> None:
     old = engines.claim("one", -1)
     life = Life(engines, "job", 1)

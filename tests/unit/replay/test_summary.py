@@ -84,6 +84,12 @@ def test_very_many_kinds_take_no_more_than_some_memory() -> None:
     assert sum(kind.count for kind in kinds.values()) == 1_499
 
 
+def test_what_is_listed_takes_no_more_than_some_memory() -> None:
+    summary = summary_of(*(replayed(n, completed("x" * 1_000), completed("y" * 1_000)) for n in range(10_100)))
+    assert (summary.counts["different"], len(summary.listed)) == (10_100, 10_000)
+    assert all(each.recorded is not None and each.recorded.result is each.replayed.result is None for each in summary.listed)
+
+
 def test_categories_are_named() -> None:
     assert categories_from("newly-failing, slower") == {"newly-failing", "slower"}
     with pytest.raises(ConfigurationError, match=r"There is no category 'failing' .* newly-failing"):

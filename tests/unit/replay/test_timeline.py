@@ -21,6 +21,7 @@ from headrace.core.snapshots import version_of
 from headrace.core.timestamps import parse_timestamp
 from headrace.ports import RecordingKey, TopicPartition
 from headrace.recordings.records import recording_key, recording_partition
+from headrace.replay.history import Span, Wanted
 from headrace.replay.log_history import LogHistory
 from headrace.replay.steps import MISSING, Change, changes_between
 from headrace.replay.timeline import Line, timeline_of
@@ -90,6 +91,22 @@ async def test_the_last_words_of_a_predecessor_are_shown_as_void(engines: Engine
     assert "instance one" in found.lines[2].note
     assert change(found.lines[3], "attempts.1.status") == ("running", "interrupted"), "compared with what counted before"
     assert found.state["status"] == "running"
+
+
+async def test_what_follows_an_end_under_the_same_claim_changes_nothing(engines: Engines, history: LogHistory) -> None:
+    epoch = engines.claim("one", -1)
+    engines.enqueue("job")
+    engines.run("job", epoch)
+    begun = engines.snapshots["job"]
+    engines.complete("job")
+    engines.write(
+        snapshots.running({**begun, "status": "queued", "attempts": []}, snapshots.Writer("one", epoch), WHEN), keep=False
+    )
+    found = await timeline_of(history, "job")
+    assert [line.event for line in found.lines] == ["accepted", "started", "completed", "started"]
+    assert found.lines[-1].note == "outdone by what came before" and found.state["status"] == "completed"
+    [job] = [job async for batch in history.jobs(Wanted(span=Span(0, 1 << 50))) for job in batch]
+    assert job.snapshot is not None and job.snapshot["status"] == "completed"
 
 
 @pytest.mark.parametrize("left", [1, 2, 3, 4, 5])
@@ -172,6 +189,7 @@ async def test_what_others_wrote_of_it_stands_in_its_time(log: WrittenLog, engin
     log.put(place, recording_key("jobs", 1, RecordingKey("model", 0)), b"1", timestamp=1_001)
     control = TopicPartition(log.topics.control.name, 0)
     log.put(control, cancellation_key("default", "job"), b"{}", timestamp=1_001)
+    log.put(control, cancellation_key("default", "other"), b"{}", timestamp=1_001)
     log.put(control, cancellation_key("default", "job"), None, timestamp=1_003)
     letters = TopicPartition(log.topics.dead_letters.name, 1)
     for job_id in ("job", "other"):

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, settings_from
+from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, opened, settings_from
 from headrace.cli.moments import parse_span
 from headrace.replay.exporting import Exported, export_span
 from headrace.replay.history import Wanted
@@ -66,7 +66,7 @@ async def _write(settings: Settings, wanted: Wanted, output: Path, redact: list[
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
-        async with open_history(settings) as history:
+        async with opened(open_history(settings), settings) as history:
             return await export_span(
                 history,
                 wanted,

@@ -34,7 +34,7 @@ from headrace.kafka.log import KafkaLog
 from headrace.replay.facade import StreamRequest, replay_stream
 from headrace.replay.history import Span
 from headrace.replay.pacing import Order, Pacing
-from headrace.replay.sandbox import clean as clean_sandboxes
+from headrace.replay.sandbox import clean_sandboxes
 from headrace.replay.stream import StreamReplay
 from headrace.replay.summary import CATEGORIES, Summary, categories_from
 from headrace.replay.wanted import parse_fields

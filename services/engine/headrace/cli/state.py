@@ -15,7 +15,7 @@ import orjson
 import typer
 from rich.text import Text
 
-from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, settings_from
+from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, opened, settings_from
 from headrace.cli.listing import Listing, Row
 from headrace.cli.moments import parse_moment
 from headrace.cli.timeline import EVENT_STYLES
@@ -74,7 +74,7 @@ class _Found:
 
 async def _read(settings: Settings, question: _Question) -> _Found:
     found = _Found()
-    async with open_history(settings) as history:
+    async with opened(open_history(settings), settings) as history:
         states = states_at(history, question.at, workers=question.workers, fields=question.fields)
         async with aclosing(states) as batches:
             async for batch in batches:

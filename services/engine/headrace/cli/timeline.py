@@ -11,7 +11,16 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, plain, settings_from
+from headrace.cli.common import (
+    AsJson,
+    BootstrapServers,
+    NamespaceOption,
+    errors_shown,
+    log_to_stderr,
+    opened,
+    plain,
+    settings_from,
+)
 from headrace.cli.listing import Listing, Row
 from headrace.core.timestamps import format_timestamp
 from headrace.replay.log_history import open_history
@@ -55,7 +64,7 @@ def timeline(
 
 
 async def _read(settings: Settings, job_id: str) -> Timeline:
-    async with open_history(settings) as history:
+    async with opened(open_history(settings), settings) as history:
         return await timeline_of(history, job_id)
 
 

@@ -284,7 +284,8 @@ class WorkerEngine:
             executor.shutdown(wait=False, cancel_futures=True)
         await asyncio.gather(self._memory.stop(), self._ended_keys.stop(), self._client.stop())
         left = 0.0 if in_vain else _WRITER_STOP_SECONDS
-        await asyncio.gather(self._writer.stop(timeout=left), self._recordings.stop(timeout=left))
+        await self._writer.stop(timeout=left)
+        await self._recordings.stop(timeout=left)
         if self._owns_log:
             await self._log.close()
         return all(drained)

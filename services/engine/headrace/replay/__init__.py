@@ -25,7 +25,7 @@ from headrace.replay.pacing import Pacing as Pacing
 from headrace.replay.rerun import Rerun as Rerun
 from headrace.replay.rerun import Rerunner as Rerunner
 from headrace.replay.rerun import RerunOptions as RerunOptions
-from headrace.replay.sandbox import clean as clean_sandboxes
+from headrace.replay.sandbox import clean_sandboxes as clean_sandboxes
 from headrace.replay.state import JobAt as JobAt
 from headrace.replay.state import states_at as states_at
 from headrace.replay.stream import StreamReplay as StreamReplay

@@ -117,7 +117,7 @@ def _remove_views(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-async def clean(log: Log, settings: Settings, *, every: bool = False) -> tuple[list[FoundMarker], list[FoundMarker]]:
+async def clean_sandboxes(log: Log, settings: Settings, *, every: bool = False) -> tuple[list[FoundMarker], list[FoundMarker]]:
     """Removes the sandboxes that replays of a namespace have left: those whose process is gone, or was silent for a minute.
 
     Nothing is touched that no marker names, and no sandbox of another namespace's jobs.

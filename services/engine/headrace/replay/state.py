@@ -134,6 +134,7 @@ class _Moments:
         self._first = min((entry.record.timestamp for entry in entries.values()), default=0)
         self._claims = Claims()
         self._undecided = len(entries)
+        self._begun: set[bytes | None] = set()
 
     async def read(self, reader: LogReader, state: TopicPartition) -> None:
         """Reads until no later record can tell more."""
@@ -153,7 +154,9 @@ class _Moments:
             return
         if record.timestamp > self._at and found.is_decided and not seen.repeated:
             return
-        self._undecided -= not found.is_decided
+        if not found.is_decided:
+            self._undecided -= 1
+            self._begun.add(record.key)
         kept = _kept(record, seen)
         if kept.at > self._at:
             found.after = found.after or kept
@@ -161,11 +164,11 @@ class _Moments:
             found.until = kept
 
     def of(self, place: Place, entry: Accepted) -> JobAt | None:
-        """How a job stood, or None where its record is damaged."""
-        job = entry.recorded()
-        if job is None:
+        """How a job stood, or None where its record is damaged, or that of another one once more."""
+        job, found = entry.recorded(), self._found[place]
+        # A request that was made again has a record of its own, which its engine passed over: it is the same job.
+        if job is None or (not found.is_decided and job.id.encode() in self._begun):
             return None
-        found = self._found[place]
         # A queue that was made anew has other jobs at the same offsets.
         kept = [each for each in (found.until, found.after) if each is not None and each.record.key == job.id.encode()]
         moment = state_at(accepted_state(job), [each.known() for each in kept], self._at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from headrace.core.comparison import Comparison, Outcome, Verdict
@@ -79,7 +79,7 @@ class Summary:
 
     Attributes:
         counts: jobs of each category, in all and by worker.
-        listed: what is not the same, job by job, up to a limit.
+        listed: what is not the same, job by job, up to a limit; without the results, which may be large.
         left_behind: functions that went on in threads after their time, and still do when the replay is over.
     """
 
@@ -106,7 +106,7 @@ class Summary:
             if category != _SAME:
                 self._note(category, replayed)
         if len(self.listed) < _LISTED_JOBS:
-            self.listed.append(replayed)
+            self.listed.append(_without_results(replayed))
 
     def worst(self, category: str) -> list[Kind]:
         """The kinds of a category that weigh most, the worst first."""
@@ -141,6 +141,11 @@ class Summary:
             kind.weight = kind.count
         elif (weight := _seconds_lost(replayed)) > kind.weight:
             kind.weight, kind.what, kind.example = weight, what, replayed.job_id
+
+
+def _without_results(replayed: Replayed) -> Replayed:
+    recorded = None if replayed.recorded is None else replace(replayed.recorded, result=None)
+    return replace(replayed, recorded=recorded, replayed=replace(replayed.replayed, result=None))
 
 
 def _in_full(counts: Mapping[str, int]) -> dict[str, int]:

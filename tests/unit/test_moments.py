@@ -1,0 +1,42 @@
+"""Times on the command line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from headrace.cli.moments import parse_moment, parse_span
+from headrace.errors import ArgumentsInvalid
+
+NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("now", NOW),
+        ("90s", NOW - timedelta(seconds=90)),
+        ("15m", NOW - timedelta(minutes=15)),
+        ("2h", NOW - timedelta(hours=2)),
+        ("7d", NOW - timedelta(days=7)),
+        ("2026-01-31T09:15:00Z", datetime(2026, 1, 31, 9, 15, tzinfo=UTC)),
+        ("2026-01-31T09:15:00.250+01:00", datetime(2026, 1, 31, 8, 15, 0, 250_000, tzinfo=UTC)),
+    ],
+)
+def test_a_moment_is_a_time_or_how_long_ago_it_was(text: str, moment: datetime) -> None:
+    assert parse_moment(text, NOW, "--at") == moment
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2h ago", "-1h", "2026-01-31", "2026-01-31T09:15:00", "999999d999"])
+def test_anything_else_is_none(text: str) -> None:
+    with pytest.raises(ArgumentsInvalid, match=r"--at .* is no time"):
+        parse_moment(text, NOW, "--at")
+
+
+def test_a_span_ends_after_it_begins() -> None:
+    span = parse_span("2h", "1h")
+    assert 3_599_000 < span.end - span.start < 3_601_000
+    for start, end in (("1h", "2h"), ("now", "1h"), ("999999d", "now")):
+        with pytest.raises(ArgumentsInvalid):
+            parse_span(start, end)
