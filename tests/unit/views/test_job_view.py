@@ -216,40 +216,6 @@ async def test_taking_in_leaves_the_event_loop_alone(
     assert threading.get_ident() not in threads
 
 
-async def test_a_new_worker_is_followed(log: WrittenLog, path: Path) -> None:
-    async with opened(log, path) as view:
-        late = Engines(log, "late")
-        late.enqueue("before")
-        late.define()
-        await view.catch_up(PATIENCE)
-        assert await statuses(view) == {"before": "queued"}
-
-
-async def test_a_worker_whose_topic_comes_after_its_definition(log: WrittenLog, path: Path) -> None:
-    late = Engines(log, "late")
-    late.define()
-    log.cluster.delete_topics([TOPICS.jobs_name("late")])
-    async with opened(log, path) as view:
-        assert await statuses(view) == {}
-        log.cluster.create_topics([TOPICS.jobs("late")])
-        late.enqueue("a")
-        await eventually(view, {"a": "queued"})
-
-
-async def test_who_asks_for_all_jobs_waits_for_no_worker_that_has_no_topic(log: WrittenLog, path: Path) -> None:
-    late = Engines(log, "late")
-    late.define()
-    log.cluster.delete_topics([TOPICS.jobs_name("late")])
-    async with opened(log, path) as view:
-        await view.catch_up(PATIENCE)
-        assert await statuses(view) == {}
-        # From now on it has one, which is waited for.
-        log.cluster.create_topics([TOPICS.jobs("late")])
-        late.enqueue("a")
-        await view.catch_up(PATIENCE)
-        assert await statuses(view) == {"a": "queued"}
-
-
 async def test_an_accepted_job_is_there_at_once(log: WrittenLog, engines: Engines, path: Path) -> None:
     for partition in range(4):
         log.cluster.withhold(TopicPartition(TOPICS.job_state.name, partition))
