@@ -12,7 +12,6 @@ import pytest
 
 from headrace.broker import Broker, ForeignBroker, start_local_broker
 from headrace.settings import Settings, load_settings
-from support.memory_cgroups import memory_cgroups_can_be_made
 
 # The same examples in every run, however slow the machine: a red run means a change. HYPOTHESIS_PROFILE=explore looks for others.
 hypothesis.settings.register_profile(
@@ -36,6 +35,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_report_header() -> str:
     """What this machine lets be tested, and what is stood in for."""
+    from support.memory_cgroups import memory_cgroups_can_be_made
+
     killer = "the kernel kills a process" if memory_cgroups_can_be_made() else "a signal stands in for the kernel"
     return f"out of memory: {killer}"
 

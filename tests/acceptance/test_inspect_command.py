@@ -77,8 +77,8 @@ def test_workers_and_jobs_are_listed(settings: Settings) -> None:
         ("fail", 0, 0, 1),
         ("greet", 0, 0, 0),
     ]
-    assert ran(settings, "jobs", "--status", "cancelled") == "No cancelled jobs.\n"
-    assert ran(settings, "jobs", "--status", "failed", "--user", "u2") == "No failed jobs match.\n"
+    assert done(settings, "jobs", "--status", "cancelled").stdout == "No cancelled jobs.\n"
+    assert done(settings, "jobs", "--status", "failed", "--user", "u2").stdout == "No failed jobs match.\n"
 
     whole = json_of(settings, "job", failed)
     assert (whole["status"], whole["attempts"][0]["status"]) == ("failed", "failed")

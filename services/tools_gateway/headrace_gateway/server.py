@@ -21,6 +21,7 @@ from headrace_gateway.tools import ToolRegistry
 
 # What a request may take beyond the wait for its acknowledgement, when the server stops.
 _GRACE_SECONDS = 5.0
+_BACKLOG = 2_048
 
 
 class _Server(uvicorn.Server):
@@ -236,6 +237,8 @@ async def _bind(settings: Settings) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setblocking(False)
         listener.bind(address)
+        # At once: until somebody listens, others can bind the same port, and callers of one would reach the other.
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise ConfigurationError(
