@@ -19,6 +19,7 @@ from headrace_gateway.access import ALL_SCOPES, Anyone, Audit, Audited, Authenti
 from headrace_gateway.mcp import MCP_PATH, McpEndpoint
 from support.jobs import InMemoryJobs
 from support.mcp_raw import ACCEPT, modern_request
+from support.served import LIMITS
 
 LIMIT = 10_000
 HEADERS = {"accept": ACCEPT, "content-type": "application/json"}
@@ -48,7 +49,7 @@ async def endpoint(
     audit: Audit | None = None,
     limits: Limits | None = None,
 ) -> AsyncIterator[httpx2.AsyncClient]:
-    gateway = Gateway(load_settings(), jobs, authenticator=Tokens() if tokens else authenticator, audit=audit)
+    gateway = Gateway(load_settings(limits=LIMITS), jobs, authenticator=Tokens() if tokens else authenticator, audit=audit)
     if limits is not None:
         gateway.access.limits = limits
     served = McpEndpoint(gateway, maximum_body_bytes=LIMIT)
