@@ -73,7 +73,7 @@ async def test_jobs_run_in_a_sandbox_and_nothing_is_left_of_it(log: KafkaLog, se
     # Those of a key came one after another, in the order of the log.
     odd = [number for number in today.begun if number % 2]
     assert all([n for n in odd if n % 3 == key] == sorted(n for n in odd if n % 3 == key) for key in range(3))
-    assert {f"{sandbox.namespace}.jobs.count", f"{sandbox.namespace}.count", f"{sandbox.namespace}.replay-marker"} <= set(inside)
+    assert {f"{sandbox.namespace}.jobs.count", f"{sandbox.namespace}.count", f"{sandbox.namespace}.replay.marker"} <= set(inside)
     assert await state_of(settings) == before
     assert not (settings.data_directory / "views" / sandbox.namespace).exists()
 
@@ -87,8 +87,9 @@ async def test_a_name_that_is_in_use_is_refused_and_nothing_changes(log: KafkaLo
         async with opened_sandbox(log, taken, settings.namespace, ["count"], keep=False):
             raise AssertionError("it opened")
     assert await state_of(settings) == before
-    with pytest.raises(ConfigurationError, match="No sandbox can be named"):
-        sandbox_settings(settings, "no/name", 10)
+    for name in ("no/name", f"{settings.namespace}.jobs"):
+        with pytest.raises(ConfigurationError, match="No sandbox can be named"):
+            sandbox_settings(settings, name, 10)
 
 
 async def test_of_two_at_once_one_gets_the_name(log: KafkaLog, settings: Settings, sandbox: Settings) -> None:
@@ -196,18 +197,33 @@ async def test_clean_touches_nothing_without_a_marker(log: KafkaLog, settings: S
         await log.delete_topics([each for each in names if each in await log.topic_names()])
 
 
-async def test_clean_removes_a_topic_whose_marker_was_never_written(
-    log: KafkaLog, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("headrace.replay.sandbox._MARKED_WITHIN_SECONDS", 0.5)
+async def test_clean_spares_an_empty_topic_that_is_named_like_a_marker(log: KafkaLog, settings: Settings) -> None:
     topic = Topics(f"{settings.namespace}.replay-3").replay_marker
-    await log.create_topics([topic, plain(f"{settings.namespace}.replay-3.things")])
-    removed, _ = await clean_sandboxes(log, settings)
-    assert topic.name in [found.topic for found in removed]
-    names = await log.topic_names()
-    assert topic.name not in names
-    assert f"{settings.namespace}.replay-3.things" in names
-    await log.delete_topics([f"{settings.namespace}.replay-3.things"])
+    await log.create_topics([topic])
+    try:
+        removed, spared = await clean_sandboxes(log, settings, every=True)
+        assert topic.name not in [found.topic for found in removed]
+        assert [found.is_empty for found in spared if found.topic == topic.name] == [True]
+        assert topic.name in await log.topic_names()
+    finally:
+        await log.delete_topics([topic.name])
+
+
+@pytest.mark.parametrize("worker", ["replay-marker", "marker", "replay"])
+async def test_clean_leaves_every_queue_alone(log: KafkaLog, settings: Settings, worker: str) -> None:
+    """Whatever its worker is called; the job stands in some partition, and the others are empty."""
+    queue = Topics(settings.namespace).jobs(worker)
+    await log.create_topics([queue])
+    writer = log.writer()
+    await writer.start()
+    try:
+        await writer.append(TopicPartition(queue.name, 3), NewRecord(b"key", b"{}"), timeout=30)
+        removed, spared = await clean_sandboxes(log, settings, every=True)
+        assert queue.name not in [found.topic for found in (*removed, *spared)]
+        assert queue.name in await log.topic_names()
+    finally:
+        await writer.stop(timeout=5)
+        await log.delete_topics([queue.name])
 
 
 async def test_what_breaks_off_the_replay_removes_the_sandbox(log: KafkaLog, settings: Settings, sandbox: Settings) -> None:
@@ -242,3 +258,5 @@ def test_a_marker_names_nothing_of_others(tmp_path: Path) -> None:
     for name, value in (("topics", ["a.jobs.count"]), ("groups", ["a.count"]), ("sandbox", "..")):
         with pytest.raises(ValueError, match=r"marker names|String should match"):
             SandboxMarker.model_validate({**wire, name: value})
+    with pytest.raises(ValueError, match="named like queues"):
+        SandboxMarker.make("a.jobs", "a", [], "2026-01-01T00:00:00.000Z")

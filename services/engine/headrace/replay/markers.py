@@ -29,7 +29,7 @@ SILENT_SECONDS: Final = 60.0
 
 
 class SandboxMarker(WireModel):
-    """The first record of `replay-marker`: a namespace is the sandbox of a replay.
+    """The first record of `replay.marker`: a namespace is the sandbox of a replay.
 
     Attributes:
         topics, groups: all that the sandbox may have; they did not exist before.
@@ -46,6 +46,8 @@ class SandboxMarker(WireModel):
 
     @model_validator(mode="after")
     def _names_its_own(self) -> Self:
+        if has_names_of_queues(self.sandbox):
+            raise ValueError("the topics of the sandbox would be named like queues")
         if not all(name.startswith(f"{self.sandbox}.") for name in (*self.topics, *self.groups)):
             raise ValueError("a marker names what is not of its sandbox")
         return self
@@ -64,6 +66,11 @@ class SandboxMarker(WireModel):
                 "groups": [Topics(sandbox).janitors, *(Topics(sandbox).group(worker) for worker in workers)],
             }
         )
+
+
+def has_names_of_queues(sandbox: str) -> bool:
+    """Whether topics of a namespace of that name are named like queues of another: `a.jobs.control` may be that of a worker."""
+    return sandbox.endswith(".jobs")
 
 
 def _topics_of(topics: Topics, workers: Collection[str]) -> list[str]:
@@ -87,7 +94,7 @@ class FoundMarker:
 
     Attributes:
         marker: None where its first record is no marker, or there is none.
-        is_empty: nothing stands in it: its replay was about to write the marker.
+        is_empty: nothing stands in it: it is somebody else's, or its replay was about to write the marker.
         alive_at: the log's time of the last sign of life, in milliseconds since the Unix epoch.
     """
 
