@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,19 @@ import pytest
 
 from headrace import AbstractWorker, Client, JobContext, Settings
 from headrace.core.topics import Topic, Topics
-from headrace.errors import ConfigurationError, SandboxInUse
+from headrace.errors import BrokerUnreachable, ConfigurationError, SandboxInUse
 from headrace.kafka.log import KafkaLog
 from headrace.ports import NewRecord, TopicPartition
 from headrace.replay import markers
+from headrace.replay.history import RecordedJob
 from headrace.replay.markers import MARKER_KEY, SandboxMarker, find_markers
 from headrace.replay.pacing import Order, Pacing
 from headrace.replay.sandbox import clean_sandboxes, opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
 from headrace.replay.stream import StreamReplay
 from support.clusters import ClusterState, state_of
-from support.engines import eventually
-from support.recorded import ListedHistory, Today, everything, recorded_job
+from support.engines import PATIENCE_SECONDS, eventually
+from support.recorded import Compared, ListedHistory, Today, everything, recorded_job
 
 
 class Count(AbstractWorker[dict[str, Any]]):
@@ -243,6 +245,25 @@ async def test_what_breaks_off_the_replay_removes_the_sandbox(log: KafkaLog, set
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert of_namespace(await state_of(settings), sandbox.namespace) == []
+
+
+@dataclass
+class Unreadable(Today):
+    """What was recorded of one job cannot be read."""
+
+    async def rerun(self, job: RecordedJob) -> Compared:
+        if job.offset == 7:
+            raise BrokerUnreachable("the recordings cannot be read")
+        return await super().rerun(job)
+
+
+async def test_an_error_outside_of_an_attempt_ends_the_replay(log: KafkaLog, settings: Settings, sandbox: Settings) -> None:
+    replay = replay_of(20, Unreadable(odd_fails))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(BrokerUnreachable, match="the recordings cannot be read"):
+            async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+                await SandboxRun(log, sandbox, {"count": Count()}, replay).run()
     assert of_namespace(await state_of(settings), sandbox.namespace) == []
 
 
