@@ -84,7 +84,8 @@ class SandboxRun:
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._engine = WorkerEngine(settings, log=log)
         for worker in workers.values():
-            self._engine.register_worker(_Again(worker, self, replay.pacing.concurrency))
+            at_most = min(replay.pacing.concurrency, worker.concurrency or replay.pacing.concurrency)
+            self._engine.register_worker(_Again(worker, self, at_most))
 
     async def run(self) -> Summary:
         """Runs all jobs of the replay; when it returns, the sandbox has the end of each.
