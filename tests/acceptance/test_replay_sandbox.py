@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ from headrace.replay.stream import StreamReplay
 from support.clusters import ClusterState, state_of
 from support.engines import PATIENCE_SECONDS, eventually
 from support.recorded import Compared, ListedHistory, Today, everything, recorded_job
+
+GONE_PROCESS = 2**22 + 1
+"""More than Linux ever gives."""
 
 
 class Count(AbstractWorker[dict[str, Any]]):
@@ -127,25 +131,28 @@ async def left_behind(log: KafkaLog, settings: Settings, sandbox: Settings) -> A
     await log.delete_topics([name for name in await log.topic_names() if name.startswith(f"{sandbox.namespace}.")])
 
 
-async def test_clean_spares_a_replay_that_runs_unless_it_is_told_to(log: KafkaLog, settings: Settings, left_behind: str) -> None:
-    before = await state_of(settings)
-    removed, spared = await clean_sandboxes(log, settings)
-    assert left_behind in [found.sandbox for found in spared]  # this process lives
-    assert await state_of(settings) == before
-
-    removed, _ = await clean_sandboxes(log, settings, every=True)
+async def test_clean_removes_what_was_kept_at_once(log: KafkaLog, settings: Settings, left_behind: str) -> None:
+    removed, _ = await clean_sandboxes(log, settings)
     assert left_behind in [found.sandbox for found in removed]
     assert of_namespace(await state_of(settings), left_behind) == []
     assert not (settings.data_directory / "views" / left_behind).exists()
 
 
-async def test_clean_removes_what_was_silent_for_too_long(
-    log: KafkaLog, settings: Settings, left_behind: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", ["told to", "silent"])
+async def test_clean_spares_a_replay_that_runs_unless_it_is_told_to_or_that_is_silent(
+    log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(markers, "SILENT_SECONDS", -60.0)
-    removed, _ = await clean_sandboxes(log, settings)
-    assert left_behind in [found.sandbox for found in removed]
-    assert of_namespace(await state_of(settings), left_behind) == []
+    async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+        before = await state_of(settings)
+        _, spared = await clean_sandboxes(log, settings)
+        assert sandbox.namespace in [found.sandbox for found in spared]  # this process lives
+        assert await state_of(settings) == before
+
+        if how == "silent":
+            monkeypatch.setattr(markers, "SILENT_SECONDS", -60.0)
+        removed, _ = await clean_sandboxes(log, settings, every=how == "told to")
+        assert sandbox.namespace in [found.sandbox for found in removed]
+        assert of_namespace(await state_of(settings), sandbox.namespace) == []
 
 
 async def test_a_sandbox_gives_signs_of_life(
@@ -165,6 +172,16 @@ async def test_a_sandbox_gives_signs_of_life(
     assert found.is_over(found.alive_at + 61_000)
 
 
+@pytest.mark.parametrize(("process_id", "silent_seconds"), [(GONE_PROCESS, 20), (os.getpid(), 60)])
+def test_a_replay_whose_process_is_not_found_may_still_be_silent_for_a_while(process_id: int, silent_seconds: int) -> None:
+    """It may run in another container, with the same name of the host."""
+    made = SandboxMarker.make("a.replay-1", "a", ["count"], "2026-01-01T00:00:00.000Z")
+    marker = made.model_copy(update={"process_id": process_id})
+    found = markers.FoundMarker(Topics("a.replay-1").replay_marker.name, marker, alive_at=1_000_000)
+    assert not found.is_over(1_000_000 + silent_seconds * 1000)
+    assert found.is_over(1_000_001 + silent_seconds * 1000)
+
+
 def plain(name: str) -> Topic:
     return Topic(name=name, partitions=1, configuration={"cleanup.policy": "delete"})
 
@@ -174,7 +191,7 @@ async def test_clean_touches_nothing_without_a_marker(log: KafkaLog, settings: S
     """Whatever a topic is called, and whatever somebody has written there."""
     name, other = f"{settings.namespace}.replay-2", f"{settings.namespace}.other"
     marker = SandboxMarker.make(other if trick == "copied" else name, settings.namespace, ["count"], "2026-01-01T00:00:00.000Z")
-    value: dict[str, Any] = {**marker.to_wire(), "processId": 2**22 + 1}  # more than Linux ever gives
+    value: dict[str, Any] = {**marker.to_wire(), "processId": GONE_PROCESS}
     if trick == "of other jobs":
         value["namespace"] = other
     if trick == "names others":

@@ -22,6 +22,7 @@ from headrace.replay.markers import (
     ALIVE_EVERY_SECONDS,
     ALIVE_KEY,
     MARKER_KEY,
+    OVER_KEY,
     FoundMarker,
     SandboxMarker,
     find_markers,
@@ -78,6 +79,8 @@ async def opened_sandbox(log: Log, settings: Settings, live: str, workers: Colle
         if alive is not None:
             alive.cancel()
             await asyncio.gather(alive, return_exceptions=True)
+            if keep:
+                await _sign(writer, settings.namespace, OVER_KEY)
         # First: a client that still asks for a topic may have the broker make it again.
         await writer.stop(timeout=1.0)
         # Until it was marked, the name may have been another's.
@@ -101,11 +104,15 @@ async def _mark(log: Log, writer: LogWriter, marker: SandboxMarker) -> None:
 
 
 async def _keep_alive(writer: LogWriter, sandbox: str) -> None:
-    target = TopicPartition(Topics(sandbox).replay_marker.name, 0)
     while True:
         await asyncio.sleep(ALIVE_EVERY_SECONDS)
-        with contextlib.suppress(BrokerError):  # the next sign is as good
-            await writer.append(target, NewRecord(ALIVE_KEY, b"{}"), timeout=_APPEND_SECONDS)
+        await _sign(writer, sandbox, ALIVE_KEY)
+
+
+async def _sign(writer: LogWriter, sandbox: str, key: bytes) -> None:
+    target = TopicPartition(Topics(sandbox).replay_marker.name, 0)
+    with contextlib.suppress(BrokerError):  # the next sign is as good, and so is silence in the end
+        await writer.append(target, NewRecord(key, b"{}"), timeout=_APPEND_SECONDS)
 
 
 async def remove(log: Log, settings: Settings, marker: SandboxMarker) -> None:
@@ -126,7 +133,8 @@ def _remove_views(folder: Path) -> None:
 
 
 async def clean_sandboxes(log: Log, settings: Settings, *, every: bool = False) -> tuple[list[FoundMarker], list[FoundMarker]]:
-    """Removes the sandboxes that replays of a namespace have left: those whose process is gone, or was silent for a minute.
+    """Removes the sandboxes that replays of a namespace have left: those that were silent for a minute, or for 20 s where their
+    process is gone.
 
     Nothing is touched that no marker names, and no sandbox of another namespace's jobs. A topic in which no marker stands is
     spared, also an empty one: its replay may just begin, or it may be anybody's.
