@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.replay.history import RecordedJob
-from headrace.replay.pacing import Order, Pacing, run_paced
+from headrace.replay.pacing import Order, Pacing, lane_of, run_paced
 from support.recorded import Today, recorded_job
 from support.virtual_time import in_virtual_time
 
@@ -70,6 +71,19 @@ def test_of_a_worker_no_more_run_at_a_time_than_its_code_says(drawn: Jobs, concu
     batches = [jobs[first : first + size] for first in range(0, len(jobs), size)]
     asyncio.run(run_paced(batches_of(*batches), rerun, Pacing(concurrency=concurrency, order=order), limits))
     assert sorted(today.begun) == list(range(len(jobs)))
+
+
+async def test_tenants_with_the_same_key_do_not_wait_for_each_other() -> None:
+    ada, bob = recorded_job(0, key="k"), recorded_job(1, key="k")
+    both = asyncio.Barrier(2)
+
+    async def rerun(job: RecordedJob) -> None:
+        await both.wait()
+
+    other = dataclasses.replace(bob, record={**bob.record, "tenant": "bob"})
+    async with asyncio.timeout(30):
+        await run_paced(batches_of([ada, other]), rerun, Pacing(concurrency=2))
+    assert lane_of(ada) == lane_of(bob) != lane_of(other)
 
 
 async def test_jobs_that_wait_for_their_worker_hold_up_no_others() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Collection, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -18,6 +19,7 @@ from headrace.core.topics import REPLAY_MARKER_SUFFIX, Topics
 from headrace.fields import Timestamp
 from headrace.models import SCHEMA_VERSION, SchemaVersion
 from headrace.ports import Log, Record, TopicPartition
+from headrace.reading import batches_between
 from headrace.settings import Namespace
 from headrace.wire import WireModel
 
@@ -166,10 +168,10 @@ async def _read(log: Log, partitions: Collection[TopicPartition]) -> dict[str, l
     reader = log.reader()
     await reader.start()
     try:
-        await reader.assign(dict.fromkeys(partitions, 0))
-        ends = await reader.end_offsets(partitions)
-        while any(offset < ends[partition] for partition, offset in (await reader.positions()).items()):
-            for partition, some in (await reader.fetch(timeout=1.0)).items():
+        starts, ends = await reader.start_offsets(partitions), await reader.end_offsets(partitions)
+        bounds = {each: (starts[each], ends[each]) for each in partitions if starts[each] < ends[each]}
+        async with aclosing(batches_between(reader, bounds)) as batches:
+            async for partition, some in batches:
                 records[partition.topic] += some
     finally:
         await reader.stop()

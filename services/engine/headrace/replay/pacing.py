@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from headrace.core.lanes import Lanes
+from headrace.models import DEFAULT_TENANT
 from headrace.replay.history import RecordedJob
 
 _MOST_WAITING: Final = 10_000
@@ -134,7 +135,7 @@ class _InOrder:
 def lane_of(job: RecordedJob) -> Hashable | None:
     """What the jobs have in common that are to run one after another; None for a job that waits for no other."""
     key = job.record.get("orderingKey")
-    return None if key is None else (job.source, key)
+    return None if key is None else (job.source, job.record.get("tenant", DEFAULT_TENANT), key)
 
 
 async def run_paced(
