@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,22 @@ import pytest
 
 from headrace import AbstractWorker, Client, JobContext, Settings
 from headrace.core.topics import Topic, Topics
-from headrace.errors import ConfigurationError, SandboxInUse
+from headrace.errors import BrokerUnreachable, ConfigurationError, SandboxInUse
 from headrace.kafka.log import KafkaLog
 from headrace.ports import NewRecord, TopicPartition
 from headrace.replay import markers
+from headrace.replay.history import RecordedJob
 from headrace.replay.markers import MARKER_KEY, SandboxMarker, find_markers
 from headrace.replay.pacing import Order, Pacing
 from headrace.replay.sandbox import clean_sandboxes, opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
 from headrace.replay.stream import StreamReplay
 from support.clusters import ClusterState, state_of
-from support.engines import eventually
-from support.recorded import ListedHistory, Today, everything, recorded_job
+from support.engines import PATIENCE_SECONDS, eventually
+from support.recorded import Compared, ListedHistory, Today, everything, recorded_job
+
+GONE_PROCESS = 2**22 + 1
+"""More than Linux ever gives."""
 
 
 class Count(AbstractWorker[dict[str, Any]]):
@@ -73,7 +79,7 @@ async def test_jobs_run_in_a_sandbox_and_nothing_is_left_of_it(log: KafkaLog, se
     # Those of a key came one after another, in the order of the log.
     odd = [number for number in today.begun if number % 2]
     assert all([n for n in odd if n % 3 == key] == sorted(n for n in odd if n % 3 == key) for key in range(3))
-    assert {f"{sandbox.namespace}.jobs.count", f"{sandbox.namespace}.count", f"{sandbox.namespace}.replay-marker"} <= set(inside)
+    assert {f"{sandbox.namespace}.jobs.count", f"{sandbox.namespace}.count", f"{sandbox.namespace}.replay.marker"} <= set(inside)
     assert await state_of(settings) == before
     assert not (settings.data_directory / "views" / sandbox.namespace).exists()
 
@@ -87,8 +93,9 @@ async def test_a_name_that_is_in_use_is_refused_and_nothing_changes(log: KafkaLo
         async with opened_sandbox(log, taken, settings.namespace, ["count"], keep=False):
             raise AssertionError("it opened")
     assert await state_of(settings) == before
-    with pytest.raises(ConfigurationError, match="No sandbox can be named"):
-        sandbox_settings(settings, "no/name", 10)
+    for name in ("no/name", f"{settings.namespace}.jobs"):
+        with pytest.raises(ConfigurationError, match="No sandbox can be named"):
+            sandbox_settings(settings, name, 10)
 
 
 async def test_of_two_at_once_one_gets_the_name(log: KafkaLog, settings: Settings, sandbox: Settings) -> None:
@@ -124,25 +131,28 @@ async def left_behind(log: KafkaLog, settings: Settings, sandbox: Settings) -> A
     await log.delete_topics([name for name in await log.topic_names() if name.startswith(f"{sandbox.namespace}.")])
 
 
-async def test_clean_spares_a_replay_that_runs_unless_it_is_told_to(log: KafkaLog, settings: Settings, left_behind: str) -> None:
-    before = await state_of(settings)
-    removed, spared = await clean_sandboxes(log, settings)
-    assert left_behind in [found.sandbox for found in spared]  # this process lives
-    assert await state_of(settings) == before
-
-    removed, _ = await clean_sandboxes(log, settings, every=True)
+async def test_clean_removes_what_was_kept_at_once(log: KafkaLog, settings: Settings, left_behind: str) -> None:
+    removed, _ = await clean_sandboxes(log, settings)
     assert left_behind in [found.sandbox for found in removed]
     assert of_namespace(await state_of(settings), left_behind) == []
     assert not (settings.data_directory / "views" / left_behind).exists()
 
 
-async def test_clean_removes_what_was_silent_for_too_long(
-    log: KafkaLog, settings: Settings, left_behind: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", ["told to", "silent"])
+async def test_clean_spares_a_replay_that_runs_unless_it_is_told_to_or_that_is_silent(
+    log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(markers, "SILENT_SECONDS", -60.0)
-    removed, _ = await clean_sandboxes(log, settings)
-    assert left_behind in [found.sandbox for found in removed]
-    assert of_namespace(await state_of(settings), left_behind) == []
+    async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+        before = await state_of(settings)
+        _, spared = await clean_sandboxes(log, settings)
+        assert sandbox.namespace in [found.sandbox for found in spared]  # this process lives
+        assert await state_of(settings) == before
+
+        if how == "silent":
+            monkeypatch.setattr(markers, "SILENT_SECONDS", -60.0)
+        removed, _ = await clean_sandboxes(log, settings, every=how == "told to")
+        assert sandbox.namespace in [found.sandbox for found in removed]
+        assert of_namespace(await state_of(settings), sandbox.namespace) == []
 
 
 async def test_a_sandbox_gives_signs_of_life(
@@ -162,6 +172,16 @@ async def test_a_sandbox_gives_signs_of_life(
     assert found.is_over(found.alive_at + 61_000)
 
 
+@pytest.mark.parametrize(("process_id", "silent_seconds"), [(GONE_PROCESS, 20), (os.getpid(), 60)])
+def test_a_replay_whose_process_is_not_found_may_still_be_silent_for_a_while(process_id: int, silent_seconds: int) -> None:
+    """It may run in another container, with the same name of the host."""
+    made = SandboxMarker.make("a.replay-1", "a", ["count"], "2026-01-01T00:00:00.000Z")
+    marker = made.model_copy(update={"process_id": process_id})
+    found = markers.FoundMarker(Topics("a.replay-1").replay_marker.name, marker, alive_at=1_000_000)
+    assert not found.is_over(1_000_000 + silent_seconds * 1000)
+    assert found.is_over(1_000_001 + silent_seconds * 1000)
+
+
 def plain(name: str) -> Topic:
     return Topic(name=name, partitions=1, configuration={"cleanup.policy": "delete"})
 
@@ -171,7 +191,7 @@ async def test_clean_touches_nothing_without_a_marker(log: KafkaLog, settings: S
     """Whatever a topic is called, and whatever somebody has written there."""
     name, other = f"{settings.namespace}.replay-2", f"{settings.namespace}.other"
     marker = SandboxMarker.make(other if trick == "copied" else name, settings.namespace, ["count"], "2026-01-01T00:00:00.000Z")
-    value: dict[str, Any] = {**marker.to_wire(), "processId": 2**22 + 1}  # more than Linux ever gives
+    value: dict[str, Any] = {**marker.to_wire(), "processId": GONE_PROCESS}
     if trick == "of other jobs":
         value["namespace"] = other
     if trick == "names others":
@@ -196,18 +216,33 @@ async def test_clean_touches_nothing_without_a_marker(log: KafkaLog, settings: S
         await log.delete_topics([each for each in names if each in await log.topic_names()])
 
 
-async def test_clean_removes_a_topic_whose_marker_was_never_written(
-    log: KafkaLog, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("headrace.replay.sandbox._MARKED_WITHIN_SECONDS", 0.5)
+async def test_clean_spares_an_empty_topic_that_is_named_like_a_marker(log: KafkaLog, settings: Settings) -> None:
     topic = Topics(f"{settings.namespace}.replay-3").replay_marker
-    await log.create_topics([topic, plain(f"{settings.namespace}.replay-3.things")])
-    removed, _ = await clean_sandboxes(log, settings)
-    assert topic.name in [found.topic for found in removed]
-    names = await log.topic_names()
-    assert topic.name not in names
-    assert f"{settings.namespace}.replay-3.things" in names
-    await log.delete_topics([f"{settings.namespace}.replay-3.things"])
+    await log.create_topics([topic])
+    try:
+        removed, spared = await clean_sandboxes(log, settings, every=True)
+        assert topic.name not in [found.topic for found in removed]
+        assert [found.is_empty for found in spared if found.topic == topic.name] == [True]
+        assert topic.name in await log.topic_names()
+    finally:
+        await log.delete_topics([topic.name])
+
+
+@pytest.mark.parametrize("worker", ["replay-marker", "marker", "replay"])
+async def test_clean_leaves_every_queue_alone(log: KafkaLog, settings: Settings, worker: str) -> None:
+    """Whatever its worker is called; the job stands in some partition, and the others are empty."""
+    queue = Topics(settings.namespace).jobs(worker)
+    await log.create_topics([queue])
+    writer = log.writer()
+    await writer.start()
+    try:
+        await writer.append(TopicPartition(queue.name, 3), NewRecord(b"key", b"{}"), timeout=30)
+        removed, spared = await clean_sandboxes(log, settings, every=True)
+        assert queue.name not in [found.topic for found in (*removed, *spared)]
+        assert queue.name in await log.topic_names()
+    finally:
+        await writer.stop(timeout=5)
+        await log.delete_topics([queue.name])
 
 
 async def test_what_breaks_off_the_replay_removes_the_sandbox(log: KafkaLog, settings: Settings, sandbox: Settings) -> None:
@@ -230,6 +265,25 @@ async def test_what_breaks_off_the_replay_removes_the_sandbox(log: KafkaLog, set
     assert of_namespace(await state_of(settings), sandbox.namespace) == []
 
 
+@dataclass
+class Unreadable(Today):
+    """What was recorded of one job cannot be read."""
+
+    async def rerun(self, job: RecordedJob) -> Compared:
+        if job.offset == 7:
+            raise BrokerUnreachable("the recordings cannot be read")
+        return await super().rerun(job)
+
+
+async def test_an_error_outside_of_an_attempt_ends_the_replay(log: KafkaLog, settings: Settings, sandbox: Settings) -> None:
+    replay = replay_of(20, Unreadable(odd_fails))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(BrokerUnreachable, match="the recordings cannot be read"):
+            async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+                await SandboxRun(log, sandbox, {"count": Count()}, replay).run()
+    assert of_namespace(await state_of(settings), sandbox.namespace) == []
+
+
 def test_an_engine_knows_no_order_over_all_keys() -> None:
     with pytest.raises(ConfigurationError, match="leave out --order log"):
         check_pacing(Pacing(order=Order.LOG))
@@ -242,3 +296,5 @@ def test_a_marker_names_nothing_of_others(tmp_path: Path) -> None:
     for name, value in (("topics", ["a.jobs.count"]), ("groups", ["a.count"]), ("sandbox", "..")):
         with pytest.raises(ValueError, match=r"marker names|String should match"):
             SandboxMarker.model_validate({**wire, name: value})
+    with pytest.raises(ValueError, match="named like queues"):
+        SandboxMarker.make("a.jobs", "a", [], "2026-01-01T00:00:00.000Z")

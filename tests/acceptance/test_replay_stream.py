@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from headrace import AbstractWorker, JobContext, Settings
+from headrace import AbstractWorker, Client, JobContext, Settings
 from headrace.replay import Pacing, Span, StreamRequest, Summary, replay_stream
 from headrace.replay.pacing import Order
 from headrace.replay.summary import SLOWER
 from support.clusters import state_of
+from support.engines import ended, engine_with, with_engine
 from support.traffic import WORKERS, Fetch, NumberArgs, Render, Tally, TallyArgs, Traffic, record_traffic
 
 EVER = Span(0, 2**42)
@@ -118,3 +120,30 @@ async def test_a_sandbox_gives_the_same_and_nothing_is_left_of_it(settings: Sett
     assert verdicts_of(summary) == {"not-comparable": traffic.cancelled}
     assert summary.jobs == traffic.count
     assert await state_of(settings) == before
+
+
+class OneAtATime(AbstractWorker[dict[str, Any]]):
+    """Fails when another of its jobs runs."""
+
+    name = "one_at_a_time"
+    description = "Holds what only one may have."
+    concurrency = 1
+    taken = False
+
+    async def run(self, args: dict[str, Any], ctx: JobContext) -> int:
+        if self.taken:
+            raise RuntimeError("two at a time")
+        self.taken = True
+        for _ in range(10):
+            await asyncio.sleep(0)
+        self.taken = False
+        return int(args["number"])
+
+
+@pytest.mark.parametrize("sandbox", [False, True])
+async def test_a_worker_keeps_its_own_concurrency(settings: Settings, sandbox: bool) -> None:
+    async with engine_with(with_engine(settings, janitor=False), OneAtATime), Client(settings) as client:
+        for job in await client.enqueue_many("one_at_a_time", [{"number": number} for number in range(20)]):
+            await ended(client, job)
+    summary = await replay_stream(request_of(OneAtATime, sandbox=sandbox), settings)
+    assert {name: count for name, count in summary.counts.items() if name != SLOWER} == {"same": 20}

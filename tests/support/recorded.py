@@ -15,14 +15,14 @@ from support.histories import InMemoryHistory
 
 
 def recorded_job(
-    number: int, *, partition: int = 0, key: str | None = None, at: int | None = None, **snapshot: Any
+    number: int, *, worker: str = "count", partition: int = 0, key: str | None = None, at: int | None = None, **snapshot: Any
 ) -> RecordedJob:
-    """A job of the worker `count` that has returned its number, unless the snapshot says something else of it."""
+    """A job that has returned its number, unless the snapshot says something else of it."""
     record: dict[str, Any] = {
         "schemaVersion": 1,
         "id": f"01a20366-35d0-7564-93e5-{number:012d}",
         "tenant": "default",
-        "workerName": "count",
+        "workerName": worker,
         "createdAt": "2026-01-01T00:00:00.000Z",
         "args": {"number": number},
         "ctx": {"userId": "ada"},
@@ -30,7 +30,7 @@ def recorded_job(
     if key is not None:
         record["orderingKey"] = key
     state = {"status": "completed", "result": number, "attempts": [{"attempt": 1, "status": "completed"}], **snapshot}
-    source = TopicPartition("headrace.jobs.count", partition)
+    source = TopicPartition(f"headrace.jobs.{worker}", partition)
     accepted_at = 1_000 + number if at is None else at
     return RecordedJob(record, source, number, accepted_at, {**record, **state})
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.replay.history import RecordedJob
-from headrace.replay.pacing import Order, Pacing, run_paced
+from headrace.replay.pacing import Order, Pacing, lane_of, run_paced
 from support.recorded import Today, recorded_job
 from support.virtual_time import in_virtual_time
 
@@ -49,6 +51,54 @@ def test_each_job_runs_once_and_those_of_a_key_one_after_another(drawn: Jobs, co
         assert of_lane == [(what, number) for number in numbers for what in ("begins", "ends")]
     if order is Order.LOG:
         assert today.begun == list(range(len(jobs)))
+
+
+@given(JOBS, st.integers(1, 5), st.sampled_from(Order), st.integers(1, 7))
+def test_of_a_worker_no_more_run_at_a_time_than_its_code_says(drawn: Jobs, concurrency: int, order: Order, size: int) -> None:
+    """And its jobs hold up nobody else's for ever."""
+    limits = {"worker-1": 1, "worker-2": 2}
+    jobs = [recorded_job(number, worker=f"worker-{kind}", key=key) for number, (kind, key) in enumerate(drawn)]
+    today = Today(number_of)
+    running: Counter[str] = Counter()
+
+    async def rerun(job: RecordedJob) -> None:
+        worker = job.record["workerName"]
+        running[worker] += 1
+        assert running[worker] <= limits.get(worker, concurrency)
+        await today.rerun(job)
+        running[worker] -= 1
+
+    batches = [jobs[first : first + size] for first in range(0, len(jobs), size)]
+    asyncio.run(run_paced(batches_of(*batches), rerun, Pacing(concurrency=concurrency, order=order), limits))
+    assert sorted(today.begun) == list(range(len(jobs)))
+
+
+async def test_tenants_with_the_same_key_do_not_wait_for_each_other() -> None:
+    ada, bob = recorded_job(0, key="k"), recorded_job(1, key="k")
+    both = asyncio.Barrier(2)
+
+    async def rerun(job: RecordedJob) -> None:
+        await both.wait()
+
+    other = dataclasses.replace(bob, record={**bob.record, "tenant": "bob"})
+    async with asyncio.timeout(30):
+        await run_paced(batches_of([ada, other]), rerun, Pacing(concurrency=2))
+    assert lane_of(ada) == lane_of(bob) != lane_of(other)
+
+
+async def test_jobs_that_wait_for_their_worker_hold_up_no_others() -> None:
+    today = Today(number_of, gate=asyncio.Event())
+    jobs = [*(recorded_job(number, worker="one") for number in range(10)), *(recorded_job(number) for number in range(10, 20))]
+
+    async def rerun(job: RecordedJob) -> None:
+        if len(today.begun) == 3:  # one of the first worker, and two of the other, wait at the gate
+            assert today.gate is not None
+            today.gate.set()
+        await today.rerun(job)
+
+    await run_paced(batches_of(jobs), rerun, Pacing(concurrency=4), {"one": 1})
+    assert today.begun[:4] == [0, 10, 11, 12]
+    assert [number for number in today.begun if number < 10] == list(range(10))
 
 
 async def test_jobs_without_a_key_run_side_by_side() -> None:

@@ -22,6 +22,7 @@ STREAM = ["stream", "support.replay_workers", "--from", "1h"]
         ([*STREAM, "--keep"], "--keep keeps a sandbox"),
         ([*STREAM, "--sandbox", "--order", "log"], "leave out --order log"),
         ([*STREAM, "--where", "failed"], "is no field with its value"),
+        ([*STREAM, "--where", "args.title=a,b"], "no value can have a comma"),
         (["stream", "support.nothing_of_that_name", "--from", "1h"], "'support.nothing_of_that_name' cannot be imported"),
         (["stream", "support.replay_workers", "--file", "there-is-none.jsonl.gz"], "there-is-none.jsonl.gz"),
     ],

@@ -256,6 +256,8 @@ async def _cleaned(settings: Settings, every: bool) -> Any:
 
 def _why_spared(found: Any, namespace: str) -> str:
     marker = found.marker
+    if found.is_empty:
+        return f"nothing stands in {found.topic}, so nobody knows whose it is. Delete that topic if no replay is just beginning."
     if marker is None:
         return "what stands in its topic is no marker of a replay."
     if marker.namespace != namespace:

@@ -10,16 +10,19 @@ import orjson
 import typer
 from pydantic import BaseModel
 
-from headrace.models import RECORDS, SCHEMA_VERSION, ClosedModel
+from headrace.models import RECORDS as SHARED_RECORDS
+from headrace.models import SCHEMA_VERSION, ClosedModel
+from headrace.replay.markers import SandboxMarker
 from headrace.tool_models import TOOLS, ToolCall, ToolCallRecord
 
+RECORDS: tuple[type[BaseModel], ...] = (*SHARED_RECORDS, SandboxMarker)
 INDEX = "README.md"
 MEND = "`headrace schemas` writes them anew"
 
 _INTRODUCTION = """\
 # Schemas
 
-JSON Schema (draft 2020-12) of what goes over a wire. Written by `headrace schemas` from `headrace.models`: change the models, not
+JSON Schema (draft 2020-12) of what goes over a wire. Written by `headrace schemas` from its models: change those, not
 these files. headrace itself never reads them.
 
 Names are camelCase. Records, and arguments of tools, are described as they are read: a field that has a default may be left out.

@@ -14,7 +14,8 @@ AUDIT_PARTITIONS = 4
 TOOL_CALL_PARTITIONS = 8
 RECORDING_PARTITIONS = 8
 
-REPLAY_MARKER_SUFFIX = ".replay-marker"
+REPLAY_MARKER_SUFFIX = ".replay.marker"
+"""Has a point inside, so that no queue ends in it: the name of a worker has none."""
 
 _HOUR = 3_600_000
 _DAY = 24 * _HOUR

@@ -82,7 +82,8 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
         chosen = {name: code[name] for name in names}
         options = RerunOptions(live=request.live, threads=min(request.pacing.concurrency, _MOST_THREADS))
         rerunner = await stack.enter_async_context(Rerunner(history, chosen.values(), options))
-        replay = StreamReplay(history, rerunner, wanted, request.pacing)
+        limits = {name: worker.concurrency for name, worker in chosen.items() if worker.concurrency is not None}
+        replay = StreamReplay(history, rerunner, wanted, request.pacing, limits=limits)
         if watch is not None:
             await stack.enter_async_context(watch(replay, await _total(history, wanted)))
         if request.sandbox:

@@ -1,7 +1,7 @@
 """The marker of a sandbox: by it alone is known what belongs to the sandbox of a replay, and whether that replay still runs.
 
 It is the first record of a topic of the sandbox that is made before all others and deleted after them. The records behind it are
-signs of life. Whatever a marker does not name is none of the sandbox's.
+signs of life, and the last says that a sandbox was kept. Whatever a marker does not name is none of the sandbox's.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Collection, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -18,18 +19,24 @@ from headrace.core.topics import REPLAY_MARKER_SUFFIX, Topics
 from headrace.fields import Timestamp
 from headrace.models import SCHEMA_VERSION, SchemaVersion
 from headrace.ports import Log, Record, TopicPartition
+from headrace.reading import batches_between
 from headrace.settings import Namespace
 from headrace.wire import WireModel
 
 MARKER_KEY: Final = b"marker"
 ALIVE_KEY: Final = b"alive"
+OVER_KEY: Final = b"over"
 ALIVE_EVERY_SECONDS: Final = 10.0
+GONE_SECONDS: Final = 2 * ALIVE_EVERY_SECONDS
+"""So long is a replay silent whose process is gone. That one is not found says little alone: containers may share a host's name,
+and none of them sees the processes of another.
+"""
 SILENT_SECONDS: Final = 60.0
 """A replay that gave no sign of life for so long is over, wherever it ran. The clocks of machines may differ a little."""
 
 
 class SandboxMarker(WireModel):
-    """The first record of `replay-marker`: a namespace is the sandbox of a replay.
+    """The first record of `replay.marker`: a namespace is the sandbox of a replay.
 
     Attributes:
         topics, groups: all that the sandbox may have; they did not exist before.
@@ -46,6 +53,8 @@ class SandboxMarker(WireModel):
 
     @model_validator(mode="after")
     def _names_its_own(self) -> Self:
+        if has_names_of_queues(self.sandbox):
+            raise ValueError("the topics of the sandbox would be named like queues")
         if not all(name.startswith(f"{self.sandbox}.") for name in (*self.topics, *self.groups)):
             raise ValueError("a marker names what is not of its sandbox")
         return self
@@ -64,6 +73,11 @@ class SandboxMarker(WireModel):
                 "groups": [Topics(sandbox).janitors, *(Topics(sandbox).group(worker) for worker in workers)],
             }
         )
+
+
+def has_names_of_queues(sandbox: str) -> bool:
+    """Whether topics of a namespace of that name are named like queues of another: `a.jobs.control` may be that of a worker."""
+    return sandbox.endswith(".jobs")
 
 
 def _topics_of(topics: Topics, workers: Collection[str]) -> list[str]:
@@ -87,14 +101,16 @@ class FoundMarker:
 
     Attributes:
         marker: None where its first record is no marker, or there is none.
-        is_empty: nothing stands in it: its replay was about to write the marker.
+        is_empty: nothing stands in it: it is somebody else's, or its replay was about to write the marker.
         alive_at: the log's time of the last sign of life, in milliseconds since the Unix epoch.
+        has_ended: its replay has said that it is over, and that the sandbox is kept.
     """
 
     topic: str
     marker: SandboxMarker | None
     is_empty: bool = False
     alive_at: int = 0
+    has_ended: bool = False
 
     @property
     def sandbox(self) -> str:
@@ -102,16 +118,15 @@ class FoundMarker:
         return self.topic.removesuffix(REPLAY_MARKER_SUFFIX)
 
     def is_over(self, now: int) -> bool:
-        """Whether the replay that made it is no more: its process is gone, or was silent for too long.
+        """Whether the replay that made it is no more: it was silent for too long, which is less where its process is gone.
 
         Args:
             now: the time of day, in milliseconds since the Unix epoch.
         """
-        if self.marker is None:
-            return False
-        if self.marker.host == platform.node() and not _exists(self.marker.process_id):
-            return True
-        return now - self.alive_at > SILENT_SECONDS * 1000
+        if self.marker is None or self.has_ended:
+            return self.has_ended
+        is_gone = self.marker.host == platform.node() and not _exists(self.marker.process_id)
+        return now - self.alive_at > (GONE_SECONDS if is_gone else SILENT_SECONDS) * 1000
 
 
 def _exists(process_id: int) -> bool:
@@ -143,7 +158,9 @@ def _found(topic: str, records: Sequence[Record]) -> FoundMarker:
         return FoundMarker(topic, None)
     # Whoever copied one elsewhere has made no sandbox by that.
     own = first.offset == 0 and first.key == MARKER_KEY and f"{marker.sandbox}{REPLAY_MARKER_SUFFIX}" == topic
-    return FoundMarker(topic, marker if own else None, alive_at=records[-1].timestamp)
+    if not own:
+        return FoundMarker(topic, None)
+    return FoundMarker(topic, marker, alive_at=records[-1].timestamp, has_ended=any(each.key == OVER_KEY for each in records))
 
 
 async def _read(log: Log, partitions: Collection[TopicPartition]) -> dict[str, list[Record]]:
@@ -151,10 +168,10 @@ async def _read(log: Log, partitions: Collection[TopicPartition]) -> dict[str, l
     reader = log.reader()
     await reader.start()
     try:
-        await reader.assign(dict.fromkeys(partitions, 0))
-        ends = await reader.end_offsets(partitions)
-        while any(offset < ends[partition] for partition, offset in (await reader.positions()).items()):
-            for partition, some in (await reader.fetch(timeout=1.0)).items():
+        starts, ends = await reader.start_offsets(partitions), await reader.end_offsets(partitions)
+        bounds = {each: (starts[each], ends[each]) for each in partitions if starts[each] < ends[each]}
+        async with aclosing(batches_between(reader, bounds)) as batches:
+            async for partition, some in batches:
                 records[partition.topic] += some
     finally:
         await reader.stop()

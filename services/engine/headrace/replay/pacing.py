@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from headrace.core.lanes import Lanes
+from headrace.models import DEFAULT_TENANT
 from headrace.replay.history import RecordedJob
 
 _MOST_WAITING: Final = 10_000
@@ -32,7 +33,7 @@ class Pacing:
     """How recorded jobs follow each other.
 
     Attributes:
-        concurrency: how many run at a time.
+        concurrency: how many run at a time; of a worker with a `concurrency` of its own no more than that.
         speed: how many times as fast as they were accepted; None for as fast as they can be run.
     """
 
@@ -54,6 +55,10 @@ class _Turn:
     job: RecordedJob
     lane: Hashable | None
 
+    @property
+    def worker(self) -> str:
+        return str(self.job.record["workerName"])
+
 
 class _Waiting(Protocol):
     def add(self, job: _Turn) -> Any: ...
@@ -61,46 +66,89 @@ class _Waiting(Protocol):
     def end(self, turn: _Turn) -> None: ...
 
 
+class _Shares:
+    """How many more jobs of a worker may run, where its code says how many run at a time."""
+
+    def __init__(self, limits: Mapping[str, int]) -> None:
+        self._left = dict(limits)
+
+    def has_one(self, worker: str) -> bool:
+        return self._left.get(worker, 1) > 0
+
+    def change(self, worker: str, by: int) -> None:
+        if worker in self._left:
+            self._left[worker] += by
+
+
 class _ByKey(Lanes[_Turn]):
+    """A job whose worker has no share left keeps its lane, takes no slot, and holds up no other worker's."""
+
+    def __init__(self, slots: int, limits: Mapping[str, int]) -> None:
+        super().__init__(slots)
+        self._shares = _Shares(limits)
+        self._held: defaultdict[str, deque[_Turn]] = defaultdict(deque)
+
+    def take(self) -> _Turn | None:
+        while (turn := super().take()) is not None:
+            if self._shares.has_one(turn.worker):
+                self._shares.change(turn.worker, -1)
+                return turn
+            self.free_slot()
+            self._held[turn.worker].append(turn)
+        return None
+
     def end(self, turn: _Turn) -> None:
         self.free_slot()
         self.leave_lane(turn)
+        self._shares.change(turn.worker, 1)
+        if held := self._held[turn.worker]:
+            self.put_back(held.popleft())
 
 
 class _InOrder:
-    """Jobs that start in the order of their arrival: one whose lane is taken holds up those behind it."""
+    """Jobs that start in the order of their arrival: one whose lane is taken, or whose worker has no share left, holds up those
+    behind it.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Mapping[str, int]) -> None:
         self._queue: deque[_Turn] = deque()
         self._taken: set[Hashable] = set()
+        self._shares = _Shares(limits)
 
     def add(self, job: _Turn) -> None:
         self._queue.append(job)
 
     def take(self) -> _Turn | None:
-        if not self._queue or self._queue[0].lane in self._taken:
+        if not self._queue or self._queue[0].lane in self._taken or not self._shares.has_one(self._queue[0].worker):
             return None
         turn = self._queue.popleft()
+        self._shares.change(turn.worker, -1)
         if turn.lane is not None:
             self._taken.add(turn.lane)
         return turn
 
     def end(self, turn: _Turn) -> None:
         self._taken.discard(turn.lane)
+        self._shares.change(turn.worker, 1)
 
 
 def lane_of(job: RecordedJob) -> Hashable | None:
     """What the jobs have in common that are to run one after another; None for a job that waits for no other."""
     key = job.record.get("orderingKey")
-    return None if key is None else (job.source, key)
+    return None if key is None else (job.source, job.record.get("tenant", DEFAULT_TENANT), key)
 
 
-async def run_paced(batches: Batches, run: Callable[[RecordedJob], Awaitable[None]], pacing: Pacing) -> None:
+async def run_paced(
+    batches: Batches, run: Callable[[RecordedJob], Awaitable[None]], pacing: Pacing, limits: Mapping[str, int] | None = None
+) -> None:
     """Runs every job of the batches once, as the pacing says, and returns when the last has ended.
 
     What `run` raises, or the batches, ends all of it.
+
+    Args:
+        limits: how many jobs of a worker run at a time at most, by its name.
     """
-    await _Paced(run, pacing).run(ordered(batches, pacing))
+    await _Paced(run, pacing, limits or {}).run(ordered(batches, pacing))
 
 
 async def ordered(batches: Batches, pacing: Pacing) -> Batches:
@@ -127,10 +175,11 @@ async def ordered(batches: Batches, pacing: Pacing) -> Batches:
 class _Paced:
     """Tasks, as many as jobs may run at a time, that take what may start; most jobs cost no task of their own."""
 
-    def __init__(self, run: Callable[[RecordedJob], Awaitable[None]], pacing: Pacing) -> None:
+    def __init__(self, run: Callable[[RecordedJob], Awaitable[None]], pacing: Pacing, limits: Mapping[str, int]) -> None:
         self._run = run
         self._tasks = pacing.concurrency
-        self._waiting: _Waiting = _InOrder() if pacing.order is Order.LOG else _ByKey(pacing.concurrency)
+        self._limits = limits
+        self._waiting: _Waiting = _InOrder(limits) if pacing.order is Order.LOG else _ByKey(pacing.concurrency, limits)
         self._open = 0
         self._fed = False
         self._idle: deque[asyncio.Future[None]] = deque()
@@ -172,7 +221,7 @@ class _Paced:
                 self._wake(1)
             await self._run(turn.job)
             self._ended(turn)
-            woken = turn.lane is not None
+            woken = turn.lane is not None or turn.worker in self._limits
             unbroken += 1
             if unbroken % _UNBROKEN == 0:
                 await asyncio.sleep(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -18,13 +18,20 @@ from headrace.core.topics import Topics
 from headrace.errors import BrokerError, ConfigurationError, SandboxInUse
 from headrace.kafka.leaving import delete_groups
 from headrace.ports import Log, LogWriter, NewRecord, TopicPartition
-from headrace.replay.markers import ALIVE_EVERY_SECONDS, ALIVE_KEY, MARKER_KEY, FoundMarker, SandboxMarker, find_markers
+from headrace.replay.markers import (
+    ALIVE_EVERY_SECONDS,
+    ALIVE_KEY,
+    MARKER_KEY,
+    OVER_KEY,
+    FoundMarker,
+    SandboxMarker,
+    find_markers,
+    has_names_of_queues,
+)
 from headrace.runtime import wall_clock
 from headrace.settings import Namespace, Settings
 
 _APPEND_SECONDS: Final = 30.0
-_MARKED_WITHIN_SECONDS: Final = 10.0
-_POLL_SECONDS: Final = 0.2
 
 
 def sandbox_settings(settings: Settings, name: str, concurrency: int) -> Settings:
@@ -39,6 +46,8 @@ def sandbox_settings(settings: Settings, name: str, concurrency: int) -> Setting
         raise ConfigurationError(
             f"No sandbox can be named {name!r}: a namespace has at most 80 letters, digits, '.', '_' and '-'."
         ) from None
+    if has_names_of_queues(name):
+        raise ConfigurationError(f"No sandbox can be named {name!r}: topics named {name}.… are queues of workers.")
     # What it runs is over before anything of it would have to be kept fit for compaction.
     # Who breaks it off waits for no attempt.
     changes = {"janitor": False, "concurrency": concurrency, "health_port": None, "grace_seconds": 0.0}
@@ -70,6 +79,8 @@ async def opened_sandbox(log: Log, settings: Settings, live: str, workers: Colle
         if alive is not None:
             alive.cancel()
             await asyncio.gather(alive, return_exceptions=True)
+            if keep:
+                await _sign(writer, settings.namespace, OVER_KEY)
         # First: a client that still asks for a topic may have the broker make it again.
         await writer.stop(timeout=1.0)
         # Until it was marked, the name may have been another's.
@@ -93,11 +104,15 @@ async def _mark(log: Log, writer: LogWriter, marker: SandboxMarker) -> None:
 
 
 async def _keep_alive(writer: LogWriter, sandbox: str) -> None:
-    target = TopicPartition(Topics(sandbox).replay_marker.name, 0)
     while True:
         await asyncio.sleep(ALIVE_EVERY_SECONDS)
-        with contextlib.suppress(BrokerError):  # the next sign is as good
-            await writer.append(target, NewRecord(ALIVE_KEY, b"{}"), timeout=_APPEND_SECONDS)
+        await _sign(writer, sandbox, ALIVE_KEY)
+
+
+async def _sign(writer: LogWriter, sandbox: str, key: bytes) -> None:
+    target = TopicPartition(Topics(sandbox).replay_marker.name, 0)
+    with contextlib.suppress(BrokerError):  # the next sign is as good, and so is silence in the end
+        await writer.append(target, NewRecord(key, b"{}"), timeout=_APPEND_SECONDS)
 
 
 async def remove(log: Log, settings: Settings, marker: SandboxMarker) -> None:
@@ -118,9 +133,11 @@ def _remove_views(folder: Path) -> None:
 
 
 async def clean_sandboxes(log: Log, settings: Settings, *, every: bool = False) -> tuple[list[FoundMarker], list[FoundMarker]]:
-    """Removes the sandboxes that replays of a namespace have left: those whose process is gone, or was silent for a minute.
+    """Removes the sandboxes that replays of a namespace have left: those that were silent for a minute, or for 20 s where their
+    process is gone.
 
-    Nothing is touched that no marker names, and no sandbox of another namespace's jobs.
+    Nothing is touched that no marker names, and no sandbox of another namespace's jobs. A topic in which no marker stands is
+    spared, also an empty one: its replay may just begin, or it may be anybody's.
 
     Args:
         settings: name the namespace.
@@ -132,24 +149,11 @@ async def clean_sandboxes(log: Log, settings: Settings, *, every: bool = False) 
         BrokerError: the brokers cannot be used.
     """
     removed, spared = [], []
-    for found in await _marked(log):
+    for found in await find_markers(log):
         own = found.marker is not None and found.marker.namespace == settings.namespace
         if found.marker is not None and own and (every or found.is_over(wall_clock())):
             await remove(log, settings, found.marker)
             removed.append(found)
-        elif found.is_empty and found.topic.startswith(f"{settings.namespace}."):
-            await log.delete_topics([found.topic])
-            removed.append(found)
         else:
             spared.append(found)
     return removed, spared
-
-
-async def _marked(log: Log) -> Sequence[FoundMarker]:
-    """The markers. One that was just about to be written is waited for; where none comes, its replay died before."""
-    deadline = asyncio.get_running_loop().time() + _MARKED_WITHIN_SECONDS
-    while True:
-        found = await find_markers(log)
-        if not any(each.is_empty for each in found) or asyncio.get_running_loop().time() > deadline:
-            return found
-        await asyncio.sleep(_POLL_SECONDS)

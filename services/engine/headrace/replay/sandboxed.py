@@ -81,9 +81,11 @@ class SandboxRun:
         self._open: dict[str, RecordedJob] = {}
         self._seen: set[str] = set()
         self._changed = asyncio.Event()
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._engine = WorkerEngine(settings, log=log)
         for worker in workers.values():
-            self._engine.register_worker(_Again(worker, self, replay.pacing.concurrency))
+            at_most = min(replay.pacing.concurrency, worker.concurrency or replay.pacing.concurrency)
+            self._engine.register_worker(_Again(worker, self, at_most))
 
     async def run(self) -> Summary:
         """Runs all jobs of the replay; when it returns, the sandbox has the end of each.
@@ -92,20 +94,25 @@ class SandboxRun:
             HistoryGone: the span begins before what is left of the log.
             BrokerError: the brokers cannot be used.
             HeadraceError: the engine ended by an error of its own.
+
+        What running a job again raises, which is none of the job's own errors, ends all of it, too.
         """
         check_pacing(self._replay.pacing)
         async with self._engine:
             work = asyncio.create_task(self._write_all())
             ended = asyncio.create_task(self._engine.ended())
+            watched: set[asyncio.Future[Any]] = {work, ended, self._broken}
             try:
-                await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                if self._broken.done():
+                    self._broken.result()
                 if not work.done():
                     raise ended.result()
                 work.result()
             finally:
-                work.cancel()
-                ended.cancel()
-                await asyncio.gather(work, ended, return_exceptions=True)
+                for each in watched:
+                    each.cancel()
+                await asyncio.gather(*watched, return_exceptions=True)
         return self._replay.summary
 
     async def again(self, job_id: str) -> Any:
@@ -113,7 +120,13 @@ class SandboxRun:
         job = self._open.get(job_id)
         if job is None:
             return None  # its end was not written in time, and the engine has it once more
-        rerun = await self._replay.rerun(job)
+        try:
+            rerun = await self._replay.rerun(job)
+        except Exception as error:
+            # The engine takes it for an end of the job, which stays open here: nobody would ever hear of it.
+            if not self._broken.done():
+                self._broken.set_exception(error)
+            raise
         self._open.pop(job_id, None)
         self._changed.set()
         outcome = rerun.replayed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -48,6 +48,7 @@ class StreamReplay:
         found: how many were read so far.
         all_found: whether there are no more.
         heard: called with each job that was run.
+        limits: how many jobs of a worker run at a time at most, by its name.
     """
 
     history: History
@@ -58,6 +59,7 @@ class StreamReplay:
     summary: Summary = field(default_factory=Summary)
     found: int = 0
     all_found: bool = False
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     async def run(self) -> Summary:
         """Runs all of them in this process.
@@ -66,7 +68,7 @@ class StreamReplay:
             HistoryGone: the span begins before what is left of the log.
             BrokerError: the brokers cannot be used.
         """
-        await run_paced(self.jobs(), self.rerun, self.pacing)
+        await run_paced(self.jobs(), self.rerun, self.pacing, self.limits)
         return self.summary
 
     async def jobs(self) -> Batches:

@@ -25,7 +25,10 @@ def parse_fields(texts: list[str]) -> dict[str, str]:
     for each in (part for text in texts for part in text.split(",")):
         name, equals, value = each.partition("=")
         if not equals or not name.strip():
-            raise ArgumentsInvalid(f"--where {each!r} is no field with its value: give it as status=failed or args.kind=digest.")
+            raise ArgumentsInvalid(
+                f"--where {each!r} is no field with its value: give it as status=failed or args.kind=digest; no value can have a"
+                " comma."
+            )
         fields[name.strip()] = value.strip()
     return fields
 
