@@ -24,7 +24,7 @@ from headrace.replay.layout import Bounds, Layout, Part, described, read_layout
 from headrace.replay.memory_history import MemoryHistory, TimedRow
 from headrace.replay.recorded_answers import Answer, RecordedAnswers, of_attempt
 from headrace.replay.scanning import reading, side_by_side
-from headrace.replay.spans import ALL_TIME, bounds_of, check_is_left, since
+from headrace.replay.spans import ALL_TIME, bounds_of, check_is_left, since, until
 from headrace.replay.wanted import matches
 from headrace.settings import Settings
 
@@ -118,7 +118,7 @@ class LogHistory:
         layout = await read_layout(self._log, self._topics, wanted.workers)
         async with reading(self._log) as reader:
             firsts = await since(reader, layout.queues, wanted.span.start)
-            ends = await since(reader, layout.queues, wanted.span.end)
+            ends = await until(reader, layout.queues, wanted.span.end)
         return sum(max(0, ends[queue] - firsts[queue]) for queue in layout.queues)
 
     async def _read_part(

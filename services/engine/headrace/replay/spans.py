@@ -21,16 +21,29 @@ ALL_TIME: Final = Span(0, 1 << 62)
 async def bounds_of(reader: LogReader, queues: Collection[TopicPartition], span: Span) -> Bounds:
     """The offsets among which all records of the span stand, and some others; without the partitions that have none."""
     firsts = await since(reader, queues, span.start)
-    ends = await since(reader, queues, span.end + SLACK_MILLISECONDS)
+    ends = await until(reader, queues, span.end + SLACK_MILLISECONDS)
     return {queue: (firsts[queue], ends[queue]) for queue in queues if firsts[queue] < ends[queue]}
 
 
 async def since(reader: LogReader, partitions: Collection[TopicPartition], at: int) -> dict[TopicPartition, int]:
-    """The offset of the first record of each partition that is not older than a time."""
+    """An offset in each partition below which all records are older than a time: of the first that is not, if known."""
     if not partitions:
         return {}
+    starts = await reader.start_offsets(partitions)
     if at <= 0:
-        return dict(await reader.start_offsets(partitions))
+        return dict(starts)
+    ends = await until(reader, partitions, ALL_TIME.end)
+    if at >= ALL_TIME.end:
+        return ends
+    found = await reader.offsets_since(partitions, at)
+    # Where something was deleted, the end is no answer; see `LogReader.offsets_since`.
+    return {each: starts[each] if starts[each] and found[each] >= ends[each] else found[each] for each in partitions}
+
+
+async def until(reader: LogReader, partitions: Collection[TopicPartition], at: int) -> dict[TopicPartition, int]:
+    """An offset in each partition from which on no record stands before the first that is not older than a time."""
+    if not partitions:
+        return {}
     if at >= ALL_TIME.end:
         return dict(await reader.end_offsets(partitions))
     return dict(await reader.offsets_since(partitions, at))
@@ -44,7 +57,7 @@ async def check_is_left(reader: LogReader, queues: Collection[TopicPartition], s
     Args:
         whose: the queues in words.
     """
-    starts, ends = await since(reader, queues, 0), await since(reader, queues, span.end)
+    starts, ends = await since(reader, queues, 0), await until(reader, queues, span.end)
     cut = any(starts.values())
     if not cut and any(starts[queue] < ends[queue] for queue in queues):
         return
@@ -69,7 +82,7 @@ async def _first_times(reader: LogReader, queues: Collection[TopicPartition]) ->
     """The times of the first records of the partitions that have any."""
     if not queues:
         return []
-    firsts, ends = await since(reader, queues, 1), await reader.end_offsets(queues)
+    firsts, ends = await reader.start_offsets(queues), await reader.end_offsets(queues)
     bounds = {queue: (firsts[queue], ends[queue]) for queue in queues if firsts[queue] < ends[queue]}
     times = []
     async with aclosing(batches_between(reader, bounds)) as batches:
