@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -157,7 +158,32 @@ async def test_a_span_before_the_log_says_where_it_begins(engines: Engines, hist
         await jobs(history)
 
 
-async def test_what_was_deleted_of_one_partition_is_missed_where_its_state_is_left(engines: Engines, history: LogHistory) -> None:
+async def test_each_queue_of_which_something_was_deleted_is_judged_by_itself(engines: Engines, history: LogHistory) -> None:
+    put_at(engines, 50 * MINUTE, "old", 1)
+    for number in range(2):
+        put_at(engines, (100 + number) * MINUTE, f"job-{number}")
+    engines.log.cluster.delete_records(engines.jobs(0), 1)
+    with pytest.raises(HistoryGone, match=r"first job of send_digest .* at 1970-01-01T01:41:00.000Z: begin there"):
+        await jobs(history, Span(60 * MINUTE, 200 * MINUTE))
+    assert [job.id for job in await jobs(history, Span(101 * MINUTE, 200 * MINUTE))] == ["job-1"]
+    engines.log.cluster.delete_records(engines.jobs(0), 2)
+    with pytest.raises(HistoryGone, match=r"send_digest .* were deleted: .* is still to come"):
+        await jobs(history, Span(60 * MINUTE, 200 * MINUTE))
+
+
+async def test_what_is_young_is_there_whatever_was_deleted(engines: Engines, history: LogHistory) -> None:
+    now = time.time_ns() // 1_000_000
+    put_at(engines, now - 20 * 24 * 60 * MINUTE, "old")
+    put_at(engines, now - MINUTE, "young")
+    engines.log.cluster.delete_records(engines.jobs(0), 1)
+    assert [job.id for job in await jobs(history, Span(now - 60 * MINUTE, now))] == ["young"]
+    with pytest.raises(HistoryGone, match=r"send_digest .* were deleted: .* was accepted at"):
+        await jobs(history, Span(now - 8 * 24 * 60 * MINUTE, now))
+
+
+async def test_what_was_deleted_too_early_is_missed_where_its_state_is_left(log: WrittenLog, engines: Engines) -> None:
+    # As when jobs are kept for longer now than they were.
+    history = LogHistory(log, log.topics, retention_seconds=time.time())
     put_at(engines, 50 * MINUTE, "old", 1, created="1970-01-01T00:50:00.000Z")
     put_at(engines, 100 * MINUTE, "gone", created="1970-01-01T01:40:00.000Z")
     epoch = engines.claim("one", -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -26,17 +27,23 @@ from headrace.replay.recorded_answers import Answer, RecordedAnswers, of_attempt
 from headrace.replay.scanning import reading, side_by_side
 from headrace.replay.spans import ALL_TIME, bounds_of, check_is_left, since, until
 from headrace.replay.wanted import matches
-from headrace.settings import Settings
+from headrace.settings import EngineSettings, Settings
 
 _AT_ONCE: Final = 500
+_RETENTION_SECONDS: Final[float] = EngineSettings.model_fields["job_retention_seconds"].default
 
 
 class LogHistory:
-    """The `History` of a namespace, in the log as it is at the time of each call. Nothing is written, and no topic is made."""
+    """The `History` of a namespace, in the log as it is at the time of each call. Nothing is written, and no topic is made.
 
-    def __init__(self, log: Log, topics: Topics) -> None:
+    Args:
+        retention_seconds: for how long at least jobs are kept; `job_retention_seconds` of its engines.
+    """
+
+    def __init__(self, log: Log, topics: Topics, *, retention_seconds: float = _RETENTION_SECONDS) -> None:
         self._log = log
         self._topics = topics
+        self._retention_seconds = retention_seconds
         self._memory = MemoryHistory(log, topics)
         self._answers = RecordedAnswers(log, topics)
         # No job was given that was accepted before.
@@ -55,6 +62,11 @@ class LogHistory:
     def topics(self) -> Topics:
         """Of the namespace."""
         return self._topics
+
+    @property
+    def kept_from(self) -> int:
+        """No job that was accepted from then on was deleted; in milliseconds since the Unix epoch."""
+        return int((time.time() - self._retention_seconds) * 1000)
 
     async def worker_definitions(self) -> Mapping[str, WorkerDefinition]:
         """The workers that were defined, by name; of each, the newest definition."""
@@ -101,7 +113,7 @@ class LogHistory:
         self._since = min(self._since, wanted.span.start)
         async with reading(self._log) as reader:
             bounds = await bounds_of(reader, layout.queues, wanted.span)
-            await check_is_left(reader, layout.queues, wanted.span, described(layout, wanted.workers))
+            await check_is_left(reader, layout, wanted.span, described(layout, wanted.workers), self.kept_from)
             starts = await reader.start_offsets(layout.queues)
         # Also those of which something was deleted: it may have been of the span.
         parts = [part for part in layout.parts if any(queue in bounds or starts[queue] for queue in part.queues)]
@@ -173,7 +185,7 @@ async def open_history(settings: Settings | None = None) -> AsyncIterator[LogHis
     """
     own = given_settings(settings) or settings_of_this_folder()
     log = KafkaLog(own)
-    history = LogHistory(log, Topics(own.namespace))
+    history = LogHistory(log, Topics(own.namespace), retention_seconds=own.engine.job_retention_seconds)
     try:
         await log.topic_names()
         yield history
