@@ -203,14 +203,15 @@ class OneByOne(InMemoryReader):
         return await super().fetch(timeout=timeout, maximum=1)
 
 
-@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize(("ends", "requests"), [(True, 1), (True, 2), (False, 1)])
 async def test_reading_of_states_ends_when_nothing_more_can_come(
-    log: WrittenLog, engines: Engines, history: LogHistory, monkeypatch: pytest.MonkeyPatch, ends: bool
+    log: WrittenLog, engines: Engines, history: LogHistory, monkeypatch: pytest.MonkeyPatch, ends: bool, requests: int
 ) -> None:
     monkeypatch.setattr(joining, "SETTLED_MILLISECONDS", 500)
     monkeypatch.setattr(log, "reader", lambda: OneByOne(log.cluster, log._link))
     epoch = engines.claim("one", -1)
-    engines.enqueue("job")
+    for _ in range(requests):
+        engines.enqueue("job")
     engines.run("job", epoch)
     if ends:
         engines.complete("job")
@@ -219,6 +220,26 @@ async def test_reading_of_states_ends_when_nothing_more_can_come(
     late = engines.complete("job") if not ends else log.put(engines.state(0), b"late", b"{}", timestamp=20_000)
     assert told(await jobs(history, Span(0, 2_000))) == [("job", "completed")]
     assert (late in log.given) is not ends
+
+
+async def test_a_request_that_was_made_again_and_done_is_a_job_whose_end_is_awaited(
+    log: WrittenLog, engines: Engines, history: LogHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "SETTLED_MILLISECONDS", 500)
+    monkeypatch.setattr(log, "reader", lambda: OneByOne(log.cluster, log._link))
+    epoch = engines.claim("one", -1)
+    for job_id in ("job", "other"):
+        engines.enqueue(job_id)
+        engines.run(job_id, epoch)
+    engines.complete("job")
+    engines.snapshots.pop("job")
+    engines.enqueue("job")
+    log.put(engines.state(0), b"filler", b"{}", timestamp=10_000)
+    engines.run("job", epoch)
+    engines.complete("job")
+    log.put(engines.state(0), b"filler", b"{}", timestamp=20_000)
+    engines.complete("other")
+    assert told(await jobs(history, Span(0, 2_000))) == [("job", "completed"), ("job", "completed"), ("other", "completed")]
 
 
 @pytest.mark.parametrize("job_id", ["named-by-hand", fresh_id(600_000, b"0123456789"), fresh_id(1_000, b"0123456789")])
@@ -241,6 +262,16 @@ async def test_of_two_records_with_one_id_that_one_is_found_which_was_done(engin
     engines.run("twice", epoch)
     assert (await history.find("twice")).offset == 1
     assert [(job.id, job.offset) for job in await jobs(history)] == [("twice", 1)], "the other is no job of its own"
+
+
+async def test_a_request_that_was_made_again_within_the_span_is_no_job_of_it(engines: Engines, history: LogHistory) -> None:
+    start = 100 * MINUTE
+    put_at(engines, start - 1, "twice")
+    put_at(engines, start, "twice")
+    put_at(engines, start, "once")
+    engines.run("twice", engines.claim("one", -1))
+    give_time(engines, 0, start)
+    assert told(await jobs(history, Span(start, start + 1))) == [("once", None)]
 
 
 async def test_what_is_said_of_a_job_that_is_not_there(engines: Engines, history: LogHistory) -> None:

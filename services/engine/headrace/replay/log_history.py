@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Final
@@ -20,7 +20,7 @@ from headrace.ports import ConversationRef, Log, LogReader, MemorySnapshot, Topi
 from headrace.reading import records_of
 from headrace.replay.finding import Trail, find_job
 from headrace.replay.history import RecordedJob, RecordingKey, Wanted
-from headrace.replay.joining import Accepted, States, chunks_of, read_accepted, starts_of_cut
+from headrace.replay.joining import States, by_place, chunks_of, read_accepted
 from headrace.replay.layout import Bounds, Layout, Part, described, read_layout
 from headrace.replay.memory_history import MemoryHistory, TimedRow
 from headrace.replay.recorded_answers import Answer, RecordedAnswers, of_attempt
@@ -139,11 +139,13 @@ class LogHistory:
         first, end = wanted.span
         own = {queue: bounds[queue] for queue in part.queues if queue in bounds}
         entries = await read_accepted(reader, layout, own, lambda record: first <= record.timestamp < end)
+        firsts = {queue: begin for queue, (begin, _) in own.items()}
+        states = States(entries, by_place(layout, part, starts), by_place(layout, part, firsts), wanted.span)
         if part.state is not None:
-            await States(entries, starts_of_cut(layout, part, starts), wanted.span).read(reader, part.state)
-        begun = {entry.standing.record.key for entry in entries.values() if entry.standing.record is not None}
+            await states.read(reader, part.state)
+        again = states.made_again()
         for chunk in chunks_of(entries, _AT_ONCE):
-            jobs = [job for _, entry in chunk if (job := entry.recorded()) is not None and not _is_again(entry, job, begun)]
+            jobs = [job for place, entry in chunk if place not in again and (job := entry.recorded()) is not None]
             if wanted.fields:
                 jobs = [job for job in jobs if matches(job, wanted.fields)]
             if jobs:
@@ -165,11 +167,6 @@ class LogHistory:
     async def memory_records(self, conversation: ConversationRef, until: int) -> Sequence[TimedRow]:
         """The records of which a conversation's memory at a time is made."""
         return await self._memory.records_until(conversation, until)
-
-
-def _is_again(entry: Accepted, job: RecordedJob, begun: Collection[bytes | None]) -> bool:
-    """Whether a request was made again: it has a record of its own, which the engine passed over, and is the same job."""
-    return entry.standing.record is None and job.id.encode() in begun
 
 
 @asynccontextmanager
