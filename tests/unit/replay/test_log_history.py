@@ -123,6 +123,13 @@ async def test_a_span_is_by_the_times_of_the_job_records(engines: Engines, histo
     assert await history.count(Wanted(span=Span(0, start), workers=["send_digest"])) == 1
 
 
+async def test_a_record_of_a_clock_that_is_ahead_hides_no_others(engines: Engines, history: LogHistory) -> None:
+    start = 100 * MINUTE
+    for at, name in ((start, "first"), (start + 50 * MINUTE, "ahead"), (start + 1, "second")):
+        put_at(engines, at, name)
+    assert [job.id for job in await jobs(history, Span(start, start + MINUTE))] == ["first", "second"]
+
+
 async def test_jobs_are_chosen_by_worker_and_by_fields(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
     other = Engines(log, "other")
     epoch = engines.claim("one", -1)

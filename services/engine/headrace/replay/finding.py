@@ -71,7 +71,7 @@ async def find_job(log: Log, topics: Topics, job_id: str) -> Trail:
 
 async def _records_of(log: Log, layout: Layout, span: Span, job_id: str) -> list[Record]:
     async with reading(log) as reader:
-        bounds = await bounds_of(reader, layout.queues, Span(max(0, span.start), span.end))
+        bounds = await bounds_of(reader, layout.queues, Span(max(0, span.start), span.end), ahead=_AROUND_MILLISECONDS)
     found = await search(log, layout, bounds, job_id, lambda raw: raw["id"] == job_id)
     return sorted((record for record, _ in found), key=lambda record: record.timestamp)
 

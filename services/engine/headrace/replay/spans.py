@@ -13,15 +13,21 @@ from headrace.reading import batches_between
 from headrace.replay.history import Span
 from headrace.replay.layout import Bounds, Layout
 
-SLACK_MILLISECONDS: Final = 60_000
-"""How much later a record may stand in its partition than one with a later time: the times of job records are their writers'."""
+AHEAD_MILLISECONDS: Final = 3_600_000
+"""How far a record's time may be ahead: it is its writer's, and brokers refuse what is beyond, unless told otherwise."""
 ALL_TIME: Final = Span(0, 1 << 62)
 
 
-async def bounds_of(reader: LogReader, queues: Collection[TopicPartition], span: Span) -> Bounds:
-    """The offsets among which all records of the span stand, and some others; without the partitions that have none."""
+async def bounds_of(
+    reader: LogReader, queues: Collection[TopicPartition], span: Span, *, ahead: int = AHEAD_MILLISECONDS
+) -> Bounds:
+    """The offsets among which all records of the span stand, and some others; without the partitions that have none.
+
+    Args:
+        ahead: up to which time after the span, in milliseconds, records of it are looked for behind ones of that time.
+    """
     firsts = await since(reader, queues, span.start)
-    ends = await until(reader, queues, span.end + SLACK_MILLISECONDS)
+    ends = await until(reader, queues, span.end + ahead)
     return {queue: (firsts[queue], ends[queue]) for queue in queues if firsts[queue] < ends[queue]}
 
 
