@@ -359,3 +359,26 @@ async def test_what_a_job_recorded_is_given_by_attempt(log: WrittenLog, engines:
     assert await fresh.recordings("a%b", 2) == {RecordingKey("model", 0): b"4"}
     assert await fresh.recordings("a%b", 3) == {}
     fresh.close()
+
+
+async def test_recordings_are_read_as_far_as_jobs_can_have_made_them(log: WrittenLog, engines: Engines) -> None:
+    log.cluster.create_topics([log.topics.recordings])
+    fresh = LogHistory(log, log.topics)
+    place = TopicPartition(log.topics.recordings.name, recording_partition("a", log.topics.recordings.partitions))
+    epoch, key = engines.claim("one", -1), RecordingKey("model", 0)
+    for at, job_id in ((MINUTE, "a"), (600 * MINUTE, "b")):
+        put_at(engines, at, job_id)
+        engines.run(job_id, epoch)
+        give_time(engines, 0, at)
+        engines.complete(job_id)
+        give_time(engines, 0, at)
+        # Both in one partition, whoever's they are.
+        log.put(place, recording_key("a", 1 if job_id == "a" else 2, key), job_id.encode(), timestamp=at)
+    assert [job.id for job in await jobs(fresh, Span(0, 2 * MINUTE))] == ["a"]
+    assert [each.value for each in await fresh.all_recordings("a")] == [b"a"], (
+        "the other was recorded when all had ended long ago"
+    )
+    assert len(await jobs(fresh)) == 2
+    assert [each.value for each in await fresh.all_recordings("a")] == [b"a", b"b"]
+    assert [record.offset for record in log.given if record.topic == place.topic].count(0) == 1, "nothing is read again"
+    fresh.close()

@@ -21,7 +21,7 @@ from headrace.replay.folding import UNUSABLE, Claims, Place, Standing
 from headrace.replay.history import RecordedJob, Span
 from headrace.replay.layout import Bounds, Layout, Part
 from headrace.replay.logged import LoggedJob
-from headrace.replay.spans import since
+from headrace.replay.spans import ALL_TIME, since
 
 BEFORE_MILLISECONDS: Final = 60_000
 """So much before the first job begins the reading of states: within that time a lease is renewed many times."""
@@ -38,6 +38,13 @@ class Accepted:
     worker: str
     record: Record
     standing: Standing = field(default_factory=Standing)
+
+    @property
+    def said_until(self) -> int:
+        """When all is said of it, by the log's time: long after its end, in milliseconds since the Unix epoch."""
+        seen, record = self.standing.seen, self.standing.record
+        ended = seen is not None and record is not None and seen.status in TERMINAL
+        return record.timestamp + SETTLED_MILLISECONDS if ended and record is not None else ALL_TIME.end
 
     def recorded(self) -> RecordedJob | None:
         """The job, or None where the record is none of a job of this worker."""

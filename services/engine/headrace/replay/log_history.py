@@ -19,7 +19,7 @@ from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, Log, LogReader, MemorySnapshot, TopicPartition
 from headrace.reading import records_of
 from headrace.replay.finding import Trail, find_job
-from headrace.replay.history import RecordedJob, RecordingKey, Wanted
+from headrace.replay.history import RecordedJob, RecordingKey, Span, Wanted
 from headrace.replay.joining import States, by_place, chunks_of, read_accepted
 from headrace.replay.layout import Bounds, Layout, Part, described, read_layout
 from headrace.replay.memory_history import MemoryHistory, TimedRow
@@ -48,6 +48,8 @@ class LogHistory:
         self._answers = RecordedAnswers(log, topics)
         # No job was given that was accepted before.
         self._since = ALL_TIME.end
+        # Nothing is said later of any that was given.
+        self._until = 0
 
     def close(self) -> None:
         """Gives up what is kept on this machine; the log stays open."""
@@ -100,6 +102,7 @@ class LogHistory:
         """All that the log has of a job. Raises as `find`."""
         trail = await find_job(self._log, self._topics, job_id)
         self._since = min(self._since, trail.job.accepted_at)
+        self._until = max(self._until, trail.accepted.said_until)
         return trail
 
     async def jobs(self, wanted: Wanted) -> AsyncGenerator[Sequence[RecordedJob]]:
@@ -144,6 +147,7 @@ class LogHistory:
         if part.state is not None:
             await states.read(reader, part.state)
         again = states.made_again()
+        self._until = max([self._until, *(entry.said_until for place, entry in entries.items() if place not in again)])
         for chunk in chunks_of(entries, _AT_ONCE):
             jobs = [job for place, entry in chunk if place not in again and (job := entry.recorded()) is not None]
             if wanted.fields:
@@ -158,7 +162,7 @@ class LogHistory:
 
     async def all_recordings(self, job_id: str) -> Sequence[Answer]:
         """What all attempts of a job recorded, in the order of the log; of a job that `find` or `jobs` gave before."""
-        return await self._answers.of(job_id, self._since)
+        return await self._answers.of(job_id, Span(self._since, self._until))
 
     async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
         """A conversation's memory at a time, in milliseconds since the Unix epoch, by the times of its records."""
