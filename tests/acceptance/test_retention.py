@@ -11,7 +11,11 @@ import pytest
 from headrace import AbstractWorker, Client, JobContext, Settings
 from headrace.core.topics import Topics
 from headrace.engine import janitor
+from headrace.engine.retention import delete_ended
+from headrace.kafka import KafkaLog
+from headrace.ports import TopicPartition
 from support.engines import ended, engine_with, eventually, read_all, with_engine
+from support.log import started
 
 
 class Gated(AbstractWorker[dict[str, Any]]):
@@ -56,3 +60,28 @@ async def test_old_ended_jobs_vanish_and_unfinished_ones_stay(settings: Settings
 
         await eventually(all_vanished)
         assert await begins_at() is None
+
+
+async def test_what_is_young_stays_in_a_queue_of_which_something_was_deleted(settings: Settings) -> None:
+    settings, worker, topics = with_engine(settings, partitions=1, janitor=False), Gated(), Topics(settings.namespace)
+    log, made = KafkaLog(settings), topics.jobs(worker.name, 1)
+    # A segment for each record: Kafka keeps the deleted ones for minutes, and looks at them, too.
+    await log.create_topics([replace(made, configuration={**made.configuration, "segment.ms": "1"})])
+    async with engine_with(settings, worker) as engine, Client(settings) as client:
+        for _ in range(4):
+            await ended(client, await engine.enqueue(worker.name, {}))
+    queue = TopicPartition(made.name, 0)
+    times = [record.timestamp for record in await read_all(settings, queue.topic)]
+    await log.delete_records({queue: 1})
+    try:
+        async with started(log.reader()) as reader:
+
+            async def begins_at(older_than: int) -> int:
+                return (await delete_ended(log, reader, topics, [(worker.name, 0)], older_than))[worker.name, 0]
+
+            # As when jobs are to be kept for longer than they were: what is gone already is young, too.
+            assert await begins_at(times[0]) == 1
+            assert await begins_at(times[-1]) == 3
+            assert await begins_at(times[-1] + 1) == 4, "all of it is old"
+    finally:
+        await log.close()

@@ -8,6 +8,7 @@ import pytest
 
 from headrace.errors import BrokerError, TopicMissing
 from headrace.ports import Log, NewRecord, TopicPartition
+from headrace.replay.spans import since, until
 from support.log import read_topic, started
 
 MakeTopic = Callable[..., Awaitable[str]]
@@ -71,3 +72,14 @@ async def test_the_first_record_that_is_not_older_than_a_time(log: Log, make_top
         for time in times:
             assert await reader.offsets_since([only], time) == {only: times.index(time)}
         assert await reader.offsets_since([only], times[-1] + 1) == {only: 3}
+
+
+async def test_after_a_deletion_the_end_may_be_told_and_no_record_is_missed(log: Log, make_topic: MakeTopic) -> None:
+    topic = await make_topic(message_timestamp_type="LogAppendTime", segment_ms="1")
+    only = TopicPartition(topic, 0)
+    times = await fill(log, topic, 5)
+    await log.delete_records({only: 3})
+    async with started(log.reader()) as reader:
+        assert (await reader.offsets_since([only], times[0]))[only] in (3, 5), "Kafka finds what was deleted"
+        assert await since(reader, [only], times[0]) == {only: 3}
+        assert (await until(reader, [only], times[-1] + 1))[only] == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -122,6 +123,13 @@ async def test_a_span_is_by_the_times_of_the_job_records(engines: Engines, histo
     assert await history.count(Wanted(span=Span(0, start), workers=["send_digest"])) == 1
 
 
+async def test_a_record_of_a_clock_that_is_ahead_hides_no_others(engines: Engines, history: LogHistory) -> None:
+    start = 100 * MINUTE
+    for at, name in ((start, "first"), (start + 50 * MINUTE, "ahead"), (start + 1, "second")):
+        put_at(engines, at, name)
+    assert [job.id for job in await jobs(history, Span(start, start + MINUTE))] == ["first", "second"]
+
+
 async def test_jobs_are_chosen_by_worker_and_by_fields(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
     other = Engines(log, "other")
     epoch = engines.claim("one", -1)
@@ -157,7 +165,32 @@ async def test_a_span_before_the_log_says_where_it_begins(engines: Engines, hist
         await jobs(history)
 
 
-async def test_what_was_deleted_of_one_partition_is_missed_where_its_state_is_left(engines: Engines, history: LogHistory) -> None:
+async def test_each_queue_of_which_something_was_deleted_is_judged_by_itself(engines: Engines, history: LogHistory) -> None:
+    put_at(engines, 50 * MINUTE, "old", 1)
+    for number in range(2):
+        put_at(engines, (100 + number) * MINUTE, f"job-{number}")
+    engines.log.cluster.delete_records(engines.jobs(0), 1)
+    with pytest.raises(HistoryGone, match=r"first job of send_digest .* at 1970-01-01T01:41:00.000Z: begin there"):
+        await jobs(history, Span(60 * MINUTE, 200 * MINUTE))
+    assert [job.id for job in await jobs(history, Span(101 * MINUTE, 200 * MINUTE))] == ["job-1"]
+    engines.log.cluster.delete_records(engines.jobs(0), 2)
+    with pytest.raises(HistoryGone, match=r"send_digest .* were deleted: .* is still to come"):
+        await jobs(history, Span(60 * MINUTE, 200 * MINUTE))
+
+
+async def test_what_is_young_is_there_whatever_was_deleted(engines: Engines, history: LogHistory) -> None:
+    now = time.time_ns() // 1_000_000
+    put_at(engines, now - 20 * 24 * 60 * MINUTE, "old")
+    put_at(engines, now - MINUTE, "young")
+    engines.log.cluster.delete_records(engines.jobs(0), 1)
+    assert [job.id for job in await jobs(history, Span(now - 60 * MINUTE, now))] == ["young"]
+    with pytest.raises(HistoryGone, match=r"send_digest .* were deleted: .* was accepted at"):
+        await jobs(history, Span(now - 8 * 24 * 60 * MINUTE, now))
+
+
+async def test_what_was_deleted_too_early_is_missed_where_its_state_is_left(log: WrittenLog, engines: Engines) -> None:
+    # As when jobs are kept for longer now than they were.
+    history = LogHistory(log, log.topics, retention_seconds=time.time())
     put_at(engines, 50 * MINUTE, "old", 1, created="1970-01-01T00:50:00.000Z")
     put_at(engines, 100 * MINUTE, "gone", created="1970-01-01T01:40:00.000Z")
     epoch = engines.claim("one", -1)
@@ -177,14 +210,15 @@ class OneByOne(InMemoryReader):
         return await super().fetch(timeout=timeout, maximum=1)
 
 
-@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize(("ends", "requests"), [(True, 1), (True, 2), (False, 1)])
 async def test_reading_of_states_ends_when_nothing_more_can_come(
-    log: WrittenLog, engines: Engines, history: LogHistory, monkeypatch: pytest.MonkeyPatch, ends: bool
+    log: WrittenLog, engines: Engines, history: LogHistory, monkeypatch: pytest.MonkeyPatch, ends: bool, requests: int
 ) -> None:
     monkeypatch.setattr(joining, "SETTLED_MILLISECONDS", 500)
     monkeypatch.setattr(log, "reader", lambda: OneByOne(log.cluster, log._link))
     epoch = engines.claim("one", -1)
-    engines.enqueue("job")
+    for _ in range(requests):
+        engines.enqueue("job")
     engines.run("job", epoch)
     if ends:
         engines.complete("job")
@@ -193,6 +227,26 @@ async def test_reading_of_states_ends_when_nothing_more_can_come(
     late = engines.complete("job") if not ends else log.put(engines.state(0), b"late", b"{}", timestamp=20_000)
     assert told(await jobs(history, Span(0, 2_000))) == [("job", "completed")]
     assert (late in log.given) is not ends
+
+
+async def test_a_request_that_was_made_again_and_done_is_a_job_whose_end_is_awaited(
+    log: WrittenLog, engines: Engines, history: LogHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "SETTLED_MILLISECONDS", 500)
+    monkeypatch.setattr(log, "reader", lambda: OneByOne(log.cluster, log._link))
+    epoch = engines.claim("one", -1)
+    for job_id in ("job", "other"):
+        engines.enqueue(job_id)
+        engines.run(job_id, epoch)
+    engines.complete("job")
+    engines.snapshots.pop("job")
+    engines.enqueue("job")
+    log.put(engines.state(0), b"filler", b"{}", timestamp=10_000)
+    engines.run("job", epoch)
+    engines.complete("job")
+    log.put(engines.state(0), b"filler", b"{}", timestamp=20_000)
+    engines.complete("other")
+    assert told(await jobs(history, Span(0, 2_000))) == [("job", "completed"), ("job", "completed"), ("other", "completed")]
 
 
 @pytest.mark.parametrize("job_id", ["named-by-hand", fresh_id(600_000, b"0123456789"), fresh_id(1_000, b"0123456789")])
@@ -215,6 +269,16 @@ async def test_of_two_records_with_one_id_that_one_is_found_which_was_done(engin
     engines.run("twice", epoch)
     assert (await history.find("twice")).offset == 1
     assert [(job.id, job.offset) for job in await jobs(history)] == [("twice", 1)], "the other is no job of its own"
+
+
+async def test_a_request_that_was_made_again_within_the_span_is_no_job_of_it(engines: Engines, history: LogHistory) -> None:
+    start = 100 * MINUTE
+    put_at(engines, start - 1, "twice")
+    put_at(engines, start, "twice")
+    put_at(engines, start, "once")
+    engines.run("twice", engines.claim("one", -1))
+    give_time(engines, 0, start)
+    assert told(await jobs(history, Span(start, start + 1))) == [("once", None)]
 
 
 async def test_what_is_said_of_a_job_that_is_not_there(engines: Engines, history: LogHistory) -> None:
@@ -294,4 +358,27 @@ async def test_what_a_job_recorded_is_given_by_attempt(log: WrittenLog, engines:
     assert await fresh.recordings("a%b", 1) == {RecordingKey("model", 0): b"2", RecordingKey("model", 1): b"3"}
     assert await fresh.recordings("a%b", 2) == {RecordingKey("model", 0): b"4"}
     assert await fresh.recordings("a%b", 3) == {}
+    fresh.close()
+
+
+async def test_recordings_are_read_as_far_as_jobs_can_have_made_them(log: WrittenLog, engines: Engines) -> None:
+    log.cluster.create_topics([log.topics.recordings])
+    fresh = LogHistory(log, log.topics)
+    place = TopicPartition(log.topics.recordings.name, recording_partition("a", log.topics.recordings.partitions))
+    epoch, key = engines.claim("one", -1), RecordingKey("model", 0)
+    for at, job_id in ((MINUTE, "a"), (600 * MINUTE, "b")):
+        put_at(engines, at, job_id)
+        engines.run(job_id, epoch)
+        give_time(engines, 0, at)
+        engines.complete(job_id)
+        give_time(engines, 0, at)
+        # Both in one partition, whoever's they are.
+        log.put(place, recording_key("a", 1 if job_id == "a" else 2, key), job_id.encode(), timestamp=at)
+    assert [job.id for job in await jobs(fresh, Span(0, 2 * MINUTE))] == ["a"]
+    assert [each.value for each in await fresh.all_recordings("a")] == [b"a"], (
+        "the other was recorded when all had ended long ago"
+    )
+    assert len(await jobs(fresh)) == 2
+    assert [each.value for each in await fresh.all_recordings("a")] == [b"a", b"b"]
+    assert [record.offset for record in log.given if record.topic == place.topic].count(0) == 1, "nothing is read again"
     fresh.close()

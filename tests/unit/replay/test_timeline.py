@@ -76,6 +76,19 @@ async def test_each_record_of_a_job_is_told_with_what_it_changed(engines: Engine
     assert found.state["status"] == "completed"
 
 
+async def test_a_request_that_was_made_again_is_shown(engines: Engines, history: LogHistory) -> None:
+    epoch = engines.claim("one", -1)
+    engines.enqueue("job")
+    engines.enqueue("job")
+    engines.run("job", epoch)
+    found = await timeline_of(history, "job")
+    assert [(line.event, line.offset) for line in found.lines if line.source == engines.jobs(0)] == [
+        ("accepted", 0),
+        ("duplicate", 1),
+    ]
+    assert len(found.lines) == 3
+
+
 async def test_the_last_words_of_a_predecessor_are_shown_as_void(engines: Engines, history: LogHistory) -> None:
     old = engines.claim("one", -1)
     engines.enqueue("job")

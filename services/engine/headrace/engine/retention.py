@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import aclosing
 
 from headrace.core.janitor import JobPartition, KeyRemoved, is_gone
 from headrace.core.records import CHECKPOINT_PREFIX, LEASE_PREFIX, Removal, parse_snapshot_headers
 from headrace.core.topics import Topics
 from headrace.errors import TopicMissing
 from headrace.ports import Log, LogReader, Record, TopicPartition
+from headrace.reading import batches_between
 
 _logger = logging.getLogger(__name__)
 
@@ -47,7 +49,14 @@ async def _delete_of(
     queue = [TopicPartition(topic, number) for number in sorted(numbers) if number < count]
     committed = await log.committed_offsets(topics.group(worker))
     starts, ends = await reader.start_offsets(queue), await reader.end_offsets(queue)
-    since = await reader.offsets_since(queue, older_than)
+    since = dict(await reader.offsets_since(queue, older_than))
+    # Where something was deleted before, the end is no answer; see `LogReader.offsets_since`.
+    doubtful = {
+        partition: (starts[partition], min(committed.get(partition, 0), ends[partition]))
+        for partition in queue
+        if starts[partition] and since[partition] >= ends[partition]
+    }
+    since |= await _looked_up(reader, doubtful, older_than)
     gone = {
         partition: before
         for partition in queue
@@ -60,6 +69,24 @@ async def _delete_of(
         starts = await reader.start_offsets(queue)
         _logger.info("%d partitions of %s were cleared of jobs that ended long ago", len(gone), topic)
     return {(worker, partition.partition): starts[partition] for partition in queue}
+
+
+async def _looked_up(
+    reader: LogReader, bounds: Mapping[TopicPartition, tuple[int, int]], older_than: int
+) -> dict[TopicPartition, int]:
+    """The first record of each partition within its bounds that is not older than a time, or its bound, by reading."""
+    found = {partition: end for partition, (_, end) in bounds.items()}
+    remaining = {partition: (first, end) for partition, (first, end) in bounds.items() if first < end}
+    if not remaining:
+        return found
+    async with aclosing(batches_between(reader, remaining)) as batches:
+        async for partition, records in batches:
+            young = next((record.offset for record in records if record.timestamp >= older_than), None)
+            if young is not None:
+                found[partition] = young
+                del remaining[partition]
+    await reader.assign({})
+    return found
 
 
 def removals_of(records: Iterable[Record], starts: Mapping[JobPartition, int]) -> list[KeyRemoved]:

@@ -159,6 +159,9 @@ class LogReader(Protocol):
     async def offsets_since(self, partitions: Collection[TopicPartition], timestamp: int) -> Mapping[TopicPartition, int]:
         """The offset of the first record of each partition that is not older than `timestamp`, its end where there is none.
 
+        Of a partition from which `delete_records` has taken something it may be the end although there is one: Kafka looks at
+        what was deleted, too, as long as it has the files, and then no further.
+
         Args:
             timestamp: in milliseconds since the Unix epoch.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import orjson
@@ -35,6 +35,7 @@ class Trail:
         job: the same, decoded.
         snapshots: all that are left, in the order of the log.
         removals: tombstones that a janitor has written over them.
+        duplicates: further records with its id, of which nothing was written.
     """
 
     layout: Layout
@@ -42,6 +43,7 @@ class Trail:
     job: RecordedJob
     snapshots: list[tuple[Record, Seen]] = field(default_factory=list)
     removals: list[Record] = field(default_factory=list)
+    duplicates: list[Record] = field(default_factory=list)
 
 
 async def find_job(log: Log, topics: Topics, job_id: str) -> Trail:
@@ -61,13 +63,15 @@ async def find_job(log: Log, topics: Topics, job_id: str) -> Trail:
         if found:
             trails = [await _trail(log, layout, record, job_id) for record in found]
             # Of several records with one id one is done, and the others are passed over.
-            return next((trail for trail in trails if trail.job.snapshot is not None), trails[0])
+            chosen = next((trail for trail in trails if trail.job.snapshot is not None), trails[0])
+            others = [trail for trail in trails if trail is not chosen and trail.job.snapshot is None]
+            return replace(chosen, duplicates=[trail.accepted.record for trail in others])
     raise await _missing(log, layout, job_id)
 
 
 async def _records_of(log: Log, layout: Layout, span: Span, job_id: str) -> list[Record]:
     async with reading(log) as reader:
-        bounds = await bounds_of(reader, layout.queues, Span(max(0, span.start), span.end))
+        bounds = await bounds_of(reader, layout.queues, Span(max(0, span.start), span.end), ahead=_AROUND_MILLISECONDS)
     found = await search(log, layout, bounds, job_id, lambda raw: raw["id"] == job_id)
     return sorted((record for record, _ in found), key=lambda record: record.timestamp)
 

@@ -21,7 +21,7 @@ from headrace.replay.folding import UNUSABLE, Claims, Place, Standing
 from headrace.replay.history import RecordedJob, Span
 from headrace.replay.layout import Bounds, Layout, Part
 from headrace.replay.logged import LoggedJob
-from headrace.replay.spans import since
+from headrace.replay.spans import ALL_TIME, since
 
 BEFORE_MILLISECONDS: Final = 60_000
 """So much before the first job begins the reading of states: within that time a lease is renewed many times."""
@@ -38,6 +38,13 @@ class Accepted:
     worker: str
     record: Record
     standing: Standing = field(default_factory=Standing)
+
+    @property
+    def said_until(self) -> int:
+        """When all is said of it, by the log's time: long after its end, in milliseconds since the Unix epoch."""
+        seen, record = self.standing.seen, self.standing.record
+        ended = seen is not None and record is not None and seen.status in TERMINAL
+        return record.timestamp + SETTLED_MILLISECONDS if ended and record is not None else ALL_TIME.end
 
     def recorded(self) -> RecordedJob | None:
         """The job, or None where the record is none of a job of this worker."""
@@ -107,12 +114,17 @@ class States:
     Attributes:
         entries: the jobs, which get it.
         starts: where partitions of queues begin of which something was deleted, by what the places there begin with.
+        firsts: likewise the offsets from which on the entries were read.
         span: in which the jobs were accepted.
     """
 
     entries: Mapping[Place, Accepted]
     starts: Mapping[bytes, int]
+    firsts: Mapping[bytes, int]
     span: Span
+    _earlier: set[bytes | None] = field(default_factory=set)
+    _again: set[Place] = field(default_factory=set)
+    _looked_at: int = -1
     _claims: Claims = field(default_factory=Claims)
     _unfinished: int = 0
     _last_end: int = 0
@@ -131,8 +143,27 @@ class States:
             async for _, records in batches:
                 for record in records:
                     self._take(record)
-                if not self._unfinished and records[-1].timestamp > self._last_end + SETTLED_MILLISECONDS:
+                if records[-1].timestamp > self._last_end + SETTLED_MILLISECONDS and self._is_finished():
                     return
+
+    def made_again(self) -> set[Place]:
+        """Where requests stand that were made again: each has a record of its own, which its engine passed over: no further job.
+
+        Of one that was done before the reading of states begins this is not seen.
+        """
+        begun = {entry.standing.record.key for entry in self.entries.values() if entry.standing.record is not None}
+        begun |= self._earlier
+        waiting = {place: entry for place, entry in self.entries.items() if entry.standing.record is None} if begun else {}
+        jobs = {place: entry.recorded() for place, entry in waiting.items()}
+        return {place for place, job in jobs.items() if job is not None and job.id.encode() in begun}
+
+    def _is_finished(self) -> bool:
+        if self._unfinished and self._looked_at != self._last_end:
+            self._looked_at = self._last_end
+            again = self.made_again() - self._again
+            self._again |= again
+            self._unfinished -= len(again)
+        return not self._unfinished
 
     def _take(self, record: Record) -> None:
         seen = self._claims.see(record)
@@ -140,20 +171,27 @@ class States:
             return
         entry = self.entries.get(seen.place)
         if entry is None:
-            if self.starts and self._is_deleted(seen.place):
-                self._check_deleted(record)
+            self._take_other(seen.place, record)
             return
         standing, known = entry.standing, entry.standing.seen
         if known is None:
             standing.seen, standing.record = seen, record
+            if seen.place in self._again:  # it was done after all
+                self._again.discard(seen.place)
+                self._unfinished += 1
         elif not standing.offer(seen, record):
             return
         self._unfinished += (known is not None and known.status in TERMINAL) - (seen.status in TERMINAL)
         self._last_end = max(self._last_end, record.timestamp)
 
-    def _is_deleted(self, place: Place) -> bool:
+    def _take_other(self, place: Place, record: Record) -> None:
         prefix, slash, offset = place.rpartition(b"/")
-        return offset.isdigit() and int(offset) < self.starts.get(prefix + slash, 0)
+        if not offset.isdigit():
+            return
+        if int(offset) < self.firsts.get(prefix + slash, 0):
+            self._earlier.add(record.key)
+        if int(offset) < self.starts.get(prefix + slash, 0):
+            self._check_deleted(record)
 
     def _check_deleted(self, record: Record) -> None:
         """Of a job whose record is gone: it must not be one of the span, which would be told as if it had never been."""
@@ -176,6 +214,8 @@ def chunks_of(entries: Mapping[Place, Accepted], size: int) -> Iterator[list[tup
         yield piece
 
 
-def starts_of_cut(layout: Layout, part: Part, starts: Mapping[TopicPartition, int]) -> dict[bytes, int]:
-    """Where those queues of a part begin of which something was deleted, by what the places there begin with."""
-    return {source_prefix(layout.worker_of(queue), queue.partition): starts[queue] for queue in part.queues if starts.get(queue)}
+def by_place(layout: Layout, part: Part, offsets: Mapping[TopicPartition, int]) -> dict[bytes, int]:
+    """Those offsets in a part's queues that are not 0, by what the places there begin with."""
+    return {
+        source_prefix(layout.worker_of(queue), queue.partition): offsets[queue] for queue in part.queues if offsets.get(queue)
+    }

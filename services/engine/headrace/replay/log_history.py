@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Final
@@ -18,29 +19,37 @@ from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, Log, LogReader, MemorySnapshot, TopicPartition
 from headrace.reading import records_of
 from headrace.replay.finding import Trail, find_job
-from headrace.replay.history import RecordedJob, RecordingKey, Wanted
-from headrace.replay.joining import Accepted, States, chunks_of, read_accepted, starts_of_cut
+from headrace.replay.history import RecordedJob, RecordingKey, Span, Wanted
+from headrace.replay.joining import States, by_place, chunks_of, read_accepted
 from headrace.replay.layout import Bounds, Layout, Part, described, read_layout
 from headrace.replay.memory_history import MemoryHistory, TimedRow
 from headrace.replay.recorded_answers import Answer, RecordedAnswers, of_attempt
 from headrace.replay.scanning import reading, side_by_side
-from headrace.replay.spans import ALL_TIME, bounds_of, check_is_left, since
+from headrace.replay.spans import ALL_TIME, bounds_of, check_is_left, since, until
 from headrace.replay.wanted import matches
-from headrace.settings import Settings
+from headrace.settings import EngineSettings, Settings
 
 _AT_ONCE: Final = 500
+_RETENTION_SECONDS: Final[float] = EngineSettings.model_fields["job_retention_seconds"].default
 
 
 class LogHistory:
-    """The `History` of a namespace, in the log as it is at the time of each call. Nothing is written, and no topic is made."""
+    """The `History` of a namespace, in the log as it is at the time of each call. Nothing is written, and no topic is made.
 
-    def __init__(self, log: Log, topics: Topics) -> None:
+    Args:
+        retention_seconds: for how long at least jobs are kept; `job_retention_seconds` of its engines.
+    """
+
+    def __init__(self, log: Log, topics: Topics, *, retention_seconds: float = _RETENTION_SECONDS) -> None:
         self._log = log
         self._topics = topics
+        self._retention_seconds = retention_seconds
         self._memory = MemoryHistory(log, topics)
         self._answers = RecordedAnswers(log, topics)
         # No job was given that was accepted before.
         self._since = ALL_TIME.end
+        # Nothing is said later of any that was given.
+        self._until = 0
 
     def close(self) -> None:
         """Gives up what is kept on this machine; the log stays open."""
@@ -55,6 +64,11 @@ class LogHistory:
     def topics(self) -> Topics:
         """Of the namespace."""
         return self._topics
+
+    @property
+    def kept_from(self) -> int:
+        """No job that was accepted from then on was deleted; in milliseconds since the Unix epoch."""
+        return int((time.time() - self._retention_seconds) * 1000)
 
     async def worker_definitions(self) -> Mapping[str, WorkerDefinition]:
         """The workers that were defined, by name; of each, the newest definition."""
@@ -88,6 +102,7 @@ class LogHistory:
         """All that the log has of a job. Raises as `find`."""
         trail = await find_job(self._log, self._topics, job_id)
         self._since = min(self._since, trail.job.accepted_at)
+        self._until = max(self._until, trail.accepted.said_until)
         return trail
 
     async def jobs(self, wanted: Wanted) -> AsyncGenerator[Sequence[RecordedJob]]:
@@ -101,7 +116,7 @@ class LogHistory:
         self._since = min(self._since, wanted.span.start)
         async with reading(self._log) as reader:
             bounds = await bounds_of(reader, layout.queues, wanted.span)
-            await check_is_left(reader, layout.queues, wanted.span, described(layout, wanted.workers))
+            await check_is_left(reader, layout, wanted.span, described(layout, wanted.workers), self.kept_from)
             starts = await reader.start_offsets(layout.queues)
         # Also those of which something was deleted: it may have been of the span.
         parts = [part for part in layout.parts if any(queue in bounds or starts[queue] for queue in part.queues)]
@@ -118,7 +133,7 @@ class LogHistory:
         layout = await read_layout(self._log, self._topics, wanted.workers)
         async with reading(self._log) as reader:
             firsts = await since(reader, layout.queues, wanted.span.start)
-            ends = await since(reader, layout.queues, wanted.span.end)
+            ends = await until(reader, layout.queues, wanted.span.end)
         return sum(max(0, ends[queue] - firsts[queue]) for queue in layout.queues)
 
     async def _read_part(
@@ -127,11 +142,14 @@ class LogHistory:
         first, end = wanted.span
         own = {queue: bounds[queue] for queue in part.queues if queue in bounds}
         entries = await read_accepted(reader, layout, own, lambda record: first <= record.timestamp < end)
+        firsts = {queue: begin for queue, (begin, _) in own.items()}
+        states = States(entries, by_place(layout, part, starts), by_place(layout, part, firsts), wanted.span)
         if part.state is not None:
-            await States(entries, starts_of_cut(layout, part, starts), wanted.span).read(reader, part.state)
-        begun = {entry.standing.record.key for entry in entries.values() if entry.standing.record is not None}
+            await states.read(reader, part.state)
+        again = states.made_again()
+        self._until = max([self._until, *(entry.said_until for place, entry in entries.items() if place not in again)])
         for chunk in chunks_of(entries, _AT_ONCE):
-            jobs = [job for _, entry in chunk if (job := entry.recorded()) is not None and not _is_again(entry, job, begun)]
+            jobs = [job for place, entry in chunk if place not in again and (job := entry.recorded()) is not None]
             if wanted.fields:
                 jobs = [job for job in jobs if matches(job, wanted.fields)]
             if jobs:
@@ -144,7 +162,7 @@ class LogHistory:
 
     async def all_recordings(self, job_id: str) -> Sequence[Answer]:
         """What all attempts of a job recorded, in the order of the log; of a job that `find` or `jobs` gave before."""
-        return await self._answers.of(job_id, self._since)
+        return await self._answers.of(job_id, Span(self._since, self._until))
 
     async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
         """A conversation's memory at a time, in milliseconds since the Unix epoch, by the times of its records."""
@@ -153,11 +171,6 @@ class LogHistory:
     async def memory_records(self, conversation: ConversationRef, until: int) -> Sequence[TimedRow]:
         """The records of which a conversation's memory at a time is made."""
         return await self._memory.records_until(conversation, until)
-
-
-def _is_again(entry: Accepted, job: RecordedJob, begun: Collection[bytes | None]) -> bool:
-    """Whether a request was made again: it has a record of its own, which the engine passed over, and is the same job."""
-    return entry.standing.record is None and job.id.encode() in begun
 
 
 @asynccontextmanager
@@ -173,7 +186,7 @@ async def open_history(settings: Settings | None = None) -> AsyncIterator[LogHis
     """
     own = given_settings(settings) or settings_of_this_folder()
     log = KafkaLog(own)
-    history = LogHistory(log, Topics(own.namespace))
+    history = LogHistory(log, Topics(own.namespace), retention_seconds=own.engine.job_retention_seconds)
     try:
         await log.topic_names()
         yield history

@@ -15,7 +15,7 @@ from headrace.recordings import RecordingPlace, parse_recording_key
 from headrace.recordings.records import recording_partition
 from headrace.replay.history import Span
 from headrace.replay.scanning import reading
-from headrace.replay.spans import ALL_TIME, bounds_of
+from headrace.replay.spans import since, until
 
 BEFORE_MILLISECONDS: Final = 60_000
 """The times of jobs are their callers', those of recordings their engines': so far the clocks may be apart."""
@@ -48,8 +48,15 @@ class _Kept(NamedTuple):
     length: int
 
 
+class _Read(NamedTuple):
+    """How far a partition was read: all of a span, up to an offset."""
+
+    span: Span
+    end: int
+
+
 class RecordedAnswers:
-    """Recordings of a namespace from some time on: of those partitions that are asked for, each read once.
+    """Recordings of a namespace in some span: of those partitions that are asked for, each read once, and on when the span grows.
 
     Their values are kept in a file without a name, which goes with this object.
     """
@@ -60,14 +67,14 @@ class RecordedAnswers:
         self._reading = asyncio.Lock()
         self._file: IO[bytes] | None = None
         self._partitions: int | None = None
-        self._since: dict[int, int] = {}
+        self._read_so_far: dict[int, _Read] = {}
         self._kept: dict[str, list[_Kept]] = {}
 
-    async def of(self, job_id: str, since: int) -> Sequence[Answer]:
+    async def of(self, job_id: str, span: Span) -> Sequence[Answer]:
         """All that a job recorded, in the order of the log.
 
         Args:
-            since: no job was accepted before, of those that will be asked for; in milliseconds since the Unix epoch.
+            span: in which all jobs that will be asked for were accepted, and have recorded what they did.
 
         Raises:
             BrokerError: the brokers cannot be reached.
@@ -76,32 +83,37 @@ class RecordedAnswers:
             if self._partitions is None:
                 exists = self._topic in await self._log.topic_names()
                 self._partitions = await self._log.partition_count(self._topic) if exists else 0
-            if self._partitions:
+            if self._partitions and span.start < span.end:
                 number = recording_partition(job_id, self._partitions)
-                if since < self._since.get(number, ALL_TIME.end):
-                    await self._read(TopicPartition(self._topic, number), since)
+                await self._read(TopicPartition(self._topic, number), span)
         return [Answer(*each[:4], self._value(each)) for each in self._kept.get(job_id, ())]
 
     def close(self) -> None:
         """Gives up what is kept."""
-        self._since.clear()
+        self._read_so_far.clear()
         self._kept.clear()
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    async def _read(self, partition: TopicPartition, since: int) -> None:
+    async def _read(self, partition: TopicPartition, span: Span) -> None:
+        read = self._read_so_far.get(partition.partition)
+        if read is not None and read.span.start <= span.start and span.end <= read.span.end:
+            return
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="headrace-recordings-")  # noqa: SIM115 - `close` closes it
-        if partition.partition in self._since:
-            self._forget(partition.partition)
         async with reading(self._log) as reader:
-            span = Span(max(0, since - BEFORE_MILLISECONDS), ALL_TIME.end)
-            bounds = dict(await bounds_of(reader, [partition], span))
+            if read is not None and read.span.start <= span.start:
+                first = read.end
+            else:
+                self._forget(partition.partition)
+                first = (await since(reader, [partition], max(0, span.start - BEFORE_MILLISECONDS)))[partition]
+            end = (await until(reader, [partition], span.end))[partition]
+            bounds = {partition: (first, end)} if first < end else {}
             async with aclosing(batches_between(reader, bounds)) as batches:
                 async for _, records in batches:
                     await asyncio.to_thread(self._keep, self._file, records)
-        self._since[partition.partition] = since
+        self._read_so_far[partition.partition] = _Read(span, max(first, end))
 
     def _forget(self, number: int) -> None:
         assert self._partitions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -11,50 +11,88 @@ from headrace.errors import HistoryGone
 from headrace.ports import LogReader, TopicPartition
 from headrace.reading import batches_between
 from headrace.replay.history import Span
-from headrace.replay.layout import Bounds
+from headrace.replay.layout import Bounds, Layout
 
-SLACK_MILLISECONDS: Final = 60_000
-"""How much later a record may stand in its partition than one with a later time: the times of job records are their writers'."""
+AHEAD_MILLISECONDS: Final = 3_600_000
+"""How far a record's time may be ahead: it is its writer's, and brokers refuse what is beyond, unless told otherwise."""
 ALL_TIME: Final = Span(0, 1 << 62)
 
 
-async def bounds_of(reader: LogReader, queues: Collection[TopicPartition], span: Span) -> Bounds:
-    """The offsets among which all records of the span stand, and some others; without the partitions that have none."""
+async def bounds_of(
+    reader: LogReader, queues: Collection[TopicPartition], span: Span, *, ahead: int = AHEAD_MILLISECONDS
+) -> Bounds:
+    """The offsets among which all records of the span stand, and some others; without the partitions that have none.
+
+    Args:
+        ahead: up to which time after the span, in milliseconds, records of it are looked for behind ones of that time.
+    """
     firsts = await since(reader, queues, span.start)
-    ends = await since(reader, queues, span.end + SLACK_MILLISECONDS)
+    ends = await until(reader, queues, span.end + ahead)
     return {queue: (firsts[queue], ends[queue]) for queue in queues if firsts[queue] < ends[queue]}
 
 
 async def since(reader: LogReader, partitions: Collection[TopicPartition], at: int) -> dict[TopicPartition, int]:
-    """The offset of the first record of each partition that is not older than a time."""
+    """An offset in each partition below which all records are older than a time: of the first that is not, if known."""
     if not partitions:
         return {}
+    starts = await reader.start_offsets(partitions)
     if at <= 0:
-        return dict(await reader.start_offsets(partitions))
+        return dict(starts)
+    ends = await until(reader, partitions, ALL_TIME.end)
+    if at >= ALL_TIME.end:
+        return ends
+    found = await reader.offsets_since(partitions, at)
+    # Where something was deleted, the end is no answer; see `LogReader.offsets_since`.
+    return {each: starts[each] if starts[each] and found[each] >= ends[each] else found[each] for each in partitions}
+
+
+async def until(reader: LogReader, partitions: Collection[TopicPartition], at: int) -> dict[TopicPartition, int]:
+    """An offset in each partition from which on no record stands before the first that is not older than a time."""
+    if not partitions:
+        return {}
     if at >= ALL_TIME.end:
         return dict(await reader.end_offsets(partitions))
     return dict(await reader.offsets_since(partitions, at))
 
 
-async def check_is_left(reader: LogReader, queues: Collection[TopicPartition], span: Span, whose: str) -> None:
-    """Raises HistoryGone where the span begins before what is left of the log, or ends before its first record.
+async def check_is_left(reader: LogReader, layout: Layout, span: Span, whose: str, kept_from: int) -> None:
+    """Raises HistoryGone where jobs of the span may have been deleted, or where it ends before the log's first record.
 
-    What was deleted of one partition alone, while older records are left in others, is not seen here.
+    Each queue is judged by itself: of one that nobody writes to any more, old jobs are deleted behind young ones of others.
 
     Args:
         whose: the queues in words.
+        kept_from: no job that was accepted from then on was deleted.
     """
-    starts, ends = await since(reader, queues, 0), await since(reader, queues, span.end)
-    cut = any(starts.values())
-    if not cut and any(starts[queue] < ends[queue] for queue in queues):
-        return
-    times = await _first_times(reader, queues)
-    if not times:
-        deleted = " any more" if cut else ""
+    queues = layout.queues
+    starts, ends = await since(reader, queues, 0), await reader.end_offsets(queues)
+    if all(starts[queue] >= ends[queue] for queue in queues):
+        deleted = " any more" if any(starts.values()) else ""
         raise HistoryGone(f"No job {whose} is in the log{deleted}.")
-    left = min(times)
-    if span.end <= left or (cut and span.start < left):
-        raise HistoryGone(span_gone(span, left, whose))
+    cut = [queue for queue in queues if starts[queue]]
+    if cut and span.start < kept_from:
+        _check_cut(layout, cut, await _first_times(reader, cut), span, kept_from)
+    before = await until(reader, queues, span.end)
+    if all(starts[queue] >= before[queue] for queue in queues):
+        raise HistoryGone(span_gone(span, min((await _first_times(reader, queues)).values()), whose))
+
+
+def _check_cut(
+    layout: Layout, cut: Collection[TopicPartition], firsts: Mapping[TopicPartition, int], span: Span, kept_from: int
+) -> None:
+    """Raises HistoryGone where a queue of which something was deleted has no older record left than the span's first ones."""
+    left = {queue: firsts.get(queue, ALL_TIME.end) for queue in cut}
+    latest = max(cut, key=lambda queue: left[queue])
+    if left[latest] <= span.start:
+        return
+    whose = f"of {layout.worker_of(latest)}"
+    if left[latest] <= kept_from:
+        raise HistoryGone(span_gone(span, left[latest], whose))
+    begins = f"was accepted at {format_timestamp(left[latest])}" if latest in firsts else "is still to come"
+    raise HistoryGone(
+        f"The span begins at {format_timestamp(span.start)}, and jobs {whose} that were accepted before "
+        f"{format_timestamp(kept_from)} were deleted: the first in one of its partitions {begins}. Begin at the former time."
+    )
 
 
 def span_gone(span: Span, left: int, whose: str) -> str:
@@ -65,15 +103,13 @@ def span_gone(span: Span, left: int, whose: str) -> str:
     )
 
 
-async def _first_times(reader: LogReader, queues: Collection[TopicPartition]) -> list[int]:
+async def _first_times(reader: LogReader, queues: Collection[TopicPartition]) -> dict[TopicPartition, int]:
     """The times of the first records of the partitions that have any."""
-    if not queues:
-        return []
-    firsts, ends = await since(reader, queues, 1), await reader.end_offsets(queues)
+    firsts, ends = await reader.start_offsets(queues), await reader.end_offsets(queues)
     bounds = {queue: (firsts[queue], ends[queue]) for queue in queues if firsts[queue] < ends[queue]}
-    times = []
+    times = {}
     async with aclosing(batches_between(reader, bounds)) as batches:
         async for queue, records in batches:
-            times.append(records[0].timestamp)
+            times[queue] = records[0].timestamp
             del bounds[queue]
     return times

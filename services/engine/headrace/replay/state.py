@@ -74,7 +74,7 @@ async def states_at(
     """
     layout = await read_layout(history.log, history.topics, workers)
     async with reading(history.log) as reader:
-        await check_is_left(reader, layout.queues, Span(at, at + 1), described(layout, workers))
+        await check_is_left(reader, layout, Span(at, at + 1), described(layout, workers), history.kept_from)
         bounds = await bounds_of(reader, layout.queues, Span(0, at + 1))
     parts = [part for part in layout.parts if any(queue in bounds for queue in part.queues)]
     read = partial(_read_part, layout, bounds, at)

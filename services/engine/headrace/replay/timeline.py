@@ -39,7 +39,8 @@ class Line:
         at: when, in milliseconds since the Unix epoch: the time of the record, or what a later record says.
         origin: `snapshot` where the record itself is gone; then the place is that of the later one which tells of it.
         event: `accepted`, `started`, `progressed`, `retrying`, `interrupted`, `completed`, `failed`, `cancelled`; `recorded`,
-            `cancel-requested`, `dead-letter`, `child`, `retry`; `repeated` and `removed` by a janitor.
+            `cancel-requested`, `dead-letter`, `child`, `retry`; `repeated` and `removed` by a janitor;
+            `duplicate` where its request was made again.
         void: the record counts for nothing: its writer did not hold the job any more.
         attempt: the number of the attempt that it is about, if it is about one.
         changes: what is other than before.
@@ -138,6 +139,7 @@ async def timeline_of(history: LogHistory, job_id: str) -> Timeline:
         *await _cancellations(history, job),
         *await _dead_letters(history, job),
         *_related(relatives),
+        *map(_duplicate, trail.duplicates),
     ]
     state = job.snapshot if job.snapshot is not None else accepted_state(job)
     return Timeline(job, state, merged(own, others), relatives)
@@ -223,6 +225,11 @@ def _removed(record: Record) -> Line:
     reason = (headers.get(REMOVAL_HEADER) or b"").partition(b"/")[0].decode(errors="replace")
     source = TopicPartition(record.topic, record.partition)
     return Line(at=record.timestamp, origin="log", source=source, offset=record.offset, event="removed", note=reason)
+
+
+def _duplicate(record: Record) -> Line:
+    source, note = TopicPartition(record.topic, record.partition), "its request was made again, and passed over"
+    return Line(at=record.timestamp, origin="log", source=source, offset=record.offset, event="duplicate", note=note)
 
 
 # --- what others wrote of it ----------------------------------------------------------------------------------------------
@@ -314,7 +321,7 @@ async def _relatives(log: Log, trail: Trail) -> list[Relative]:
     async def read(reader: LogReader, part: Part) -> AsyncGenerator[Relative]:
         if part.state is not None:
             first = min(entry.record.timestamp for entry in entries[part].values())
-            await States(entries[part], {}, Span(first, first + 1)).read(reader, part.state)
+            await States(entries[part], {}, {}, Span(first, first + 1)).read(reader, part.state)
         for entry in entries[part].values():
             recorded = entry.recorded()
             assert recorded is not None, "it was decoded before"
