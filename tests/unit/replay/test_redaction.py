@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from headrace import JobContext
 from headrace.errors import ArgumentsInvalid
 from headrace.replay.redaction import REDACTED, Redaction
+from support.histories import recorded_job
+from support.reruns import Does, rerun
 
 
 def test_values_are_replaced_wherever_the_path_leads() -> None:
@@ -56,7 +62,6 @@ def test_of_memory_the_texts_can_be_left_out() -> None:
         ("ctx.userId", True),
         ("args.conversationId", True),
         ("args.*", True),
-        ("tenant", True),
         ("args.x", False),
         ("result", False),
     ],
@@ -66,8 +71,56 @@ def test_whoever_must_not_know_the_conversation_does_not_get_its_memory(path: st
 
 
 @pytest.mark.parametrize(
-    "path", ["", "args..x", "id", "workerName", "attempts.status", "*", "args", "ctx", "recordings", "memory.id"]
+    "path",
+    [
+        *(
+            "",
+            "args..x",
+            "id",
+            "workerName",
+            "tenant",
+            "attempts.status",
+            "*",
+            "args",
+            "ctx",
+            "recordings",
+            "memory",
+            "memory.id",
+        ),
+        *(
+            "error",
+            "error.*",
+            "error.type",
+            "attemptTimeout",
+            "startedAt",
+            "retry",
+            "retry.maxAttempts",
+            "source",
+            "source.offset",
+        ),
+        *("progress", "progress.fraction", "schedule", "orderingKey.x", "memory.content.x"),
+    ],
 )
 def test_what_cannot_be_left_out_is_refused(path: str) -> None:
     with pytest.raises(ArgumentsInvalid, match="--redact"):
         Redaction([path])
+
+
+def test_what_is_refused_is_told_with_what_can_be_left_out() -> None:
+    with pytest.raises(ArgumentsInvalid, match=r"'attemptTimeout'.*args\.\*, ctx\.\*, result .*error\.message.*memory\.title"):
+        Redaction(["attemptTimeout"])
+
+
+async def test_what_is_allowed_leaves_jobs_that_can_be_replayed() -> None:
+    async def returns(args: dict[str, Any], ctx: JobContext) -> Any:
+        return 1
+
+    every = ["args.*", "ctx.*", "result", "error.message", "error.traceback", "orderingKey", "idempotencyKey", "progress.text"]
+    redaction = Redaction(every)
+    progress = {"fraction": 0.5, "text": "half", "at": "2026-03-02T09:30:01.500Z"}
+    for told in ({"result": {"a": 1}}, {"error": ("E", "m")}):
+        job = recorded_job("does", {"a": 1}, orderingKey="key", idempotencyKey="key", progress=progress, **told)
+        assert job.snapshot is not None
+        hidden = replace(job, record=redaction.job(job.record), snapshot=redaction.job(job.snapshot))
+        assert (await rerun(Does(returns), hidden)).replayed.status == "completed"
+    assert all(redaction.counts[path] for path in every if path != "error.traceback")

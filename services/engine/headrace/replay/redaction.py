@@ -11,9 +11,22 @@ from headrace.errors import ArgumentsInvalid
 REDACTED: Final = "[redacted]"
 _ANY: Final = "*"
 _RECORDINGS, _MEMORY = "recordings", "memory"
-# Without these no reader knows which job it is, or how it went.
-_NEEDED: Final = frozenset(
-    {"schemaVersion", "id", "workerName", "createdAt", "status", "attempt", "attempts", "sequence", "epoch", "source"}
+# What a replay does not go by. All else says which job it is, how it went, and what rules it ran under: a text in its place
+# breaks the replay, or makes another job of it.
+_WITH_ALL_BELOW: Final = ("args", "ctx", "result", _RECORDINGS)
+_EXACTLY: Final = frozenset(
+    {
+        ("error", "message"),
+        ("error", "traceback"),
+        ("orderingKey",),
+        ("idempotencyKey",),
+        ("progress", "text"),
+        *((_MEMORY, name) for name in ("content", "summary", "name", "title")),
+    }
+)
+_ALLOWED: Final = (
+    "args.*, ctx.*, result and what is in it, error.message, error.traceback, orderingKey, idempotencyKey, progress.text, "
+    "recordings.*, memory.content, memory.summary, memory.name and memory.title"
 )
 # By these a conversation's memory is found: whoever must not know them must not get the memory either.
 _CONVERSATION: Final = frozenset({"userId", "conversationId"})
@@ -55,10 +68,7 @@ class Redaction:
     @property
     def hides_conversations(self) -> bool:
         """Whether who talked in which conversation must not be known: then no memory is exported."""
-        return any(
-            path[0] == "tenant" or (path[0] in ("args", "ctx") and path[1] in {*_CONVERSATION, _ANY})
-            for path in self._jobs.values()
-        )
+        return any(path[0] in ("args", "ctx") and path[1] in {*_CONVERSATION, _ANY} for path in self._jobs.values())
 
     def job(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
         """A job record, or a snapshot. What is hidden of its error is hidden of those of its attempts, too."""
@@ -104,12 +114,10 @@ def _parts(path: str) -> Path:
     parts = tuple(path.split("."))
     if not all(parts):
         raise ArgumentsInvalid(f"--redact {path!r} is no path of a field: give it as args.password.")
-    if parts[0] in {*_NEEDED, _ANY}:
-        raise ArgumentsInvalid(f"--redact {path!r}: without it no job could be told from another, or be replayed.")
-    if parts[0] in (_RECORDINGS, _MEMORY, "args", "ctx") and len(parts) == 1:
+    if parts[0] in (_RECORDINGS, "args", "ctx") and len(parts) == 1:
         raise ArgumentsInvalid(f"--redact {path!r} is no path of a field: give {path}.* for all of it.")
-    if parts[0] == _MEMORY and parts[1:] not in (("content",), ("summary",), ("name",), ("title",)):
-        raise ArgumentsInvalid(f"--redact {path!r}: of memory it can be memory.content, summary, name or title.")
+    if parts[0] not in _WITH_ALL_BELOW and parts not in _EXACTLY:
+        raise ArgumentsInvalid(f"--redact {path!r}: a replay needs that. What can be left out is {_ALLOWED}.")
     return parts
 
 
