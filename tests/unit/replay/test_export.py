@@ -17,6 +17,7 @@ from headrace.errors import ArgumentsInvalid, BrokerUnreachable, ExportDamaged, 
 from headrace.models import MemoryCompaction, MemoryEntry
 from headrace.ports import ConversationRef, RecordingKey, TopicPartition
 from headrace.recordings.records import recording_key, recording_partition
+from headrace.replay.export_format import ExportHeader, ExportWriter, read_lines
 from headrace.replay.exporting import Exported, export_span
 from headrace.replay.file_history import FileHistory, read_file_history
 from headrace.replay.history import History, RecordedJob, Span, Wanted
@@ -184,8 +185,22 @@ def damaged(kind: str, whole: bytes) -> bytes:
             return whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
         case "a value":
             return gzip.compress(b"".join(lines).replace(b'"to":["ann"]', b'"to":["bob"]'))
+        case _ if kind in HEADER_CHANGES:
+            before, after = HEADER_CHANGES[kind]
+            assert before in lines[0]
+            return gzip.compress(b"".join([lines[0].replace(before, after), *lines[1:]]))
         case _:
             raise AssertionError(kind)
+
+
+# What an export says of itself, and what somebody makes of it.
+HEADER_CHANGES = {
+    "an earlier start": (b'"from":"1970-01-01T00:00:00.000Z"', b'"from":"1969-01-01T00:00:00.000Z"'),
+    "a later end": (b'"to":"1970-01-01T00:01:40.000Z"', b'"to":"1971-01-01T00:01:40.000Z"'),
+    "another namespace": (b'"namespace":"', b'"namespace":"x'),
+    "other counts": (b'"job":4', b'"job":5'),
+    "nothing redacted": (b'"redacted":["args.password"]', b'"redacted":[]'),
+}
 
 
 @pytest.mark.parametrize(
@@ -193,14 +208,29 @@ def damaged(kind: str, whole: bytes) -> bytes:
     [
         *("empty", "no gzip", "another file", "no json", "cut in a line", "cut behind the header"),
         *("a line less", "a line more", "a bit", "a value"),
+        *HEADER_CHANGES,
     ],
 )
 async def test_a_damaged_export_is_told(filled: LogHistory, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "span.gz"
-    await exported(filled, path)
+    await exported(filled, path, "args.password")
     path.write_bytes(damaged(kind, path.read_bytes()))
     with pytest.raises(ExportDamaged, match=r"span\.gz"):
         read_file_history(path)
+
+
+@pytest.mark.parametrize("counts", [{}, {"job": 2, "memory": 1}, {"job": 1, "memory": 0}, {"job": 1, "memory": 1, "worker": 1}])
+def test_an_export_with_other_lines_than_it_counts_is_damaged(tmp_path: Path, counts: dict[str, int]) -> None:
+    def written(name: str, said: dict[str, int]) -> Path:
+        with ExportWriter(tmp_path / name) as writer:
+            writer.add("job")
+            writer.add("memory")
+            writer.finish(ExportHeader(namespace="n", span=SPAN, counts=said))
+        return tmp_path / name
+
+    assert len(list(read_lines(written("good.gz", {"job": 1, "memory": 1, "worker": 0})))) == 2
+    with pytest.raises(ExportDamaged, match="other lines than its header counts"):
+        list(read_lines(written("bad.gz", counts)))
 
 
 async def test_an_export_of_a_newer_version_is_told(filled: LogHistory, tmp_path: Path) -> None:

@@ -66,9 +66,8 @@ async def export_span(
             workers=tuple(sorted(wanted.workers)),
             redacted=redaction.paths,
             counts=writer.counts,
-            digest=writer.digest,
         )
-        await asyncio.to_thread(writer.finish, header)
+        header = await asyncio.to_thread(writer.finish, header)
     return Exported(header, dict(redaction.counts))
 
 
