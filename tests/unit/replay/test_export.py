@@ -152,7 +152,7 @@ async def test_what_is_redacted_is_nowhere_in_the_file(filled: LogHistory, tmp_p
     assert job.record["args"]["password"] == "[redacted]" and job.record["args"]["to"] == ["ann"]
     assert job.snapshot is not None and job.snapshot["error"]["type"] == "ValueError"
     assert list((await history.recordings("done", 1)).values()) == [b'{"key":"[redacted]"}', b"[1.5]"]
-    assert history.header.redacted == paths
+    assert history.header.redacted == job.redacted == paths
 
 
 async def test_who_talked_is_not_told_by_the_memory_where_it_is_redacted(filled: LogHistory, tmp_path: Path) -> None:

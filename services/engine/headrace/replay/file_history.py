@@ -75,7 +75,7 @@ class FileHistory:
     def _take(self, line: Mapping[str, Any]) -> None:
         match line["type"]:
             case "job":
-                self._workers[_job_of(line).record["workerName"]] += 1
+                self._workers[_job_of(line, self._header.redacted).record["workerName"]] += 1
             case "worker":
                 definition = validate(WorkerDefinition, line["definition"])
                 self._definitions[definition.name] = definition
@@ -136,12 +136,12 @@ class FileHistory:
         return self._memory.at(conversation, at)
 
     def _jobs(self) -> Iterator[RecordedJob]:
-        return (_job_of(line) for line in read_lines(self._path) if line["type"] == "job")
+        return (_job_of(line, self._header.redacted) for line in read_lines(self._path) if line["type"] == "job")
 
 
-def _job_of(line: Mapping[str, Any]) -> RecordedJob:
+def _job_of(line: Mapping[str, Any], redacted: Collection[str]) -> RecordedJob:
     source = TopicPartition(line["topic"], line["partition"])
-    return RecordedJob(line["record"], source, line["offset"], line["acceptedAt"], line["snapshot"])
+    return RecordedJob(line["record"], source, line["offset"], line["acceptedAt"], line["snapshot"], redacted)
 
 
 def read_file_history(path: Path) -> FileHistory:

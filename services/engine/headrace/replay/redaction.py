@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
+from headrace.core.comparison import Outcome
+from headrace.core.status import JobStatus
 from headrace.errors import ArgumentsInvalid
 
 REDACTED: Final = "[redacted]"
@@ -108,6 +111,17 @@ class Redaction:
             return value
         first, *rest = path
         return {name: self._without(each, rest, told) if first in (name, _ANY) else each for name, each in value.items()}
+
+
+def redacted_outcome(outcome: Outcome, paths: Collection[str]) -> Outcome:
+    """What came of a job, with `[redacted]` where it stands in a job of which these paths were taken out."""
+    if not paths:
+        return outcome
+    told: dict[str, Any] = {"result": outcome.result} if outcome.status is JobStatus.COMPLETED else {}
+    if outcome.error_message is not None:
+        told["error"] = {"message": outcome.error_message}
+    hidden = Redaction(paths).job(told)
+    return replace(outcome, result=hidden.get("result"), error_message=hidden.get("error", {}).get("message"))
 
 
 def _parts(path: str) -> Path:
