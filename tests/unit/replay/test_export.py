@@ -142,7 +142,7 @@ async def test_what_is_redacted_is_nowhere_in_the_file(filled: LogHistory, tmp_p
         "recordings.model.key",
         "memory.content",
         "memory.summary",
-        "args.typo",
+        "progress.text",
     )
     told = await exported(filled, path, *paths)
     assert b"secret" not in content(path)
@@ -153,6 +153,23 @@ async def test_what_is_redacted_is_nowhere_in_the_file(filled: LogHistory, tmp_p
     assert job.snapshot is not None and job.snapshot["error"]["type"] == "ValueError"
     assert list((await history.recordings("done", 1)).values()) == [b'{"key":"[redacted]"}', b"[1.5]"]
     assert history.header.redacted == job.redacted == paths
+
+
+@pytest.mark.parametrize(
+    "path", ["args.pasword", "ctx.typo", "result.typo", "recordings.typo", "recordings.model.typo", "args.*.typo"]
+)
+async def test_a_path_that_may_be_misspelt_leaves_no_file(filled: LogHistory, tmp_path: Path, path: str) -> None:
+    with pytest.raises(ArgumentsInvalid, match=r"has met nothing: is it misspelt.* No file was written"):
+        await exported(filled, tmp_path / "a.gz", "args.password", path)
+    assert files_of(tmp_path) == []
+
+
+async def test_what_cannot_be_misspelt_may_meet_nothing(filled: LogHistory, tmp_path: Path) -> None:
+    fixed = ("orderingKey", "progress.text", "recordings.*", "memory.title", "error.traceback", "result")
+    told = await exported(filled, tmp_path / "a.gz", *fixed, workers=["other"])
+    assert told.header.counts["job"] == 1 and set(told.redactions.values()) == {0}
+    told = await exported(filled, tmp_path / "b.gz", "args.typo", fields={"status": "cancelled"})
+    assert told.header.counts["job"] == 0, "nothing is in it that might have been left out"
 
 
 async def test_who_talked_is_not_told_by_the_memory_where_it_is_redacted(filled: LogHistory, tmp_path: Path) -> None:

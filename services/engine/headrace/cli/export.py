@@ -52,9 +52,6 @@ def export(
         settings = settings_from(bootstrap_servers, namespace)
         log_to_stderr(settings, default="WARNING")
         exported = asyncio.run(_write(settings, wanted, output, redact or [], force=force))
-    for path, count in exported.redactions.items():
-        if not count:
-            typer.echo(f"Warning: --redact {path} has met nothing: is it misspelt?", err=True)
     if as_json:
         typer.echo(orjson.dumps({**exported.header.to_wire(), "redactions": dict(exported.redactions)}).decode())
     else:

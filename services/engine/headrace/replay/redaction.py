@@ -56,11 +56,11 @@ class Redaction:
     def __init__(self, paths: Collection[str] = ()) -> None:
         self.paths = tuple(paths)
         self.counts: Counter[str] = Counter(dict.fromkeys(self.paths, 0))
+        self._named = {path: _parts(path) for path in self.paths}
         self._jobs: dict[str, Path] = {}
         self._recordings: dict[str, str] = {}
         self._memory: dict[str, Path] = {}
-        for path in self.paths:
-            first, *rest = _parts(path)
+        for path, (first, *rest) in self._named.items():
             if first == _RECORDINGS:
                 self._recordings[path] = path.partition(".")[2]
             elif first == _MEMORY:
@@ -89,6 +89,12 @@ class Redaction:
             if rest is not None:
                 value = self._without(value, rest, told)
         return value
+
+    @property
+    def missed(self) -> Sequence[str]:
+        """Paths with a name of the user's own that met nothing: it may be misspelt. The others cannot be."""
+        named = {path: parts for path, parts in self._named.items() if not self.counts[path]}
+        return [path for path, (first, *rest) in named.items() if first in _WITH_ALL_BELOW and set(rest) - {_ANY}]
 
     @property
     def touches_recordings(self) -> bool:
