@@ -103,6 +103,8 @@ async def test_an_export_gives_what_the_log_gave(filled: LogHistory, tmp_path: P
     ):
         assert await all_jobs(history, wanted) == await all_jobs(filled, wanted)
     assert [await history.count(Wanted(span=SPAN, workers=each)) for each in ([], ["other"])] == [4, 1]
+    part = Wanted(span=Span(1_001, 1_002))
+    assert await history.count(part) == len(await all_jobs(history, part)) == 1
     assert await history.worker_definitions() == await filled.worker_definitions()
     assert await history.find("failed") == await filled.find("failed")
     assert await history.recordings("done", 1) == await filled.recordings("done", 1) != {}
@@ -269,8 +271,10 @@ async def test_a_file_that_is_there_is_left_alone(filled: LogHistory, tmp_path: 
     with pytest.raises(ArgumentsInvalid, match="is there already"):
         await exported(filled, path)
     assert path.read_text() == "mine"
+    path.chmod(0o644)
     await export_span(filled, Wanted(span=SPAN), path, overwrite=True)
     assert isinstance(read_file_history(path), FileHistory)
+    assert path.stat().st_mode & 0o777 == 0o600, "it has what users wrote"
     with pytest.raises(ArgumentsInvalid, match="cannot be written"):
         await exported(filled, tmp_path / "no" / "span.gz")
 

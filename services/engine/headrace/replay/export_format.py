@@ -136,7 +136,7 @@ class ExportWriter:
         self._file.close()
         self._digest.update(_digested(header.to_wire()))
         header = replace(header, digest=self._digest.hexdigest())
-        with self._whole.open("wb") as whole, self._part.open("rb") as body:
+        with open(self._whole, "wb", opener=_for_its_owner) as whole, self._part.open("rb") as body:
             whole.write(gzip.compress(orjson.dumps(header.to_wire(), option=orjson.OPT_APPEND_NEWLINE)))
             shutil.copyfileobj(body, whole, 1 << 20)
             whole.flush()
@@ -147,6 +147,11 @@ class ExportWriter:
     @property
     def _whole(self) -> Path | None:
         return None if self._part is None else self._part.with_suffix(".whole")
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    """Opens a file that nobody else can read: it has what users wrote."""
+    return os.open(path, flags, 0o600)
 
 
 def read_header(path: Path) -> ExportHeader:
