@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -277,6 +279,32 @@ async def test_a_file_that_is_there_is_left_alone(filled: LogHistory, tmp_path: 
     assert path.stat().st_mode & 0o777 == 0o600, "it has what users wrote"
     with pytest.raises(ArgumentsInvalid, match="cannot be written"):
         await exported(filled, tmp_path / "no" / "span.gz")
+
+
+async def test_what_is_cancelled_when_all_is_written_ends_first(
+    filled: LogHistory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, path = threading.Event(), threading.Event(), tmp_path / "a.gz"
+    finish = ExportWriter.finish
+
+    def finish_late(writer: ExportWriter, header: ExportHeader) -> ExportHeader:
+        begun.set()
+        go_on.wait()
+        return finish(writer, header)
+
+    monkeypatch.setattr(ExportWriter, "finish", finish_late)
+    exporting = asyncio.create_task(exported(filled, path))
+    try:
+        await asyncio.to_thread(begun.wait)
+        exporting.cancel()
+        ended, _ = await asyncio.wait({exporting}, timeout=0.1)
+        assert not ended, "its files are still written"
+    finally:
+        go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await exporting
+    assert files_of(tmp_path) == [path.name]
+    assert isinstance(read_file_history(path), FileHistory)
 
 
 async def test_what_fails_leaves_no_file(log: WrittenLog, filled: LogHistory, tmp_path: Path) -> None:

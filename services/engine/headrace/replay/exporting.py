@@ -72,7 +72,13 @@ async def export_span(
             redacted=redaction.paths,
             counts=writer.counts,
         )
-        header = await asyncio.to_thread(writer.finish, header)
+        finishing = asyncio.create_task(asyncio.to_thread(writer.finish, header))
+        try:
+            header = await asyncio.shield(finishing)
+        except asyncio.CancelledError:
+            # The thread goes on: what it writes is removed, or in its place, when it has done with it.
+            await asyncio.wait({finishing})
+            raise
     return Exported(header, dict(redaction.counts))
 
 
