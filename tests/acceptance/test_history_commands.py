@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import Awaitable, Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from typer.testing import CliRunner, Result
@@ -23,6 +28,7 @@ from headrace.ports import ConversationRef, Record, TopicPartition
 from headrace.replay import Wanted, open_history, read_file_history
 from support.clusters import state_of
 from support.engines import ended, engine_with, eventually, read_all, with_engine
+from support.processes import wait_until
 
 ResultT = TypeVar("ResultT")
 COMPACTED_WITHIN = 180.0
@@ -258,11 +264,47 @@ def test_an_export_gives_what_the_log_gave_without_what_was_redacted(settings: S
             assert (await file.memory_at(orders, of_log[jobs[0].id].accepted_at)).entries == ()
 
     asyncio.run(compare())
-    redacted = ("args.pin", "recordings.rate.key", "memory.content", "error.message", "error.traceback", "args.misspelt")
-    result = cli(settings, "export", "--from", "1h", "-o", str(hidden), *(f"--redact={each}" for each in redacted))
-    assert result.exit_code == 0 and "--redact args.misspelt has met nothing" in result.stderr
+    paths = ("args.pin", "recordings.rate.key", "memory.content", "error.message", "error.traceback")
+    redacted = [f"--redact={each}" for each in paths]
+    said = refused(settings, "export", "--from", "1h", "-o", str(hidden), *redacted, "--redact=args.misspelt")
+    assert "--redact args.misspelt has met nothing" in said and files_of(tmp_path) == {path.name}
+    printed(settings, "export", "--from", "1h", "-o", str(hidden), *redacted)
     text = gzip.decompress(hidden.read_bytes())
     assert b"secret" not in text and b"1234" not in text and b"[redacted]" in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_an_export_that_is_ended_leaves_no_half_of_a_file(settings: Settings, tmp_path: Path, number: signal.Signals) -> None:
+    asyncio.run(traffic(with_engine(settings, janitor=False)))
+    folder, path = tmp_path / "exports", tmp_path / "exports" / "span.jsonl.gz"
+    folder.mkdir()
+    # Where it was done before it was caught, it is done again.
+    for _ in range(10):
+        path.unlink(missing_ok=True)
+        with exporting(settings, path) as process:
+            wait_until(lambda: any(folder.iterdir()), "an export has begun", seconds=120)
+            process.send_signal(signal.SIGSTOP)
+            caught = not path.exists()
+            process.send_signal(number)
+            process.send_signal(signal.SIGCONT)
+            _, said = process.communicate(timeout=120)
+        if caught and process.returncode:
+            break
+    assert (process.returncode, said) == (130, "Interrupted.\n")
+    assert list(folder.iterdir()) == []
+
+
+@contextmanager
+def exporting(settings: Settings, path: Path) -> Iterator[subprocess.Popen[str]]:
+    """An export that runs, and is gone at the end."""
+    where = ("--bootstrap-servers", str(settings.bootstrap_servers), "--namespace", settings.namespace)
+    words = [sys.executable, "-m", "headrace", "export", "--from", "1h", "-o", str(path), *where]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_bad_input_is_told_and_changes_nothing(settings: Settings, tmp_path: Path) -> None:

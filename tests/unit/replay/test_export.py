@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from headrace.errors import ArgumentsInvalid, BrokerUnreachable, ExportDamaged, 
 from headrace.models import MemoryCompaction, MemoryEntry
 from headrace.ports import ConversationRef, RecordingKey, TopicPartition
 from headrace.recordings.records import recording_key, recording_partition
+from headrace.replay.export_format import ExportHeader, ExportWriter, read_lines
 from headrace.replay.exporting import Exported, export_span
 from headrace.replay.file_history import FileHistory, read_file_history
 from headrace.replay.history import History, RecordedJob, Span, Wanted
@@ -102,6 +105,8 @@ async def test_an_export_gives_what_the_log_gave(filled: LogHistory, tmp_path: P
     ):
         assert await all_jobs(history, wanted) == await all_jobs(filled, wanted)
     assert [await history.count(Wanted(span=SPAN, workers=each)) for each in ([], ["other"])] == [4, 1]
+    part = Wanted(span=Span(1_001, 1_002))
+    assert await history.count(part) == len(await all_jobs(history, part)) == 1
     assert await history.worker_definitions() == await filled.worker_definitions()
     assert await history.find("failed") == await filled.find("failed")
     assert await history.recordings("done", 1) == await filled.recordings("done", 1) != {}
@@ -141,7 +146,7 @@ async def test_what_is_redacted_is_nowhere_in_the_file(filled: LogHistory, tmp_p
         "recordings.model.key",
         "memory.content",
         "memory.summary",
-        "args.typo",
+        "progress.text",
     )
     told = await exported(filled, path, *paths)
     assert b"secret" not in content(path)
@@ -151,7 +156,24 @@ async def test_what_is_redacted_is_nowhere_in_the_file(filled: LogHistory, tmp_p
     assert job.record["args"]["password"] == "[redacted]" and job.record["args"]["to"] == ["ann"]
     assert job.snapshot is not None and job.snapshot["error"]["type"] == "ValueError"
     assert list((await history.recordings("done", 1)).values()) == [b'{"key":"[redacted]"}', b"[1.5]"]
-    assert history.header.redacted == paths
+    assert history.header.redacted == job.redacted == paths
+
+
+@pytest.mark.parametrize(
+    "path", ["args.pasword", "ctx.typo", "result.typo", "recordings.typo", "recordings.model.typo", "args.*.typo"]
+)
+async def test_a_path_that_may_be_misspelt_leaves_no_file(filled: LogHistory, tmp_path: Path, path: str) -> None:
+    with pytest.raises(ArgumentsInvalid, match=r"has met nothing: is it misspelt.* No file was written"):
+        await exported(filled, tmp_path / "a.gz", "args.password", path)
+    assert files_of(tmp_path) == []
+
+
+async def test_what_cannot_be_misspelt_may_meet_nothing(filled: LogHistory, tmp_path: Path) -> None:
+    fixed = ("orderingKey", "progress.text", "recordings.*", "memory.title", "error.traceback", "result")
+    told = await exported(filled, tmp_path / "a.gz", *fixed, workers=["other"])
+    assert told.header.counts["job"] == 1 and set(told.redactions.values()) == {0}
+    told = await exported(filled, tmp_path / "b.gz", "args.typo", fields={"status": "cancelled"})
+    assert told.header.counts["job"] == 0, "nothing is in it that might have been left out"
 
 
 async def test_who_talked_is_not_told_by_the_memory_where_it_is_redacted(filled: LogHistory, tmp_path: Path) -> None:
@@ -184,8 +206,22 @@ def damaged(kind: str, whole: bytes) -> bytes:
             return whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
         case "a value":
             return gzip.compress(b"".join(lines).replace(b'"to":["ann"]', b'"to":["bob"]'))
+        case _ if kind in HEADER_CHANGES:
+            before, after = HEADER_CHANGES[kind]
+            assert before in lines[0]
+            return gzip.compress(b"".join([lines[0].replace(before, after), *lines[1:]]))
         case _:
             raise AssertionError(kind)
+
+
+# What an export says of itself, and what somebody makes of it.
+HEADER_CHANGES = {
+    "an earlier start": (b'"from":"1970-01-01T00:00:00.000Z"', b'"from":"1969-01-01T00:00:00.000Z"'),
+    "a later end": (b'"to":"1970-01-01T00:01:40.000Z"', b'"to":"1971-01-01T00:01:40.000Z"'),
+    "another namespace": (b'"namespace":"', b'"namespace":"x'),
+    "other counts": (b'"job":4', b'"job":5'),
+    "nothing redacted": (b'"redacted":["args.password"]', b'"redacted":[]'),
+}
 
 
 @pytest.mark.parametrize(
@@ -193,14 +229,29 @@ def damaged(kind: str, whole: bytes) -> bytes:
     [
         *("empty", "no gzip", "another file", "no json", "cut in a line", "cut behind the header"),
         *("a line less", "a line more", "a bit", "a value"),
+        *HEADER_CHANGES,
     ],
 )
 async def test_a_damaged_export_is_told(filled: LogHistory, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "span.gz"
-    await exported(filled, path)
+    await exported(filled, path, "args.password")
     path.write_bytes(damaged(kind, path.read_bytes()))
     with pytest.raises(ExportDamaged, match=r"span\.gz"):
         read_file_history(path)
+
+
+@pytest.mark.parametrize("counts", [{}, {"job": 2, "memory": 1}, {"job": 1, "memory": 0}, {"job": 1, "memory": 1, "worker": 1}])
+def test_an_export_with_other_lines_than_it_counts_is_damaged(tmp_path: Path, counts: dict[str, int]) -> None:
+    def written(name: str, said: dict[str, int]) -> Path:
+        with ExportWriter(tmp_path / name) as writer:
+            writer.add("job")
+            writer.add("memory")
+            writer.finish(ExportHeader(namespace="n", span=SPAN, counts=said))
+        return tmp_path / name
+
+    assert len(list(read_lines(written("good.gz", {"job": 1, "memory": 1, "worker": 0})))) == 2
+    with pytest.raises(ExportDamaged, match="other lines than its header counts"):
+        list(read_lines(written("bad.gz", counts)))
 
 
 async def test_an_export_of_a_newer_version_is_told(filled: LogHistory, tmp_path: Path) -> None:
@@ -222,10 +273,38 @@ async def test_a_file_that_is_there_is_left_alone(filled: LogHistory, tmp_path: 
     with pytest.raises(ArgumentsInvalid, match="is there already"):
         await exported(filled, path)
     assert path.read_text() == "mine"
+    path.chmod(0o644)
     await export_span(filled, Wanted(span=SPAN), path, overwrite=True)
     assert isinstance(read_file_history(path), FileHistory)
+    assert path.stat().st_mode & 0o777 == 0o600, "it has what users wrote"
     with pytest.raises(ArgumentsInvalid, match="cannot be written"):
         await exported(filled, tmp_path / "no" / "span.gz")
+
+
+async def test_what_is_cancelled_when_all_is_written_ends_first(
+    filled: LogHistory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, path = threading.Event(), threading.Event(), tmp_path / "a.gz"
+    finish = ExportWriter.finish
+
+    def finish_late(writer: ExportWriter, header: ExportHeader) -> ExportHeader:
+        begun.set()
+        go_on.wait()
+        return finish(writer, header)
+
+    monkeypatch.setattr(ExportWriter, "finish", finish_late)
+    exporting = asyncio.create_task(exported(filled, path))
+    try:
+        await asyncio.to_thread(begun.wait)
+        exporting.cancel()
+        ended, _ = await asyncio.wait({exporting}, timeout=0.1)
+        assert not ended, "its files are still written"
+    finally:
+        go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await exporting
+    assert files_of(tmp_path) == [path.name]
+    assert isinstance(read_file_history(path), FileHistory)
 
 
 async def test_what_fails_leaves_no_file(log: WrittenLog, filled: LogHistory, tmp_path: Path) -> None:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from headrace import JobContext
+from headrace.core.comparison import Verdict
 from headrace.errors import ArgumentsInvalid
+from headrace.replay.history import RecordedJob
 from headrace.replay.redaction import REDACTED, Redaction
+from support.histories import past_attempt, recorded_job
+from support.reruns import Does, rerun
 
 
 def test_values_are_replaced_wherever_the_path_leads() -> None:
@@ -56,7 +64,6 @@ def test_of_memory_the_texts_can_be_left_out() -> None:
         ("ctx.userId", True),
         ("args.conversationId", True),
         ("args.*", True),
-        ("tenant", True),
         ("args.x", False),
         ("result", False),
     ],
@@ -66,8 +73,101 @@ def test_whoever_must_not_know_the_conversation_does_not_get_its_memory(path: st
 
 
 @pytest.mark.parametrize(
-    "path", ["", "args..x", "id", "workerName", "attempts.status", "*", "args", "ctx", "recordings", "memory.id"]
+    "path",
+    [
+        *(
+            "",
+            "args..x",
+            "id",
+            "workerName",
+            "tenant",
+            "attempts.status",
+            "*",
+            "args",
+            "ctx",
+            "recordings",
+            "memory",
+            "memory.id",
+        ),
+        *(
+            "error",
+            "error.*",
+            "error.type",
+            "attemptTimeout",
+            "startedAt",
+            "retry",
+            "retry.maxAttempts",
+            "source",
+            "source.offset",
+        ),
+        *("progress", "progress.fraction", "schedule", "orderingKey.x", "memory.content.x"),
+    ],
 )
 def test_what_cannot_be_left_out_is_refused(path: str) -> None:
     with pytest.raises(ArgumentsInvalid, match="--redact"):
         Redaction([path])
+
+
+def test_what_is_refused_is_told_with_what_can_be_left_out() -> None:
+    with pytest.raises(ArgumentsInvalid, match=r"'attemptTimeout'.*args\.\*, ctx\.\*, result .*error\.message.*memory\.title"):
+        Redaction(["attemptTimeout"])
+
+
+def hidden(job: RecordedJob, *paths: str) -> RecordedJob:
+    """The job as an export has it that left these paths out."""
+    redaction = Redaction(paths)
+    assert job.snapshot is not None
+    return replace(job, record=redaction.job(job.record), snapshot=redaction.job(job.snapshot), redacted=paths)
+
+
+@pytest.mark.parametrize(
+    ("path", "then", "now", "verdict"),
+    [
+        ("result.x", {"x": 1, "y": 2}, {"x": 1, "y": 2}, Verdict.SAME),
+        ("result.x", {"x": 1, "y": 2}, {"x": 5, "y": 2}, Verdict.SAME),
+        ("result.x", {"x": 1, "y": 2}, {"x": 1, "y": 3}, Verdict.DIFFERENT),
+        ("result.users.name", {"users": [{"name": "ada"}]}, {"users": [{"name": "ben"}]}, Verdict.SAME),
+        ("result.users.name", {"users": [{"name": "ada"}]}, {"users": []}, Verdict.DIFFERENT),
+        ("result.*", {"x": 1}, {"x": 2}, Verdict.SAME),
+        ("result", [1], {"x": 2}, Verdict.SAME),
+        ("result", None, 2, Verdict.SAME),
+        ("args.x", {"x": 1}, {"x": 2}, Verdict.DIFFERENT),
+    ],
+)
+async def test_a_redacted_part_of_a_result_is_not_compared(path: str, then: Any, now: Any, verdict: Verdict) -> None:
+    async def returns(args: dict[str, Any], ctx: JobContext) -> Any:
+        return now
+
+    told = await rerun(Does(returns), hidden(recorded_job("does", result=then), path))
+    assert told.comparison.verdict is verdict
+    assert told.recorded is not None
+    assert (told.recorded.result == told.replayed.result) is (verdict is Verdict.SAME)
+
+
+async def test_a_redacted_message_is_not_compared_and_the_type_is() -> None:
+    async def fails(args: dict[str, Any], ctx: JobContext) -> Any:
+        raise ValueError("secret")
+
+    attempts = [past_attempt(1, "failed", ("ValueError", "another")), past_attempt(2, "failed", ("ValueError", "secret"))]
+    job = hidden(recorded_job("does", error=("ValueError", "secret"), attempts=attempts), "error.message")
+    for attempt in (1, 2):
+        told = await rerun(Does(fails), job, attempt=attempt)
+        assert told.comparison.verdict is Verdict.SAME
+        assert told.replayed.error_message == REDACTED
+    other = hidden(recorded_job("does", error=("KeyError", "secret")), "error.message")
+    assert (await rerun(Does(fails), other)).comparison.verdict is Verdict.DIFFERENT
+
+
+async def test_what_is_allowed_leaves_jobs_that_can_be_replayed() -> None:
+    async def returns(args: dict[str, Any], ctx: JobContext) -> Any:
+        return 1
+
+    every = ["args.*", "ctx.*", "result", "error.message", "error.traceback", "orderingKey", "idempotencyKey", "progress.text"]
+    redaction = Redaction(every)
+    progress = {"fraction": 0.5, "text": "half", "at": "2026-03-02T09:30:01.500Z"}
+    for told in ({"result": {"a": 1}}, {"error": ("E", "m")}):
+        job = recorded_job("does", {"a": 1}, orderingKey="key", idempotencyKey="key", progress=progress, **told)
+        assert job.snapshot is not None
+        left = replace(job, record=redaction.job(job.record), snapshot=redaction.job(job.snapshot), redacted=every)
+        assert (await rerun(Does(returns), left)).replayed.status == "completed"
+    assert all(redaction.counts[path] for path in every if path != "error.traceback")

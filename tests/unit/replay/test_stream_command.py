@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
 from headrace.cli.main import application
+from headrace.replay.export_format import ExportHeader, ExportWriter
+from headrace.replay.history import Span
+from headrace.replay.wanted import parse_fields
+from support.recorded import recorded_job
 
 STREAM = ["stream", "support.replay_workers", "--from", "1h"]
 
@@ -23,6 +29,12 @@ STREAM = ["stream", "support.replay_workers", "--from", "1h"]
         ([*STREAM, "--sandbox", "--order", "log"], "leave out --order log"),
         ([*STREAM, "--where", "failed"], "is no field with its value"),
         ([*STREAM, "--where", "args.title=a,b"], "no value can have a comma"),
+        (
+            [*STREAM, "--where", "state=failed"],
+            "--where 'state': jobs have no field 'state'. Did you mean status? They have args, ",
+        ),
+        ([*STREAM, "--where", "user.id=ada"], "jobs have no field 'user'. Did you mean userId? They have args, attempt, "),
+        ([*STREAM, "--where", "xxx=ada"], "jobs have no field 'xxx'. They have args, attempt, "),
         (["stream", "support.nothing_of_that_name", "--from", "1h"], "'support.nothing_of_that_name' cannot be imported"),
         (["stream", "support.replay_workers", "--file", "there-is-none.jsonl.gz"], "there-is-none.jsonl.gz"),
     ],
@@ -33,3 +45,24 @@ def test_it_says_what_is_wrong(words: list[str], message: str, monkeypatch: pyte
     assert result.exit_code == 2
     assert message in result.stderr
     assert result.stdout == ""
+
+
+def test_every_field_that_jobs_have_can_be_asked_for() -> None:
+    texts = ["status=failed,tenant=acme,userId=ada", "conversationId=trip,args.kind=a,ctx.source=b", "result.x=1,error.type=E"]
+    assert len(parse_fields([*texts, "workerName=count", "orderingKey=k", "schemaVersion=1", "parentId=p"])) == 12
+
+
+def test_a_check_that_had_nothing_to_judge_is_not_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLAY_MODE", "")
+    job, file = recorded_job(1), tmp_path / "one.jsonl.gz"
+    with ExportWriter(file) as writer:
+        place = {"topic": job.source.topic, "partition": job.source.partition, "offset": job.offset}
+        writer.add("job", **place, acceptedAt=job.accepted_at, record=job.record, snapshot=job.snapshot)
+        writer.finish(ExportHeader(namespace="headrace", span=Span(0, 10_000), counts=writer.counts))
+    words = ["replay", "stream", "support.replay_workers", "--file", str(file), "--json"]
+    nothing = CliRunner().invoke(application, [*words, "--fail-on", "newly-failing", "--where", "status=failed"])
+    assert (nothing.exit_code, nothing.stdout) == (2, "")
+    assert "--fail-on had nothing to judge: no recorded job is in that span" in nothing.stderr
+    judged = CliRunner().invoke(application, [*words, "--fail-on", "newly-failing", "--where", "status=completed"])
+    assert judged.exit_code == 0, judged.output
+    assert CliRunner().invoke(application, [*words, "--where", "status=failed"]).exit_code == 0, "nobody asked for a judgement"

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, opened, settings_from
+from headrace.cli.common import (
+    AsJson,
+    BootstrapServers,
+    NamespaceOption,
+    errors_shown,
+    exit_interrupted,
+    log_to_stderr,
+    opened,
+    settings_from,
+)
 from headrace.cli.moments import parse_span
 from headrace.replay.exporting import Exported, export_span
 from headrace.replay.history import Wanted
 from headrace.replay.log_history import open_history
 from headrace.replay.wanted import parse_fields
+from headrace.runtime import StopRequested, StopSignals
 from headrace.settings import Settings
 
 
@@ -51,14 +62,20 @@ def export(
         wanted = Wanted(span=parse_span(start, end), workers=tuple(worker or ()), fields=parse_fields(where or []))
         settings = settings_from(bootstrap_servers, namespace)
         log_to_stderr(settings, default="WARNING")
-        exported = asyncio.run(_write(settings, wanted, output, redact or [], force=force))
-    for path, count in exported.redactions.items():
-        if not count:
-            typer.echo(f"Warning: --redact {path} has met nothing: is it misspelt?", err=True)
+        try:
+            exported = asyncio.run(_unless_stopped(_write(settings, wanted, output, redact or [], force=force)))
+        except StopRequested:
+            exit_interrupted()
     if as_json:
         typer.echo(orjson.dumps({**exported.header.to_wire(), "redactions": dict(exported.redactions)}).decode())
     else:
         _print(exported, output)
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, Exported]) -> Exported:
+    """Does the work, which a signal ends in order: nothing is left of a file that is not whole."""
+    with StopSignals() as signals:
+        return await signals.unless_requested(work)
 
 
 async def _write(settings: Settings, wanted: Wanted, output: Path, redact: list[str], *, force: bool) -> Exported:

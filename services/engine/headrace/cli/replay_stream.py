@@ -155,6 +155,10 @@ async def _replay(settings: Settings, request: StreamRequest, failing: Collectio
             typer.echo("Interrupted.", err=True)
             # A function in a thread may go on for as long as it wants to.
             leave_threads_behind(EXIT_INTERRUPTED)
+    if failing and not summary.jobs:
+        raise ArgumentsInvalid(
+            "--fail-on had nothing to judge: no recorded job is in that span, with what --where and --worker say."
+        )
     show(summary, time.monotonic() - began, as_json=as_json)
     code = EXIT_DIFFERENT if summary.any_of(failing) else 0
     if summary.left_behind:

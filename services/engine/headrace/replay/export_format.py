@@ -2,13 +2,14 @@
 
 | line | what it has |
 |---|---|
-| header | `format`, `version`, `namespace`, `from`, `to`, `workers`, `redacted`, `counts`, and `sha256` of all lines after it |
+| header | `format`, `version`, `namespace`, `from`, `to`, `workers`, `redacted`, `counts`, and `sha256` |
 | `worker` | the definition of a worker |
 | `job` | a job record, where it stood, and the snapshot that counted |
 | `recording` | what an attempt of a job got from outside |
 | `memory` | a record of a conversation that a job is about |
 
-It is a file of two gzip members: the header is known when all else is written, and stands before it.
+`sha256` is that of all lines after the header, and then of the header's other fields. It is a file of two gzip members: the
+header is known when all else is written, and stands before it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import os
 import shutil
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,7 +47,7 @@ class ExportHeader:
         workers: whose jobs they are, as they were asked for; all workers' where none is named.
         redacted: the paths of what was taken out.
         counts: how many lines of each kind follow.
-        digest: SHA-256 of these, in hex.
+        digest: SHA-256 of these and of the header's other fields, in hex.
     """
 
     namespace: str
@@ -128,25 +130,28 @@ class ExportWriter:
         self._file.write(line)
         self.counts[kind] += 1
 
-    def finish(self, header: ExportHeader) -> None:
-        """Puts the file in its place, with the header before the lines."""
+    def finish(self, header: ExportHeader) -> ExportHeader:
+        """Puts the file in its place, with the header before the lines. Returns the header with the digest."""
         assert self._file is not None and self._part is not None and self._whole is not None
         self._file.close()
-        with self._whole.open("wb") as whole, self._part.open("rb") as body:
+        self._digest.update(_digested(header.to_wire()))
+        header = replace(header, digest=self._digest.hexdigest())
+        with open(self._whole, "wb", opener=_for_its_owner) as whole, self._part.open("rb") as body:
             whole.write(gzip.compress(orjson.dumps(header.to_wire(), option=orjson.OPT_APPEND_NEWLINE)))
             shutil.copyfileobj(body, whole, 1 << 20)
             whole.flush()
             os.fsync(whole.fileno())
         self._whole.replace(self._path)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the lines, in hex."""
-        return self._digest.hexdigest()
+        return header
 
     @property
     def _whole(self) -> Path | None:
         return None if self._part is None else self._part.with_suffix(".whole")
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    """Opens a file that nobody else can read: it has what users wrote."""
+    return os.open(path, flags, 0o600)
 
 
 def read_header(path: Path) -> ExportHeader:
@@ -156,7 +161,7 @@ def read_header(path: Path) -> ExportHeader:
         ExportDamaged: the file is no export, or of a version that is not known.
     """
     with _reading(path) as lines:
-        return _header(path, lines)
+        return _parsed(path, _header(path, lines))
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -166,16 +171,26 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         ExportDamaged: the file is no export, or not all of one.
     """
     with _reading(path) as lines:
-        header, digest = _header(path, lines), hashlib.sha256()
+        raw, digest, counts = _header(path, lines), hashlib.sha256(), Counter[str]()
+        header = _parsed(path, raw)
         while line := _next(path, lines):
             digest.update(line)
             try:
                 decoded = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                raise _damaged(path, "a line is no JSON") from None
+                counts[decoded["type"]] += 1
+            except (ValueError, TypeError, KeyError):
+                raise _damaged(path, "a line is none of an export") from None
             yield decoded
+        digest.update(_digested(raw))
         if digest.hexdigest() != header.digest:
             raise _damaged(path, "its digest is not that of what it holds: it was cut off, or changed")
+        if counts != Counter(header.counts):
+            raise _damaged(path, "it holds other lines than its header counts")
+
+
+def _digested(raw: Mapping[str, Any]) -> bytes:
+    """What of a header the digest is made of."""
+    return orjson.dumps({name: value for name, value in raw.items() if name != "sha256"})
 
 
 def _reading(path: Path) -> gzip.GzipFile:
@@ -185,18 +200,32 @@ def _reading(path: Path) -> gzip.GzipFile:
         raise ExportDamaged(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _header(path: Path, lines: gzip.GzipFile) -> ExportHeader:
+def _header(path: Path, lines: gzip.GzipFile) -> Mapping[str, Any]:
+    """The header, as JSON has it."""
     line = _next(path, lines, _LONGEST_HEADER)
     try:
-        raw = orjson.loads(line)
+        raw: dict[str, Any] = orjson.loads(line)
         if raw["format"] != FORMAT:
             raise ValueError
         version = raw["version"]
-        if version == VERSION:
-            return ExportHeader.from_wire(raw)
+    except (KeyError, TypeError, ValueError):
+        raise _no_header(path) from None
+    if version != VERSION:
+        raise ExportDamaged(
+            f"{path} is an export of version {version}, and this headrace knows version {VERSION}: use a newer one."
+        )
+    return raw
+
+
+def _parsed(path: Path, raw: Mapping[str, Any]) -> ExportHeader:
+    try:
+        return ExportHeader.from_wire(raw)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise _damaged(path, "its first line is not that of an export") from None
-    raise ExportDamaged(f"{path} is an export of version {version}, and this headrace knows version {VERSION}: use a newer one.")
+        raise _no_header(path) from None
+
+
+def _no_header(path: Path) -> ExportDamaged:
+    return _damaged(path, "its first line is not that of an export")
 
 
 def _next(path: Path, lines: gzip.GzipFile, most: int = -1) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from headrace.core.timestamps import parse_timestamp
+from headrace.errors import ArgumentsInvalid
 from headrace.models import DEFAULT_TENANT
 from headrace.ports import ConversationRef
 from headrace.replay.export_format import ExportHeader, ExportWriter
@@ -51,7 +52,7 @@ async def export_span(
         watch: is told now and then how many jobs were written.
 
     Raises:
-        ArgumentsInvalid: a path is no field's, or the file cannot be written.
+        ArgumentsInvalid: a path is no field's, or met nothing though there were jobs; or the file cannot be written.
         HistoryGone: the span begins before what is left of the log.
         WorkerUnknown: one of the workers has no queue.
         BrokerError: the brokers cannot be reached.
@@ -60,15 +61,24 @@ async def export_span(
     with ExportWriter(path, overwrite=overwrite) as writer:
         exporting = _Exporting(history, wanted, writer, redaction)
         await exporting.write(watch)
+        if writer.counts["job"] and redaction.missed:
+            raise ArgumentsInvalid(
+                f"--redact {redaction.missed[0]} has met nothing: is it misspelt, or inside of another one? No file was written."
+            )
         header = ExportHeader(
             namespace=history.topics.namespace,
             span=wanted.span,
             workers=tuple(sorted(wanted.workers)),
             redacted=redaction.paths,
             counts=writer.counts,
-            digest=writer.digest,
         )
-        await asyncio.to_thread(writer.finish, header)
+        finishing = asyncio.create_task(asyncio.to_thread(writer.finish, header))
+        try:
+            header = await asyncio.shield(finishing)
+        except asyncio.CancelledError:
+            # The thread goes on: what it writes is removed, or in its place, when it has done with it.
+            await asyncio.wait({finishing})
+            raise
     return Exported(header, dict(redaction.counts))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from array import array
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -47,7 +47,8 @@ class FileHistory:
         self._definitions: dict[str, WorkerDefinition] = {}
         self._recorded: dict[tuple[str, int], dict[RecordingKey, bytes]] = {}
         self._memory = PastConversations()
-        self._workers: Counter[str] = Counter()
+        # Times at which jobs were accepted, by worker.
+        self._accepted: dict[str, array[int]] = {}
 
     @property
     def header(self) -> ExportHeader:
@@ -62,7 +63,7 @@ class FileHistory:
     @property
     def workers(self) -> Collection[str]:
         """The names of those that have jobs in it."""
-        return self._workers.keys()
+        return self._accepted.keys()
 
     def read(self) -> None:
         """Reads all of the file once. Raises ExportDamaged."""
@@ -75,7 +76,8 @@ class FileHistory:
     def _take(self, line: Mapping[str, Any]) -> None:
         match line["type"]:
             case "job":
-                self._workers[_job_of(line).record["workerName"]] += 1
+                job = _job_of(line, self._header.redacted)
+                self._accepted.setdefault(job.record["workerName"], array("q")).append(job.accepted_at)
             case "worker":
                 definition = validate(WorkerDefinition, line["definition"])
                 self._definitions[definition.name] = definition
@@ -110,8 +112,8 @@ class FileHistory:
         """
         if wanted.span.start < self.span.start:
             raise HistoryGone(span_gone(wanted.span, self.span.start, f"of {self._path}"))
-        if unknown := sorted(set(wanted.workers) - self._workers.keys()):
-            there_are = ", ".join(sorted(self._workers)) or "none"
+        if unknown := sorted(set(wanted.workers) - self._accepted.keys()):
+            there_are = ", ".join(sorted(self._accepted)) or "none"
             raise WorkerUnknown(f"No job of a worker named {unknown[0]!r} is in {self._path}. There are jobs of: {there_are}.")
         chosen = (
             job
@@ -124,8 +126,9 @@ class FileHistory:
             yield batch
 
     async def count(self, wanted: Wanted) -> int:
-        """How many jobs of these workers are in the export, whatever their fields and the span are."""
-        return sum(count for worker, count in self._workers.items() if not wanted.workers or worker in wanted.workers)
+        """How many jobs of these workers were accepted in the span, whatever their fields are."""
+        chosen = (times for worker, times in self._accepted.items() if not wanted.workers or worker in wanted.workers)
+        return sum(at in wanted.span for times in chosen for at in times)
 
     async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
         """What an attempt of a job recorded, as JSON."""
@@ -136,12 +139,12 @@ class FileHistory:
         return self._memory.at(conversation, at)
 
     def _jobs(self) -> Iterator[RecordedJob]:
-        return (_job_of(line) for line in read_lines(self._path) if line["type"] == "job")
+        return (_job_of(line, self._header.redacted) for line in read_lines(self._path) if line["type"] == "job")
 
 
-def _job_of(line: Mapping[str, Any]) -> RecordedJob:
+def _job_of(line: Mapping[str, Any], redacted: Collection[str]) -> RecordedJob:
     source = TopicPartition(line["topic"], line["partition"])
-    return RecordedJob(line["record"], source, line["offset"], line["acceptedAt"], line["snapshot"])
+    return RecordedJob(line["record"], source, line["offset"], line["acceptedAt"], line["snapshot"], redacted)
 
 
 def read_file_history(path: Path) -> FileHistory:

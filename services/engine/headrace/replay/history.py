@@ -33,6 +33,7 @@ class RecordedJob:
         source: the partition in which it stands, and its offset there.
         accepted_at: the time of that record, in milliseconds since the Unix epoch.
         snapshot: the newest valid snapshot, as the wire has it; None where no engine had begun with the job.
+        redacted: the paths of what was taken out of both.
     """
 
     record: Mapping[str, Any]
@@ -40,6 +41,7 @@ class RecordedJob:
     offset: int
     accepted_at: int
     snapshot: Mapping[str, Any] | None
+    redacted: Collection[str] = ()
 
     @property
     def id(self) -> str:

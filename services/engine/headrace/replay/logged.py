@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import orjson
@@ -10,7 +10,7 @@ import orjson
 from headrace.ports import TopicPartition
 from headrace.replay.history import RecordedJob
 
-_FIELDS: Final = ("record", "source", "offset", "accepted_at", "snapshot")
+_FIELDS: Final = ("record", "source", "offset", "accepted_at", "snapshot", "redacted")
 
 
 class LoggedJob(RecordedJob):
@@ -32,6 +32,7 @@ class LoggedJob(RecordedJob):
         offset: int,
         accepted_at: int,
         snapshot: bytes | Mapping[str, Any] | None,
+        redacted: Collection[str] = (),
     ) -> None:
         set_ = object.__setattr__
         set_(self, "_record", record)
@@ -39,6 +40,7 @@ class LoggedJob(RecordedJob):
         set_(self, "offset", offset)
         set_(self, "accepted_at", accepted_at)
         set_(self, "_snapshot", snapshot)
+        set_(self, "redacted", redacted)
 
     @property
     def record(self) -> Mapping[str, Any]:

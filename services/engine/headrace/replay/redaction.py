@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
+from headrace.core.comparison import Outcome
+from headrace.core.status import JobStatus
 from headrace.errors import ArgumentsInvalid
 
 REDACTED: Final = "[redacted]"
 _ANY: Final = "*"
 _RECORDINGS, _MEMORY = "recordings", "memory"
-# Without these no reader knows which job it is, or how it went.
-_NEEDED: Final = frozenset(
-    {"schemaVersion", "id", "workerName", "createdAt", "status", "attempt", "attempts", "sequence", "epoch", "source"}
+# What a replay does not go by. All else says which job it is, how it went, and what rules it ran under: a text in its place
+# breaks the replay, or makes another job of it.
+_WITH_ALL_BELOW: Final = ("args", "ctx", "result", _RECORDINGS)
+_EXACTLY: Final = frozenset(
+    {
+        ("error", "message"),
+        ("error", "traceback"),
+        ("orderingKey",),
+        ("idempotencyKey",),
+        ("progress", "text"),
+        *((_MEMORY, name) for name in ("content", "summary", "name", "title")),
+    }
+)
+_ALLOWED: Final = (
+    "args.*, ctx.*, result and what is in it, error.message, error.traceback, orderingKey, idempotencyKey, progress.text, "
+    "recordings.*, memory.content, memory.summary, memory.name and memory.title"
 )
 # By these a conversation's memory is found: whoever must not know them must not get the memory either.
 _CONVERSATION: Final = frozenset({"userId", "conversationId"})
@@ -40,11 +56,11 @@ class Redaction:
     def __init__(self, paths: Collection[str] = ()) -> None:
         self.paths = tuple(paths)
         self.counts: Counter[str] = Counter(dict.fromkeys(self.paths, 0))
+        self._named = {path: _parts(path) for path in self.paths}
         self._jobs: dict[str, Path] = {}
         self._recordings: dict[str, str] = {}
         self._memory: dict[str, Path] = {}
-        for path in self.paths:
-            first, *rest = _parts(path)
+        for path, (first, *rest) in self._named.items():
             if first == _RECORDINGS:
                 self._recordings[path] = path.partition(".")[2]
             elif first == _MEMORY:
@@ -55,10 +71,7 @@ class Redaction:
     @property
     def hides_conversations(self) -> bool:
         """Whether who talked in which conversation must not be known: then no memory is exported."""
-        return any(
-            path[0] == "tenant" or (path[0] in ("args", "ctx") and path[1] in {*_CONVERSATION, _ANY})
-            for path in self._jobs.values()
-        )
+        return any(path[0] in ("args", "ctx") and path[1] in {*_CONVERSATION, _ANY} for path in self._jobs.values())
 
     def job(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
         """A job record, or a snapshot. What is hidden of its error is hidden of those of its attempts, too."""
@@ -76,6 +89,12 @@ class Redaction:
             if rest is not None:
                 value = self._without(value, rest, told)
         return value
+
+    @property
+    def missed(self) -> Sequence[str]:
+        """Paths with a name of the user's own that met nothing: it may be misspelt. The others cannot be."""
+        named = {path: parts for path, parts in self._named.items() if not self.counts[path]}
+        return [path for path, (first, *rest) in named.items() if first in _WITH_ALL_BELOW and set(rest) - {_ANY}]
 
     @property
     def touches_recordings(self) -> bool:
@@ -100,16 +119,25 @@ class Redaction:
         return {name: self._without(each, rest, told) if first in (name, _ANY) else each for name, each in value.items()}
 
 
+def redacted_outcome(outcome: Outcome, paths: Collection[str]) -> Outcome:
+    """What came of a job, with `[redacted]` where it stands in a job of which these paths were taken out."""
+    if not paths:
+        return outcome
+    told: dict[str, Any] = {"result": outcome.result} if outcome.status is JobStatus.COMPLETED else {}
+    if outcome.error_message is not None:
+        told["error"] = {"message": outcome.error_message}
+    hidden = Redaction(paths).job(told)
+    return replace(outcome, result=hidden.get("result"), error_message=hidden.get("error", {}).get("message"))
+
+
 def _parts(path: str) -> Path:
     parts = tuple(path.split("."))
     if not all(parts):
         raise ArgumentsInvalid(f"--redact {path!r} is no path of a field: give it as args.password.")
-    if parts[0] in {*_NEEDED, _ANY}:
-        raise ArgumentsInvalid(f"--redact {path!r}: without it no job could be told from another, or be replayed.")
-    if parts[0] in (_RECORDINGS, _MEMORY, "args", "ctx") and len(parts) == 1:
+    if parts[0] in (_RECORDINGS, "args", "ctx") and len(parts) == 1:
         raise ArgumentsInvalid(f"--redact {path!r} is no path of a field: give {path}.* for all of it.")
-    if parts[0] == _MEMORY and parts[1:] not in (("content",), ("summary",), ("name",), ("title",)):
-        raise ArgumentsInvalid(f"--redact {path!r}: of memory it can be memory.content, summary, name or title.")
+    if parts[0] not in _WITH_ALL_BELOW and parts not in _EXACTLY:
+        raise ArgumentsInvalid(f"--redact {path!r}: a replay needs that. What can be left out is {_ALLOWED}.")
     return parts
 
 

@@ -26,6 +26,7 @@ from headrace.replay.attempts import PastAttempt
 from headrace.replay.effects import CapturedChildren, Effects
 from headrace.replay.history import History, RecordedJob
 from headrace.replay.past_memory import PastMemory
+from headrace.replay.redaction import redacted_outcome
 from headrace.replay.waiting import WaitedHistory
 from headrace.worker import AbstractWorker
 
@@ -56,7 +57,7 @@ class Rerun:
     Attributes:
         attempt: its number.
         recorded: what had come of it; None where it had not ended, or was interrupted.
-        replayed: what comes of it now, where no other attempt follows.
+        replayed: what comes of it now, where no other attempt follows. What is redacted in the recorded job is so here, too.
         error: why it failed, as the job's record would have it: type, message and traceback; None if it did not.
         effects: what it would have done.
         raised: the exception that `error` describes, where it is kept.
@@ -196,8 +197,11 @@ class Rerunner:
     def _told(self, past: PastAttempt, effects: Effects, conclusion: Conclusion, seconds: float | None) -> Rerun:
         error = conclusion.error or {}
         result = None if conclusion.result is None else orjson.loads(orjson.dumps(conclusion.result))
-        replayed = Outcome(conclusion.status, result, error.get("type"), error.get("message"), seconds)
-        recorded = past.outcome
+        made = Outcome(conclusion.status, result, error.get("type"), error.get("message"), seconds)
+        # What was taken out of the one is no difference to the other.
+        hidden = past.recorded_job.redacted
+        replayed = redacted_outcome(made, hidden)
+        recorded = None if past.outcome is None else redacted_outcome(past.outcome, hidden)
         comparison = compare(recorded, past.told(replayed))
         if error.get("type") == ARGUMENTS_INVALID and (recorded is None or recorded.error_type != ARGUMENTS_INVALID):
             comparison = Comparison(Verdict.ARGUMENTS_REFUSED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,9 +10,11 @@ import orjson
 
 from headrace.core.status import JobStatus
 from headrace.errors import ArgumentsInvalid
+from headrace.models import Job, JobRecord
 from headrace.replay.history import RecordedJob
 
 _SHORT: Final = {"userId": "ctx.userId", "conversationId": "ctx.conversationId"}
+_NAMES: Final = sorted({*_SHORT, *(str(field.alias) for model in (Job, JobRecord) for field in model.model_fields.values())})
 _MISSING: Final = object()
 
 
@@ -19,7 +22,7 @@ def parse_fields(texts: list[str]) -> dict[str, str]:
     """The fields of `status=failed,userId=ada`, given once or several times.
 
     Raises:
-        ArgumentsInvalid: it is none of that form.
+        ArgumentsInvalid: it is none of that form, or no job has a field of that name.
     """
     fields: dict[str, str] = {}
     for each in (part for text in texts for part in text.split(",")):
@@ -29,8 +32,18 @@ def parse_fields(texts: list[str]) -> dict[str, str]:
                 f"--where {each!r} is no field with its value: give it as status=failed or args.kind=digest; no value can have a"
                 " comma."
             )
-        fields[name.strip()] = value.strip()
+        fields[_known(name.strip())] = value.strip()
     return fields
+
+
+def _known(path: str) -> str:
+    """The path, if jobs can have what it begins with: a name that none has would let no job through, and nobody would notice."""
+    first = path.partition(".")[0]
+    if first in _NAMES:
+        return path
+    nearest = difflib.get_close_matches(first, _NAMES, 1)
+    advice = f" Did you mean {nearest[0]}?" if nearest else ""
+    raise ArgumentsInvalid(f"--where {path!r}: jobs have no field {first!r}.{advice} They have {', '.join(_NAMES)}.")
 
 
 def matches(job: RecordedJob, fields: Mapping[str, str]) -> bool:
