@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import orjson
 import typer
@@ -23,6 +23,7 @@ from headrace.cli.common import (
     errors_shown,
     log_to_stderr,
     opened,
+    output_apart,
     settings_from,
 )
 from headrace.cli.engine import WorkerPaths
@@ -76,10 +77,10 @@ def job(
 
     What it enqueues, its progress and what it writes into memory are shown, and not done.
     """
-    with errors_shown():
+    with errors_shown(), output_apart() as output:
         settings = replay_settings(file, bootstrap_servers, namespace)
         log_to_stderr(settings)
-        again = _Again(settings, replayed_workers(settings, workers, shipped=shipped), file)
+        again = _Again(settings, replayed_workers(settings, workers, shipped=shipped), file, output)
         options = RerunOptions(live=live, keep_raised=debug)
         rerun = asyncio.run(again.run(job_id, attempt, _parsed(changes or []), options, as_json=as_json))
     if debug:
@@ -114,12 +115,13 @@ async def replayed_history(settings: Settings, file: Path | None) -> AsyncIterat
 
 
 class _Again:
-    """Runs a job again, in the event loop."""
+    """Runs a job again, in the event loop, and tells of it where `output` is."""
 
-    def __init__(self, settings: Settings, workers: list[AbstractWorker[Any]], file: Path | None) -> None:
+    def __init__(self, settings: Settings, workers: list[AbstractWorker[Any]], file: Path | None, output: TextIO) -> None:
         self._settings = settings
         self._workers = workers
         self._file = file
+        self._output = output
 
     async def run(
         self, job_id: str, attempt: int | None, changes: Mapping[str, Any], options: RerunOptions, *, as_json: bool
@@ -133,23 +135,22 @@ class _Again:
                     if rerunner.left_behind:
                         _leave_threads(EXIT_INTERRUPTED, "Interrupted.")
                     raise
-                _tell(rerun, as_json=as_json)
+                self._tell(rerun, as_json=as_json)
                 if rerunner.left_behind:
                     _leave_threads(_exit_code(rerun), "It goes on in a thread, which ends with this command.")
                 return rerun
+
+    def _tell(self, rerun: Rerun, *, as_json: bool) -> None:
+        if as_json:
+            Console(file=self._output).print_json(data=rerun_as_json(rerun))
+        else:
+            show(rerun, Console(file=self._output, highlight=False))
 
 
 def _leave_threads(code: int, message: str) -> NoReturn:
     """Ends the command while a function runs on in a thread, which the interpreter would wait for."""
     typer.echo(message, err=True)
     leave_threads_behind(code)
-
-
-def _tell(rerun: Rerun, *, as_json: bool) -> None:
-    if as_json:
-        Console().print_json(data=rerun_as_json(rerun))
-    else:
-        show(rerun, Console(highlight=False))
 
 
 def _exit_code(rerun: Rerun) -> int:

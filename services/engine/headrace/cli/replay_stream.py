@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import orjson
 import typer
@@ -22,6 +23,7 @@ from headrace.cli.common import (
     NamespaceOption,
     errors_shown,
     log_to_stderr,
+    output_apart,
     plain,
     settings_from,
 )
@@ -100,7 +102,7 @@ def stream(
 
     Nothing of it reaches the live system.
     """
-    with errors_shown():
+    with errors_shown(), output_apart() as output:
         in_sandbox = sandbox or into is not None
         if keep and not in_sandbox:
             raise ArgumentsInvalid("--keep keeps a sandbox: give --sandbox or --into, too.")
@@ -119,7 +121,7 @@ def stream(
             file=file,
             live=live,
         )
-        code = run(_replay(settings, request, failing, as_json=as_json))
+        code = run(_replay(settings, request, failing, _Answer(output, as_json)))
     raise typer.Exit(code)
 
 
@@ -143,7 +145,7 @@ def _speed(text: str) -> float | None:
     return speed
 
 
-async def _replay(settings: Settings, request: StreamRequest, failing: Collection[str], *, as_json: bool) -> int:
+async def _replay(settings: Settings, request: StreamRequest, failing: Collection[str], answer: _Answer) -> int:
     """Does it and shows what came of it; the exit code."""
     began = time.monotonic()
     with StopSignals() as signals:
@@ -155,7 +157,7 @@ async def _replay(settings: Settings, request: StreamRequest, failing: Collectio
             typer.echo("Interrupted.", err=True)
             # A function in a thread may go on for as long as it wants to.
             leave_threads_behind(EXIT_INTERRUPTED)
-    show(summary, time.monotonic() - began, as_json=as_json)
+    answer.show(summary, time.monotonic() - began)
     code = EXIT_DIFFERENT if summary.any_of(failing) else 0
     if summary.left_behind:
         typer.echo("Functions go on in threads after their time; they end with this command.", err=True)
@@ -196,18 +198,26 @@ async def _progress(replay: StreamReplay, total: int | None) -> AsyncIterator[No
 # --- what is shown ------------------------------------------------------------------------------------------------------
 
 
-def show(summary: Summary, seconds: float, *, as_json: bool) -> None:
-    """Prints what came of a replay, as a table or as JSON."""
-    if as_json:
-        pace = round(summary.jobs / seconds, 1) if seconds else None
-        typer.echo(orjson.dumps({**summary.to_json(), "seconds": round(seconds, 3), "jobsPerSecond": pace}).decode())
-        return
-    rate = f", {summary.jobs / seconds:,.0f}/s" if seconds else ""
-    listing = Listing(
-        f"{summary.jobs:,} jobs replayed in {seconds:.1f} s{rate}", ["jobs", "", ""], "No recorded job is in that span.",
-        [_row(summary, category) for category in CATEGORIES] if summary.jobs else [],
-    )  # fmt: skip
-    listing.print()
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Where a replay is told of, and whether as JSON."""
+
+    output: TextIO
+    as_json: bool
+
+    def show(self, summary: Summary, seconds: float) -> None:
+        """Prints what came of it, as a table or as JSON."""
+        if self.as_json:
+            pace = round(summary.jobs / seconds, 1) if seconds else None
+            told = {**summary.to_json(), "seconds": round(seconds, 3), "jobsPerSecond": pace}
+            typer.echo(orjson.dumps(told).decode(), file=self.output)
+            return
+        rate = f", {summary.jobs / seconds:,.0f}/s" if seconds else ""
+        listing = Listing(
+            f"{summary.jobs:,} jobs replayed in {seconds:.1f} s{rate}", ["jobs", "", ""], "No recorded job is in that span.",
+            [_row(summary, category) for category in CATEGORIES] if summary.jobs else [],
+        )  # fmt: skip
+        listing.print(Console(file=self.output))
 
 
 def _row(summary: Summary, category: str) -> Row:

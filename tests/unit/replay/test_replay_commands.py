@@ -1,0 +1,65 @@
+"""`headrace replay job` and `replay stream` on an export, as a user types them, with workers of the user's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from headrace.replay.exporting import export_span
+from headrace.replay.history import Span, Wanted
+from headrace.replay.log_history import LogHistory
+from support.written_jobs import Engines
+
+FILE = "jobs.jsonl.gz"
+PRINTS = """
+from headrace import JobContext, worker
+
+print("imported")
+
+@worker
+def send_digest(args: dict, ctx: JobContext) -> dict:
+    print("in a thread")
+    return {"sent": True}
+"""
+
+
+class Shell:
+    """Runs commands in a folder that has the export of two jobs, one completed and one failed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, module: str, code: str) -> None:
+        (self.folder / f"{module}.py").write_text(textwrap.dedent(code))
+
+    def replay(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "headrace", "replay", *words, "--file", FILE],
+            cwd=self.folder, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
+
+@pytest.fixture
+async def shell(tmp_path: Path, engines: Engines, history: LogHistory) -> Shell:
+    epoch = engines.claim("one", -1)
+    for job_id in ("done", "failed"):
+        engines.enqueue(job_id, args={"to": ["ann"]})
+        engines.run(job_id, epoch)
+    engines.complete("done", {"sent": True})
+    engines.fail("failed")
+    await export_span(history, Wanted(span=Span(0, 100_000)), tmp_path / FILE)
+    return Shell(tmp_path)
+
+
+@pytest.mark.parametrize("words", [("job", "done"), ("stream",)])
+async def test_what_workers_print_does_not_mix_with_the_json(shell: Shell, words: tuple[str, ...]) -> None:
+    shell.write("prints", PRINTS)
+    done = shell.replay(*words, "prints", "--json")
+    assert isinstance(json.loads(done.stdout), dict)
+    assert "imported" in done.stderr and "in a thread" in done.stderr
