@@ -63,3 +63,28 @@ async def test_what_workers_print_does_not_mix_with_the_json(shell: Shell, words
     done = shell.replay(*words, "prints", "--json")
     assert isinstance(json.loads(done.stdout), dict)
     assert "imported" in done.stderr and "in a thread" in done.stderr
+
+
+SHIPPED_NAME = """
+from headrace import AbstractWorker, JobContext
+
+class Own(AbstractWorker[dict]):
+    name = "memory_compaction_worker"
+
+    def run(self, args: dict, ctx: JobContext) -> None: ...
+"""
+
+
+@pytest.mark.parametrize("words", [("job", "done"), ("stream",)])
+async def test_two_workers_of_one_name_are_refused_and_both_are_named(shell: Shell, words: tuple[str, ...]) -> None:
+    shell.write("one", PRINTS)
+    shell.write("two", PRINTS)
+    shell.write("shipped", SHIPPED_NAME)
+    done = shell.replay(*words, "one", "two")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Two workers are named 'send_digest', one:send_digest and two:send_digest: " in done.stderr
+    done = shell.replay(*words, "shipped")
+    assert done.returncode == 2
+    assert "'memory_compaction_worker', shipped:Own and headrace." in done.stderr
+    # The same one twice is one.
+    assert shell.replay(*words, "one", "one:send_digest").returncode == 0
