@@ -131,6 +131,17 @@ async def test_what_is_interrupted_removes_its_sandbox(recorded: Settings, kind:
     assert await state_of(recorded) == before
 
 
+async def test_what_is_kept_is_told_after_an_interruption_too(recorded: Settings) -> None:
+    before = await state_of(recorded)
+    with started(recorded, "hang", *STREAM, "--sandbox", "--keep") as process:
+        await until_half_way(recorded)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=PATIENCE_SECONDS)
+    [name] = re.findall(r"^Interrupted\.\nKept: the namespace (\S+)\. Look at it by", told)
+    assert f"Removed {name}." in replay(recorded, "", "clean").stdout
+    assert await state_of(recorded) == before
+
+
 async def test_what_a_killed_one_leaves_is_found_and_removed(recorded: Settings) -> None:
     before = await state_of(recorded)
     with started(recorded, "hang", *STREAM, "--sandbox") as process:
@@ -157,13 +168,18 @@ async def test_a_sandbox_that_is_kept_can_be_looked_at(recorded: Settings) -> No
     kept = replay(recorded, "", *STREAM, "--into", name, "--keep")
     assert kept.returncode == 0, kept.stderr
     assert "30    same" in kept.stdout
+    assert kept.stderr == (
+        f"Kept: the namespace {name}. Look at it by `headrace jobs --namespace {name}`, and remove it by"
+        f" `headrace replay clean --namespace {recorded.namespace}`.\n"
+    )
     inside = recorded.model_copy(update={"namespace": name})
     async with Client(inside) as client:
         assert len((await client.list_jobs(status="completed", limit=100)).jobs) == 30
 
-    again = replay(recorded, "", *STREAM, "--into", name)
+    again = replay(recorded, "", *STREAM, "--into", name, "--keep")
     assert again.returncode == 2
     assert f"Error: '{name}' cannot be a sandbox: the cluster has {name}." in again.stderr
+    assert "Kept" not in again.stderr
 
     assert f"Removed {name}." in replay(recorded, "", "clean").stdout
     assert await state_of(recorded) == before

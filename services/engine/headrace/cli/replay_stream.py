@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -31,7 +31,7 @@ from headrace.cli.engine import WorkerPaths
 from headrace.cli.listing import Listing, Row
 from headrace.cli.moments import parse_span
 from headrace.cli.replay import FileOption, LiveOption, ShippedOption, replay_settings, replayed_workers
-from headrace.errors import ArgumentsInvalid
+from headrace.errors import ArgumentsInvalid, HeadraceError
 from headrace.kafka.log import KafkaLog
 from headrace.replay.facade import StreamRequest, replay_stream
 from headrace.replay.history import Span
@@ -148,21 +148,50 @@ def _speed(text: str) -> float | None:
 async def _replay(settings: Settings, request: StreamRequest, failing: Collection[str], answer: _Answer) -> int:
     """Does it and shows what came of it; the exit code."""
     began = time.monotonic()
+    kept = _Kept(request, settings)
     with StopSignals() as signals:
         # What is left of a sandbox then is found by `clean`.
         signals.on_further.append(lambda: leave_threads_behind(EXIT_INTERRUPTED))
         try:
-            summary = await signals.unless_requested(replay_stream(request, settings, watch=_progress))
+            summary = await signals.unless_requested(replay_stream(request, settings, watch=kept.watch))
         except StopRequested:
             typer.echo("Interrupted.", err=True)
+            kept.tell()
             # A function in a thread may go on for as long as it wants to.
             leave_threads_behind(EXIT_INTERRUPTED)
+        except HeadraceError:
+            kept.tell()
+            raise
     answer.show(summary, time.monotonic() - began)
+    kept.tell()
     code = EXIT_DIFFERENT if summary.any_of(failing) else 0
     if summary.left_behind:
         typer.echo("Functions go on in threads after their time; they end with this command.", err=True)
         leave_threads_behind(code)
     return code
+
+
+class _Kept:
+    """Tells of the sandbox that is kept, if there is one."""
+
+    def __init__(self, request: StreamRequest, settings: Settings) -> None:
+        self._keep = request.keep
+        self._live = settings.namespace
+        self._replay: StreamReplay | None = None
+
+    def watch(self, replay: StreamReplay, total: int | None) -> AbstractAsyncContextManager[None]:
+        """Shows how far a replay is, and remembers it."""
+        self._replay = replay
+        return _progress(replay, total)
+
+    def tell(self) -> None:
+        """Says how to look at it, and how to remove it."""
+        if self._keep and self._replay is not None and (name := self._replay.sandbox) is not None:
+            typer.echo(
+                f"Kept: the namespace {name}. Look at it by `headrace jobs --namespace {name}`, and remove it by"
+                f" `headrace replay clean --namespace {self._live}`.",
+                err=True,
+            )
 
 
 @asynccontextmanager

@@ -48,6 +48,7 @@ class StreamReplay:
         found: how many were read so far.
         all_found: whether there are no more.
         heard: called with each job that was run.
+        sandbox: the namespace in which it runs, once that is there; None in this process.
     """
 
     history: History
@@ -58,6 +59,7 @@ class StreamReplay:
     summary: Summary = field(default_factory=Summary)
     found: int = 0
     all_found: bool = False
+    sandbox: str | None = None
 
     async def run(self) -> Summary:
         """Runs all of them in this process.
