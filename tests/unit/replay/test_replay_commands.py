@@ -88,3 +88,42 @@ async def test_two_workers_of_one_name_are_refused_and_both_are_named(shell: She
     assert "'memory_compaction_worker', shipped:Own and headrace." in done.stderr
     # The same one twice is one.
     assert shell.replay(*words, "one", "one:send_digest").returncode == 0
+
+
+FITS = """
+from pydantic import BaseModel
+from headrace import JobContext, worker
+
+class Digest(BaseModel):
+    to: list[str]
+    copies: int = 1
+
+@worker
+def send_digest(args: Digest, ctx: JobContext) -> dict:
+    if not args.to:
+        raise ValueError("to nobody")
+    return {"sent": args.copies == 1}
+"""
+
+
+async def test_what_was_set_is_told_and_the_verdict_is_not_on_todays_code(shell: Shell) -> None:
+    shell.write("fits", FITS)
+    told = shell.replay("job", "failed", "fits", "--set", "args.to.1=bob", "--set", "ctx.userId=eve")
+    assert 'Changed args.to.1: nothing -> "bob"' in told.stdout
+    assert 'Changed ctx.userId: "ann" -> "eve"' in told.stdout
+    assert "With other arguments it completes." in told.stdout and "Newly fixed" not in told.stdout
+    assert (told.returncode, told.stderr) == (1, "")
+    assert "With other arguments it fails." in shell.replay("job", "done", "fits", "--set", "args.to=[]").stdout
+    refused = shell.replay("job", "done", "fits", "--set", "args.to=5").stdout
+    assert "The other arguments are not accepted." in refused and "no longer accepted" not in refused
+    assert json.loads(shell.replay("job", "done", "fits", "--set", "args.copies=2", "--json").stdout)["changed"] == [
+        "args.copies"
+    ]
+
+
+async def test_a_name_that_the_arguments_do_not_know_is_told(shell: Shell) -> None:
+    shell.write("fits", FITS)
+    told = shell.replay("job", "failed", "fits", "--set", "args.copys=2")
+    assert "--set args.copys=... changes nothing: " in told.stderr
+    assert "Newly fixed" in told.stdout, "the worker got what it had then"
+    assert "--set args.copys" in shell.replay("job", "failed", "fits", "--set", "args.copys=2", "--json").stderr

@@ -24,15 +24,17 @@ from headrace.cli.common import (
     log_to_stderr,
     opened,
     output_apart,
+    plain,
     settings_from,
 )
 from headrace.cli.engine import WorkerPaths
+from headrace.cli.replay_changes import Changes, changes_of
 from headrace.cli.replay_shown import show
 from headrace.core.comparison import Verdict
 from headrace.engine.loading import load_workers
 from headrace.engine.outcome import without_own_frames
 from headrace.errors import ArgumentsInvalid, ConfigurationError, JobTimeout, ResultInvalid, ResultTooLarge
-from headrace.replay.differences import rerun_as_json, with_changes
+from headrace.replay.differences import rerun_as_json
 from headrace.replay.facade import recorded_history
 from headrace.replay.history import History
 from headrace.replay.rerun import Rerun, Rerunner, RerunOptions
@@ -142,24 +144,29 @@ class _Again:
         self, job_id: str, attempt: int | None, changes: Mapping[str, Any], options: RerunOptions, *, as_json: bool
     ) -> Rerun:
         async with replayed_history(self._settings, self._file) as history:
-            found = with_changes(await history.find(job_id), changes)
+            found = await history.find(job_id)
             async with Rerunner(history, self._workers, options) as rerunner:
+                changed = changes_of(found, changes, rerunner.workers.get(found.record["workerName"]))
                 try:
-                    rerun = await rerunner.rerun(found, attempt=attempt)
+                    rerun = await rerunner.rerun(changed.job, attempt=attempt)
                 except asyncio.CancelledError:
                     if rerunner.left_behind:
                         _leave_threads(EXIT_INTERRUPTED, "Interrupted.")
                     raise
-                self._tell(rerun, as_json=as_json)
+                self._tell(rerun, changed, as_json=as_json)
                 if rerunner.left_behind:
                     _leave_threads(_exit_code(rerun), "It goes on in a thread, which ends with this command.")
                 return rerun
 
-    def _tell(self, rerun: Rerun, *, as_json: bool) -> None:
+    def _tell(self, rerun: Rerun, changed: Changes, *, as_json: bool) -> None:
+        for path in changed.idle:
+            told = f"--set {path}=... changes nothing: the worker gets the same arguments without it. Is the name right?"
+            typer.echo(plain(told).plain, err=True)
         if as_json:
-            Console(file=self._output).print_json(data=rerun_as_json(rerun))
+            told_all = {**rerun_as_json(rerun), "changed": [place.path for place in changed.places]}
+            Console(file=self._output).print_json(data=told_all)
         else:
-            show(rerun, Console(file=self._output, highlight=False))
+            show(rerun, Console(file=self._output, highlight=False), changed)
 
 
 def _leave_threads(code: int, message: str) -> NoReturn:

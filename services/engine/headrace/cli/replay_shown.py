@@ -12,6 +12,7 @@ from rich.text import Text
 
 from headrace.cli.common import plain
 from headrace.cli.listing import Listing, Row
+from headrace.cli.replay_changes import Changes
 from headrace.core.comparison import Outcome, Verdict
 from headrace.replay.differences import MISSING, differences
 from headrace.replay.effects import Effects, MemoryAppended, MemoryCompacted
@@ -33,17 +34,33 @@ _VERDICT_TEXTS: Final = {
     Verdict.ARGUMENTS_REFUSED: "Its arguments are no longer accepted.",
     Verdict.NOT_COMPARABLE: "Not comparable: what was recorded is not what the code made of it.",
 }
+_CHANGED_TEXTS: Final = {
+    Verdict.SAME: "With other arguments it is the same.",
+    Verdict.NEWLY_FIXED: "With other arguments it completes.",
+    Verdict.DIFFERENT: "With other arguments it is different.",
+    Verdict.NEWLY_FAILING: "With other arguments it fails.",
+    Verdict.ARGUMENTS_REFUSED: "The other arguments are not accepted.",
+}
+"""What is not to be taken for a verdict on today's code."""
 _WIDEST_CELL: Final = 60
 _LONGEST_VALUE: Final = 200
 _MOST_DIFFERENCES: Final = 20
 _MOST_EFFECTS: Final = 20
 
 
-def show(rerun: Rerun, console: Console) -> None:
-    """Prints all of it."""
+def show(rerun: Rerun, console: Console, changes: Changes | None = None) -> None:
+    """Prints all of it.
+
+    Args:
+        changes: what was changed of the job before.
+    """
     _table(rerun).print(console)
+    for place in () if changes is None else changes.places:
+        change = f"Changed {place.path}: {_written(place.recorded)} -> {_written(place.replayed)}"
+        console.print(plain(_cut(change, _LONGEST_VALUE)), soft_wrap=True)
     verdict = rerun.comparison.verdict
-    line = Text(_VERDICT_TEXTS[verdict], style=_VERDICT_STYLES[verdict])
+    texts = {**_VERDICT_TEXTS, **(_CHANGED_TEXTS if changes is not None and changes.counts else {})}
+    line = Text(texts[verdict], style=_VERDICT_STYLES[verdict])
     if rerun.comparison.slower:
         line.append(" It takes more than twice as long.", style="yellow")
     console.print(line, soft_wrap=True)
