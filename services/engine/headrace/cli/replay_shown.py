@@ -7,11 +7,12 @@ from itertools import islice
 from typing import Any, Final
 
 import orjson
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from headrace.cli.common import plain
-from headrace.cli.listing import Listing, Row
+from headrace.cli.listing import Listing, Row, is_bounded
 from headrace.cli.replay_changes import Changes
 from headrace.core.comparison import Outcome, Verdict
 from headrace.replay.differences import MISSING, differences
@@ -43,6 +44,9 @@ _CHANGED_TEXTS: Final = {
 }
 """What is not to be taken for a verdict on today's code."""
 _WIDEST_CELL: Final = 60
+_NARROWEST_CELL: Final = 12
+_BESIDE_CELLS: Final = 12
+"""What the names of the lines and the gaps take."""
 _LONGEST_VALUE: Final = 200
 _MOST_DIFFERENCES: Final = 20
 _MOST_EFFECTS: Final = 20
@@ -54,7 +58,10 @@ def show(rerun: Rerun, console: Console, changes: Changes | None = None) -> None
     Args:
         changes: what was changed of the job before.
     """
-    _table(rerun).print(console)
+    widest = _widest_cell(console)
+    _table(rerun, widest).print(console)
+    for text in _cut_in_table(rerun, widest):
+        console.print(text, soft_wrap=True)
     for place in () if changes is None else changes.places:
         change = f"Changed {place.path}: {_written(place.recorded)} -> {_written(place.replayed)}"
         console.print(plain(_cut(change, _LONGEST_VALUE)), soft_wrap=True)
@@ -68,24 +75,44 @@ def show(rerun: Rerun, console: Console, changes: Changes | None = None) -> None
         console.print(text, soft_wrap=True)
 
 
-def _table(rerun: Rerun) -> Listing:
+def _widest_cell(console: Console) -> int:
+    """How wide what was recorded and what was replayed may each be, so that they stand side by side."""
+    return min(_WIDEST_CELL, max(_NARROWEST_CELL, (console.width - _BESIDE_CELLS) // 2)) if is_bounded(console) else _WIDEST_CELL
+
+
+def _cut_in_table(rerun: Rerun, widest: int) -> Iterator[Text]:
+    """In full, what the table has no room for."""
+    results = {"recorded": _result(rerun.recorded), "replayed": _result(rerun.replayed)}
+    if len(set(results.values())) == 1:
+        results = {"both times": results["recorded"]}
+    for when, result in results.items():
+        if cell_len(result) > widest:
+            yield plain(f"Result, {when}: {result}")
+    # An error of today has its traceback.
+    if cell_len(error := _error(rerun.recorded)) > widest and error != _error(rerun.replayed):
+        yield plain(f"Error, recorded: {error}")
+
+
+def _table(rerun: Rerun, widest: int) -> Listing:
     recorded, replayed = rerun.recorded, rerun.replayed
     title = plain(f"Job {rerun.job.id} of {rerun.job.record['workerName']}, attempt {rerun.attempt}").plain
     rows = [
-        _row("status", _status(recorded), _status(replayed)),
-        _row("result", _result(recorded), _result(replayed)),
-        _row("error", _error(recorded), _error(replayed)),
-        _row("duration", _duration(recorded), _duration(replayed), differ=rerun.comparison.slower),
+        _row("status", _status(recorded), _status(replayed), widest),
+        _row("result", _result(recorded), _result(replayed), widest),
+        _row("error", _error(recorded), _error(replayed), widest),
+        _row("duration", _duration(recorded), _duration(replayed), widest, differ=rerun.comparison.slower),
     ]
     return Listing(title, ("", "recorded", "replayed"), "", rows)
 
 
-def _row(name: str, recorded: str, replayed: str, *, differ: bool | None = None) -> Row:
+def _row(name: str, recorded: str, replayed: str, widest: int, *, differ: bool | None = None) -> Row:
     """A line of the table. What differs is told before it is cut."""
     if differ is None:
         differ = recorded != replayed
     styles = ("red", "green") if differ else ("", "")
-    cells = [Text(_cut(text, _WIDEST_CELL), style=style) for text, style in zip((recorded, replayed), styles, strict=True)]
+    cells = [Text(text, style=style) for text, style in zip((recorded, replayed), styles, strict=True)]
+    for cell in cells:
+        cell.truncate(widest, overflow="ellipsis")
     return Row((name, *cells))
 
 
