@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace import Client, Settings
+from headrace import Client, MemoryCompactionWorker, Settings
 from support import replay_workers
 from support.clusters import ClusterState, state_of
 from support.engines import ended, engine_with, eventually, with_engine
@@ -216,6 +216,16 @@ WRONG: dict[str, tuple[Sequence[str], str]] = {
     ),
     "a name that no namespace can have": ([*STREAM, "--into", "a/b"], "No sandbox can be named 'a/b'"),
 }
+
+
+async def test_who_names_no_module_is_told_to(settings: Settings) -> None:
+    async with engine_with(with_engine(settings, janitor=False), replay_workers.Count, MemoryCompactionWorker(settings)):
+        pass
+    told = replay(settings, "", "stream", "--from", "1h")
+    expected = "No job of memory_compaction_worker is in the log. Name the module of your workers, such as my_app.workers."
+    assert (told.returncode, told.stderr) == (2, f"Error: {expected}\n")
+    told = replay(settings, "", "stream", "support.replay_workers", "--worker", "count", "--from", "1h")
+    assert (told.returncode, told.stderr) == (2, "Error: No job of count is in the log.\n")
 
 
 async def test_bad_input_changes_nothing(recorded: Settings) -> None:

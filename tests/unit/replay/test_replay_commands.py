@@ -127,3 +127,9 @@ async def test_a_name_that_the_arguments_do_not_know_is_told(shell: Shell) -> No
     assert "--set args.copys=... changes nothing: " in told.stderr
     assert "Newly fixed" in told.stdout, "the worker got what it had then"
     assert "--set args.copys" in shell.replay("job", "failed", "fits", "--set", "args.copys=2", "--json").stderr
+
+
+async def test_who_names_no_module_is_told_to(shell: Shell) -> None:
+    told = shell.replay("stream")
+    assert told.returncode == 2
+    assert told.stderr.endswith("Recorded are those of: send_digest. Name the module of your workers, such as my_app.workers.\n")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -31,13 +31,13 @@ from headrace.cli.engine import WorkerPaths
 from headrace.cli.listing import Listing, Row
 from headrace.cli.moments import parse_span
 from headrace.cli.replay import FileOption, LiveOption, ShippedOption, replay_settings, replayed_workers
-from headrace.errors import ArgumentsInvalid, HeadraceError
+from headrace.errors import ArgumentsInvalid, HeadraceError, HistoryGone
 from headrace.kafka.log import KafkaLog
 from headrace.replay.facade import StreamRequest, replay_stream
 from headrace.replay.history import Span
 from headrace.replay.pacing import Order, Pacing
 from headrace.replay.sandbox import clean_sandboxes
-from headrace.replay.stream import StreamReplay
+from headrace.replay.stream import NAME_YOUR_MODULE, StreamReplay
 from headrace.replay.summary import CATEGORIES, Summary, categories_from
 from headrace.replay.wanted import parse_fields
 from headrace.runtime import StopRequested, StopSignals, leave_threads_behind, run
@@ -121,8 +121,20 @@ def stream(
             file=file,
             live=live,
         )
-        code = run(_replay(settings, request, failing, _Answer(output, as_json)))
+        with _modules_asked_for(workers or ()):
+            code = run(_replay(settings, request, failing, _Answer(output, as_json)))
     raise typer.Exit(code)
+
+
+@contextmanager
+def _modules_asked_for(paths: Collection[str]) -> Iterator[None]:
+    """Where nothing is found for the workers that come with headrace alone, the user's own were forgotten."""
+    try:
+        yield
+    except HistoryGone as error:
+        if paths:
+            raise
+        raise HistoryGone(f"{error} {NAME_YOUR_MODULE}") from None
 
 
 def _span(since: str | None, until: str, file: Path | None) -> Span | None:

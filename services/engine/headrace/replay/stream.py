@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from headrace.core.comparison import Comparison, Outcome
 from headrace.errors import ConfigurationError
 from headrace.replay.history import History, RecordedJob, Wanted
 from headrace.replay.pacing import Batches, Pacing, run_paced
 from headrace.replay.summary import Replayed, Summary
+
+NAME_YOUR_MODULE: Final = "Name the module of your workers, such as my_app.workers."
 
 
 class Rerun(Protocol):
@@ -108,6 +110,6 @@ def wanted_workers(named: Collection[str], in_code: Collection[str], recorded: C
     if not wanted:
         raise ConfigurationError(
             f"Of the workers that were loaded ({', '.join(sorted(in_code)) or 'none'}) none has recorded jobs. Recorded are those"
-            f" of: {', '.join(sorted(recorded)) or 'none'}."
+            f" of: {', '.join(sorted(recorded)) or 'none'}. {NAME_YOUR_MODULE}"
         )
     return wanted
