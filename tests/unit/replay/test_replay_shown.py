@@ -22,12 +22,17 @@ async def changes(args: dict[str, object], ctx: JobContext) -> dict[str, object]
     return args
 
 
+@worker
+async def fails(args: dict[str, object], ctx: JobContext) -> None:
+    raise ValueError("today")
+
+
 async def shown(recorded: object, args: dict[str, object], *, coloured: bool = False, width: int = 200) -> str:
     return await shown_of(recorded_job("changes", args, result=recorded), coloured=coloured, width=width)
 
 
 async def shown_of(job: RecordedJob, *, coloured: bool, width: int = 200) -> str:
-    async with Rerunner(InMemoryHistory(), [changes]) as rerunner:
+    async with Rerunner(InMemoryHistory(), [changes, fails]) as rerunner:
         rerun = await rerunner.rerun(job)
     out = io.StringIO()
     show(rerun, Console(file=out, force_terminal=coloured, color_system="standard" if coloured else None, width=width))
@@ -36,10 +41,19 @@ async def shown_of(job: RecordedJob, *, coloured: bool, width: int = 200) -> str
 
 async def test_what_differs_is_coloured_and_what_is_the_same_is_not() -> None:
     told = await shown({"n": 1}, {"n": 2}, coloured=True)
-    assert '\x1b[31m{"n":1}' in told and '\x1b[32m{"n":2}' in told
-    assert "\x1b[31mcompleted" not in told and "\x1b[33mDifferent." in told
+    assert '\x1b[36m{"n":1}' in told and '\x1b[33m{"n":2}' in told
+    assert "\x1b[31m" not in told and "\x1b[32m" not in told and "\x1b[33mDifferent." in told
     same = await shown({"n": 2}, {"n": 2}, coloured=True)
     assert "\x1b[31m" not in same and "\x1b[32mSame." in same
+
+
+async def test_only_what_is_better_is_green() -> None:
+    fixed = await shown_of(recorded_job("changes", {}, error=("ValueError", "no")), coloured=True)
+    assert "\x1b[31mfailed" in fixed and "\x1b[32mcompleted" in fixed
+    failing = await shown_of(recorded_job("fails", {}, result=1), coloured=True)
+    assert "\x1b[32mcompleted" in failing and "\x1b[31mfailed" in failing and "\x1b[31mValueError: today" in failing
+    otherwise = await shown_of(recorded_job("fails", {}, error=("ValueError", "then")), coloured=True)
+    assert "\x1b[33mValueError: today" in otherwise and "\x1b[32m" not in otherwise
 
 
 async def test_each_place_is_named_and_nobody_commands_the_terminal() -> None:

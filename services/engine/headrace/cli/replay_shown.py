@@ -15,6 +15,7 @@ from headrace.cli.common import plain
 from headrace.cli.listing import Listing, Row, is_bounded
 from headrace.cli.replay_changes import Changes
 from headrace.core.comparison import Outcome, Verdict
+from headrace.core.status import JobStatus
 from headrace.replay.differences import MISSING, differences
 from headrace.replay.effects import Effects, MemoryAppended, MemoryCompacted
 from headrace.replay.rerun import Rerun
@@ -43,6 +44,8 @@ _CHANGED_TEXTS: Final = {
     Verdict.ARGUMENTS_REFUSED: "The other arguments are not accepted.",
 }
 """What is not to be taken for a verdict on today's code."""
+_OTHERWISE: Final = ("cyan", "yellow")
+"""Styles of what is neither better nor worse."""
 _WIDEST_CELL: Final = 60
 _NARROWEST_CELL: Final = 12
 _BESIDE_CELLS: Final = 12
@@ -96,21 +99,31 @@ def _cut_in_table(rerun: Rerun, widest: int) -> Iterator[Text]:
 def _table(rerun: Rerun, widest: int) -> Listing:
     recorded, replayed = rerun.recorded, rerun.replayed
     title = plain(f"Job {rerun.job.id} of {rerun.job.record['workerName']}, attempt {rerun.attempt}").plain
+    styles = _styles(rerun)
     rows = [
-        _row("status", _status(recorded), _status(replayed), widest),
-        _row("result", _result(recorded), _result(replayed), widest),
-        _row("error", _error(recorded), _error(replayed), widest),
-        _row("duration", _duration(recorded), _duration(replayed), widest, differ=rerun.comparison.slower),
+        _row("status", (_status(recorded), _status(replayed)), widest, styles),
+        _row("result", (_result(recorded), _result(replayed)), widest, styles),
+        _row("error", (_error(recorded), _error(replayed)), widest, styles),
+        _row("duration", (_duration(recorded), _duration(replayed)), widest, _OTHERWISE, differ=rerun.comparison.slower),
     ]
     return Listing(title, ("", "recorded", "replayed"), "", rows)
 
 
-def _row(name: str, recorded: str, replayed: str, widest: int, *, differ: bool | None = None) -> Row:
+def _styles(rerun: Rerun) -> tuple[str, str]:
+    """Of what was recorded and of what was replayed, where they differ: green is only what is better."""
+    then, now = None if rerun.recorded is None else rerun.recorded.status, rerun.replayed.status
+    if (then, now) == (JobStatus.FAILED, JobStatus.COMPLETED):
+        return "red", "green"
+    if (then, now) == (JobStatus.COMPLETED, JobStatus.FAILED):
+        return "green", "red"
+    return _OTHERWISE
+
+
+def _row(name: str, texts: tuple[str, str], widest: int, styles: tuple[str, str], *, differ: bool | None = None) -> Row:
     """A line of the table. What differs is told before it is cut."""
     if differ is None:
-        differ = recorded != replayed
-    styles = ("red", "green") if differ else ("", "")
-    cells = [Text(text, style=style) for text, style in zip((recorded, replayed), styles, strict=True)]
+        differ = texts[0] != texts[1]
+    cells = [Text(text, style=style if differ else "") for text, style in zip(texts, styles, strict=True)]
     for cell in cells:
         cell.truncate(widest, overflow="ellipsis")
     return Row((name, *cells))
@@ -147,9 +160,9 @@ def _different_places(rerun: Rerun) -> Iterator[Text]:
 
 
 def _difference(place: str, recorded: str, replayed: str) -> Text:
-    text = plain(f"  {place}: ")
-    text.append_text(plain(_cut(recorded, _LONGEST_VALUE), style="red")).append(" -> ")
-    return text.append_text(plain(_cut(replayed, _LONGEST_VALUE), style="green"))
+    text, (then, now) = plain(f"  {place}: "), _OTHERWISE
+    text.append_text(plain(_cut(recorded, _LONGEST_VALUE), style=then)).append(" -> ")
+    return text.append_text(plain(_cut(replayed, _LONGEST_VALUE), style=now))
 
 
 def _effects(effects: Effects) -> Iterator[Text]:
