@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace import Client, Settings
+from headrace import Client, MemoryCompactionWorker, Settings
 from support import replay_workers
 from support.clusters import ClusterState, state_of
 from support.engines import ended, engine_with, eventually, with_engine
@@ -132,6 +132,17 @@ async def test_what_is_interrupted_removes_its_sandbox(recorded: Settings, kind:
     assert await state_of(recorded) == before
 
 
+async def test_what_is_kept_is_told_after_an_interruption_too(recorded: Settings) -> None:
+    before = await state_of(recorded)
+    with started(recorded, "hang", *STREAM, "--sandbox", "--keep") as process:
+        await until_half_way(recorded)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=PATIENCE_SECONDS)
+    [name] = re.findall(r"^Interrupted\.\nKept: the namespace (\S+)\. Look at it by", told)
+    assert f"Removed {name}." in replay(recorded, "", "clean").stdout
+    assert await state_of(recorded) == before
+
+
 async def test_what_a_killed_one_leaves_is_found_and_removed(recorded: Settings) -> None:
     before = await state_of(recorded)
     with started(recorded, "hang", *STREAM, "--sandbox") as process:
@@ -166,13 +177,18 @@ async def test_a_sandbox_that_is_kept_can_be_looked_at(recorded: Settings) -> No
     kept = replay(recorded, "", *STREAM, "--into", name, "--keep")
     assert kept.returncode == 0, kept.stderr
     assert "30    same" in kept.stdout
+    assert kept.stderr == (
+        f"Kept: the namespace {name}. Look at it by `headrace jobs --namespace {name}`, and remove it by"
+        f" `headrace replay clean --namespace {recorded.namespace}`.\n"
+    )
     inside = recorded.model_copy(update={"namespace": name})
     async with Client(inside) as client:
         assert len((await client.list_jobs(status="completed", limit=100)).jobs) == 30
 
-    again = replay(recorded, "", *STREAM, "--into", name)
+    again = replay(recorded, "", *STREAM, "--into", name, "--keep")
     assert again.returncode == 2
     assert f"Error: '{name}' cannot be a sandbox: the cluster has {name}." in again.stderr
+    assert "Kept" not in again.stderr
 
     assert f"Removed {name}." in replay(recorded, "", "clean").stdout
     assert await state_of(recorded) == before
@@ -209,6 +225,16 @@ WRONG: dict[str, tuple[Sequence[str], str]] = {
     ),
     "a name that no namespace can have": ([*STREAM, "--into", "a/b"], "No sandbox can be named 'a/b'"),
 }
+
+
+async def test_who_names_no_module_is_told_to(settings: Settings) -> None:
+    async with engine_with(with_engine(settings, janitor=False), replay_workers.Count, MemoryCompactionWorker(settings)):
+        pass
+    told = replay(settings, "", "stream", "--from", "1h")
+    expected = "No job of memory_compaction_worker is in the log. Name the module of your workers, such as my_app.workers."
+    assert (told.returncode, told.stderr) == (2, f"Error: {expected}\n")
+    told = replay(settings, "", "stream", "support.replay_workers", "--worker", "count", "--from", "1h")
+    assert (told.returncode, told.stderr) == (2, "Error: No job of count is in the log.\n")
 
 
 async def test_bad_input_changes_nothing(recorded: Settings) -> None:

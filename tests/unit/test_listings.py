@@ -11,10 +11,13 @@ from rich.console import Console
 from headrace.cli.dead_letters import letters_listing
 from headrace.cli.inspect import jobs_listing, workers_listing
 from headrace.cli.listing import Listing
+from headrace.cli.state import states_listing
 from headrace.core.status import JobStatus
 from headrace.dead_letters import DeadLetter
 from headrace.models import Job, JobError, WorkerSummary
+from headrace.replay.state import JobAt
 from headrace.tool_models import JobList
+from support.histories import recorded_job
 from support.jobs import a_job
 
 LONG = ("two hundred characters of words " * 7)[:200]
@@ -110,3 +113,9 @@ def test_nothing_to_list_is_said() -> None:
     assert printed(jobs_listing(JobList(jobs=[]), "No failed jobs."), 80) == ["No failed jobs."]
     assert printed(letters_listing([]), 80) == ["No dead letters."]
     assert printed(workers_listing([]), 80)[0].startswith("No workers are defined yet")
+
+
+def test_a_state_has_the_whole_time_where_there_is_little_room() -> None:
+    listing = states_listing([JobAt(recorded_job("memory_compaction_worker", job_id=JOB_ID), "snapshot")], 1772443860000)
+    [_, _, line] = printed(listing, 80)
+    assert line.startswith(f"{JOB_ID} 2026-03-02 09:30:00.000 completed ")

@@ -21,6 +21,8 @@ NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
         ("2h", NOW - timedelta(hours=2)),
         ("7d", NOW - timedelta(days=7)),
         ("2026-01-31T09:15:00Z", datetime(2026, 1, 31, 9, 15, tzinfo=UTC)),
+        ("2026-01-31 09:15:00Z", datetime(2026, 1, 31, 9, 15, tzinfo=UTC)),
+        ("2026-01-31 09:15:00.250Z", datetime(2026, 1, 31, 9, 15, 0, 250_000, tzinfo=UTC)),
         ("2026-01-31T09:15:00.250+01:00", datetime(2026, 1, 31, 8, 15, 0, 250_000, tzinfo=UTC)),
     ],
 )
@@ -28,7 +30,13 @@ def test_a_moment_is_a_time_or_how_long_ago_it_was(text: str, moment: datetime) 
     assert parse_moment(text, NOW, "--at") == moment
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2h ago", "-1h", "2026-01-31", "2026-01-31T09:15:00", "999999d999"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "yesterday", "2h ago", "-1h", "2026-01-31", "2026-01-31T09:15:00", "999999d999"),
+        *("2026-01-31 09:15:00", "2026-01-31  09:15:00Z", "2026-01-31T09:15:00 Z", "2026-01-31 Z"),
+    ],
+)
 def test_anything_else_is_none(text: str) -> None:
     with pytest.raises(ArgumentsInvalid, match=r"--at .* is no time"):
         parse_moment(text, NOW, "--at")

@@ -102,3 +102,8 @@ def test_slower_is_twice_as_long_and_a_tenth_of_a_second_at_least(recorded: floa
 def test_a_replay_that_is_slower_may_be_the_same() -> None:
     assert compare(Outcome(COMPLETED, seconds=0.1), Outcome(COMPLETED, seconds=0.3)) == Comparison(Verdict.SAME, True)
     assert compare(Outcome(COMPLETED, seconds=0.01), Outcome(COMPLETED, seconds=0.09)) == Comparison(Verdict.SAME, False)
+
+
+@pytest.mark.parametrize(("then", "now"), [(FAILED, COMPLETED), (COMPLETED, FAILED)])
+def test_an_attempt_that_ends_otherwise_is_not_slower(then: JobStatus, now: JobStatus) -> None:
+    assert not compare(Outcome(then, seconds=0.1), Outcome(now, seconds=60.0)).slower

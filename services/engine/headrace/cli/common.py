@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, redirect_stdout
 from types import FrameType
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, NoReturn, TextIO, TypeVar
 
 import typer
 from rich.text import Text
@@ -68,6 +69,14 @@ def errors_shown() -> Iterator[None]:
     except HeadraceError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(EXIT_USAGE) from None
+
+
+@contextmanager
+def output_apart() -> Iterator[TextIO]:
+    """Standard output for what the command says itself: what workers print meanwhile, in any thread, goes to standard error."""
+    output = sys.stdout
+    with redirect_stdout(sys.stderr):
+        yield output
 
 
 def exit_interrupted() -> NoReturn:

@@ -53,9 +53,8 @@ class Listing:
         if not self.rows:
             console.print(Text(self.nothing), soft_wrap=True)
             return
-        bounded = console.is_terminal or bool(os.environ.get("COLUMNS"))
         console.print(Text(self.title, style="italic"), soft_wrap=True)
-        for line in self._lines(console.width if bounded else None):
+        for line in self._lines(console.width if is_bounded(console) else None):
             console.print(line, soft_wrap=True)
 
     def _lines(self, width: int | None) -> list[Text]:
@@ -73,6 +72,11 @@ class Listing:
                 shown.truncate(_MOST_OF_A_NOTE, overflow="ellipsis")
                 lines.append(Text("  ").append_text(shown))
         return lines
+
+
+def is_bounded(console: Console) -> bool:
+    """Whether it has a width: a pipe or a file has none."""
+    return console.is_terminal or bool(os.environ.get("COLUMNS"))
 
 
 def _in_one_line(cell: str | Text) -> Text:

@@ -10,11 +10,13 @@ from headrace.errors import ArgumentsInvalid
 from headrace.replay.history import Span
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+# As tables show times, which are in UTC: with a Z after them they can be given back.
+_BETWEEN_DATE_AND_TIME = re.compile(r"(?<=^[0-9]{4}-[0-9]{2}-[0-9]{2}) (?=[0-9])")
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 
 
 def parse_moment(text: str, now: datetime, option: str) -> datetime:
-    """A time as in RFC 3339, or how long ago it was: 90s, 30m, 2h, 7d; or `now`.
+    """A time as in RFC 3339, or with a space between date and time, or how long ago it was: 90s, 30m, 2h, 7d; or `now`.
 
     Raises:
         ArgumentsInvalid: it is none of them.
@@ -24,10 +26,11 @@ def parse_moment(text: str, now: datetime, option: str) -> datetime:
             return now
         if ago := _AGO.fullmatch(text):
             return now - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
-        return from_milliseconds(parse_timestamp(text))
+        return from_milliseconds(parse_timestamp(_BETWEEN_DATE_AND_TIME.sub("T", text)))
     except (ValueError, OverflowError):
         raise ArgumentsInvalid(
-            f"{option} {text!r} is no time: give one with its zone, such as 2026-01-31T09:15:00Z, or how long ago it was:"
+            f"{option} {text!r} is no time: give one with its zone, such as 2026-01-31T09:15:00Z (tables show times in UTC: put a"
+            " Z after them), or how long ago it was:"
             " 90s, 30m, 2h, 7d; or now."
         ) from None
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import orjson
 import typer
@@ -23,21 +23,24 @@ from headrace.cli.common import (
     errors_shown,
     log_to_stderr,
     opened,
+    output_apart,
+    plain,
     settings_from,
 )
 from headrace.cli.engine import WorkerPaths
+from headrace.cli.replay_changes import Changes, changes_of
 from headrace.cli.replay_shown import show
 from headrace.core.comparison import Verdict
 from headrace.engine.loading import load_workers
 from headrace.engine.outcome import without_own_frames
-from headrace.errors import ArgumentsInvalid, JobTimeout, ResultInvalid, ResultTooLarge
-from headrace.replay.differences import rerun_as_json, with_changes
+from headrace.errors import ArgumentsInvalid, ConfigurationError, JobTimeout, ResultInvalid, ResultTooLarge
+from headrace.replay.differences import rerun_as_json
 from headrace.replay.facade import recorded_history
 from headrace.replay.history import History
 from headrace.replay.rerun import Rerun, Rerunner, RerunOptions
 from headrace.runtime import leave_threads_behind
 from headrace.settings import Settings
-from headrace.worker import AbstractWorker
+from headrace.worker import AbstractWorker, FunctionWorker
 from headrace.workers import shipped_workers
 
 EXIT_DIFFERS = 1
@@ -76,10 +79,10 @@ def job(
 
     What it enqueues, its progress and what it writes into memory are shown, and not done.
     """
-    with errors_shown():
+    with errors_shown(), output_apart() as output:
         settings = replay_settings(file, bootstrap_servers, namespace)
         log_to_stderr(settings)
-        again = _Again(settings, replayed_workers(settings, workers, shipped=shipped), file)
+        again = _Again(settings, replayed_workers(settings, workers, shipped=shipped), file, output)
         options = RerunOptions(live=live, keep_raised=debug)
         rerun = asyncio.run(again.run(job_id, attempt, _parsed(changes or []), options, as_json=as_json))
     if debug:
@@ -101,8 +104,23 @@ def replayed_workers(settings: Settings, paths: Iterable[str] | None, *, shipped
 
     Raises:
         WorkerImportError: a module cannot be imported, or has no worker.
+        ConfigurationError: two workers have the same name: which of them is meant cannot be known.
     """
-    return [*load_workers(paths or ()), *(shipped_workers(settings) if shipped else [])]
+    named: dict[str, AbstractWorker[Any]] = {}
+    for each in [*load_workers(paths or ()), *(shipped_workers(settings) if shipped else [])]:
+        name = each.definition().name
+        other = named.setdefault(name, each)
+        if other is not each:
+            raise ConfigurationError(
+                f"Two workers are named {name!r}, {_place(other)} and {_place(each)}: name one of them alone."
+            )
+    return list(named.values())
+
+
+def _place(worker: AbstractWorker[Any]) -> str:
+    """Where the code of a worker stands."""
+    code: Any = worker.function if isinstance(worker, FunctionWorker) else type(worker)
+    return f"{code.__module__}:{code.__qualname__}"
 
 
 @asynccontextmanager
@@ -114,42 +132,47 @@ async def replayed_history(settings: Settings, file: Path | None) -> AsyncIterat
 
 
 class _Again:
-    """Runs a job again, in the event loop."""
+    """Runs a job again, in the event loop, and tells of it where `output` is."""
 
-    def __init__(self, settings: Settings, workers: list[AbstractWorker[Any]], file: Path | None) -> None:
+    def __init__(self, settings: Settings, workers: list[AbstractWorker[Any]], file: Path | None, output: TextIO) -> None:
         self._settings = settings
         self._workers = workers
         self._file = file
+        self._output = output
 
     async def run(
         self, job_id: str, attempt: int | None, changes: Mapping[str, Any], options: RerunOptions, *, as_json: bool
     ) -> Rerun:
         async with replayed_history(self._settings, self._file) as history:
-            found = with_changes(await history.find(job_id), changes)
+            found = await history.find(job_id)
             async with Rerunner(history, self._workers, options) as rerunner:
+                changed = changes_of(found, changes, rerunner.workers.get(found.record["workerName"]))
                 try:
-                    rerun = await rerunner.rerun(found, attempt=attempt)
+                    rerun = await rerunner.rerun(changed.job, attempt=attempt)
                 except asyncio.CancelledError:
                     if rerunner.left_behind:
                         _leave_threads(EXIT_INTERRUPTED, "Interrupted.")
                     raise
-                _tell(rerun, as_json=as_json)
+                self._tell(rerun, changed, as_json=as_json)
                 if rerunner.left_behind:
                     _leave_threads(_exit_code(rerun), "It goes on in a thread, which ends with this command.")
                 return rerun
+
+    def _tell(self, rerun: Rerun, changed: Changes, *, as_json: bool) -> None:
+        for path in changed.idle:
+            told = f"--set {path}=... changes nothing: the worker gets the same arguments without it. Is the name right?"
+            typer.echo(plain(told).plain, err=True)
+        if as_json:
+            told_all = {**rerun_as_json(rerun), "changed": [place.path for place in changed.places]}
+            Console(file=self._output).print_json(data=told_all)
+        else:
+            show(rerun, Console(file=self._output, highlight=False), changed)
 
 
 def _leave_threads(code: int, message: str) -> NoReturn:
     """Ends the command while a function runs on in a thread, which the interpreter would wait for."""
     typer.echo(message, err=True)
     leave_threads_behind(code)
-
-
-def _tell(rerun: Rerun, *, as_json: bool) -> None:
-    if as_json:
-        Console().print_json(data=rerun_as_json(rerun))
-    else:
-        show(rerun, Console(highlight=False))
 
 
 def _exit_code(rerun: Rerun) -> int:

@@ -7,12 +7,15 @@ from itertools import islice
 from typing import Any, Final
 
 import orjson
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from headrace.cli.common import plain
-from headrace.cli.listing import Listing, Row
+from headrace.cli.listing import Listing, Row, is_bounded
+from headrace.cli.replay_changes import Changes
 from headrace.core.comparison import Outcome, Verdict
+from headrace.core.status import JobStatus
 from headrace.replay.differences import MISSING, differences
 from headrace.replay.effects import Effects, MemoryAppended, MemoryCompacted
 from headrace.replay.rerun import Rerun
@@ -33,17 +36,41 @@ _VERDICT_TEXTS: Final = {
     Verdict.ARGUMENTS_REFUSED: "Its arguments are no longer accepted.",
     Verdict.NOT_COMPARABLE: "Not comparable: what was recorded is not what the code made of it.",
 }
+_CHANGED_TEXTS: Final = {
+    Verdict.SAME: "With other arguments it is the same.",
+    Verdict.NEWLY_FIXED: "With other arguments it completes.",
+    Verdict.DIFFERENT: "With other arguments it is different.",
+    Verdict.NEWLY_FAILING: "With other arguments it fails.",
+    Verdict.ARGUMENTS_REFUSED: "The other arguments are not accepted.",
+}
+"""What is not to be taken for a verdict on today's code."""
+_OTHERWISE: Final = ("cyan", "yellow")
+"""Styles of what is neither better nor worse."""
 _WIDEST_CELL: Final = 60
+_NARROWEST_CELL: Final = 12
+_BESIDE_CELLS: Final = 12
+"""What the names of the lines and the gaps take."""
 _LONGEST_VALUE: Final = 200
 _MOST_DIFFERENCES: Final = 20
 _MOST_EFFECTS: Final = 20
 
 
-def show(rerun: Rerun, console: Console) -> None:
-    """Prints all of it."""
-    _table(rerun).print(console)
+def show(rerun: Rerun, console: Console, changes: Changes | None = None) -> None:
+    """Prints all of it.
+
+    Args:
+        changes: what was changed of the job before.
+    """
+    widest = _widest_cell(console)
+    _table(rerun, widest).print(console)
+    for text in _cut_in_table(rerun, widest):
+        console.print(text, soft_wrap=True)
+    for place in () if changes is None else changes.places:
+        change = f"Changed {place.path}: {_written(place.recorded)} -> {_written(place.replayed)}"
+        console.print(plain(_cut(change, _LONGEST_VALUE)), soft_wrap=True)
     verdict = rerun.comparison.verdict
-    line = Text(_VERDICT_TEXTS[verdict], style=_VERDICT_STYLES[verdict])
+    texts = {**_VERDICT_TEXTS, **(_CHANGED_TEXTS if changes is not None and changes.counts else {})}
+    line = Text(texts[verdict], style=_VERDICT_STYLES[verdict])
     if rerun.comparison.slower:
         line.append(" It takes more than twice as long.", style="yellow")
     console.print(line, soft_wrap=True)
@@ -51,24 +78,54 @@ def show(rerun: Rerun, console: Console) -> None:
         console.print(text, soft_wrap=True)
 
 
-def _table(rerun: Rerun) -> Listing:
+def _widest_cell(console: Console) -> int:
+    """How wide what was recorded and what was replayed may each be, so that they stand side by side."""
+    return min(_WIDEST_CELL, max(_NARROWEST_CELL, (console.width - _BESIDE_CELLS) // 2)) if is_bounded(console) else _WIDEST_CELL
+
+
+def _cut_in_table(rerun: Rerun, widest: int) -> Iterator[Text]:
+    """In full, what the table has no room for."""
+    results = {"recorded": _result(rerun.recorded), "replayed": _result(rerun.replayed)}
+    if len(set(results.values())) == 1:
+        results = {"both times": results["recorded"]}
+    for when, result in results.items():
+        if cell_len(result) > widest:
+            yield plain(f"Result, {when}: {result}")
+    # An error of today has its traceback.
+    if cell_len(error := _error(rerun.recorded)) > widest and error != _error(rerun.replayed):
+        yield plain(f"Error, recorded: {error}")
+
+
+def _table(rerun: Rerun, widest: int) -> Listing:
     recorded, replayed = rerun.recorded, rerun.replayed
     title = plain(f"Job {rerun.job.id} of {rerun.job.record['workerName']}, attempt {rerun.attempt}").plain
+    styles = _styles(rerun)
     rows = [
-        _row("status", _status(recorded), _status(replayed)),
-        _row("result", _result(recorded), _result(replayed)),
-        _row("error", _error(recorded), _error(replayed)),
-        _row("duration", _duration(recorded), _duration(replayed), differ=rerun.comparison.slower),
+        _row("status", (_status(recorded), _status(replayed)), widest, styles),
+        _row("result", (_result(recorded), _result(replayed)), widest, styles),
+        _row("error", (_error(recorded), _error(replayed)), widest, styles),
+        _row("duration", (_duration(recorded), _duration(replayed)), widest, _OTHERWISE, differ=rerun.comparison.slower),
     ]
     return Listing(title, ("", "recorded", "replayed"), "", rows)
 
 
-def _row(name: str, recorded: str, replayed: str, *, differ: bool | None = None) -> Row:
+def _styles(rerun: Rerun) -> tuple[str, str]:
+    """Of what was recorded and of what was replayed, where they differ: green is only what is better."""
+    then, now = None if rerun.recorded is None else rerun.recorded.status, rerun.replayed.status
+    if (then, now) == (JobStatus.FAILED, JobStatus.COMPLETED):
+        return "red", "green"
+    if (then, now) == (JobStatus.COMPLETED, JobStatus.FAILED):
+        return "green", "red"
+    return _OTHERWISE
+
+
+def _row(name: str, texts: tuple[str, str], widest: int, styles: tuple[str, str], *, differ: bool | None = None) -> Row:
     """A line of the table. What differs is told before it is cut."""
     if differ is None:
-        differ = recorded != replayed
-    styles = ("red", "green") if differ else ("", "")
-    cells = [Text(_cut(text, _WIDEST_CELL), style=style) for text, style in zip((recorded, replayed), styles, strict=True)]
+        differ = texts[0] != texts[1]
+    cells = [Text(text, style=style if differ else "") for text, style in zip(texts, styles, strict=True)]
+    for cell in cells:
+        cell.truncate(widest, overflow="ellipsis")
     return Row((name, *cells))
 
 
@@ -103,9 +160,9 @@ def _different_places(rerun: Rerun) -> Iterator[Text]:
 
 
 def _difference(place: str, recorded: str, replayed: str) -> Text:
-    text = plain(f"  {place}: ")
-    text.append_text(plain(_cut(recorded, _LONGEST_VALUE), style="red")).append(" -> ")
-    return text.append_text(plain(_cut(replayed, _LONGEST_VALUE), style="green"))
+    text, (then, now) = plain(f"  {place}: "), _OTHERWISE
+    text.append_text(plain(_cut(recorded, _LONGEST_VALUE), style=then)).append(" -> ")
+    return text.append_text(plain(_cut(replayed, _LONGEST_VALUE), style=now))
 
 
 def _effects(effects: Effects) -> Iterator[Text]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import orjson
 import typer
@@ -22,6 +23,7 @@ from headrace.cli.common import (
     NamespaceOption,
     errors_shown,
     log_to_stderr,
+    output_apart,
     plain,
     settings_from,
 )
@@ -29,13 +31,13 @@ from headrace.cli.engine import WorkerPaths
 from headrace.cli.listing import Listing, Row
 from headrace.cli.moments import parse_span
 from headrace.cli.replay import FileOption, LiveOption, ShippedOption, replay_settings, replayed_workers
-from headrace.errors import ArgumentsInvalid
+from headrace.errors import ArgumentsInvalid, HeadraceError, HistoryGone
 from headrace.kafka.log import KafkaLog
 from headrace.replay.facade import StreamRequest, replay_stream
 from headrace.replay.history import Span
 from headrace.replay.pacing import Order, Pacing
 from headrace.replay.sandbox import clean_sandboxes
-from headrace.replay.stream import StreamReplay
+from headrace.replay.stream import NAME_YOUR_MODULE, StreamReplay
 from headrace.replay.summary import CATEGORIES, Summary, categories_from
 from headrace.replay.wanted import parse_fields
 from headrace.runtime import StopRequested, StopSignals, leave_threads_behind, run
@@ -100,7 +102,7 @@ def stream(
 
     Nothing of it reaches the live system.
     """
-    with errors_shown():
+    with errors_shown(), output_apart() as output:
         in_sandbox = sandbox or into is not None
         if keep and not in_sandbox:
             raise ArgumentsInvalid("--keep keeps a sandbox: give --sandbox or --into, too.")
@@ -119,8 +121,20 @@ def stream(
             file=file,
             live=live,
         )
-        code = run(_replay(settings, request, failing, as_json=as_json))
+        with _modules_asked_for(workers or ()):
+            code = run(_replay(settings, request, failing, _Answer(output, as_json)))
     raise typer.Exit(code)
+
+
+@contextmanager
+def _modules_asked_for(paths: Collection[str]) -> Iterator[None]:
+    """Where nothing is found for the workers that come with headrace alone, the user's own were forgotten."""
+    try:
+        yield
+    except HistoryGone as error:
+        if paths:
+            raise
+        raise HistoryGone(f"{error} {NAME_YOUR_MODULE}") from None
 
 
 def _span(since: str | None, until: str, file: Path | None) -> Span | None:
@@ -143,28 +157,58 @@ def _speed(text: str) -> float | None:
     return speed
 
 
-async def _replay(settings: Settings, request: StreamRequest, failing: Collection[str], *, as_json: bool) -> int:
+async def _replay(settings: Settings, request: StreamRequest, failing: Collection[str], answer: _Answer) -> int:
     """Does it and shows what came of it; the exit code."""
     began = time.monotonic()
+    kept = _Kept(request, settings)
     with StopSignals() as signals:
         # What is left of a sandbox then is found by `clean`.
         signals.on_further.append(lambda: leave_threads_behind(EXIT_INTERRUPTED))
         try:
-            summary = await signals.unless_requested(replay_stream(request, settings, watch=_progress))
+            summary = await signals.unless_requested(replay_stream(request, settings, watch=kept.watch))
         except StopRequested:
             typer.echo("Interrupted.", err=True)
+            kept.tell()
             # A function in a thread may go on for as long as it wants to.
             leave_threads_behind(EXIT_INTERRUPTED)
+        except HeadraceError:
+            kept.tell()
+            raise
     if failing and not summary.jobs:
+        kept.tell()
         raise ArgumentsInvalid(
             "--fail-on had nothing to judge: no recorded job is in that span, with what --where and --worker say."
         )
-    show(summary, time.monotonic() - began, as_json=as_json)
+    answer.show(summary, time.monotonic() - began)
+    kept.tell()
     code = EXIT_DIFFERENT if summary.any_of(failing) else 0
     if summary.left_behind:
         typer.echo("Functions go on in threads after their time; they end with this command.", err=True)
         leave_threads_behind(code)
     return code
+
+
+class _Kept:
+    """Tells of the sandbox that is kept, if there is one."""
+
+    def __init__(self, request: StreamRequest, settings: Settings) -> None:
+        self._keep = request.keep
+        self._live = settings.namespace
+        self._replay: StreamReplay | None = None
+
+    def watch(self, replay: StreamReplay, total: int | None) -> AbstractAsyncContextManager[None]:
+        """Shows how far a replay is, and remembers it."""
+        self._replay = replay
+        return _progress(replay, total)
+
+    def tell(self) -> None:
+        """Says how to look at it, and how to remove it."""
+        if self._keep and self._replay is not None and (name := self._replay.sandbox) is not None:
+            typer.echo(
+                f"Kept: the namespace {name}. Look at it by `headrace jobs --namespace {name}`, and remove it by"
+                f" `headrace replay clean --namespace {self._live}`.",
+                err=True,
+            )
 
 
 @asynccontextmanager
@@ -200,18 +244,26 @@ async def _progress(replay: StreamReplay, total: int | None) -> AsyncIterator[No
 # --- what is shown ------------------------------------------------------------------------------------------------------
 
 
-def show(summary: Summary, seconds: float, *, as_json: bool) -> None:
-    """Prints what came of a replay, as a table or as JSON."""
-    if as_json:
-        pace = round(summary.jobs / seconds, 1) if seconds else None
-        typer.echo(orjson.dumps({**summary.to_json(), "seconds": round(seconds, 3), "jobsPerSecond": pace}).decode())
-        return
-    rate = f", {summary.jobs / seconds:,.0f}/s" if seconds else ""
-    listing = Listing(
-        f"{summary.jobs:,} jobs replayed in {seconds:.1f} s{rate}", ["jobs", "", ""], "No recorded job is in that span.",
-        [_row(summary, category) for category in CATEGORIES] if summary.jobs else [],
-    )  # fmt: skip
-    listing.print()
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Where a replay is told of, and whether as JSON."""
+
+    output: TextIO
+    as_json: bool
+
+    def show(self, summary: Summary, seconds: float) -> None:
+        """Prints what came of it, as a table or as JSON."""
+        if self.as_json:
+            pace = round(summary.jobs / seconds, 1) if seconds else None
+            told = {**summary.to_json(), "seconds": round(seconds, 3), "jobsPerSecond": pace}
+            typer.echo(orjson.dumps(told).decode(), file=self.output)
+            return
+        rate = f", {summary.jobs / seconds:,.0f}/s" if seconds else ""
+        listing = Listing(
+            f"{summary.jobs:,} jobs replayed in {seconds:.1f} s{rate}", ["jobs", "", ""], "No recorded job is in that span.",
+            [_row(summary, category) for category in CATEGORIES] if summary.jobs else [],
+        )  # fmt: skip
+        listing.print(Console(file=self.output))
 
 
 def _row(summary: Summary, category: str) -> Row:

@@ -100,14 +100,19 @@ def _print_json(jobs: Iterable[JobAt]) -> None:
 
 
 def _print(found: _Found, moment: int) -> None:
-    title = f"Jobs at {format_timestamp(moment)}, newest first (times in UTC)"
-    columns = ("job", "worker", "status", "attempt", "told by", "accepted")
-    Listing(title, columns, "No job had been accepted that matches.", [_row(each) for each in found.jobs]).print()
+    states_listing(found.jobs, moment).print()
     total = sum(found.counts.values())
     if total:
         typer.echo(", ".join(f"{count} {status}" for status, count in sorted(found.counts.items())) + ".")
     if total > len(found.jobs):
         typer.echo(f"{total - len(found.jobs)} older ones are not shown: give a greater --limit, --where, or --json.", err=True)
+
+
+def states_listing(jobs: Iterable[JobAt], moment: int) -> Listing:
+    """How jobs stood at a moment, for the terminal."""
+    title = f"Jobs at {format_timestamp(moment)}, newest first (times in UTC)"
+    columns = ("job", "accepted", "status", "attempt", "told by", "worker")
+    return Listing(title, columns, "No job had been accepted that matches.", [_row(each) for each in jobs])
 
 
 def _row(each: JobAt) -> Row:
@@ -117,11 +122,12 @@ def _row(each: JobAt) -> Row:
     told_by = Text(each.origin, style="dim" if each.origin == "log" else "cyan")
     cells = (
         each.job.id,
-        str(state["workerName"]),
+        accepted,
         Text(status, style=EVENT_STYLES.get(status, "")),
         str(state["attempt"]),
         told_by,
+        str(state["workerName"]),
     )
     error = state.get("error")
     notes = [Text(f"{error['type']}: {error['message']}"[:_LONGEST_ERROR], style="red")] if error else []
-    return Row((*cells, accepted), notes)
+    return Row(cells, notes)

@@ -47,7 +47,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A verdict, and whether the replay was slower, whatever the verdict is."""
+    """A verdict, and whether the replay was slower; that is told where both ended with the same status."""
 
     verdict: Verdict
     slower: bool = False
@@ -63,7 +63,9 @@ def compare(recorded: Outcome | None, replayed: Outcome) -> Comparison:
         return Comparison(Verdict.NOT_COMPARABLE)
     if recorded.error_type in NOT_OF_THE_CODE:
         return Comparison(Verdict.NOT_COMPARABLE)
-    return Comparison(_verdict(recorded, replayed), is_slower(recorded.seconds, replayed.seconds))
+    # What fails early and what goes on to its end are not the same work.
+    slower = recorded.status is replayed.status and is_slower(recorded.seconds, replayed.seconds)
+    return Comparison(_verdict(recorded, replayed), slower)
 
 
 NOT_OF_THE_CODE: Final = frozenset({"headrace.errors.WorkerProcessDied", "poison", "undecodable", "worker_unknown"})

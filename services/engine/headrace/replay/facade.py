@@ -102,6 +102,7 @@ async def _run_in_sandbox(
     log = KafkaLog(own)
     try:
         async with opened_sandbox(log, own, settings.namespace, list(workers), keep=request.keep):
+            replay.sandbox = name
             await SandboxRun(log, own, workers, replay).run()
     finally:
         await log.close()

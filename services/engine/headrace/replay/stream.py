@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from headrace.core.comparison import Comparison, Outcome
 from headrace.errors import ConfigurationError
 from headrace.replay.history import History, RecordedJob, Wanted
 from headrace.replay.pacing import Batches, Pacing, run_paced
 from headrace.replay.summary import Replayed, Summary
+
+NAME_YOUR_MODULE: Final = "Name the module of your workers, such as my_app.workers."
 
 
 class Rerun(Protocol):
@@ -49,6 +51,7 @@ class StreamReplay:
         all_found: whether there are no more.
         heard: called with each job that was run.
         limits: how many jobs of a worker run at a time at most, by its name.
+        sandbox: the namespace in which it runs, once that is there; None in this process.
     """
 
     history: History
@@ -60,6 +63,7 @@ class StreamReplay:
     found: int = 0
     all_found: bool = False
     limits: Mapping[str, int] = field(default_factory=dict)
+    sandbox: str | None = None
 
     async def run(self) -> Summary:
         """Runs all of them in this process.
@@ -108,6 +112,6 @@ def wanted_workers(named: Collection[str], in_code: Collection[str], recorded: C
     if not wanted:
         raise ConfigurationError(
             f"Of the workers that were loaded ({', '.join(sorted(in_code)) or 'none'}) none has recorded jobs. Recorded are those"
-            f" of: {', '.join(sorted(recorded)) or 'none'}."
+            f" of: {', '.join(sorted(recorded)) or 'none'}. {NAME_YOUR_MODULE}"
         )
     return wanted

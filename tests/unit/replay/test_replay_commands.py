@@ -1,0 +1,135 @@
+"""`headrace replay job` and `replay stream` on an export, as a user types them, with workers of the user's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from headrace.replay.exporting import export_span
+from headrace.replay.history import Span, Wanted
+from headrace.replay.log_history import LogHistory
+from support.written_jobs import Engines
+
+FILE = "jobs.jsonl.gz"
+PRINTS = """
+from headrace import JobContext, worker
+
+print("imported")
+
+@worker
+def send_digest(args: dict, ctx: JobContext) -> dict:
+    print("in a thread")
+    return {"sent": True}
+"""
+
+
+class Shell:
+    """Runs commands in a folder that has the export of two jobs, one completed and one failed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, module: str, code: str) -> None:
+        (self.folder / f"{module}.py").write_text(textwrap.dedent(code))
+
+    def replay(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "headrace", "replay", *words, "--file", FILE],
+            cwd=self.folder, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
+
+@pytest.fixture
+async def shell(tmp_path: Path, engines: Engines, history: LogHistory) -> Shell:
+    epoch = engines.claim("one", -1)
+    for job_id in ("done", "failed"):
+        engines.enqueue(job_id, args={"to": ["ann"]})
+        engines.run(job_id, epoch)
+    engines.complete("done", {"sent": True})
+    engines.fail("failed")
+    await export_span(history, Wanted(span=Span(0, 100_000)), tmp_path / FILE)
+    return Shell(tmp_path)
+
+
+@pytest.mark.parametrize("words", [("job", "done"), ("stream",)])
+async def test_what_workers_print_does_not_mix_with_the_json(shell: Shell, words: tuple[str, ...]) -> None:
+    shell.write("prints", PRINTS)
+    done = shell.replay(*words, "prints", "--json")
+    assert isinstance(json.loads(done.stdout), dict)
+    assert "imported" in done.stderr and "in a thread" in done.stderr
+
+
+SHIPPED_NAME = """
+from headrace import AbstractWorker, JobContext
+
+class Own(AbstractWorker[dict]):
+    name = "memory_compaction_worker"
+
+    def run(self, args: dict, ctx: JobContext) -> None: ...
+"""
+
+
+@pytest.mark.parametrize("words", [("job", "done"), ("stream",)])
+async def test_two_workers_of_one_name_are_refused_and_both_are_named(shell: Shell, words: tuple[str, ...]) -> None:
+    shell.write("one", PRINTS)
+    shell.write("two", PRINTS)
+    shell.write("shipped", SHIPPED_NAME)
+    done = shell.replay(*words, "one", "two")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Two workers are named 'send_digest', one:send_digest and two:send_digest: " in done.stderr
+    done = shell.replay(*words, "shipped")
+    assert done.returncode == 2
+    assert "'memory_compaction_worker', shipped:Own and headrace." in done.stderr
+    # The same one twice is one.
+    assert shell.replay(*words, "one", "one:send_digest").returncode == 0
+
+
+FITS = """
+from pydantic import BaseModel
+from headrace import JobContext, worker
+
+class Digest(BaseModel):
+    to: list[str]
+    copies: int = 1
+
+@worker
+def send_digest(args: Digest, ctx: JobContext) -> dict:
+    if not args.to:
+        raise ValueError("to nobody")
+    return {"sent": args.copies == 1}
+"""
+
+
+async def test_what_was_set_is_told_and_the_verdict_is_not_on_todays_code(shell: Shell) -> None:
+    shell.write("fits", FITS)
+    told = shell.replay("job", "failed", "fits", "--set", "args.to.1=bob", "--set", "ctx.userId=eve")
+    assert 'Changed args.to.1: nothing -> "bob"' in told.stdout
+    assert 'Changed ctx.userId: "ann" -> "eve"' in told.stdout
+    assert "With other arguments it completes." in told.stdout and "Newly fixed" not in told.stdout
+    assert (told.returncode, told.stderr) == (1, "")
+    assert "With other arguments it fails." in shell.replay("job", "done", "fits", "--set", "args.to=[]").stdout
+    refused = shell.replay("job", "done", "fits", "--set", "args.to=5").stdout
+    assert "The other arguments are not accepted." in refused and "no longer accepted" not in refused
+    assert json.loads(shell.replay("job", "done", "fits", "--set", "args.copies=2", "--json").stdout)["changed"] == [
+        "args.copies"
+    ]
+
+
+async def test_a_name_that_the_arguments_do_not_know_is_told(shell: Shell) -> None:
+    shell.write("fits", FITS)
+    told = shell.replay("job", "failed", "fits", "--set", "args.copys=2")
+    assert "--set args.copys=... changes nothing: " in told.stderr
+    assert "Newly fixed" in told.stdout, "the worker got what it had then"
+    assert "--set args.copys" in shell.replay("job", "failed", "fits", "--set", "args.copys=2", "--json").stderr
+
+
+async def test_who_names_no_module_is_told_to(shell: Shell) -> None:
+    told = shell.replay("stream")
+    assert told.returncode == 2
+    assert told.stderr.endswith("Recorded are those of: send_digest. Name the module of your workers, such as my_app.workers.\n")
