@@ -12,7 +12,7 @@ import pytest
 from headrace import JobContext
 from headrace.core.comparison import Verdict
 from headrace.replay.history import RecordingKey
-from headrace.replay.rerun import Rerunner
+from headrace.replay.rerun import Rerunner, RerunOptions
 from support.histories import InMemoryHistory, recorded_job
 from support.log import eventually
 from support.reruns import Does, DoesInThread, rerun
@@ -74,6 +74,41 @@ async def test_a_thread_that_does_not_end_is_left_behind() -> None:
         assert rerunner.left_behind == 1
         ended.set()
         await eventually(lambda: rerunner.left_behind == 0, "its end")
+
+
+async def test_to_wait_for_a_thread_is_no_time_of_the_job() -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def waits(args: dict[str, Any], ctx: JobContext) -> Any:
+        begun.set()
+        gate.wait(60 if args else 0)
+
+    async with Rerunner(InMemoryHistory(), [DoesInThread(waits)], RerunOptions(threads=1)) as rerunner:
+        first = asyncio.create_task(rerunner.rerun(recorded_job("does", {"waits": True})))
+        await eventually(begun.is_set, "its begin")
+        second = asyncio.create_task(rerunner.rerun(recorded_job("does", attemptTimeout=1.0)))
+        await asyncio.wait({second}, timeout=2.0)
+        gate.set()
+        assert (await first).replayed.status == "completed"
+        told = (await second).replayed
+    assert told.status == "completed" and told.seconds is not None and told.seconds < 1.0, told
+
+
+async def test_a_thread_that_was_left_behind_is_replaced() -> None:
+    ended = threading.Event()
+
+    def blocks(args: dict[str, Any], ctx: JobContext) -> Any:
+        ended.wait(60 if args else 0)
+
+    async with Rerunner(InMemoryHistory(), [DoesInThread(blocks)], RerunOptions(threads=1)) as rerunner:
+        try:
+            for _ in range(2):
+                late = await rerunner.rerun(recorded_job("does", {"blocks": True}, attemptTimeout=0.05))
+                assert late.replayed.error_type == "headrace.errors.JobTimeout"
+            told = await rerunner.rerun(recorded_job("does", attemptTimeout=20.0))
+            assert told.replayed.status == "completed" and rerunner.left_behind == 2
+        finally:
+            ended.set()
 
 
 async def test_who_cancels_a_replay_is_cancelled() -> None:
