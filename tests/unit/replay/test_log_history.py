@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -295,3 +296,53 @@ async def test_what_a_job_recorded_is_given_by_attempt(log: WrittenLog, engines:
     assert await fresh.recordings("a%b", 2) == {RecordingKey("model", 0): b"4"}
     assert await fresh.recordings("a%b", 3) == {}
     fresh.close()
+
+
+async def test_a_read_goes_on_for_others_when_one_who_waits_gives_up() -> None:
+    readers = 0
+
+    class Counting(WrittenLog):
+        def reader(self) -> InMemoryReader:
+            nonlocal readers
+            readers += 1
+            return super().reader()
+
+    log = Counting()
+    log.cluster.create_topics([log.topics.recordings, log.topics.memory])
+    who = ConversationRef("default", "ann", "c")
+    answers = TopicPartition(log.topics.recordings.name, recording_partition("job", log.topics.recordings.partitions))
+    entries = TopicPartition(log.topics.memory.name, key_partition(conversation_key(*who), log.topics.memory.partitions))
+    log.put(answers, recording_key("job", 1, RecordingKey("model", 0)), b"1", timestamp=90 * MINUTE)
+    entry = MemoryEntry.model_validate(
+        {"userId": "ann", "conversationId": "c", "id": "e", "role": "user", "content": "x", "at": WHEN}
+    )
+    log.put(entries, memory_key(*who, "token"), encode(entry))
+    log.cluster.withhold(answers, entries)
+    history = LogHistory(log, log.topics)
+    history._since = 0
+    reads: list[Callable[[], Awaitable[Any]]] = [lambda: history.recordings("job", 1), lambda: history.memory_at(who, 9_000)]
+    for read in reads:
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await read()
+    assert readers == 2
+    log.cluster.give_out()
+    assert await history.recordings("job", 1) == {RecordingKey("model", 0): b"1"}
+    assert [each.id for each in (await history.memory_at(who, 9_000)).entries] == ["e"]
+    assert readers == 2
+    await history.stop()
+
+
+async def test_what_is_being_read_ends_with_the_history(log: WrittenLog) -> None:
+    log.cluster.create_topics([log.topics.recordings])
+    place = TopicPartition(log.topics.recordings.name, recording_partition("job", log.topics.recordings.partitions))
+    log.put(place, recording_key("job", 1, RecordingKey("model", 0)), b"1", timestamp=90 * MINUTE)
+    log.cluster.withhold(place)
+    history = LogHistory(log, log.topics)
+    history._since = 0
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await history.recordings("job", 1)
+    await history.stop()
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "history-read"] == []

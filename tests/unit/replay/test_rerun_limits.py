@@ -11,6 +11,7 @@ import pytest
 
 from headrace import JobContext
 from headrace.core.comparison import Verdict
+from headrace.models import WorkerDefinition
 from headrace.replay.history import RecordingKey
 from headrace.replay.rerun import Rerunner, RerunOptions
 from support.histories import InMemoryHistory, recorded_job
@@ -60,6 +61,40 @@ async def test_what_is_read_of_the_history_does_not_count() -> None:
     assert told.replayed.seconds is not None and told.replayed.seconds < 1.5
     late = await rerun(Does(asks, timeout=1.0), recorded_job("does", {"sleeps": 60}), history)
     assert late.replayed.error_type == "headrace.errors.JobTimeout"
+
+
+async def test_what_was_recorded_is_there_before_the_attempt_begins() -> None:
+    asked, gate, begun = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Held(InMemoryHistory):
+        async def worker_definitions(self) -> Mapping[str, WorkerDefinition]:
+            await self.hold()
+            return await super().worker_definitions()
+
+        async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
+            await self.hold()
+            return await super().recordings(job_id, attempt)
+
+        async def hold(self) -> None:
+            asked.set()
+            await gate.wait()
+            gate.clear()
+
+    async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
+        begun.set()
+        async with asyncio.timeout(5):
+            await ctx.enqueue("does", {})
+            return await ctx.recorded("model", lambda: 1)
+
+    history = Held()
+    history.record("a-job", 1, "model", 3)
+    task = asyncio.create_task(rerun(Does(asks), recorded_job("does"), history))
+    for _ in ("definitions", "recordings"):
+        await asked.wait()
+        assert not begun.is_set()
+        asked.clear()
+        gate.set()
+    assert (await task).replayed.result == 3
 
 
 async def test_a_thread_that_does_not_end_is_left_behind() -> None:

@@ -129,7 +129,10 @@ class Rerunner:
         except NotAdmitted as refused:
             error = {"type": refused.reason, "message": refused.message}
             return self._told(past, effects, Conclusion(JobStatus.FAILED, error=error), None)
+        # Before the attempt begins: it did not have to wait for any of this.
+        await self._captured_children()
         waited = WaitedHistory(self._history)
+        await waited.read_ahead(job.id, past.number)
         running = _Running(worker, past.recorded_job.record.get("attemptTimeout") or worker.timeout, waited)
         ctx = JobContext(
             past,

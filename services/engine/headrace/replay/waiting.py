@@ -15,10 +15,11 @@ ReadT = TypeVar("ReadT")
 class WaitedHistory:
     """What one attempt reads of the history."""
 
-    __slots__ = ("_began", "_history", "_reads", "_seconds")
+    __slots__ = ("_ahead", "_began", "_history", "_reads", "_seconds")
 
     def __init__(self, history: History) -> None:
         self._history = history
+        self._ahead: dict[tuple[str, int], Mapping[RecordingKey, bytes]] = {}
         self._reads = 0
         self._began = 0.0
         self._seconds = 0.0
@@ -28,8 +29,14 @@ class WaitedHistory:
         """How long it has waited for that up to now; for several reads at a time no longer than for one."""
         return self._seconds + (time.perf_counter() - self._began if self._reads else 0.0)
 
+    async def read_ahead(self, job_id: str, attempt: int) -> None:
+        """Reads what an attempt recorded before it is run: a time limit of the worker's own would not know of the reading."""
+        self._ahead[job_id, attempt] = await self._history.recordings(job_id, attempt)
+
     async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
         """As `History.recordings`."""
+        if (ahead := self._ahead.get((job_id, attempt))) is not None:
+            return ahead
         return await self._waited(self._history.recordings(job_id, attempt))
 
     async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
