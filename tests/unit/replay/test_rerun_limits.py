@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 
 from headrace import JobContext
 from headrace.core.comparison import Verdict
+from headrace.errors import BrokerUnreachable
 from headrace.models import WorkerDefinition
+from headrace.ports import ConversationRef, MemorySnapshot
 from headrace.replay.history import RecordingKey
 from headrace.replay.rerun import Rerunner, RerunOptions
 from support.histories import InMemoryHistory, recorded_job
@@ -95,6 +98,26 @@ async def test_what_was_recorded_is_there_before_the_attempt_begins() -> None:
         asked.clear()
         gate.set()
     assert (await task).replayed.result == 3
+
+
+async def test_brokers_that_are_away_are_no_failure_of_the_job() -> None:
+    class Away(InMemoryHistory):
+        async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
+            raise BrokerUnreachable("no broker")
+
+    async def remembers(args: dict[str, Any], ctx: JobContext) -> Any:
+        with contextlib.suppress(BrokerUnreachable):
+            await ctx.memory.read("ann", "trip")
+
+    with pytest.raises(BrokerUnreachable):
+        await rerun(Does(remembers), recorded_job("does"), Away())
+
+
+async def test_an_error_of_the_workers_own_brokers_is_the_jobs() -> None:
+    async def reaches(args: dict[str, Any], ctx: JobContext) -> Any:
+        raise BrokerUnreachable("another cluster")
+
+    assert (await rerun(Does(reaches), recorded_job("does"))).replayed.error_type == "headrace.errors.BrokerUnreachable"
 
 
 async def test_a_thread_that_does_not_end_is_left_behind() -> None:

@@ -120,7 +120,7 @@ class Rerunner:
         Raises:
             WorkerUnknown: none of the workers has the job's name.
             AttemptUnknown: the job has no such attempt, or nothing is left of it.
-            BrokerError: what was recorded cannot be read. One that is raised within the attempt is the attempt's own.
+            BrokerError: what was recorded cannot be read. One that the worker raises by itself is the attempt's own.
         """
         worker = self._worker_of(job)
         past, effects = PastAttempt(job, attempt), Effects()
@@ -149,6 +149,8 @@ class Rerunner:
             finally:
                 self._note(running)
             seconds = max(0.0, time.perf_counter() - begun - waited.seconds)
+        if waited.failure is not None:
+            raise waited.failure
         return self._told(past, effects, conclude(result, raised, late_after), seconds)
 
     def _worker_of(self, job: RecordedJob) -> AbstractWorker[Any]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Mapping
 from typing import TypeVar
 
+from headrace.errors import BrokerError
 from headrace.ports import ConversationRef, MemorySnapshot, RecordingKey
 from headrace.replay.history import History
 
@@ -13,9 +14,13 @@ ReadT = TypeVar("ReadT")
 
 
 class WaitedHistory:
-    """What one attempt reads of the history."""
+    """What one attempt reads of the history.
 
-    __slots__ = ("_ahead", "_began", "_history", "_reads", "_seconds")
+    Attributes:
+        failure: why something could not be read, if so: whatever the attempt makes of that says nothing of its code.
+    """
+
+    __slots__ = ("_ahead", "_began", "_history", "_reads", "_seconds", "failure")
 
     def __init__(self, history: History) -> None:
         self._history = history
@@ -23,6 +28,7 @@ class WaitedHistory:
         self._reads = 0
         self._began = 0.0
         self._seconds = 0.0
+        self.failure: BrokerError | None = None
 
     @property
     def seconds(self) -> float:
@@ -49,6 +55,9 @@ class WaitedHistory:
         self._reads += 1
         try:
             return await read
+        except BrokerError as error:
+            self.failure = error
+            raise
         finally:
             seconds = self.seconds
             self._reads -= 1
