@@ -14,7 +14,7 @@ from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
 from headrace.engine.engine import WorkerEngine
 from headrace.engine.outcome import TOLD_ATTRIBUTE
-from headrace.errors import ConfigurationError
+from headrace.errors import BrokerError, ConfigurationError
 from headrace.job_context import JobContext
 from headrace.models import Job, WorkerDefinition
 from headrace.ports import AppendFailed, Log, LogWriter, NewRecord, TopicPartition
@@ -81,6 +81,7 @@ class SandboxRun:
         self._open: dict[str, RecordedJob] = {}
         self._seen: set[str] = set()
         self._changed = asyncio.Event()
+        self._unreadable: asyncio.Future[BrokerError] = asyncio.get_running_loop().create_future()
         self._engine = WorkerEngine(settings, log=log)
         for worker in workers.values():
             self._engine.register_worker(_Again(worker, self, replay.pacing.concurrency))
@@ -98,7 +99,9 @@ class SandboxRun:
             work = asyncio.create_task(self._write_all())
             ended = asyncio.create_task(self._engine.ended())
             try:
-                await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((work, ended, self._unreadable), return_when=asyncio.FIRST_COMPLETED)
+                if self._unreadable.done():
+                    raise self._unreadable.result()
                 if not work.done():
                     raise ended.result()
                 work.result()
@@ -113,7 +116,13 @@ class SandboxRun:
         job = self._open.get(job_id)
         if job is None:
             return None  # its end was not written in time, and the engine has it once more
-        rerun = await self._replay.rerun(job)
+        try:
+            rerun = await self._replay.rerun(job)
+        except BrokerError as error:
+            # The engine would try it again and again; what is recorded cannot be read, and the replay ends.
+            if not self._unreadable.done():
+                self._unreadable.set_result(error)
+            raise
         self._open.pop(job_id, None)
         self._changed.set()
         outcome = rerun.replayed
