@@ -86,6 +86,10 @@ def test_which_way_it_changed_is_told_by_the_status(recorded: Outcome, replayed:
         (Outcome(FAILED, None, "A", "m"), Outcome(FAILED, None, "A", "n"), Verdict.DIFFERENT),
         (Outcome(FAILED, None, "A", "m", 1.0), Outcome(FAILED, None, "A", "m", 1.1), Verdict.SAME),
         (None, Outcome(COMPLETED), Verdict.NOT_COMPARABLE),
+        *(
+            (Outcome(FAILED, None, f"headrace.errors.{kind}", "away"), Outcome(COMPLETED), Verdict.NOT_COMPARABLE)
+            for kind in ("BrokerError", "BrokerUnreachable", "AppendTimeout", "EnqueueTimeout")
+        ),
         (Outcome(JobStatus.CANCELLED), Outcome(COMPLETED), Verdict.NOT_COMPARABLE),
     ],
 )

@@ -14,8 +14,10 @@ import pytest
 from pydantic import BaseModel
 
 from headrace import AbstractWorker, Job, JobContext, Retry, WorkerEngine
+from headrace.errors import BrokerUnreachable
+from headrace.job_context import JobServices
 from headrace.ports import NewRecord, RecordingKey, TopicPartition
-from headrace.recordings import parse_recording_key, recordings_of
+from headrace.recordings import LiveRecordings, parse_recording_key, recordings_of
 from headrace.recordings.reading import RecordingTails
 from headrace.recordings.records import recording_key
 from headrace.testing import InMemoryLog
@@ -24,6 +26,10 @@ from support.memory_engines import TOPICS, Bench, loop_clock, wall_clock
 from support.virtual_time import in_virtual_time
 
 RECORDINGS = TOPICS.recordings.name
+JOB = {
+    **{"id": "j", "workerName": "asks", "status": "running"},
+    **{"createdAt": "2026-03-02T09:30:00.000Z", "updatedAt": "2026-03-02T09:30:00.000Z"},
+}
 
 
 class Answer(BaseModel):
@@ -295,6 +301,27 @@ async def test_brokers_that_take_no_recording_interrupt_the_attempt(bench: Bench
     assert ended.get("failures", 0) == 0
 
 
+@pytest.mark.parametrize("worker", [Asks, AsksInThread])
+async def test_nothing_is_asked_for_where_nothing_can_be_recorded(bench: Bench, worker: type[Asks]) -> None:
+    paid: list[int] = []
+    log = InMemoryLog(bench.cluster)
+    recordings = LiveRecordings(log, TOPICS)
+    log.refuse_requests(BrokerUnreachable("nothing answers"))
+    job = Job.model_validate(JOB)
+    services = JobServices(recordings=recordings.of, loop=asyncio.get_running_loop())
+
+    async def asks(ctx: JobContext) -> Any:
+        return await ctx.recorded("model", lambda: paid.append(1))
+
+    def asks_in_thread(ctx: JobContext) -> Any:
+        return ctx.recorded_from_thread("model", lambda: paid.append(1))
+
+    with pytest.raises(BrokerUnreachable):
+        await worker(asks if worker is Asks else asks_in_thread).process_job(job, JobContext(job, services=services))
+    assert paid == []
+    await recordings.stop(timeout=0)
+
+
 async def test_a_plain_function_records_from_its_thread(bench: Bench) -> None:
     def asks(ctx: JobContext) -> Any:
         found = ctx.recorded_from_thread("model", lambda: (ctx.attempt, 2), reuse=True)
@@ -321,12 +348,7 @@ async def test_without_an_engine_everything_is_asked_for_outside() -> None:
     async def asks(ctx: JobContext) -> Any:
         return await ctx.recorded("model", lambda: (1, 2))
 
-    job = Job.model_validate(
-        {
-            **{"id": "j", "workerName": "asks", "status": "running"},
-            **{"createdAt": "2026-03-02T09:30:00.000Z", "updatedAt": "2026-03-02T09:30:00.000Z"},
-        }
-    )
+    job = Job.model_validate(JOB)
     assert await Asks(asks).process_job(job) == [1, 2]
     in_thread = AsksInThread(lambda ctx: ctx.recorded_from_thread("model", lambda: (1, 2)))
     assert await in_thread.process_job(job) == [1, 2]

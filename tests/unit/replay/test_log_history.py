@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
 
 import orjson
 import pytest
@@ -18,42 +16,14 @@ from headrace.core.records import conversation_key, memory_key, repeat_header, s
 from headrace.core.snapshots import version_of
 from headrace.errors import HistoryGone, JobUnknown, WorkerUnknown
 from headrace.models import MemoryEntry
-from headrace.ports import ConversationRef, RecordingKey, TopicPartition
-from headrace.recordings.records import recording_key, recording_partition
+from headrace.ports import ConversationRef, TopicPartition
 from headrace.replay import joining
-from headrace.replay.history import RecordedJob, Span, Wanted
+from headrace.replay.history import Span, Wanted
 from headrace.replay.log_history import LogHistory
 from headrace.testing.reader import InMemoryReader
 from headrace.testing.storage import StoredRecord
+from support.timed_jobs import ALWAYS, MINUTE, give_time, jobs, put_at, told
 from support.written_jobs import Engines, WrittenLog
-
-ALWAYS = Span(0, 1 << 50)
-MINUTE = 60_000
-WHEN = "2026-03-02T09:30:00.000Z"
-
-
-async def jobs(history: LogHistory, span: Span = ALWAYS, *workers: str, **fields: str) -> list[RecordedJob]:
-    named = {name.replace("__", "."): value for name, value in fields.items()}
-    return [job async for batch in history.jobs(Wanted(span=span, workers=workers, fields=named)) for job in batch]
-
-
-def told(found: list[RecordedJob]) -> list[tuple[str, Any]]:
-    """Ids and statuses."""
-    return sorted((job.id, None if job.snapshot is None else job.snapshot["status"]) for job in found)
-
-
-def put_at(engines: Engines, at: int, job_id: str, partition: int = 0, **fields: Any) -> None:
-    """A job record with a time."""
-    made = engines.enqueue(job_id, partition, **fields)
-    engines.log.cluster.partition(engines.jobs(partition)).records.pop()
-    engines.log.cluster.partition(engines.jobs(partition)).end -= 1
-    engines.log.put(engines.jobs(partition), made.key, made.value, timestamp=at)
-
-
-def give_time(engines: Engines, partition: int, at: int) -> None:
-    """The last record of the jobs' state gets a time."""
-    records = engines.log.cluster.partition(engines.state(partition)).records
-    records[-1] = replace(records[-1], timestamp=at)
 
 
 async def test_each_job_of_a_span_comes_with_the_snapshot_that_counts(engines: Engines, history: LogHistory) -> None:
@@ -340,45 +310,3 @@ async def test_nothing_is_made_in_an_empty_cluster(history: LogHistory, log: Wri
         await history.find("job")
     assert await history.worker_definitions() == {}
     assert log.cluster.topic_names() == set()
-
-
-async def test_what_a_job_recorded_is_given_by_attempt(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
-    engines.enqueue("a%b")
-    engines.enqueue("other")
-    assert await history.recordings("a%b", 1) == {}
-    log.cluster.create_topics([log.topics.recordings])
-    fresh = LogHistory(log, log.topics)
-    place = TopicPartition(log.topics.recordings.name, recording_partition("a%b", log.topics.recordings.partitions))
-    for job_id, attempt, number, value in (
-        ("a%b", 1, 0, b"1"), ("a%b", 1, 0, b"2"), ("a%b", 1, 1, b"3"), ("a%b", 2, 0, b"4"), ("other", 1, 0, b"5")
-    ):  # fmt: skip
-        log.put(place, recording_key(job_id, attempt, RecordingKey("model", number)), value, timestamp=90 * MINUTE)
-    found = await jobs(fresh)
-    assert "a%b" in {job.id for job in found}
-    assert await fresh.recordings("a%b", 1) == {RecordingKey("model", 0): b"2", RecordingKey("model", 1): b"3"}
-    assert await fresh.recordings("a%b", 2) == {RecordingKey("model", 0): b"4"}
-    assert await fresh.recordings("a%b", 3) == {}
-    fresh.close()
-
-
-async def test_recordings_are_read_as_far_as_jobs_can_have_made_them(log: WrittenLog, engines: Engines) -> None:
-    log.cluster.create_topics([log.topics.recordings])
-    fresh = LogHistory(log, log.topics)
-    place = TopicPartition(log.topics.recordings.name, recording_partition("a", log.topics.recordings.partitions))
-    epoch, key = engines.claim("one", -1), RecordingKey("model", 0)
-    for at, job_id in ((MINUTE, "a"), (600 * MINUTE, "b")):
-        put_at(engines, at, job_id)
-        engines.run(job_id, epoch)
-        give_time(engines, 0, at)
-        engines.complete(job_id)
-        give_time(engines, 0, at)
-        # Both in one partition, whoever's they are.
-        log.put(place, recording_key("a", 1 if job_id == "a" else 2, key), job_id.encode(), timestamp=at)
-    assert [job.id for job in await jobs(fresh, Span(0, 2 * MINUTE))] == ["a"]
-    assert [each.value for each in await fresh.all_recordings("a")] == [b"a"], (
-        "the other was recorded when all had ended long ago"
-    )
-    assert len(await jobs(fresh)) == 2
-    assert [each.value for each in await fresh.all_recordings("a")] == [b"a", b"b"]
-    assert [record.offset for record in log.given if record.topic == place.topic].count(0) == 1, "nothing is read again"
-    fresh.close()

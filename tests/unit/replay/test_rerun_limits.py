@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 
 from headrace import JobContext
 from headrace.core.comparison import Verdict
+from headrace.errors import BrokerUnreachable
+from headrace.models import WorkerDefinition
+from headrace.ports import ConversationRef, MemorySnapshot
 from headrace.replay.history import RecordingKey
-from headrace.replay.rerun import Rerunner
+from headrace.replay.rerun import Rerunner, RerunOptions
 from support.histories import InMemoryHistory, recorded_job
 from support.log import eventually
 from support.reruns import Does, DoesInThread, rerun
@@ -62,6 +66,60 @@ async def test_what_is_read_of_the_history_does_not_count() -> None:
     assert late.replayed.error_type == "headrace.errors.JobTimeout"
 
 
+async def test_what_was_recorded_is_there_before_the_attempt_begins() -> None:
+    asked, gate, begun = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Held(InMemoryHistory):
+        async def worker_definitions(self) -> Mapping[str, WorkerDefinition]:
+            await self.hold()
+            return await super().worker_definitions()
+
+        async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
+            await self.hold()
+            return await super().recordings(job_id, attempt)
+
+        async def hold(self) -> None:
+            asked.set()
+            await gate.wait()
+            gate.clear()
+
+    async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
+        begun.set()
+        async with asyncio.timeout(5):
+            await ctx.enqueue("does", {})
+            return await ctx.recorded("model", lambda: 1)
+
+    history = Held()
+    history.record("a-job", 1, "model", 3)
+    task = asyncio.create_task(rerun(Does(asks), recorded_job("does"), history))
+    for _ in ("definitions", "recordings"):
+        await asked.wait()
+        assert not begun.is_set()
+        asked.clear()
+        gate.set()
+    assert (await task).replayed.result == 3
+
+
+async def test_brokers_that_are_away_are_no_failure_of_the_job() -> None:
+    class Away(InMemoryHistory):
+        async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
+            raise BrokerUnreachable("no broker")
+
+    async def remembers(args: dict[str, Any], ctx: JobContext) -> Any:
+        with contextlib.suppress(BrokerUnreachable):
+            await ctx.memory.read("ann", "trip")
+
+    with pytest.raises(BrokerUnreachable):
+        await rerun(Does(remembers), recorded_job("does"), Away())
+
+
+async def test_an_error_of_the_workers_own_brokers_is_the_jobs() -> None:
+    async def reaches(args: dict[str, Any], ctx: JobContext) -> Any:
+        raise BrokerUnreachable("another cluster")
+
+    assert (await rerun(Does(reaches), recorded_job("does"))).replayed.error_type == "headrace.errors.BrokerUnreachable"
+
+
 async def test_a_thread_that_does_not_end_is_left_behind() -> None:
     ended = threading.Event()
 
@@ -74,6 +132,41 @@ async def test_a_thread_that_does_not_end_is_left_behind() -> None:
         assert rerunner.left_behind == 1
         ended.set()
         await eventually(lambda: rerunner.left_behind == 0, "its end")
+
+
+async def test_to_wait_for_a_thread_is_no_time_of_the_job() -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def waits(args: dict[str, Any], ctx: JobContext) -> Any:
+        begun.set()
+        gate.wait(60 if args else 0)
+
+    async with Rerunner(InMemoryHistory(), [DoesInThread(waits)], RerunOptions(threads=1)) as rerunner:
+        first = asyncio.create_task(rerunner.rerun(recorded_job("does", {"waits": True})))
+        await eventually(begun.is_set, "its begin")
+        second = asyncio.create_task(rerunner.rerun(recorded_job("does", attemptTimeout=1.0)))
+        await asyncio.wait({second}, timeout=2.0)
+        gate.set()
+        assert (await first).replayed.status == "completed"
+        told = (await second).replayed
+    assert told.status == "completed" and told.seconds is not None and told.seconds < 1.0, told
+
+
+async def test_a_thread_that_was_left_behind_is_replaced() -> None:
+    ended = threading.Event()
+
+    def blocks(args: dict[str, Any], ctx: JobContext) -> Any:
+        ended.wait(60 if args else 0)
+
+    async with Rerunner(InMemoryHistory(), [DoesInThread(blocks)], RerunOptions(threads=1)) as rerunner:
+        try:
+            for _ in range(2):
+                late = await rerunner.rerun(recorded_job("does", {"blocks": True}, attemptTimeout=0.05))
+                assert late.replayed.error_type == "headrace.errors.JobTimeout"
+            told = await rerunner.rerun(recorded_job("does", attemptTimeout=20.0))
+            assert told.replayed.status == "completed" and rerunner.left_behind == 2
+        finally:
+            ended.set()
 
 
 async def test_who_cancels_a_replay_is_cancelled() -> None:

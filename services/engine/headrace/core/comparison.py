@@ -68,7 +68,11 @@ def compare(recorded: Outcome | None, replayed: Outcome) -> Comparison:
     return Comparison(_verdict(recorded, replayed), slower)
 
 
-NOT_OF_THE_CODE: Final = frozenset({"headrace.errors.WorkerProcessDied", "poison", "undecodable", "worker_unknown"})
+_OUTAGES: Final = frozenset(
+    f"headrace.errors.{name}" for name in ("BrokerError", "BrokerUnreachable", "AppendTimeout", "EnqueueTimeout")
+)
+
+NOT_OF_THE_CODE: Final = frozenset({"headrace.errors.WorkerProcessDied", "poison", "undecodable", "worker_unknown"}) | _OUTAGES
 """Types of errors by which a job failed that say nothing of what its worker's code makes of it."""
 
 _COMPARABLE: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED})

@@ -18,6 +18,8 @@ class Recorder(Protocol):
     async def find(self, key: RecordingKey, *, reuse: bool) -> bytes | None:
         """What stands for the answer that is asked for, as JSON; None where it has to be asked for outside.
 
+        It gives None when it is ready to record the answer.
+
         Args:
             reuse: whether what an earlier attempt of the job recorded stands for it.
 

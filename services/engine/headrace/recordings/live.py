@@ -41,6 +41,10 @@ class LiveRecordings:
             if self._writer is not None:
                 await self._writer.stop(timeout=timeout)
 
+    async def connect(self) -> None:
+        """Makes the topic and a writer, where they are not there. Raises: BrokerError."""
+        await self._connected()
+
     async def write(self, job: Job, key: bytes, value: bytes) -> None:
         """Writes a record, and waits for its acknowledgement. Raises: BrokerError."""
         writer = await self._connected()
@@ -92,6 +96,8 @@ class LiveRecorder:
 
     async def find(self, key: RecordingKey, *, reuse: bool) -> bytes | None:
         """What an earlier attempt recorded, where that may be taken."""
+        # Before anything is asked for outside, and paid for, it is known that there is a topic and a writer to record it with.
+        await self._recordings.connect()
         if not reuse or self._attempt == 1:
             return None
         async with self._reading:

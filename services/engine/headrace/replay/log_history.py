@@ -55,6 +55,11 @@ class LogHistory:
         """Gives up what is kept on this machine; the log stays open."""
         self._answers.close()
 
+    async def stop(self) -> None:
+        """Ends what is being read, and gives up what is kept on this machine; the log stays open."""
+        await self._memory.stop()
+        await self._answers.stop()
+
     @property
     def log(self) -> Log:
         """The cluster."""
@@ -191,5 +196,5 @@ async def open_history(settings: Settings | None = None) -> AsyncIterator[LogHis
         await log.topic_names()
         yield history
     finally:
-        history.close()
+        await history.stop()
         await log.close()

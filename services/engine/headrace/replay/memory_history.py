@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing, closing
+from functools import partial
 from typing import NamedTuple
 
 from headrace.core.partitions import key_partition
@@ -14,6 +14,7 @@ from headrace.memory import tables
 from headrace.ports import ConversationRef, Log, MemorySnapshot, Record, TopicPartition
 from headrace.reading import batches_between
 from headrace.replay.scanning import reading
+from headrace.replay.shared_reads import SharedReads
 
 
 class TimedRow(NamedTuple):
@@ -54,7 +55,8 @@ class MemoryHistory:
     def __init__(self, log: Log, topics: Topics) -> None:
         self._log = log
         self._topic = topics.memory.name
-        self._reading = asyncio.Lock()
+        self._counting: SharedReads[None, int] = SharedReads()
+        self._reading: SharedReads[int, None] = SharedReads()
         self._partitions: int | None = None
         self._read: dict[int, PastConversations] = {}
 
@@ -70,19 +72,26 @@ class MemoryHistory:
         """The records from which `at` makes it."""
         return (await self._of(conversation)).records_until(conversation, at)
 
-    async def _of(self, conversation: ConversationRef) -> PastConversations:
-        async with self._reading:
-            if self._partitions is None:
-                exists = self._topic in await self._log.topic_names()
-                self._partitions = await self._log.partition_count(self._topic) if exists else 0
-            if not self._partitions:
-                return PastConversations()
-            number = key_partition(tables.key_of(conversation), self._partitions)
-            if number not in self._read:
-                self._read[number] = await self._read_partition(number, self._partitions)
-            return self._read[number]
+    async def stop(self) -> None:
+        """Ends what is being read."""
+        await self._counting.stop()
+        await self._reading.stop()
 
-    async def _read_partition(self, number: int, partitions: int) -> PastConversations:
+    async def _of(self, conversation: ConversationRef) -> PastConversations:
+        if self._partitions is None:
+            self._partitions = await self._counting.read(None, self._count)
+        if not self._partitions:
+            return PastConversations()
+        number = key_partition(tables.key_of(conversation), self._partitions)
+        if number not in self._read:
+            await self._reading.read(number, partial(self._read_partition, number, self._partitions))
+        return self._read[number]
+
+    async def _count(self) -> int:
+        exists = self._topic in await self._log.topic_names()
+        return await self._log.partition_count(self._topic) if exists else 0
+
+    async def _read_partition(self, number: int, partitions: int) -> None:
         place, past = TopicPartition(self._topic, number), PastConversations()
         async with reading(self._log) as reader:
             starts, ends = await reader.start_offsets([place]), await reader.end_offsets([place])
@@ -90,4 +99,5 @@ class MemoryHistory:
             async with aclosing(batches_between(reader, bounds)) as batches:
                 async for _, records in batches:
                     past.add(records, partitions)
-        return past
+        # Here, and not by who waits: all who waited may have given up.
+        self._read[number] = past

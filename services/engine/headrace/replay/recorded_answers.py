@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import threading
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import IO, Final, NamedTuple
+from functools import partial
+from typing import Final, NamedTuple
 
 from headrace.core.topics import Topics
 from headrace.ports import Log, Record, RecordingKey, TopicPartition
@@ -15,6 +18,7 @@ from headrace.recordings import RecordingPlace, parse_recording_key
 from headrace.recordings.records import recording_partition
 from headrace.replay.history import Span
 from headrace.replay.scanning import reading
+from headrace.replay.shared_reads import SharedReads
 from headrace.replay.spans import since, until
 
 BEFORE_MILLISECONDS: Final = 60_000
@@ -48,11 +52,23 @@ class _Kept(NamedTuple):
     length: int
 
 
+class _ByJob(defaultdict[str, list[_Kept]]):
+    """What was recorded in one partition, by the jobs' ids, in the order of the log."""
+
+    def __init__(self) -> None:
+        super().__init__(list)
+
+
 class _Read(NamedTuple):
-    """How far a partition was read: all of a span, up to an offset."""
+    """What was read of a partition: all of a span, up to an offset."""
 
     span: Span
     end: int
+    kept: _ByJob
+
+    def covers(self, span: Span) -> bool:
+        """Whether all of a span was read."""
+        return self.span.start <= span.start and span.end <= self.span.end
 
 
 class RecordedAnswers:
@@ -64,11 +80,11 @@ class RecordedAnswers:
     def __init__(self, log: Log, topics: Topics) -> None:
         self._log = log
         self._topic = topics.recordings.name
-        self._reading = asyncio.Lock()
-        self._file: IO[bytes] | None = None
+        self._counting: SharedReads[None, int] = SharedReads()
+        self._reading: SharedReads[int, None] = SharedReads()
+        self._values: _Values | None = None
         self._partitions: int | None = None
         self._read_so_far: dict[int, _Read] = {}
-        self._kept: dict[str, list[_Kept]] = {}
 
     async def of(self, job_id: str, span: Span) -> Sequence[Answer]:
         """All that a job recorded, in the order of the log.
@@ -79,63 +95,100 @@ class RecordedAnswers:
         Raises:
             BrokerError: the brokers cannot be reached.
         """
-        async with self._reading:
-            if self._partitions is None:
-                exists = self._topic in await self._log.topic_names()
-                self._partitions = await self._log.partition_count(self._topic) if exists else 0
-            if self._partitions and span.start < span.end:
-                number = recording_partition(job_id, self._partitions)
-                await self._read(TopicPartition(self._topic, number), span)
-        return [Answer(*each[:4], self._value(each)) for each in self._kept.get(job_id, ())]
+        if self._partitions is None:
+            self._partitions = await self._counting.read(None, self._count)
+        if not self._partitions or span.start >= span.end:
+            return ()
+        number = recording_partition(job_id, self._partitions)
+        # A read that was under way may have been one of a smaller span.
+        while (read := self._read_so_far.get(number)) is None or not read.covers(span):
+            await self._reading.read(number, partial(self._read, TopicPartition(self._topic, number), span))
+        return [Answer(*each[:4], self._value(each)) for each in read.kept.get(job_id, ())]
+
+    async def stop(self) -> None:
+        """Ends what is being read, and gives up what is kept."""
+        await self._counting.stop()
+        await self._reading.stop()
+        self.close()
 
     def close(self) -> None:
         """Gives up what is kept."""
         self._read_so_far.clear()
-        self._kept.clear()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._values is not None:
+            self._values.close()
+            self._values = None
+
+    async def _count(self) -> int:
+        exists = self._topic in await self._log.topic_names()
+        return await self._log.partition_count(self._topic) if exists else 0
 
     async def _read(self, partition: TopicPartition, span: Span) -> None:
-        read = self._read_so_far.get(partition.partition)
-        if read is not None and read.span.start <= span.start and span.end <= read.span.end:
-            return
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="headrace-recordings-")  # noqa: SIM115 - `close` closes it
+        if self._values is None:
+            self._values = _Values()
+        values, found = self._values, _ByJob()
+        before = self._read_so_far.get(partition.partition)
+        if before is not None and before.span.start > span.start:
+            before = None
         async with reading(self._log) as reader:
-            if read is not None and read.span.start <= span.start:
-                first = read.end
+            if before is not None:
+                first = before.end
             else:
-                self._forget(partition.partition)
                 first = (await since(reader, [partition], max(0, span.start - BEFORE_MILLISECONDS)))[partition]
             end = (await until(reader, [partition], span.end))[partition]
             bounds = {partition: (first, end)} if first < end else {}
             async with aclosing(batches_between(reader, bounds)) as batches:
                 async for _, records in batches:
-                    await asyncio.to_thread(self._keep, self._file, records)
-        self._read_so_far[partition.partition] = _Read(span, max(first, end))
-
-    def _forget(self, number: int) -> None:
-        assert self._partitions
-        for job_id in [each for each in self._kept if recording_partition(each, self._partitions) == number]:
-            del self._kept[job_id]
-
-    def _keep(self, file: IO[bytes], records: Sequence[Record]) -> None:
-        position = file.seek(0, 2)
-        source = TopicPartition(records[0].topic, records[0].partition)
-        for record in records:
-            place = parse_recording_key(record.key)
-            if place is not None and record.value is not None:
-                file.write(record.value)
-                self._kept.setdefault(place.job_id, []).append(
-                    _Kept(place, record.timestamp, source, record.offset, position, len(record.value))
-                )
-                position += len(record.value)
+                    await asyncio.to_thread(_keep, values, found, records)
+        # Not before all of it is there: nobody sees a part.
+        kept = _ByJob() if before is None else before.kept
+        for job_id, more in found.items():
+            kept[job_id].extend(more)
+        if before is not None:
+            span = Span(before.span.start, max(before.span.end, span.end))
+        self._read_so_far[partition.partition] = _Read(span, max(first, end), kept)
 
     def _value(self, kept: _Kept) -> bytes:
-        assert self._file is not None
-        self._file.seek(kept.position)
-        return self._file.read(kept.length)
+        assert self._values is not None
+        return self._values.read(kept.position, kept.length)
+
+
+class _Values:
+    """A file without a name, into which several threads may write."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="headrace-recordings-")  # noqa: SIM115 - `close` closes it
+        self._lock = threading.Lock()
+
+    def append(self, value: bytes) -> int:
+        """Writes a value; its position."""
+        with self._lock:
+            position = self._file.seek(0, 2)
+            self._file.write(value)
+            return position
+
+    def read(self, position: int, length: int) -> bytes:
+        """The value at a position."""
+        with self._lock:
+            self._file.seek(position)
+            return self._file.read(length)
+
+    def close(self) -> None:
+        """Gives up the file."""
+        with self._lock:
+            self._file.close()
+
+
+def _keep(values: _Values, kept: _ByJob, records: Sequence[Record]) -> None:
+    source = TopicPartition(records[0].topic, records[0].partition)
+    found = [
+        (place, record, record.value)
+        for record in records
+        if (place := parse_recording_key(record.key)) is not None and record.value is not None
+    ]
+    position = values.append(b"".join(value for _, _, value in found))
+    for place, record, value in found:
+        kept[place.job_id].append(_Kept(place, record.timestamp, source, record.offset, position, len(value)))
+        position += len(value)
 
 
 def of_attempt(found: Iterable[Answer], attempt: int) -> Mapping[RecordingKey, bytes]:

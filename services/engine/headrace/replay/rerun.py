@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -41,7 +43,7 @@ class RerunOptions:
 
     Attributes:
         live: whether what a job did not record, and asks for by `ctx.recorded`, is asked for outside.
-        threads: plain functions that run at a time.
+        threads: plain functions that run at a time. Those that were left behind do not count: others take their threads' place.
         keep_raised: whether a `Rerun` keeps the exception itself, with all that its frames hold.
     """
 
@@ -91,7 +93,9 @@ class Rerunner:
         self._history = history
         self._workers = {worker.definition().name: worker for worker in workers}
         self._options = options or RerunOptions()
-        self._executor = ThreadPoolExecutor(self._options.threads, thread_name_prefix="headrace-replay")
+        # Whoever has a place gets a thread at once, a new one where others were left behind: nobody waits for it on the clock.
+        self._places = asyncio.Semaphore(self._options.threads)
+        self._executor = ThreadPoolExecutor(sys.maxsize, thread_name_prefix="headrace-replay")
         self._children: CapturedChildren | None = None
         self._asking = asyncio.Lock()
         self.left_behind = 0
@@ -117,7 +121,7 @@ class Rerunner:
         Raises:
             WorkerUnknown: none of the workers has the job's name.
             AttemptUnknown: the job has no such attempt, or nothing is left of it.
-            BrokerError: what was recorded cannot be read. One that is raised within the attempt is the attempt's own.
+            BrokerError: what was recorded cannot be read. One that the worker raises by itself is the attempt's own.
         """
         worker = self._worker_of(job)
         past, effects = PastAttempt(job, attempt), Effects()
@@ -126,7 +130,10 @@ class Rerunner:
         except NotAdmitted as refused:
             error = {"type": refused.reason, "message": refused.message}
             return self._told(past, effects, Conclusion(JobStatus.FAILED, error=error), None)
+        # Before the attempt begins: it did not have to wait for any of this.
+        await self._captured_children()
         waited = WaitedHistory(self._history)
+        await waited.read_ahead(job.id, past.number)
         running = _Running(worker, past.recorded_job.record.get("attemptTimeout") or worker.timeout, waited)
         ctx = JobContext(
             past,
@@ -136,12 +143,15 @@ class Rerunner:
             started_at=past.started_at,
         )
         ctx._arguments = arguments
-        begun = time.perf_counter()
-        try:
-            result, raised, late_after = await running.run(ctx)
-        finally:
-            self._note(running)
-        seconds = max(0.0, time.perf_counter() - begun - waited.seconds)
+        async with nullcontext() if worker._runs_in_loop else self._places:
+            begun = time.perf_counter()
+            try:
+                result, raised, late_after = await running.run(ctx)
+            finally:
+                self._note(running)
+            seconds = max(0.0, time.perf_counter() - begun - waited.seconds)
+        if waited.failure is not None:
+            raise waited.failure
         return self._told(past, effects, conclude(result, raised, late_after), seconds)
 
     def _worker_of(self, job: RecordedJob) -> AbstractWorker[Any]:

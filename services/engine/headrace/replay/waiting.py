@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Mapping
 from typing import TypeVar
 
+from headrace.errors import BrokerError
 from headrace.ports import ConversationRef, MemorySnapshot, RecordingKey
 from headrace.replay.history import History
 
@@ -13,23 +14,35 @@ ReadT = TypeVar("ReadT")
 
 
 class WaitedHistory:
-    """What one attempt reads of the history."""
+    """What one attempt reads of the history.
 
-    __slots__ = ("_began", "_history", "_reads", "_seconds")
+    Attributes:
+        failure: why something could not be read, if so: whatever the attempt makes of that says nothing of its code.
+    """
+
+    __slots__ = ("_ahead", "_began", "_history", "_reads", "_seconds", "failure")
 
     def __init__(self, history: History) -> None:
         self._history = history
+        self._ahead: dict[tuple[str, int], Mapping[RecordingKey, bytes]] = {}
         self._reads = 0
         self._began = 0.0
         self._seconds = 0.0
+        self.failure: BrokerError | None = None
 
     @property
     def seconds(self) -> float:
         """How long it has waited for that up to now; for several reads at a time no longer than for one."""
         return self._seconds + (time.perf_counter() - self._began if self._reads else 0.0)
 
+    async def read_ahead(self, job_id: str, attempt: int) -> None:
+        """Reads what an attempt recorded before it is run: a time limit of the worker's own would not know of the reading."""
+        self._ahead[job_id, attempt] = await self._history.recordings(job_id, attempt)
+
     async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
         """As `History.recordings`."""
+        if (ahead := self._ahead.get((job_id, attempt))) is not None:
+            return ahead
         return await self._waited(self._history.recordings(job_id, attempt))
 
     async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
@@ -42,6 +55,9 @@ class WaitedHistory:
         self._reads += 1
         try:
             return await read
+        except BrokerError as error:
+            self.failure = error
+            raise
         finally:
             seconds = self.seconds
             self._reads -= 1

@@ -26,7 +26,7 @@ from headrace.engine.outcome import encode_result
 from headrace.engine.processes.failures import tell
 from headrace.engine.processes.frames import HEADER, NUMBER, Kind, frame
 from headrace.engine.processes.naming import worker_named
-from headrace.engine.processes.recordings import ChildRecorder
+from headrace.engine.processes.recordings import ChildRecordings
 from headrace.engine.processes.reports import Reports
 from headrace.errors import MemoryStoreError
 from headrace.job_context import JobContext, JobServices
@@ -70,7 +70,7 @@ class _Child:
         self._frames: queue.SimpleQueue[tuple[Kind, bytes]] = queue.SimpleQueue()
         self._sending = threading.Lock()
         self._reports = Reports(self._send)
-        self._recorder = ChildRecorder(self._send)
+        self._recordings = ChildRecordings(self._send)
         self._runner = asyncio.Runner()
         self._worker: AbstractWorker[Any]
 
@@ -82,7 +82,7 @@ class _Child:
                     kind, length = HEADER.unpack(header)
                     content = stream.read(length)
                     if kind == Kind.RECORDED:
-                        self._recorder.answered(content)
+                        self._recordings.answered(content)
                     else:
                         self._frames.put((Kind(kind), content))
         finally:
@@ -111,11 +111,10 @@ class _Child:
         number = call["number"]
         try:
             job = Job.model_validate(call["job"])
-            self._recorder.call = number
             services = JobServices(
                 memory=_no_memory,
                 report=lambda _, __, *said: self._reports.progress(number, *said),
-                recordings=lambda _, __: self._recorder,
+                recordings=lambda _, __: self._recordings.of(number),
             )
             token, started_at = (call["token"][0], call["token"][1]), call["startedAt"]
             ctx = JobContext(job, attempt=call["attempt"], services=services, fencing_token=token, started_at=started_at)

@@ -17,31 +17,27 @@ from headrace.ports import Recorder, RecordingKey
 Send = Callable[[Kind, bytes], None]
 
 
-class ChildRecorder:
-    """The `Recorder` of attempts in a child process. Answers come by another thread than those that wait for them."""
+class ChildRecordings:
+    """What attempts in a child process record. Answers come by another thread than those that wait for them."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._lock = threading.Lock()
         self._asked: dict[int, Future[bytes | None]] = {}
         self._count = 0
-        self.call = 0
 
-    async def find(self, key: RecordingKey, *, reuse: bool) -> bytes | None:
-        """Asks the engine what stands for an answer."""
-        return await asyncio.wrap_future(self._ask(Kind.FIND, {**key._asdict(), "reuse": reuse}))
+    def of(self, call: int) -> ChildRecorder:
+        """What the attempt of that call records with."""
+        return ChildRecorder(self, call)
 
-    async def write(self, key: RecordingKey, value: bytes) -> None:
-        """Has the engine record an answer."""
-        await asyncio.wrap_future(self._ask(Kind.RECORD, key._asdict(), value))
-
-    def _ask(self, kind: Kind, asked: dict[str, Any], value: bytes = b"") -> Future[bytes | None]:
+    def ask(self, call: int, kind: Kind, asked: dict[str, Any], value: bytes = b"") -> Future[bytes | None]:
+        """Asks the engine for something, for the attempt of a call; its answer."""
         answer: Future[bytes | None] = Future()
         with self._lock:
             self._count += 1
             request = self._count
             self._asked[request] = answer
-        self._send(kind, NUMBER.pack(self.call) + _packed({**asked, "request": request}, value))
+        self._send(kind, NUMBER.pack(call) + _packed({**asked, "request": request}, value))
         return answer
 
     def answered(self, content: bytes) -> None:
@@ -55,6 +51,23 @@ class ChildRecorder:
             answer.set_exception(told_error(told["error"]))
         else:
             answer.set_result(value if told["found"] else None)
+
+
+class ChildRecorder:
+    """The `Recorder` of one attempt. It stays that of its call, also for a thread that outlives the attempt."""
+
+    def __init__(self, recordings: ChildRecordings, call: int) -> None:
+        self._recordings = recordings
+        self._call = call
+
+    async def find(self, key: RecordingKey, *, reuse: bool) -> bytes | None:
+        """Asks the engine what stands for an answer."""
+        asked = {**key._asdict(), "reuse": reuse}
+        return await asyncio.wrap_future(self._recordings.ask(self._call, Kind.FIND, asked))
+
+    async def write(self, key: RecordingKey, value: bytes) -> None:
+        """Has the engine record an answer."""
+        await asyncio.wrap_future(self._recordings.ask(self._call, Kind.RECORD, key._asdict(), value))
 
 
 class RecordingDesk:

@@ -1,0 +1,113 @@
+"""How far a history reads what jobs recorded, and for whom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from headrace.codec import encode
+from headrace.core.partitions import key_partition
+from headrace.core.records import conversation_key, memory_key
+from headrace.models import MemoryEntry
+from headrace.ports import ConversationRef, RecordingKey, TopicPartition
+from headrace.recordings.records import recording_key, recording_partition
+from headrace.replay.history import Span
+from headrace.replay.log_history import LogHistory
+from headrace.testing.reader import InMemoryReader
+from support.timed_jobs import MINUTE, WHEN, give_time, jobs, put_at
+from support.written_jobs import Engines, WrittenLog
+
+
+async def test_what_a_job_recorded_is_given_by_attempt(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
+    engines.enqueue("a%b")
+    engines.enqueue("other")
+    assert await history.recordings("a%b", 1) == {}
+    log.cluster.create_topics([log.topics.recordings])
+    fresh = LogHistory(log, log.topics)
+    place = TopicPartition(log.topics.recordings.name, recording_partition("a%b", log.topics.recordings.partitions))
+    for job_id, attempt, number, value in (
+        ("a%b", 1, 0, b"1"), ("a%b", 1, 0, b"2"), ("a%b", 1, 1, b"3"), ("a%b", 2, 0, b"4"), ("other", 1, 0, b"5")
+    ):  # fmt: skip
+        log.put(place, recording_key(job_id, attempt, RecordingKey("model", number)), value, timestamp=90 * MINUTE)
+    found = await jobs(fresh)
+    assert "a%b" in {job.id for job in found}
+    assert await fresh.recordings("a%b", 1) == {RecordingKey("model", 0): b"2", RecordingKey("model", 1): b"3"}
+    assert await fresh.recordings("a%b", 2) == {RecordingKey("model", 0): b"4"}
+    assert await fresh.recordings("a%b", 3) == {}
+    fresh.close()
+
+
+async def test_recordings_are_read_as_far_as_jobs_can_have_made_them(log: WrittenLog, engines: Engines) -> None:
+    log.cluster.create_topics([log.topics.recordings])
+    fresh = LogHistory(log, log.topics)
+    place = TopicPartition(log.topics.recordings.name, recording_partition("a", log.topics.recordings.partitions))
+    epoch, key = engines.claim("one", -1), RecordingKey("model", 0)
+    for at, job_id in ((MINUTE, "a"), (600 * MINUTE, "b")):
+        put_at(engines, at, job_id)
+        engines.run(job_id, epoch)
+        give_time(engines, 0, at)
+        engines.complete(job_id)
+        give_time(engines, 0, at)
+        # Both in one partition, whoever's they are.
+        log.put(place, recording_key("a", 1 if job_id == "a" else 2, key), job_id.encode(), timestamp=at)
+    assert [job.id for job in await jobs(fresh, Span(0, 2 * MINUTE))] == ["a"]
+    assert [each.value for each in await fresh.all_recordings("a")] == [b"a"], (
+        "the other was recorded when all had ended long ago"
+    )
+    assert len(await jobs(fresh)) == 2
+    assert [each.value for each in await fresh.all_recordings("a")] == [b"a", b"b"]
+    assert [record.offset for record in log.given if record.topic == place.topic].count(0) == 1, "nothing is read again"
+    fresh.close()
+
+
+async def test_a_read_goes_on_for_others_when_one_who_waits_gives_up() -> None:
+    readers = 0
+
+    class Counting(WrittenLog):
+        def reader(self) -> InMemoryReader:
+            nonlocal readers
+            readers += 1
+            return super().reader()
+
+    log = Counting()
+    log.cluster.create_topics([log.topics.recordings, log.topics.memory])
+    who = ConversationRef("default", "ann", "c")
+    answers = TopicPartition(log.topics.recordings.name, recording_partition("job", log.topics.recordings.partitions))
+    entries = TopicPartition(log.topics.memory.name, key_partition(conversation_key(*who), log.topics.memory.partitions))
+    log.put(answers, recording_key("job", 1, RecordingKey("model", 0)), b"1", timestamp=90 * MINUTE)
+    entry = MemoryEntry.model_validate(
+        {"userId": "ann", "conversationId": "c", "id": "e", "role": "user", "content": "x", "at": WHEN}
+    )
+    log.put(entries, memory_key(*who, "token"), encode(entry))
+    log.cluster.withhold(answers, entries)
+    history = LogHistory(log, log.topics)
+    history._since, history._until = 0, 1 << 50
+    reads: list[Callable[[], Awaitable[Any]]] = [lambda: history.recordings("job", 1), lambda: history.memory_at(who, 9_000)]
+    for read in reads:
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await read()
+    assert readers == 2
+    log.cluster.give_out()
+    assert await history.recordings("job", 1) == {RecordingKey("model", 0): b"1"}
+    assert [each.id for each in (await history.memory_at(who, 9_000)).entries] == ["e"]
+    assert readers == 2
+    await history.stop()
+
+
+async def test_what_is_being_read_ends_with_the_history(log: WrittenLog) -> None:
+    log.cluster.create_topics([log.topics.recordings])
+    place = TopicPartition(log.topics.recordings.name, recording_partition("job", log.topics.recordings.partitions))
+    log.put(place, recording_key("job", 1, RecordingKey("model", 0)), b"1", timestamp=90 * MINUTE)
+    log.cluster.withhold(place)
+    history = LogHistory(log, log.topics)
+    history._since, history._until = 0, 1 << 50
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await history.recordings("job", 1)
+    await history.stop()
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "history-read"] == []
