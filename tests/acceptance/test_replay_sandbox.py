@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from headrace.replay.sandboxed import SandboxRun, check_pacing
 from headrace.replay.stream import StreamReplay
 from support.clusters import ClusterState, state_of
 from support.engines import PATIENCE_SECONDS, eventually
+from support.log import plain_topic
 from support.recorded import Compared, ListedHistory, Today, everything, recorded_job
 
 GONE_PROCESS = 2**22 + 1
@@ -263,6 +264,27 @@ async def test_what_breaks_off_the_replay_removes_the_sandbox(log: KafkaLog, set
     with pytest.raises(asyncio.CancelledError):
         await task
     assert of_namespace(await state_of(settings), sandbox.namespace) == []
+
+
+class MadeAgain(KafkaLog):
+    """A cluster in which somebody who is just going asks for a topic that was deleted a moment ago, and the broker makes it."""
+
+    again = True
+
+    async def delete_topics(self, names: Collection[str]) -> None:
+        await super().delete_topics(names)
+        if names and self.again:
+            self.again = False
+            await self.create_topics([plain_topic(next(iter(names)))])
+
+
+async def test_a_topic_that_is_made_again_is_deleted_again(settings: Settings, sandbox: Settings) -> None:
+    log = MadeAgain(settings)
+    async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+        await log.create_topics([Topics(sandbox.namespace).job_state])
+    assert not log.again
+    assert of_namespace(await state_of(settings), sandbox.namespace) == []
+    await log.close()
 
 
 @dataclass

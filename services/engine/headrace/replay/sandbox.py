@@ -32,6 +32,8 @@ from headrace.runtime import wall_clock
 from headrace.settings import Namespace, Settings
 
 _APPEND_SECONDS: Final = 30.0
+_LOOK_SECONDS: Final = 0.5
+_MOST_LOOKS: Final = 20
 
 
 def sandbox_settings(settings: Settings, name: str, concurrency: int) -> Settings:
@@ -122,10 +124,22 @@ async def remove(log: Log, settings: Settings, marker: SandboxMarker) -> None:
         BrokerError: the brokers cannot be used; what is left is found by `clean`.
     """
     await delete_groups(settings, marker.groups)
-    there = await log.topic_names()
-    await log.delete_topics([name for name in marker.topics if name in there])
+    await _delete_for_good(log, marker.topics)
     await asyncio.to_thread(_remove_views, settings.data_directory / "views" / marker.sandbox)
     await log.delete_topics([Topics(marker.sandbox).replay_marker.name])
+
+
+async def _delete_for_good(log: Log, topics: Collection[str]) -> None:
+    """Deletes topics until they stay away: a client that is just going may ask for one, and has the broker make it again."""
+    gone = 0
+    for _ in range(_MOST_LOOKS):
+        there = await log.topic_names()
+        left = [name for name in topics if name in there]
+        gone = 0 if left else gone + 1
+        if gone > 1:
+            return
+        await log.delete_topics(left)
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _remove_views(folder: Path) -> None:
