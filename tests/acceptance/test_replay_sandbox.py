@@ -173,7 +173,7 @@ async def test_a_sandbox_gives_signs_of_life(
     assert found.is_over(found.alive_at + 61_000)
 
 
-@pytest.mark.parametrize(("process_id", "silent_seconds"), [(GONE_PROCESS, 20), (os.getpid(), 60)])
+@pytest.mark.parametrize(("process_id", "silent_seconds"), [(GONE_PROCESS, 20), (os.getpid(), 60)], ids=["gone", "here"])
 def test_a_replay_whose_process_is_not_found_may_still_be_silent_for_a_while(process_id: int, silent_seconds: int) -> None:
     """It may run in another container, with the same name of the host."""
     made = SandboxMarker.make("a.replay-1", "a", ["count"], "2026-01-01T00:00:00.000Z")
