@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from headrace import ToolRefusal, ToolSuccess
 from headrace_gateway.access import CredentialInvalid, LimitExceeded
+from headrace_gateway.http.extensions import WHOLE_ANSWER, extension_of
 
 STATUSES: Final = {
     "unauthenticated": HTTPStatus.UNAUTHORIZED,
@@ -38,10 +39,6 @@ UNREAD: Final = frozenset({"body_too_large", "body_late"})
 
 
 JSON: Final = b"application/json"
-
-WHOLE_ANSWER: Final = "headrace.whole_answer"
-"""The ASGI extension by which a server takes a whole answer with the status 200 and a JSON body: a function of the body, which
-tells whether it was sent. If not, it has to be sent by messages."""
 
 
 class JsonResponse(Response):
@@ -82,7 +79,7 @@ def access_headers(error: BaseException) -> dict[str, str]:
 class SuccessResponse:
     """The envelope of a tool call that was done, as an ASGI application.
 
-    A server that takes whole answers (`WHOLE_ANSWER`) is given it at once: by messages it takes several times as long.
+    A server that takes whole answers is given it at once: by messages it takes several times as long.
     """
 
     __slots__ = ("_content",)
@@ -93,8 +90,8 @@ class SuccessResponse:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - the signature is ASGI's
         content = self._content
-        answer = scope.get("extensions", {}).get(WHOLE_ANSWER)
-        if answer is not None and answer(content):
+        send_whole = extension_of(scope, WHOLE_ANSWER)
+        if send_whole is not None and send_whole(content):
             return
         headers = [(b"content-length", b"%d" % len(content)), (b"content-type", JSON)]
         await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})

@@ -10,7 +10,8 @@ import h11
 import orjson
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from headrace_gateway.http.answers import JSON, WHOLE_ANSWER
+from headrace_gateway.http.answers import JSON
+from headrace_gateway.http.extensions import WHOLE_ANSWER, WHOLE_BODY
 from headrace_gateway.tools.refusals import refuse
 
 LOOK_SECONDS: Final = 30.0
@@ -27,6 +28,15 @@ def _head_with(defaults: tuple[tuple[bytes, bytes], ...]) -> bytes:
     """The head of an answer up to its length, with what the server says in every answer, such as the time."""
     told = b"".join(b"%b: %b\r\n" % header for header in defaults)
     return b"HTTP/1.1 200 OK\r\n%bcontent-type: %b\r\ncontent-length: " % (told, JSON)
+
+
+def _whole_body(cycle: RequestResponseCycle) -> bytes | None:
+    """What `RequestResponseCycle.receive` would give, if it would give all at once."""
+    if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue:
+        return None
+    body, cycle.body = bytes(cycle.body), bytearray()
+    cycle.message_event.clear()
+    return body
 
 
 class KeepingConnection(h11.Connection):
@@ -68,7 +78,8 @@ class EnvelopeProtocol(H11Protocol):
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         # Requests of a connection are done one after another: while this one is, the cycle is its own.
-        scope["extensions"] = {WHOLE_ANSWER: partial(self._answer, self.cycle)}
+        cycle = self.cycle
+        scope["extensions"] = {WHOLE_ANSWER: partial(self._answer, cycle), WHOLE_BODY: partial(_whole_body, cycle)}
         await self._application(scope, receive, send)
 
     def _answer(self, cycle: RequestResponseCycle, content: bytes) -> bool:
