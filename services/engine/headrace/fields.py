@@ -20,6 +20,11 @@ LONGEST_JOB_ID: Final = 100
 _UNPRINTED: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
+def is_plain(text: str) -> bool:
+    """Whether `check_plain` lets the text through."""
+    return _UNPRINTED.search(text) is None
+
+
 def check_plain(text: str) -> str:
     """The text, if it has none of the characters that are none: control characters, of which NUL is one, and halves of surrogate
     pairs. In a name they show nothing, and end lines, keys or texts elsewhere.

@@ -7,9 +7,11 @@ from typing import Any, Final
 
 import orjson
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from headrace import ToolRefusal, ToolSuccess
 from headrace_gateway.access import CredentialInvalid, LimitExceeded
+from headrace_gateway.http.extensions import WHOLE_ANSWER, extension_of
 
 STATUSES: Final = {
     "unauthenticated": HTTPStatus.UNAUTHORIZED,
@@ -34,6 +36,9 @@ STATUSES: Final = {
 
 UNREAD: Final = frozenset({"body_too_large", "body_late"})
 """Refusals after which the rest of the body may still come: the connection cannot be used again."""
+
+
+JSON: Final = b"application/json"
 
 
 class JsonResponse(Response):
@@ -71,14 +76,32 @@ def access_headers(error: BaseException) -> dict[str, str]:
     return {}
 
 
-def envelope(answer: ToolSuccess | ToolRefusal, headers: dict[str, str] | None = None) -> JsonResponse:
-    """The answer to a tool call."""
-    if isinstance(answer, ToolSuccess):
+class SuccessResponse:
+    """The envelope of a tool call that was done, as an ASGI application.
+
+    A server that takes whole answers is given it at once: by messages it takes several times as long.
+    """
+
+    __slots__ = ("_content",)
+
+    def __init__(self, answer: ToolSuccess) -> None:
         # Its data are plain JSON already.
-        content = orjson.dumps({"ok": True, "data": answer.data})
-    else:
-        content = orjson.dumps(answer.model_dump(mode="json", by_alias=True))
-    response = JsonResponse(content, status_code=status_of(answer), headers=headers)
-    if isinstance(answer, ToolRefusal) and answer.error.code in UNREAD:
+        self._content = orjson.dumps({"ok": True, "data": answer.data})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - the signature is ASGI's
+        content = self._content
+        send_whole = extension_of(scope, WHOLE_ANSWER)
+        if send_whole is not None and send_whole(content):
+            return
+        headers = [(b"content-length", b"%d" % len(content)), (b"content-type", JSON)]
+        await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+
+def refusal_response(refusal: ToolRefusal, headers: dict[str, str] | None = None) -> JsonResponse:
+    """The envelope of a tool call that was refused."""
+    content = orjson.dumps(refusal.model_dump(mode="json", by_alias=True))
+    response = JsonResponse(content, status_code=status_of(refusal), headers=headers)
+    if refusal.error.code in UNREAD:
         response.headers["connection"] = "close"
     return response

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from starlette.requests import ClientDisconnect, Request
 
+from headrace_gateway.http.extensions import WHOLE_BODY, extension_of
 from headrace_gateway.tools import ToolRefused
 
 BODY_TIMEOUT_SECONDS = 30.0
@@ -50,6 +51,11 @@ async def _read(request: Request, limit: int) -> bytes:
         if request.headers.get("expect", "").lower() != "100-continue":
             await _discard(request)
         raise _too_large(limit)
+    whole = extension_of(request.scope, WHOLE_BODY)
+    if whole is not None and (body := whole()) is not None:
+        if len(body) > limit:
+            raise _too_large(limit)
+        return bytes(body)
     chunks: list[bytes] = []
     size, more = 0, True
     try:

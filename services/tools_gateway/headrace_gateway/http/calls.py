@@ -7,12 +7,12 @@ from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace import ToolCall, ToolRefusal, ToolSuccess
 from headrace_gateway.access.credentials import credential_of
 from headrace_gateway.gateway import Gateway
-from headrace_gateway.http.answers import access_headers, envelope
+from headrace_gateway.http.answers import SuccessResponse, access_headers, refusal_response
 from headrace_gateway.http.arrival import arrival_of
 from headrace_gateway.http.body import read_arguments
 from headrace_gateway.http.context import context_from_headers
@@ -33,17 +33,18 @@ class ToolCalls:
         response = await self._respond(Request(scope, receive))
         await response(scope, receive, send)
 
-    async def _respond(self, request: Request) -> Response:
+    async def _respond(self, request: Request) -> ASGIApp:
         # The router has found it, or there was no need to ask it.
         found = request.scope.get("path_params")
         name = found["name"] if found else request.scope["path"].removeprefix(TOOLS)
         try:
-            return envelope(await self._call(request, name))
+            answer = await self._call(request, name)
+            return SuccessResponse(answer) if isinstance(answer, ToolSuccess) else refusal_response(answer)
         except ClientDisconnect:
             # Nobody reads this.
             return Response(status_code=HTTPStatus.BAD_REQUEST)
         except Exception as error:
-            return envelope(refusal_for(error, name), access_headers(error))
+            return refusal_response(refusal_for(error, name), access_headers(error))
 
     async def _call(self, request: Request, name: str) -> ToolSuccess | ToolRefusal:
         arrival = arrival_of(request)

@@ -26,12 +26,14 @@ def context_from_headers(headers: Iterable[tuple[bytes, bytes]]) -> CallContext:
     """
     given: dict[str, str] = {}
     for name, raw in headers:
-        if (known := _FIELDS.get(name.lower())) is None:
+        if (known := _FIELDS.get(name)) is None:  # in a scope the names of headers are in lower case
             continue
         header, field = known
         if field in given:
             raise _invalid(header, "it is given more than once; give it once")
         given[field] = _text(header, raw)
+    if not given:
+        return CallContext()
     try:
         return CallContext.model_validate(given)
     except ValidationError as error:

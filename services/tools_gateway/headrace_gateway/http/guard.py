@@ -13,7 +13,7 @@ from headrace import HeadraceError
 from headrace_gateway.access import AccessDenied, CredentialInvalid, HostRefused, LimitExceeded, Names, OriginRefused
 from headrace_gateway.access.credentials import credential_of
 from headrace_gateway.gateway import Gateway
-from headrace_gateway.http.answers import STATUSES, ProblemResponse, access_headers, envelope
+from headrace_gateway.http.answers import STATUSES, ProblemResponse, access_headers, refusal_response
 from headrace_gateway.http.arrival import arrival_of
 from headrace_gateway.http.calls import TOOLS
 from headrace_gateway.tools.refusals import ToolRefused, refusal_for
@@ -111,7 +111,7 @@ def _problem(error: HeadraceError) -> Response:
 
 
 def _answer(path: str, error: ToolRefused | HostRefused | OriginRefused) -> Response:
-    response = envelope(refusal_for(error, "")) if path.startswith(TOOLS) else _problem(error)
+    response = refusal_response(refusal_for(error, "")) if path.startswith(TOOLS) else _problem(error)
     # The body was not read.
     response.headers["connection"] = "close"
     return response

@@ -76,13 +76,16 @@ def parse_arguments(tool: ToolDefinition[Any], arguments: dict[str, Any]) -> Wir
     Raises:
         ArgumentsInvalid: they do not fit; the message names each field and what is wrong with it.
     """
-    if is_deeper_than(arguments, DEEPEST_ARGUMENTS):
-        raise ArgumentsInvalid(f"Arguments of {tool.name} are nested more than {DEEPEST_ARGUMENTS} levels deep.")
+    try:
+        encoded = orjson.dumps(arguments)
+    except TypeError as error:
+        _check_depth(tool, arguments)
+        raise ArgumentsInvalid(f"Arguments of {tool.name} are no JSON: {error}.") from None
+    if encoded.count(b"{") + encoded.count(b"[") > DEEPEST_ARGUMENTS:  # what opens less often cannot be too deep
+        _check_depth(tool, arguments)
     try:
         # From JSON, since only there a strict check takes text for an enumeration or a time.
-        parsed: WireModel = tool.arguments.model_validate_json(orjson.dumps(arguments), strict=True, by_alias=True, by_name=False)
-    except TypeError as error:
-        raise ArgumentsInvalid(f"Arguments of {tool.name} are no JSON: {error}.") from None
+        parsed: WireModel = tool.arguments.model_validate_json(encoded, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         # A strict definition has null where an argument is left out.
         given = without_needless_nulls(arguments, tool.input_schema)
@@ -90,6 +93,11 @@ def parse_arguments(tool: ToolDefinition[Any], arguments: dict[str, Any]) -> Wir
             return parse_arguments(tool, given)
         raise ArgumentsInvalid(f"Arguments of {tool.name} are wrong: {describe_problems(error)}.") from None
     return parsed
+
+
+def _check_depth(tool: ToolDefinition[Any], arguments: dict[str, Any]) -> None:
+    if is_deeper_than(arguments, DEEPEST_ARGUMENTS):
+        raise ArgumentsInvalid(f"Arguments of {tool.name} are nested more than {DEEPEST_ARGUMENTS} levels deep.")
 
 
 def is_deeper_than(value: Any, depth: int) -> bool:
