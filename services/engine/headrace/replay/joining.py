@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from headrace.codec import decode_object, is_common_job_record, plain_validator
 from headrace.core.ownership import Version
-from headrace.core.records import SOURCE_HEADER, STATUS_HEADER, VERSION_HEADER, parse_version, source_prefix
+from headrace.core.records import SOURCE_HEADER, VERSION_HEADER, parse_version, source_prefix
 from headrace.core.snapshots import queued
 from headrace.core.status import TERMINAL
 from headrace.core.timestamps import parse_timestamp
@@ -202,8 +202,8 @@ class States:
             epoch, known = version[0], entry.version
             if ledger is not None and epoch != ledger.epoch and ledger.is_void(epoch):
                 continue
-            if known is not None and epoch == known[0] and version > known and entry.status not in TERMINAL:
-                # The next of the same attempt, or of the same engine: it is newer by any rule.
+            if known is not None and version > known and entry.status not in TERMINAL:
+                # The next of a job that had not ended: it is newer by any rule.
                 entry.version, entry.status, entry.newest = version, status, record
                 self._unfinished -= status in TERMINAL
                 self._last_said = max(self._last_said, record.timestamp)
@@ -258,8 +258,8 @@ def _usual_headers(record: UnplacedRecord) -> tuple[Place, Version, str] | None:
     headers = record.headers
     if len(headers) != 3 or record.value is None:
         return None
-    (source_name, place), (version_name, version), (status_name, status) = headers
-    if source_name != SOURCE_HEADER or version_name != VERSION_HEADER or status_name != STATUS_HEADER:
+    (source_name, place), (version_name, version), (_, status) = headers
+    if source_name != SOURCE_HEADER or version_name != VERSION_HEADER:
         return None
     try:
         return place, parse_version(version), STATUSES[status]

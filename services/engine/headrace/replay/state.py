@@ -13,7 +13,7 @@ import orjson
 
 from headrace.core.timestamps import format_timestamp
 from headrace.ports import LogReader, TopicPartition, UnplacedRecord
-from headrace.reading import batches_between
+from headrace.reading import unplaced_between
 from headrace.replay.folding import Claims, Place, Seen, Standing
 from headrace.replay.history import RecordedJob, Span
 from headrace.replay.joining import (
@@ -141,7 +141,7 @@ class _Moments:
         first = (await since(reader, [state], max(0, self._first - BEFORE_MILLISECONDS)))[state]
         end = (await reader.end_offsets([state]))[state]
         bounds = {state: (first, end)} if first < end else {}
-        async with aclosing(batches_between(reader, bounds)) as batches:
+        async with aclosing(unplaced_between(reader, bounds)) as batches:
             async for _, records in batches:
                 for record in records:
                     self._take(record)
