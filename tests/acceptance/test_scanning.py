@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import aclosing
+
+from aiokafka.consumer.fetcher import PartitionRecords
 
 from headrace import Settings
 from headrace.core.partitions import state_partition
@@ -15,7 +18,7 @@ from headrace.kafka import KafkaLog
 from headrace.ports import NewRecord, TopicPartition
 from headrace.replay import RecordedJob, Span, Wanted, open_history, states_at
 from support.engines import read_all
-from support.log import Outcomes, started
+from support.log import Outcomes, numbered, numbers_of, started
 from support.traffic import WORKERS, Tally, record_traffic
 
 EVER = Span(0, 2**42)
@@ -62,3 +65,19 @@ async def test_each_job_comes_once_with_what_the_rules_make_of_its_records(setti
         assert any(job.snapshot is not None and job.snapshot["attempt"] > 1 for job in scanned), "there were retries"
         for job in [*scanned[:3], by_id[min(traffic.cancelled)]]:
             assert await history.find(job.id) == job
+
+
+async def test_what_was_fetched_is_let_go_before_the_garbage_collector_comes_by(log: KafkaLog, topic: str) -> None:
+    target = TopicPartition(topic, 0)
+    await write(log, target, numbered(range(10)))
+    gc.collect()
+    gc.disable()
+    try:
+        async with started(log.reader()) as reader:
+            await reader.assign({target: 0}, ends={target: 10})
+            assert numbers_of((await reader.fetch_unplaced(timeout=20))[target]) == list(range(10))
+            assert await reader.fetch_unplaced(timeout=0.1) == {}
+            left = [each for each in gc.get_objects() if type(each) is PartitionRecords and each._tp.topic == topic]
+            assert left == []
+    finally:
+        gc.enable()

@@ -68,18 +68,20 @@ async def test_the_end_itself_is_a_place_to_start_at(log: Log, make_topic: MakeT
         assert numbers_of((await read(reader, 2))[TopicPartition(topic, 0)]) == [3, 4]
 
 
-async def test_nothing_new_is_nothing_after_the_timeout(log: Log, make_topic: MakeTopic) -> None:
+@pytest.mark.parametrize("fetch", ["fetch", "fetch_unplaced"])
+async def test_nothing_new_is_nothing_after_the_timeout(log: Log, make_topic: MakeTopic, fetch: str) -> None:
     topic = await make_topic()
     async with started(log.reader()) as reader:
         await reader.assign({TopicPartition(topic, 0): 0})
         begun = asyncio.get_running_loop().time()
-        assert await reader.fetch(timeout=0.3) == {}
+        assert await getattr(reader, fetch)(timeout=0.3) == {}
         assert 0.2 < asyncio.get_running_loop().time() - begun < 3
 
 
-async def test_nothing_assigned_is_nothing_to_read(log: Log) -> None:
+@pytest.mark.parametrize("fetch", ["fetch", "fetch_unplaced"])
+async def test_nothing_assigned_is_nothing_to_read(log: Log, fetch: str) -> None:
     async with started(log.reader()) as reader:
-        assert await reader.fetch(timeout=0.1) == {}
+        assert await getattr(reader, fetch)(timeout=0.1) == {}
         assert await reader.positions() == {}
 
 

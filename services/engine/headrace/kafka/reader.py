@@ -104,18 +104,23 @@ class KafkaReader:
 
     async def fetch_unplaced(self, *, timeout: float) -> Mapping[TopicPartition, Sequence[UnplacedRecord]]:
         """The next records, or nothing after `timeout` seconds; see `LogReader.fetch_unplaced`."""
-        if self._unusual or not self._is_assigned():
-            return await self.fetch(timeout=timeout)
-        await wait_for_records(self._consumer, timeout)
-        if not self._is_assigned():
-            return {}
-        before = known_positions(self._consumer)
-        taken = take_unplaced(self._consumer)
-        if taken is None:
-            go_back(self._consumer, before)
-            return await self.fetch(timeout=timeout)
-        self._pause_read()
-        return {TopicPartition(*partition): records for partition, records in taken.items()}
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while self._is_assigned() and not self._unusual:
+            left = deadline - loop.time()
+            await wait_for_records(self._consumer, max(0.0, left))
+            if not self._is_assigned():
+                return {}
+            before = known_positions(self._consumer)
+            taken = take_unplaced(self._consumer)
+            if taken is None:
+                go_back(self._consumer, before)
+                break
+            # Nothing may have come but a transaction's end, or what was fetched before the partitions were assigned anew.
+            if taken or left <= 0 or known_positions(self._consumer) != before:
+                self._pause_read()
+                return {TopicPartition(*partition): records for partition, records in taken.items()}
+        return await self.fetch(timeout=max(0.0, deadline - loop.time()))
 
     def _is_assigned(self) -> bool:
         return self._consumer is not None and bool(self._consumer.assignment())

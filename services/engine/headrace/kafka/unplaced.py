@@ -55,6 +55,8 @@ def take_unplaced(consumer: Any) -> dict[Any, list[Any]] | None:
 def _take(result: Any) -> list[Any] | None:
     """What one fetch brought of a partition, and moves the position past it; None where it cannot be decoded."""
     fetched, records = result._partition_records, []
+    # It refers back to what it would read: with it some megabytes would stay until the garbage collector comes by.
+    fetched._records_iterator = None
     first = fetched.next_fetch_offset
     try:
         while fetched._records.has_next():
