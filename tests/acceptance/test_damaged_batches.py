@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import CorruptRecordException
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
 
 from headrace.errors import BrokerError
 from headrace.kafka import KafkaLog
-from headrace.ports import Record, TopicPartition
+from headrace.ports import TopicPartition, UnplacedRecord
 from support.engines import eventually
 from support.log import Outcomes, numbered, numbers_of, started
 
@@ -56,9 +58,9 @@ async def fetched_ahead(consumer: Any) -> None:
     await eventually(look)
 
 
-async def read_all(fetch: Callable[[], Awaitable[Mapping[TopicPartition, Sequence[Record]]]]) -> int:
+async def read_all(fetch: Callable[[], Awaitable[Mapping[TopicPartition, Sequence[UnplacedRecord]]]]) -> int:
     """Fetches until all numbers came, each once; returns how many fetches failed."""
-    found: list[Record] = []
+    found: list[UnplacedRecord] = []
     failures = 0
 
     async def look() -> bool:
@@ -83,3 +85,24 @@ async def test_a_reader_reads_again(log: KafkaLog, topic: str, unpacked: list[in
         await fetched_ahead(reader._consumer)
         assert await read_all(lambda: reader.fetch(timeout=0.5)) == 1
     assert sorted(unpacked[:2]) == [0, 1]
+
+
+def damaged_batch() -> bytes:
+    """A batch of one record, of which one byte was changed on its way."""
+    batch = BatchBuilder(1_000, 0)
+    assert batch.append(timestamp=None, key=b"key", value=b"999") is not None
+    built = bytearray(batch._build())
+    built[-2] ^= 1
+    return bytes(built)
+
+
+@pytest.mark.parametrize("partition", [0, 1])
+async def test_a_reader_of_records_without_their_place_reads_again(log: KafkaLog, topic: str, partition: int) -> None:
+    reader = log.reader()
+    async with started(reader):
+        await reader.assign({TopicPartition(topic, number): 0 for number in range(2)})
+        await write(log, topic)
+        await fetched_ahead(reader._consumer)
+        fetched = next(each for place, each in reader._consumer._fetcher._records.items() if place.partition == partition)
+        fetched._partition_records._records = MemoryRecords(damaged_batch())
+        assert await read_all(lambda: reader.fetch_unplaced(timeout=0.5)) == 0

@@ -46,8 +46,11 @@ async def write_foreign(settings: Settings, target: TopicPartition, values: Sequ
         await producer.stop()
 
 
+@pytest.mark.parametrize("fetch", ["fetch", "fetch_unplaced"])
 @pytest.mark.parametrize("spoilt", [0, 2, 4])
-async def test_a_reader_gets_what_stands_before_it(log: KafkaLog, settings: Settings, namespace: str, spoilt: int) -> None:
+async def test_a_reader_gets_what_stands_before_it(
+    log: KafkaLog, settings: Settings, namespace: str, spoilt: int, fetch: str
+) -> None:
     topic = f"{namespace}.things"
     await log.create_topics([plain_topic(topic)])
     target = TopicPartition(topic, 0)
@@ -56,7 +59,7 @@ async def test_a_reader_gets_what_stands_before_it(log: KafkaLog, settings: Sett
     found: list[Record] = []
 
     async def look() -> bool:
-        for records in (await reader.fetch(timeout=0.5)).values():
+        for records in (await getattr(reader, fetch)(timeout=0.5)).values():
             found.extend(records)
         return len(found) >= 10
 

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from headrace.errors import BrokerError, TopicMissing
-from headrace.ports import Log, TopicPartition
-from support.log import Outcomes, by_offset, numbered, numbers_of, read, started
+from headrace.ports import Log, NewRecord, TopicPartition, UnplacedRecord
+from support.log import Outcomes, by_offset, numbered, numbers_of, read, read_topic, started
 
 MakeTopic = Callable[..., Awaitable[str]]
 
@@ -68,18 +68,20 @@ async def test_the_end_itself_is_a_place_to_start_at(log: Log, make_topic: MakeT
         assert numbers_of((await read(reader, 2))[TopicPartition(topic, 0)]) == [3, 4]
 
 
-async def test_nothing_new_is_nothing_after_the_timeout(log: Log, make_topic: MakeTopic) -> None:
+@pytest.mark.parametrize("fetch", ["fetch", "fetch_unplaced"])
+async def test_nothing_new_is_nothing_after_the_timeout(log: Log, make_topic: MakeTopic, fetch: str) -> None:
     topic = await make_topic()
     async with started(log.reader()) as reader:
         await reader.assign({TopicPartition(topic, 0): 0})
         begun = asyncio.get_running_loop().time()
-        assert await reader.fetch(timeout=0.3) == {}
+        assert await getattr(reader, fetch)(timeout=0.3) == {}
         assert 0.2 < asyncio.get_running_loop().time() - begun < 3
 
 
-async def test_nothing_assigned_is_nothing_to_read(log: Log) -> None:
+@pytest.mark.parametrize("fetch", ["fetch", "fetch_unplaced"])
+async def test_nothing_assigned_is_nothing_to_read(log: Log, fetch: str) -> None:
     async with started(log.reader()) as reader:
-        assert await reader.fetch(timeout=0.1) == {}
+        assert await getattr(reader, fetch)(timeout=0.1) == {}
         assert await reader.positions() == {}
 
 
@@ -131,12 +133,73 @@ async def test_partitions_that_are_not_named_again_are_read_no_more(log: Log, ma
         assert await reader.fetch(timeout=0.3) == {}
 
 
-async def test_a_stop_ends_a_fetch(log: Log, make_topic: MakeTopic) -> None:
+async def test_records_that_may_come_without_their_place_are_the_same(log: Log, make_topic: MakeTopic) -> None:
+    topic = await make_topic(partitions=2)
+    first, second = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    outcomes = Outcomes()
+    async with started(log.writer()) as writer:
+        writer.submit(first, numbered(range(10)), outcomes.expect(0))
+        writer.submit(second, [NewRecord(b"key", b"3", [("a", b"b"), ("c", b"")]), NewRecord(b"key", None)], outcomes.expect(1))
+        await outcomes.offsets()
+    found: dict[TopicPartition, list[UnplacedRecord]] = {first: [], second: []}
+    async with started(log.reader()) as reader:
+        # In the middle of a batch, and at its begin.
+        await reader.assign({first: 7, second: 0})
+        while sum(map(len, found.values())) < 5:
+            fetched = await reader.fetch_unplaced(timeout=5)
+            assert fetched
+            for partition, records in fetched.items():
+                found[partition] += records
+                assert (await reader.positions())[partition] == records[-1].offset + 1
+        assert await reader.fetch_unplaced(timeout=0.1) == {}
+        placed = (await read_topic(log, topic, 12))[second]
+    assert [(each.offset, each.value) for each in found[first]] == [(7, b"7"), (8, b"8"), (9, b"9")]
+    for one, other in zip(found[second], placed, strict=True):
+        assert (one.offset, one.timestamp, one.key, one.value) == (other.offset, other.timestamp, other.key, other.value)
+        assert list(one.headers) == list(other.headers)
+    assert list(found[second][0].headers) == [("a", b"b"), ("c", b"")]
+
+
+async def test_a_fetch_of_some_and_one_of_all_that_follow_give_each_record_once(log: Log, make_topic: MakeTopic) -> None:
+    topic = await make_topic()
+    await write(log, topic, range(50))
+    async with started(log.reader()) as reader:
+        await reader.assign({TopicPartition(topic, 0): 0})
+        found = numbers_of((await reader.fetch(timeout=5, maximum=7))[TopicPartition(topic, 0)])
+        while len(found) < 50:
+            fetched = await reader.fetch_unplaced(timeout=5)
+            assert fetched
+            found += numbers_of(fetched[TopicPartition(topic, 0)])
+    assert found == list(range(50))
+
+
+@pytest.mark.parametrize("fetch", ["fetch", "fetch_unplaced"])
+async def test_of_a_partition_that_was_read_to_its_end_nothing_more_is_fetched(
+    log: Log, make_topic: MakeTopic, fetch: str
+) -> None:
+    topic = await make_topic(partitions=3)
+    ended, empty, open_ = (TopicPartition(topic, number) for number in range(3))
+    await write(log, topic, range(5), partition=0)
+    async with started(log.reader()) as reader:
+        await reader.assign({ended: 0, empty: 0, open_: 0}, ends={ended: 5, empty: 0})
+        assert numbers_of((await getattr(reader, fetch)(timeout=20))[ended]) == list(range(5))
+        for partition in range(3):
+            await write(log, topic, range(5), partition=partition)
+        fetched = await getattr(reader, fetch)(timeout=20)
+        assert {partition: numbers_of(records) for partition, records in fetched.items()} == {open_: list(range(5))}
+        assert await getattr(reader, fetch)(timeout=0.3) == {}
+        assert by_offset(await reader.positions()) == {0: 5, 1: 0, 2: 5}
+        await reader.assign(await reader.positions())
+        assert set(await read(reader, 10)) == {ended, empty}
+
+
+@pytest.mark.parametrize("fetch", ["fetch", "fetch_unplaced"])
+async def test_a_stop_ends_a_fetch(log: Log, make_topic: MakeTopic, fetch: str) -> None:
     topic = await make_topic()
     reader = log.reader()
     await reader.start()
     await reader.assign({TopicPartition(topic, 0): 0})
-    fetching = asyncio.create_task(reader.fetch(timeout=60))
+    fetching = asyncio.create_task(getattr(reader, fetch)(timeout=60))
     await asyncio.sleep(0)
     await reader.stop()
     async with asyncio.timeout(20):

@@ -21,6 +21,7 @@ from headrace.ports import (
     Outcome,
     Record,
     TopicPartition,
+    UnplacedRecord,
 )
 
 PATIENCE_SECONDS = 20.0
@@ -40,7 +41,7 @@ def numbered(numbers: Sequence[int], size: int = 0) -> list[NewRecord]:
     return [NewRecord(b"key", str(number).encode().ljust(size)) for number in numbers]
 
 
-def numbers_of(records: Sequence[Record]) -> list[int]:
+def numbers_of(records: Sequence[UnplacedRecord]) -> list[int]:
     """The numbers that `numbered` put in."""
     return [int(record.value) for record in records if record.value is not None]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from headrace.codec import decode_object, validate
 from headrace.core.ownership import PartitionLedger
 from headrace.models import ClaimRecord, LeaseRepeat, ReleaseRecord, RenewalRecord
-from headrace.ports import Record
+from headrace.ports import UnplacedRecord
 
 
-def take_lease(ledger: PartitionLedger, record: Record) -> bool:
+def take_lease(ledger: PartitionLedger, record: UnplacedRecord) -> bool:
     """Takes in a claim, a renewal, a release or a repeat of the ledger's partition; tells whether it is valid.
 
     A tombstone is nothing.

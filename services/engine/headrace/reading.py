@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import aclosing
+from functools import partial
+from typing import TypeVar
 
 from headrace.errors import BrokerUnreachable
-from headrace.ports import Log, LogReader, Record, TopicPartition
+from headrace.ports import Log, LogReader, Record, TopicPartition, UnplacedRecord
+
+RecordT = TypeVar("RecordT", bound=UnplacedRecord)
 
 FETCH_SECONDS = 0.25
 SILENCE_SECONDS = 30.0
@@ -58,7 +62,7 @@ async def records_between(reader: LogReader, bounds: Mapping[TopicPartition, tup
                 yield record
 
 
-async def batches_between(
+def batches_between(
     reader: LogReader, bounds: MutableMapping[TopicPartition, tuple[int, int]]
 ) -> AsyncGenerator[tuple[TopicPartition, Sequence[Record]]]:
     """The records of partitions from the first offset on and below the second, which the log has reached, as they come.
@@ -71,9 +75,25 @@ async def batches_between(
         BrokerError: the brokers cannot be reached, or give nothing for 30 s.
         TopicMissing: a topic does not exist.
     """
+    return _batches(reader, bounds, partial(reader.fetch, timeout=FETCH_SECONDS))
+
+
+def unplaced_between(
+    reader: LogReader, bounds: MutableMapping[TopicPartition, tuple[int, int]]
+) -> AsyncGenerator[tuple[TopicPartition, Sequence[UnplacedRecord]]]:
+    """As `batches_between`, with records that may come without their place; see `LogReader.fetch_unplaced`."""
+    return _batches(reader, bounds, partial(reader.fetch_unplaced, timeout=FETCH_SECONDS))
+
+
+async def _batches(
+    reader: LogReader,
+    bounds: MutableMapping[TopicPartition, tuple[int, int]],
+    fetch: Callable[[], Awaitable[Mapping[TopicPartition, Sequence[RecordT]]]],
+) -> AsyncGenerator[tuple[TopicPartition, Sequence[RecordT]]]:
     if not bounds:
         return
-    await reader.assign({partition: first for partition, (first, _) in bounds.items()})
+    ends = {partition: end for partition, (_, end) in bounds.items()}
+    await reader.assign({partition: first for partition, (first, _) in bounds.items()}, ends=ends)
     silent, assigned, positions = 0.0, len(bounds), await reader.positions()
     while True:
         for partition in [each for each, (_, end) in bounds.items() if positions[each] >= end]:
@@ -81,10 +101,10 @@ async def batches_between(
         if not bounds:
             return
         if 2 * len(bounds) <= assigned:
-            # What is behind the bounds of the others is not to be fetched all the while.
-            await reader.assign({partition: positions[partition] for partition in bounds})
+            # Those that somebody took out are not to be fetched all the while.
+            await reader.assign({partition: positions[partition] for partition in bounds}, ends=ends)
             assigned = len(bounds)
-        batches = await reader.fetch(timeout=FETCH_SECONDS)
+        batches = await fetch()
         for partition, records in batches.items():
             if partition in bounds and (within := _below(records, bounds[partition][1])):
                 yield partition, within
@@ -95,7 +115,7 @@ async def batches_between(
             raise BrokerUnreachable(f"The brokers gave nothing of {topics} for {SILENCE_SECONDS:g} s.")
 
 
-def _below(records: Sequence[Record], end: int) -> Sequence[Record]:
+def _below(records: Sequence[RecordT], end: int) -> Sequence[RecordT]:
     if not records or records[-1].offset < end:
         return records
     return [record for record in records if record.offset < end]

@@ -55,6 +55,26 @@ async def test_the_last_words_of_a_predecessor_count_for_nothing(engines: Engine
     assert job.snapshot is not None and (job.snapshot["result"], job.snapshot["attempt"]) == ("right", 2)
 
 
+async def test_a_lease_is_known_from_the_first_that_is_read_of_it(engines: Engines, history: LogHistory) -> None:
+    engines.enqueue("job")
+    engines.run("job", 0)
+    engines.claim("two", 0)
+    engines.complete("job", "from the grave")
+    assert told(await jobs(history)) == [("job", "running")]
+
+
+async def test_an_older_snapshot_that_stands_behind_a_newer_one_is_older(engines: Engines, history: LogHistory) -> None:
+    epoch = engines.claim("one", -1)
+    engines.enqueue("job")
+    engines.run("job", epoch)
+    older = engines.snapshots["job"]
+    newer = {**older, "sequence": older["sequence"] + 1, "progress": "half"}
+    engines.write(newer)
+    engines.write(older)
+    [job] = await jobs(history)
+    assert job.snapshot == newer
+
+
 async def test_what_a_janitor_repeats_is_taken_for_what_it_repeats(engines: Engines, history: LogHistory) -> None:
     epoch = engines.claim("one", -1)
     engines.enqueue("job")

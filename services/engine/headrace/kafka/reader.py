@@ -15,7 +15,9 @@ from headrace.kafka.administration import Administration
 from headrace.kafka.closing import close_client
 from headrace.kafka.connection import Cluster
 from headrace.kafka.polling import Polling
-from headrace.ports import Record, TopicPartition
+from headrace.kafka.positions import go_back, known_positions
+from headrace.kafka.unplaced import take_unplaced, wait_for_records
+from headrace.ports import Record, TopicPartition, UnplacedRecord
 
 ResultT = TypeVar("ResultT")
 
@@ -38,6 +40,9 @@ class KafkaReader:
         self._consumer: Any = None
         self._topics: set[str] = set()
         self._polling = Polling()
+        self._ends: Mapping[Any, int] = {}
+        # Whether something of what is assigned could not be taken without places.
+        self._unusual = False
 
     async def start(self) -> None:
         """Raises: BrokerUnreachable, BrokerAuthenticationFailed, BrokerCertificateUntrusted."""
@@ -64,32 +69,71 @@ class KafkaReader:
         """How many partitions the topic has. Raises `TopicMissing`."""
         return await self._administration.partition_count(topic)
 
-    async def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+    async def assign(self, positions: Mapping[TopicPartition, int], *, ends: Mapping[TopicPartition, int] | None = None) -> None:
         """Reads these partitions from these offsets on; see `LogReader.assign`."""
         # Together: behind a fetch that waits for records each of them would wait as long.
-        starts, ends = await asyncio.gather(self.start_offsets(positions), self.end_offsets(positions))
+        starts, latest = await asyncio.gather(self.start_offsets(positions), self.end_offsets(positions))
         self._running().assign([ClientTopicPartition(*partition) for partition in positions])
         for topic in self._topics:
             # aiokafka forgets where the others are, and would take a tenth of a second to answer the next question about them.
             self._running()._client.add_topic(topic)
         for partition, offset in positions.items():
             # At once: a partition without a position would be looked up, and the answer would undo a later seek.
-            within = starts[partition] <= offset <= ends[partition]
+            within = starts[partition] <= offset <= latest[partition]
             self._consumer.seek(ClientTopicPartition(*partition), offset if within else starts[partition])
+        self._ends = {ClientTopicPartition(*partition): end for partition, end in (ends or {}).items()}
+        self._unusual = False
+        self._pause_read()
 
     async def fetch(self, *, timeout: float, maximum: int | None = None) -> Mapping[TopicPartition, Sequence[Record]]:
         """The next records, or nothing after `timeout` seconds."""
-        if self._consumer is None or not self._consumer.assignment():
+        if not self._is_assigned():
             # aiokafka would wait for an assignment, however long that takes.
             await asyncio.sleep(timeout)
             return {}
+        # Of a fetch that is taken in part the rest is aiokafka's own.
+        self._unusual = True
         try:
             fetched = await self._polling.poll(self._consumer, (), timeout=timeout, maximum=maximum)
         except ConsumerStoppedError:
             return {}
         except KafkaError as error:
             raise BrokerError(f"Records cannot be read: {error}") from error
+        self._pause_read()
         return {TopicPartition(*partition): records for partition, records in fetched.items()}
+
+    async def fetch_unplaced(self, *, timeout: float) -> Mapping[TopicPartition, Sequence[UnplacedRecord]]:
+        """The next records, or nothing after `timeout` seconds; see `LogReader.fetch_unplaced`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while self._is_assigned() and not self._unusual:
+            left = deadline - loop.time()
+            await wait_for_records(self._consumer, max(0.0, left))
+            if not self._is_assigned():
+                return {}
+            before = known_positions(self._consumer)
+            taken = take_unplaced(self._consumer)
+            if taken is None:
+                go_back(self._consumer, before)
+                break
+            # Nothing may have come but a transaction's end, or what was fetched before the partitions were assigned anew.
+            if taken or left <= 0 or known_positions(self._consumer) != before:
+                self._pause_read()
+                return {TopicPartition(*partition): records for partition, records in taken.items()}
+        return await self.fetch(timeout=max(0.0, deadline - loop.time()))
+
+    def _is_assigned(self) -> bool:
+        return self._consumer is not None and bool(self._consumer.assignment())
+
+    def _pause_read(self) -> None:
+        """Has no more fetched of partitions that were read to their ends.
+
+        At the log's end a broker would hold that fetch back for a tenth of a second, and all that is asked behind it.
+        """
+        if self._ends:
+            positions = known_positions(self._consumer)
+            read = [partition for partition, end in self._ends.items() if positions.get(partition, -1) >= end]
+            self._consumer.pause(*(each for each in read if each in self._consumer.assignment()))
 
     async def positions(self) -> Mapping[TopicPartition, int]:
         """The offset of the next record of each assigned partition."""

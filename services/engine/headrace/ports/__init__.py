@@ -14,6 +14,7 @@ from headrace.ports.log import (
     Outcome,
     Record,
     TopicPartition,
+    UnplacedRecord,
 )
 from headrace.ports.memory import (
     Appended,
@@ -51,4 +52,5 @@ __all__ = [
     "RecordingKey",
     "StoredCompaction",
     "TopicPartition",
+    "UnplacedRecord",
 ]

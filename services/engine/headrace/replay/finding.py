@@ -64,8 +64,10 @@ async def find_job(log: Log, topics: Topics, job_id: str) -> Trail:
             trails = [await _trail(log, layout, record, job_id) for record in found]
             # Of several records with one id one is done, and the others are passed over.
             chosen = next((trail for trail in trails if trail.job.snapshot is not None), trails[0])
-            others = [trail for trail in trails if trail is not chosen and trail.job.snapshot is None]
-            return replace(chosen, duplicates=[trail.accepted.record for trail in others])
+            others = [
+                record for record, trail in zip(found, trails, strict=True) if trail is not chosen and trail.job.snapshot is None
+            ]
+            return replace(chosen, duplicates=others)
     raise await _missing(log, layout, job_id)
 
 
@@ -99,7 +101,7 @@ async def search(
 
 async def _trail(log: Log, layout: Layout, record: Record, job_id: str) -> Trail:
     queue = TopicPartition(record.topic, record.partition)
-    accepted = Accepted(layout.worker_of(queue), record)
+    accepted = Accepted(layout.worker_of(queue), queue, record)
     snapshots: list[tuple[Record, Seen]] = []
     removals: list[Record] = []
     state = layout.part_of(queue).state
@@ -119,7 +121,7 @@ async def _trail(log: Log, layout: Layout, record: Record, job_id: str) -> Trail
                         elif seen is not None and seen.place == place:
                             snapshots.append((each, seen))
                             if not seen.void:
-                                accepted.standing.offer(seen, each)
+                                accepted.offer(seen, each)
     job = accepted.recorded()
     assert job is not None, "it was decoded before"
     return Trail(layout, accepted, job, snapshots, removals)

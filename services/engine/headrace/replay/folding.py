@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from headrace.core.ownership import PartitionLedger, Version, supersedes
@@ -21,11 +21,11 @@ from headrace.core.records import (
 from headrace.core.status import JobStatus
 from headrace.errors import RecordUndecodable
 from headrace.leases import take_lease
-from headrace.ports import Record
+from headrace.ports import UnplacedRecord
 
 # What a record can be in its values, whoever wrote it; anything else is a fault of this code.
 UNUSABLE = (RecordUndecodable, KeyError, TypeError, ValueError, AttributeError)
-_STATUSES: Final = {status.encode(): status.value for status in JobStatus}
+STATUSES: Final = {status.encode(): status.value for status in JobStatus}
 
 Place = bytes
 """Where a job record stands, as the headers of its snapshots have it: worker, partition and offset."""
@@ -63,14 +63,15 @@ class Claims:
     Whoever begins in the middle of the log knows a lease by its next renewal, which comes within seconds.
 
     Attributes:
+        ledgers: by what the places of a job partition begin with.
         damaged: how many records could not be read, by kind.
     """
 
     def __init__(self) -> None:
-        self._ledgers: dict[bytes, PartitionLedger] = {}
+        self.ledgers: dict[bytes, PartitionLedger] = {}
         self.damaged: Counter[str] = Counter()
 
-    def see(self, record: Record) -> Seen | None:
+    def see(self, record: UnplacedRecord) -> Seen | None:
         """Takes in a record. None for all that is no snapshot, tombstones included.
 
         This is asked of every record of the log: what an engine writes is taken apart without a further call.
@@ -87,17 +88,17 @@ class Claims:
             place, version, status = (found.get(name, b"") for name in (SOURCE_HEADER, VERSION_HEADER, STATUS_HEADER))
             outdone = found.get(REPEAT_HEADER)
         try:
-            parsed, told = parse_version(version), _STATUSES[status]
+            parsed, told = parse_version(version), STATUSES[status]
             if outdone is not None:
                 return Seen(place, parsed, told, parse_version(outdone), False)
-            ledger = self._ledgers.get(place[: place.rindex(b"/") + 1])
+            ledger = self.ledgers.get(place[: place.rindex(b"/") + 1])
         except UNUSABLE:
             self.damaged["snapshot"] += 1
             return None
         void = ledger is not None and parsed[0] != ledger.epoch and ledger.is_void(parsed[0])
         return Seen(place, parsed, told, None, void)
 
-    def _is_of_engines(self, record: Record) -> bool:
+    def _is_of_engines(self, record: UnplacedRecord) -> bool:
         """Takes in a record of leases, or a checkpoint; tells whether it was one."""
         key = record.key or b""
         if not key.startswith(LEASE_PREFIX):
@@ -107,9 +108,9 @@ class Claims:
             self.damaged["lease"] += 1
             return True
         about = source_prefix(lease.worker, lease.partition)
-        ledger = self._ledgers.get(about)
+        ledger = self.ledgers.get(about)
         if ledger is None:
-            ledger = self._ledgers[about] = PartitionLedger()
+            ledger = self.ledgers[about] = PartitionLedger()
         try:
             take_lease(ledger, record)
         except UNUSABLE:
@@ -122,16 +123,17 @@ class Standing:
     """The newest valid snapshot of a job, of those that were offered.
 
     Attributes:
-        seen, record: None before the first.
+        version, newest: of the snapshot, and its record; None before the first.
+        status: that it tells; empty before the first.
     """
 
-    seen: Seen | None = None
-    record: Record | None = None
+    version: Version | None = field(default=None, init=False)
+    status: str = field(default="", init=False)
+    newest: UnplacedRecord | None = field(default=None, init=False)
 
-    def offer(self, seen: Seen, record: Record) -> bool:
+    def offer(self, seen: Seen, record: UnplacedRecord) -> bool:
         """Takes in a snapshot that is not void; tells whether it takes the place of the one before."""
-        known = self.seen
-        if known is not None and not supersedes(seen.version, known.version, known.status, seen.outdone):
+        if self.version is not None and not supersedes(seen.version, self.version, self.status, seen.outdone):
             return False
-        self.seen, self.record = seen, record
+        self.version, self.status, self.newest = seen.version, seen.status, record
         return True

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
 from headrace.codec import decode_object, is_common_job_record, plain_validator
-from headrace.core.records import source_prefix
+from headrace.core.ownership import Version
+from headrace.core.records import SOURCE_HEADER, VERSION_HEADER, parse_version, source_prefix
 from headrace.core.snapshots import queued
 from headrace.core.status import TERMINAL
 from headrace.core.timestamps import parse_timestamp
 from headrace.errors import HistoryGone
 from headrace.models import JobRecord
-from headrace.ports import LogReader, Record, TopicPartition
-from headrace.reading import batches_between
-from headrace.replay.folding import UNUSABLE, Claims, Place, Standing
+from headrace.ports import LogReader, TopicPartition, UnplacedRecord
+from headrace.reading import unplaced_between
+from headrace.replay.folding import STATUSES, UNUSABLE, Claims, Place, Seen, Standing
 from headrace.replay.history import RecordedJob, Span
 from headrace.replay.layout import Bounds, Layout, Part
 from headrace.replay.logged import LoggedJob
@@ -28,47 +29,50 @@ BEFORE_MILLISECONDS: Final = 60_000
 SETTLED_MILLISECONDS: Final = 2 * 3_600_000
 """So long after its last job has ended nothing more is said of any: a janitor has repeated by then what counts."""
 
+_NO_PREFIX: Final = b"\0"  # no place begins so
+
 _check_record = plain_validator(JobRecord)
 
 
 @dataclass(slots=True)
-class Accepted:
-    """A job record of a worker, and what was found of its state."""
+class Accepted(Standing):
+    """A job record of a worker, and what was found of its state.
+
+    Attributes:
+        queue: where it stands.
+    """
 
     worker: str
-    record: Record
-    standing: Standing = field(default_factory=Standing)
+    queue: TopicPartition
+    record: UnplacedRecord
 
     @property
     def said_until(self) -> int:
         """When all is said of it, by the log's time: long after its end, in milliseconds since the Unix epoch."""
-        seen, record = self.standing.seen, self.standing.record
-        ended = seen is not None and record is not None and seen.status in TERMINAL
-        return record.timestamp + SETTLED_MILLISECONDS if ended and record is not None else ALL_TIME.end
+        newest = self.newest
+        return ALL_TIME.end if newest is None or self.status not in TERMINAL else newest.timestamp + SETTLED_MILLISECONDS
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether an engine has begun with it, by what was found."""
+        return self.version is not None and self.version.attempt > 0
 
     def recorded(self) -> RecordedJob | None:
         """The job, or None where the record is none of a job of this worker."""
-        record, found = self.record, self.standing.record
-        source = TopicPartition(record.topic, record.partition)
-        if record.value is None:
+        record, newest = self.record, self.newest
+        value = record.value
+        if value is None:
             return None
         # What an engine has begun with it has checked: that is decoded when somebody looks at it.
-        if found is not None and self._has_begun(found):
-            return LoggedJob(record.value, source, record.offset, record.timestamp, found.value)
+        if newest is not None and self.has_begun and (key := newest.key) and b'"id":"%b"' % key in value:
+            return LoggedJob(value, self.queue, record.offset, record.timestamp, newest.value)
         raw = job_record_of(record, self.worker)
         if raw is None:
             return None
         # A queue that was made anew has other jobs at the same offsets.
-        is_own = found is not None and found.key == str(raw["id"]).encode()
-        snapshot = found.value if found is not None and is_own else None
-        return LoggedJob(raw, source, record.offset, record.timestamp, snapshot)
-
-    def _has_begun(self, found: Record) -> bool:
-        """Whether a snapshot is of this very job, and says that an engine began with it."""
-        key, value, seen = found.key, self.record.value, self.standing.seen
-        if not key or not value or seen is None or not seen.version.attempt:
-            return False
-        return b'"id":"%b"' % key in value
+        is_own = newest is not None and newest.key == str(raw["id"]).encode()
+        snapshot = newest.value if newest is not None and is_own else None
+        return LoggedJob(raw, self.queue, record.offset, record.timestamp, snapshot)
 
 
 def accepted_state(job: RecordedJob) -> dict[str, Any]:
@@ -76,7 +80,7 @@ def accepted_state(job: RecordedJob) -> dict[str, Any]:
     return queued(job.record, {"topic": job.source.topic, "partition": job.source.partition, "offset": job.offset})
 
 
-def job_record_of(record: Record, worker: str) -> Mapping[str, Any] | None:
+def job_record_of(record: UnplacedRecord, worker: str) -> Mapping[str, Any] | None:
     """The job record in a record of a worker's queue, or None where it is damaged: its job could not be done either."""
     try:
         raw = decode_object(record.value)
@@ -91,19 +95,20 @@ def _check(raw: dict[str, Any], worker: str) -> None:
         _check_record(raw)
 
 
-async def read_accepted(
-    reader: LogReader, layout: Layout, bounds: Bounds, wanted: Callable[[Record], bool]
-) -> dict[Place, Accepted]:
-    """The records of queues that are wanted, in the order of the log within each partition."""
+async def read_accepted(reader: LogReader, layout: Layout, bounds: Bounds, span: Span) -> dict[Place, Accepted]:
+    """The records of queues that are of the span, in the order of the log within each partition."""
+    start, end = span
     found: dict[TopicPartition, dict[Place, Accepted]] = {queue: {} for queue in bounds}
     workers = {queue: layout.worker_of(queue) for queue in bounds}
     prefixes = {queue: source_prefix(worker, queue.partition) for queue, worker in workers.items()}
-    async with aclosing(batches_between(reader, dict(bounds))) as batches:
+    async with aclosing(unplaced_between(reader, dict(bounds))) as batches:
         async for queue, records in batches:
             worker, prefix, entries = workers[queue], prefixes[queue], found[queue]
             for record in records:
-                if wanted(record):
-                    entries[b"%b%d" % (prefix, record.offset)] = Accepted(worker, record)
+                if start <= record.timestamp < end:
+                    entries[b"%b%d" % (prefix, record.offset)] = Accepted(worker, queue, record)
+    if len(found) == 1:
+        return next(iter(found.values()))
     return {place: accepted for entries in found.values() for place, accepted in entries.items()}
 
 
@@ -126,8 +131,11 @@ class States:
     _again: set[Place] = field(default_factory=set)
     _looked_at: int = -1
     _claims: Claims = field(default_factory=Claims)
-    _unfinished: int = 0
-    _last_end: int = 0
+    _unfinished: int = field(init=False)
+    _last_said: int = 0
+
+    def __post_init__(self) -> None:
+        self._unfinished = len(self.entries)
 
     async def read(self, reader: LogReader, state: TopicPartition) -> None:
         """Reads from a minute before the span to the end, or until nothing more can come.
@@ -135,14 +143,12 @@ class States:
         Raises:
             HistoryGone: a job of the span was deleted from its queue.
         """
-        self._unfinished, self._last_end = len(self.entries), self.span.end
         first = (await since(reader, [state], max(0, self.span.start - BEFORE_MILLISECONDS)))[state]
         end = (await reader.end_offsets([state]))[state]
         bounds = {state: (first, end)} if first < end else {}
-        async with aclosing(batches_between(reader, bounds)) as batches:
+        async with aclosing(unplaced_between(reader, bounds)) as batches:
             async for _, records in batches:
-                for record in records:
-                    self._take(record)
+                self._take_all(records)
                 if records[-1].timestamp > self._last_end + SETTLED_MILLISECONDS and self._is_finished():
                     return
 
@@ -151,11 +157,24 @@ class States:
 
         Of one that was done before the reading of states begins this is not seen.
         """
-        begun = {entry.standing.record.key for entry in self.entries.values() if entry.standing.record is not None}
-        begun |= self._earlier
-        waiting = {place: entry for place, entry in self.entries.items() if entry.standing.record is None} if begun else {}
+        waiting = {place: entry for place, entry in self.entries.items() if entry.newest is None}
+        if not waiting:
+            return set()
+        begun = {entry.newest.key for entry in self.entries.values() if entry.newest is not None} | self._earlier
+        if not begun:
+            return set()
         jobs = {place: entry.recorded() for place, entry in waiting.items()}
         return {place for place, job in jobs.items() if job is not None and job.id.encode() in begun}
+
+    def said_until(self, again: set[Place]) -> int:
+        """When all is said of these jobs but for those requests that were made again; see `Accepted.said_until`."""
+        if self._unfinished > len(again - self._again):
+            return ALL_TIME.end
+        return self._last_said + SETTLED_MILLISECONDS if len(self.entries) > len(again) else 0
+
+    @property
+    def _last_end(self) -> int:
+        return max(self.span.end, self._last_said)
 
     def _is_finished(self) -> bool:
         if self._unfinished and self._looked_at != self._last_end:
@@ -165,26 +184,53 @@ class States:
             self._unfinished -= len(again)
         return not self._unfinished
 
-    def _take(self, record: Record) -> None:
+    def _take_all(self, records: Sequence[UnplacedRecord]) -> None:
+        """Takes in each of them. What engines write as a rule is taken apart here: there are millions."""
+        entries, ledgers = self.entries, self._claims.ledgers
+        prefix, ledger = _NO_PREFIX, None
+        for record in records:
+            usual = _usual_headers(record)
+            entry = None if usual is None else entries.get(usual[0])
+            if usual is None or entry is None:
+                self._take(record)
+                prefix = _NO_PREFIX  # it may have been the first lease of a partition
+                continue
+            place, version, status = usual
+            if not place.startswith(prefix):
+                prefix = place[: place.rindex(b"/") + 1]
+                ledger = ledgers.get(prefix)
+            epoch, known = version[0], entry.version
+            if ledger is not None and epoch != ledger.epoch and ledger.is_void(epoch):
+                continue
+            if known is not None and version > known and entry.status not in TERMINAL:
+                # The next of a job that had not ended: it is newer by any rule.
+                entry.version, entry.status, entry.newest = version, status, record
+                self._unfinished -= status in TERMINAL
+                self._last_said = max(self._last_said, record.timestamp)
+            else:
+                self._offer(entry, Seen(place, version, status, None, False), record)
+
+    def _take(self, record: UnplacedRecord) -> None:
         seen = self._claims.see(record)
         if seen is None or seen.void:
             return
         entry = self.entries.get(seen.place)
         if entry is None:
             self._take_other(seen.place, record)
-            return
-        standing, known = entry.standing, entry.standing.seen
-        if known is None:
-            standing.seen, standing.record = seen, record
-            if seen.place in self._again:  # it was done after all
-                self._again.discard(seen.place)
-                self._unfinished += 1
-        elif not standing.offer(seen, record):
-            return
-        self._unfinished += (known is not None and known.status in TERMINAL) - (seen.status in TERMINAL)
-        self._last_end = max(self._last_end, record.timestamp)
+        else:
+            self._offer(entry, seen, record)
 
-    def _take_other(self, place: Place, record: Record) -> None:
+    def _offer(self, entry: Accepted, seen: Seen, record: UnplacedRecord) -> None:
+        is_first, had_ended = entry.version is None, entry.status in TERMINAL
+        if not entry.offer(seen, record):
+            return
+        if is_first and seen.place in self._again:  # it was done after all
+            self._again.discard(seen.place)
+            self._unfinished += 1
+        self._unfinished += had_ended - (seen.status in TERMINAL)
+        self._last_said = max(self._last_said, record.timestamp)
+
+    def _take_other(self, place: Place, record: UnplacedRecord) -> None:
         prefix, slash, offset = place.rpartition(b"/")
         if not offset.isdigit():
             return
@@ -193,7 +239,7 @@ class States:
         if int(offset) < self.starts.get(prefix + slash, 0):
             self._check_deleted(record)
 
-    def _check_deleted(self, record: Record) -> None:
+    def _check_deleted(self, record: UnplacedRecord) -> None:
         """Of a job whose record is gone: it must not be one of the span, which would be told as if it had never been."""
         try:
             raw = decode_object(record.value)
@@ -205,6 +251,20 @@ class States:
                 f"Not all of the span is in the log any more: job {raw.get('id')}, accepted at {raw['createdAt']}, was deleted "
                 "from its queue, with all before it. Begin later."
             )
+
+
+def _usual_headers(record: UnplacedRecord) -> tuple[Place, Version, str] | None:
+    """What a snapshot of an engine tells of a job that has been told of; None for all that is not just that."""
+    headers = record.headers
+    if len(headers) != 3 or record.value is None:
+        return None
+    (source_name, place), (version_name, version), (_, status) = headers
+    if source_name != SOURCE_HEADER or version_name != VERSION_HEADER:
+        return None
+    try:
+        return place, parse_version(version), STATUSES[status]
+    except UNUSABLE:
+        return None
 
 
 def chunks_of(entries: Mapping[Place, Accepted], size: int) -> Iterator[list[tuple[Place, Accepted]]]:

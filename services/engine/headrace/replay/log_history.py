@@ -144,15 +144,14 @@ class LogHistory:
     async def _read_part(
         self, layout: Layout, wanted: Wanted, bounds: Bounds, starts: Mapping[TopicPartition, int], reader: LogReader, part: Part
     ) -> AsyncGenerator[Sequence[RecordedJob]]:
-        first, end = wanted.span
         own = {queue: bounds[queue] for queue in part.queues if queue in bounds}
-        entries = await read_accepted(reader, layout, own, lambda record: first <= record.timestamp < end)
+        entries = await read_accepted(reader, layout, own, wanted.span)
         firsts = {queue: begin for queue, (begin, _) in own.items()}
         states = States(entries, by_place(layout, part, starts), by_place(layout, part, firsts), wanted.span)
         if part.state is not None:
             await states.read(reader, part.state)
         again = states.made_again()
-        self._until = max([self._until, *(entry.said_until for place, entry in entries.items() if place not in again)])
+        self._until = max(self._until, states.said_until(again))
         for chunk in chunks_of(entries, _AT_ONCE):
             jobs = [job for place, entry in chunk if place not in again and (job := entry.recorded()) is not None]
             if wanted.fields:

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from headrace.core.timestamps import format_timestamp
-from headrace.ports import LogReader, Record, TopicPartition
-from headrace.reading import batches_between
+from headrace.ports import LogReader, TopicPartition, UnplacedRecord
+from headrace.reading import unplaced_between
 from headrace.replay.folding import Claims, Place, Seen, Standing
 from headrace.replay.history import RecordedJob, Span
 from headrace.replay.joining import (
@@ -87,7 +87,7 @@ async def states_at(
 
 async def _read_part(layout: Layout, bounds: Bounds, at: int, reader: LogReader, part: Part) -> AsyncGenerator[Sequence[JobAt]]:
     own = {queue: bounds[queue] for queue in part.queues if queue in bounds}
-    entries = await read_accepted(reader, layout, own, lambda record: record.timestamp <= at)
+    entries = await read_accepted(reader, layout, own, Span(0, at + 1))
     moments = _Moments(at, entries)
     if part.state is not None and entries:
         await moments.read(reader, part.state)
@@ -99,7 +99,7 @@ async def _read_part(layout: Layout, bounds: Bounds, at: int, reader: LogReader,
 class _Kept(NamedTuple):
     """A snapshot, and the time from which on it was true."""
 
-    record: Record
+    record: UnplacedRecord
     at: int
     origin: Origin
 
@@ -141,14 +141,14 @@ class _Moments:
         first = (await since(reader, [state], max(0, self._first - BEFORE_MILLISECONDS)))[state]
         end = (await reader.end_offsets([state]))[state]
         bounds = {state: (first, end)} if first < end else {}
-        async with aclosing(batches_between(reader, bounds)) as batches:
+        async with aclosing(unplaced_between(reader, bounds)) as batches:
             async for _, records in batches:
                 for record in records:
                     self._take(record)
                 if not self._undecided and records[-1].timestamp > self._at + SETTLED_MILLISECONDS:
                     return
 
-    def _take(self, record: Record) -> None:
+    def _take(self, record: UnplacedRecord) -> None:
         seen = self._claims.see(record)
         if seen is None or seen.void or (found := self._found.get(seen.place)) is None:
             return
@@ -175,7 +175,7 @@ class _Moments:
         return JobAt(replace(job, snapshot=moment.state), moment.origin)
 
 
-def _kept(record: Record, seen: Seen) -> _Kept:
+def _kept(record: UnplacedRecord, seen: Seen) -> _Kept:
     if not seen.repeated:
         return _Kept(record, record.timestamp, "log")
     known = known_from(orjson.loads(record.value or b"{}"), record.timestamp, repeated=True)

@@ -314,9 +314,10 @@ async def _relatives(log: Log, trail: Trail) -> list[Relative]:
     entries: dict[Part, dict[Place, Accepted]] = {}
     for record, _ in found:
         part = next(part for part in layout.parts if (record.topic, record.partition) in part.queues)
-        worker = layout.worker_of(TopicPartition(record.topic, record.partition))
+        queue = TopicPartition(record.topic, record.partition)
+        worker = layout.worker_of(queue)
         place = place_of(worker, record.partition, record.offset)
-        entries.setdefault(part, {})[place] = Accepted(worker, record)
+        entries.setdefault(part, {})[place] = Accepted(worker, queue, record)
 
     async def read(reader: LogReader, part: Part) -> AsyncGenerator[Relative]:
         if part.state is not None:

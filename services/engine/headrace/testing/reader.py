@@ -21,6 +21,7 @@ class Positions:
         self._cluster = cluster
         self._link = link
         self.at: dict[TopicPartition, int] = {}
+        self.ends: Mapping[TopicPartition, int] = {}
         self.wake = asyncio.Event()
 
     def take(self, partitions: Iterable[TopicPartition], maximum: int | None) -> Batches:
@@ -37,6 +38,11 @@ class Positions:
                 # To the end of the line, so that every partition has its turn.
                 self.at[partition] = self.at.pop(partition)
         return found
+
+    @property
+    def unread(self) -> list[TopicPartition]:
+        """The partitions that are not read to their ends, where they have one."""
+        return [each for each, offset in self.at.items() if (end := self.ends.get(each)) is None or offset < end]
 
     def _read(self, partition: TopicPartition, offset: int, maximum: int | None) -> tuple[Sequence[StoredRecord], int]:
         records, position = self._cluster.read(partition, offset, maximum)
@@ -100,9 +106,10 @@ class InMemoryReader:
         """How many partitions the topic has. Raises TopicMissing."""
         return await self._link.request(lambda: self._cluster.partition_count(topic))
 
-    async def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+    async def assign(self, positions: Mapping[TopicPartition, int], *, ends: Mapping[TopicPartition, int] | None = None) -> None:
         """Reads these partitions from these offsets on; see `LogReader.assign`."""
         self._check_running()
+        self._positions.ends = dict(ends or {})
         self._positions.at = await self._link.request(lambda: self._within(positions)) if positions else {}
         self._positions.wake.set()
 
@@ -117,8 +124,12 @@ class InMemoryReader:
             return {}
         return await self._positions.poll(lambda: self._take(maximum), timeout)
 
+    async def fetch_unplaced(self, *, timeout: float) -> Mapping[TopicPartition, Sequence[StoredRecord]]:
+        """The next records, or nothing after `timeout` seconds; here they have their place all the same."""
+        return await self.fetch(timeout=timeout)
+
     def _take(self, maximum: int | None) -> Batches | None:
-        return self._positions.take(self._positions.at, maximum) if self._running else None
+        return self._positions.take(self._positions.unread, maximum) if self._running else None
 
     async def positions(self) -> Mapping[TopicPartition, int]:
         """The offset of the next record of each assigned partition; known without asking the cluster."""
