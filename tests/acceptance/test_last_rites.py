@@ -33,7 +33,7 @@ def will_of(settings: Settings, group: str) -> LastWill:
         topic=Topics(settings.namespace).job_state.name,
         instance_id="dead",
         reason="died",
-        claims=[Claim("things", 3, 5, 0)],
+        claims=[Claim("things", 3, 5, 0, "dead.2")],
         members={group: ""},
         client_id=client_id_of("dead"),
     )
@@ -98,4 +98,4 @@ async def test_claims_are_released_though_no_group_could_be_left(
     with pytest.raises(BrokerUnreachable):
         await perform(will_of(settings, f"{namespace}.group"), settings)
     [released] = await releases(settings)
-    assert (released["workerName"], released["partition"], released["instanceId"]) == ("things", 3, "dead")
+    assert (released["workerName"], released["partition"], released["instanceId"]) == ("things", 3, "dead.2")

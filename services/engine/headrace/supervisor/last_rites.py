@@ -74,11 +74,11 @@ def _release(will: LastWill, claim: Claim) -> tuple[TopicPartition, NewRecord]:
     record = ReleaseRecord(
         worker_name=claim.worker,
         partition=claim.partition,
-        instance_id=will.instance_id,
+        instance_id=claim.lease,
         epoch=claim.epoch,
         reason=will.reason,
     )
-    key = lease_key(claim.worker, claim.partition, will.instance_id)
+    key = lease_key(claim.worker, claim.partition, claim.lease)
     return TopicPartition(will.topic, claim.state_partition), NewRecord(key, encode(record))
 
 
