@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
@@ -45,7 +46,7 @@ def checkpoints(bench: Bench) -> dict[str, set[int]]:
     return found
 
 
-def reader_of(records: list[StoredRecord]) -> StateReader:
+def reader_of(records: Sequence[StoredRecord]) -> StateReader:
     reader = StateReader(GatedWorker.name)
     for record in records:
         reader.read(record)
