@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from headrace import Settings
+from headrace.core.records import lease_key
 from headrace.core.topics import Topics
 from headrace.errors import BrokerUnreachable
 from headrace.kafka.closing import close_client
@@ -17,7 +18,7 @@ from headrace.ports import GroupListener, TopicPartition
 from headrace.supervisor import last_rites
 from headrace.supervisor.last_rites import LastWill, perform
 from headrace.supervisor.told import Claim
-from support.engines import eventually, releases
+from support.engines import eventually, read_all, releases
 from support.log import plain_topic
 
 PARTITIONS = 6
@@ -33,7 +34,7 @@ def will_of(settings: Settings, group: str) -> LastWill:
         topic=Topics(settings.namespace).job_state.name,
         instance_id="dead",
         reason="died",
-        claims=[Claim("things", 3, 5, 0)],
+        claims=[Claim("things", 3, 5, 0, "dead.2")],
         members={group: ""},
         client_id=client_id_of("dead"),
     )
@@ -98,4 +99,6 @@ async def test_claims_are_released_though_no_group_could_be_left(
     with pytest.raises(BrokerUnreachable):
         await perform(will_of(settings, f"{namespace}.group"), settings)
     [released] = await releases(settings)
-    assert (released["workerName"], released["partition"], released["instanceId"]) == ("things", 3, "dead")
+    written = await read_all(settings, Topics(namespace).job_state)
+    assert [record.key for record in written] == [lease_key("things", 3, "dead.2")]
+    assert (released["workerName"], released["partition"], released["instanceId"]) == ("things", 3, "dead.2")

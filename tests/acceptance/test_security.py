@@ -53,13 +53,13 @@ async def refusal(log: KafkaLog) -> BrokerError:
 
 
 @contextlib.asynccontextmanager
-async def server_that(answers: bytes | None) -> AsyncIterator[str]:
-    """A server that is no Kafka: answers all the same and hangs up, or says nothing at all."""
+async def server_that(answers: bytes | None, *, times: int | None = None) -> AsyncIterator[str]:
+    """A server that is no Kafka: answers all the same and hangs up, every time or so often, or says nothing at all."""
     writers = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
-        if answers is not None:
+        if answers is not None and (times is None or len(writers) <= times):
             await reader.read(1)
             writer.write(answers)
             writer.close()
@@ -71,6 +71,42 @@ async def server_that(answers: bytes | None) -> AsyncIterator[str]:
         server.close()
         for writer in writers:
             writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def way_that_hides_the_first_end(address: str) -> AsyncIterator[str]:
+    """A way to a broker on which the end of the first connection does not come through, as if the broker were that busy."""
+    host, _, port = address.rpartition(":")
+    ways: list[asyncio.Task[None]] = []
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        mine = asyncio.current_task()
+        assert mine is not None
+        ways.append(mine)
+        from_broker, to_broker = await asyncio.open_connection(host, int(port))
+        outward = asyncio.create_task(carry(reader, to_broker))
+        try:
+            with contextlib.suppress(ConnectionError):
+                await carry(from_broker, writer)
+            if mine is ways[0]:
+                await outward
+        finally:
+            outward.cancel()
+            for each in (writer, to_broker):
+                each.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
 
 
 @pytest.fixture(autouse=True)
@@ -238,6 +274,21 @@ async def test_the_wrong_kind_of_listener(
     assert type(error) is expected
     assert secure.broker.address(listener) in str(error)
     assert advice in str(error)
+
+
+async def test_a_refusal_that_comes_when_time_is_up_is_told_all_the_same(secure: SecureBroker) -> None:
+    async with way_that_hides_the_first_end(secure.broker.address("SASL_PLAINTEXT")) as address:
+        log = log_for(address, seconds=1.0, security_protocol="PLAINTEXT")
+        with pytest.raises(BrokerAuthenticationFailed, match="HEADRACE_KAFKA_SECURITY_PROTOCOL=SASL_PLAINTEXT"):
+            await log.topic_names()
+    await log.close()
+
+
+async def test_what_is_known_is_told_though_the_last_attempt_got_no_answer() -> None:
+    """Of an attempt and the second look after it; whoever comes then is told nothing."""
+    async with server_that(answers=b"HTTP/1.1 400 Bad Request\r\n\r\n", times=2) as address:
+        with pytest.raises(BrokerUnreachable, match=f"{address}: something listens there, but it is no Kafka broker"):
+            await log_for(address, seconds=1.0).topic_names()
 
 
 async def test_no_broker_is_named() -> None:

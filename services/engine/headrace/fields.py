@@ -70,3 +70,10 @@ PlainIdentity = Annotated[
 # Without a slash: ids are keys of `job-state`, where `lease/...` and `checkpoint/...` are the engines' own.
 JobId = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_JOB_ID, pattern=r"^[^/]+$")]
 AttemptSeconds = Annotated[float, Field(gt=0, le=LONGEST_WAIT_SECONDS)]
+LeaseName = Annotated[
+    str,
+    Field(
+        description="Name of the lease, as in the key: the instance's id, from its second claim of the partition on with the "
+        "number of the claim behind a dot, so that no two claims have one key."
+    ),
+]

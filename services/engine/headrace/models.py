@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from headrace.core.status import JobStatus
-from headrace.fields import AttemptSeconds, Identity, JobId, Timestamp, WorkerName
+from headrace.fields import AttemptSeconds, Identity, JobId, LeaseName, Timestamp, WorkerName
 from headrace.job_parts import Attempt as Attempt
 from headrace.job_parts import JobError as JobError
 from headrace.job_parts import JobProgress as JobProgress
@@ -99,13 +99,13 @@ class Job(WireModel):
 
 
 class ClaimRecord(WireModel):
-    """A record of `job-state` with the key `lease/<worker>/<partition>/<instance>`: an instance takes over a job partition."""
+    """A record of `job-state` with the key `lease/<worker>/<partition>/<lease>`: an instance takes over a job partition."""
 
     schema_version: SchemaVersion = SCHEMA_VERSION
     kind: Literal["claim"] = "claim"
     worker_name: WorkerName
     partition: int
-    instance_id: str
+    instance_id: LeaseName
     previous: int = Field(description="Offset of the last valid lease record of the partition that the writer saw; -1 for none.")
     term_seconds: float = Field(25.0, gt=0, description="How long the lease holds, from before this was sent.")
 
@@ -117,7 +117,7 @@ class RenewalRecord(WireModel):
     kind: Literal["renewal"] = "renewal"
     worker_name: WorkerName
     partition: int
-    instance_id: str
+    instance_id: LeaseName
     epoch: int = Field(description="Offset of the claim that is renewed.")
     previous: int = Field(description="Offset of the lease record that the holder wrote before.")
     term_seconds: float = Field(gt=0, description="How long the lease holds from before this was sent.")
@@ -130,7 +130,7 @@ class ReleaseRecord(WireModel):
     kind: Literal["release"] = "release"
     worker_name: WorkerName
     partition: int
-    instance_id: str
+    instance_id: LeaseName
     epoch: int = Field(description="Offset of the claim that ends.")
     reason: Literal["handed-over", "stopped", "died"]
 
@@ -145,7 +145,7 @@ class LeaseRepeat(WireModel):
     kind: Literal["repeat"] = "repeat"
     worker_name: WorkerName
     partition: int
-    instance_id: str
+    instance_id: LeaseName
     epoch: int = Field(description="Offset of the newest valid claim.")
     last_lease: int = Field(description="Offset of the last valid lease record, which the next claim has to name.")
     previous: int = Field(description="What the claim named, or its own offset once its holder has written under it.")
@@ -165,12 +165,12 @@ class BegunJob(WireModel):
 
 
 class CheckpointRecord(WireModel):
-    """A record of `job-state` with the key `checkpoint/<worker>/<partition>/<instance>`: what the holder knows of its jobs."""
+    """A record of `job-state` with the key `checkpoint/<worker>/<partition>/<lease>`: what the holder knows of its jobs."""
 
     schema_version: SchemaVersion = SCHEMA_VERSION
     worker_name: WorkerName
     partition: int
-    instance_id: str
+    instance_id: LeaseName
     epoch: int = Field(description="Offset of the claim under which it was written.")
     covers: int = Field(description="Offset in this partition of `job-state` below which every record is taken into account.")
     watermark: int = Field(description="Offset in the queue below which every job has ended.")

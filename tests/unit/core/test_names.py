@@ -18,7 +18,9 @@ from headrace.core.records import (
     conversation_key,
     definition_key,
     instance_key,
+    instance_of,
     lease_key,
+    lease_name,
     memory_key,
     parse_lease_key,
     source_header,
@@ -35,9 +37,21 @@ instances = st.binary(min_size=10, max_size=10).map(lambda randomness: fresh_id(
 text = st.text(max_size=20)
 
 
-@given(workers, partitions, instances)
-def test_the_key_of_a_lease_tells_whose_it_is(worker: str, partition: int, instance: str) -> None:
-    assert parse_lease_key(lease_key(worker, partition, instance)) == LeaseKey(worker, partition, instance)
+claims = st.integers(0, 10**6)
+
+
+@given(workers, partitions, instances, claims)
+def test_the_key_of_a_lease_tells_which_it_is_and_whose(worker: str, partition: int, instance: str, number: int) -> None:
+    name = lease_name(instance, number)
+    key = parse_lease_key(lease_key(worker, partition, name))
+    assert key == LeaseKey(worker, partition, name)
+    assert key.instance_id == instance_of(name) == instance
+
+
+@given(instances, instances, claims, claims)
+def test_no_two_claims_have_one_name(instance: str, other: str, number: int, another: int) -> None:
+    assert (lease_name(instance, number) == lease_name(other, another)) == ((instance, number) == (other, another))
+    assert lease_name(instance, 1) == instance
 
 
 @given(st.binary(max_size=40))

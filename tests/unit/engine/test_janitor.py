@@ -87,6 +87,22 @@ async def test_after_compaction_a_new_owner_knows_what_it_would_have_known_befor
 
 
 @in_virtual_time
+async def test_what_a_void_claim_hides_from_who_reads_a_compacted_log_is_written_again(bench: Bench) -> None:
+    holder, loser = Instance(bench, "holder"), Instance(bench, "loser")
+    jobs = [bench.enqueue("ended"), bench.enqueue("before")]
+    epoch = holder.claim()
+    holder.begin(holder.accepted(jobs[1]))
+    holder.renew()
+    loser.claim(previous=epoch)
+    holder.complete(holder.begin(holder.accepted(jobs[0])))
+    async with holder.renewing(), engine(bench, GatedWorker()):
+        await passing(SOON)
+        headers = [parse_snapshot_headers(last_of(bench, job).headers) for job in jobs]
+        assert [(each.repeated, each.status) for each in headers if each] == [(True, "completed"), (False, "running")]
+        assert last_of(bench, lease_key("gated", 0, "loser")).value is None
+
+
+@in_virtual_time
 async def test_leases_and_checkpoints_of_old_epochs_are_removed_when_the_new_one_has_a_checkpoint(bench: Bench) -> None:
     async with engine(bench, GatedWorker()) as old:
         await seconds_until(lambda: any(_of_checkpoints(bench, old.instance_id)), "its checkpoint")

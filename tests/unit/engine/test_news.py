@@ -41,7 +41,7 @@ async def running_everywhere(bench: Bench, worker: GatedWorker, names: str) -> N
 @in_virtual_time
 async def test_who_waits_for_the_leases_of_a_dead_engine_says_so_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(PARTITIONS):
-        Instance(bench, "dead-one", number).claim()
+        Instance(bench, "dead-one.2", number).claim()
     heard_at = format_timestamp(bench.cluster.now())
     worker = GatedWorker()
     async with engine(bench, worker):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import orjson
@@ -13,6 +14,7 @@ from headrace.core.janitor import Inquiry, Keeper, KeyRemoved, LeaseRepeated
 from headrace.core.ownership import NO_OFFSET, Version
 from headrace.core.records import (
     lease_key,
+    lease_name,
     parse_removal,
     parse_snapshot_headers,
     source_header,
@@ -34,7 +36,7 @@ MOST = 1_000
 class Holder:
     """Who won a claim, and what it knows of the jobs: their attempts and sequences by offset, and those that have ended."""
 
-    instance: str
+    lease: str
     epoch: int
     jobs: dict[int, tuple[int, int]] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
@@ -48,6 +50,7 @@ class History:
         self.log = StoredPartition(TopicPartition("job-state", 0))
         self.full = StateReader(WORKER)
         self.won: list[Holder] = []
+        self.claims: Counter[str] = Counter()
         self.seen = [NO_OFFSET]
         self.keeper = Keeper()
         self.position = 0
@@ -62,27 +65,29 @@ class History:
 
     # --- engines ---
 
-    def lease(self, kind: str, instance: str, **fields: object) -> StoredRecord:
-        value = {"schemaVersion": 1, "kind": kind, "workerName": WORKER, "partition": 0, "instanceId": instance, **fields}
-        [record] = self.write(NewRecord(lease_key(WORKER, 0, instance), orjson.dumps(value)))
+    def lease(self, kind: str, name: str, **fields: object) -> StoredRecord:
+        value = {"schemaVersion": 1, "kind": kind, "workerName": WORKER, "partition": 0, "instanceId": name, **fields}
+        [record] = self.write(NewRecord(lease_key(WORKER, 0, name), orjson.dumps(value)))
         return record
 
     def claim(self, instance: str, previous: int) -> None:
-        record = self.lease("claim", instance, previous=previous, termSeconds=25.0)
+        self.claims[instance] += 1
+        name = lease_name(instance, self.claims[instance])
+        record = self.lease("claim", name, previous=previous, termSeconds=25.0)
         if self.full.ledgers[0].epoch == record.offset:
             before = self.won[-1] if self.won else None
-            self.won.append(Holder(instance, record.offset))
+            self.won.append(Holder(name, record.offset))
             if before is not None:  # it has read everything
                 self.won[-1].jobs = {place[1]: state.version[1:] for place, state in self.full.jobs.items()}
                 self.won[-1].ended = {place[1] for place, state in self.full.jobs.items() if state.has_ended}
         self._see(record)
 
     def renew(self, holder: Holder) -> None:
-        self._see(self.lease("renewal", holder.instance, epoch=holder.epoch, previous=holder.epoch, termSeconds=25.0))
+        self._see(self.lease("renewal", holder.lease, epoch=holder.epoch, previous=holder.epoch, termSeconds=25.0))
 
     def release(self, holder: Holder) -> None:
         holder.released = True
-        self._see(self.lease("release", holder.instance, epoch=holder.epoch, reason="stopped"))
+        self._see(self.lease("release", holder.lease, epoch=holder.epoch, reason="stopped"))
 
     def _see(self, record: StoredRecord) -> None:
         if self.full.ledgers[0].last_lease == record.offset:
@@ -304,17 +309,72 @@ def test_leases_of_superseded_epochs_are_removed_and_what_holds_stays(history: H
 
 
 def test_a_lease_under_a_void_record_is_repeated(history: History) -> None:
-    """Its holder, in an earlier life of its claim, is late with a renewal."""
-    late = Holder("two", history.won[0].epoch)
-    history.renew(late)
+    """A renewal lands after the release of its own claim."""
+    holder = history.won[1]
+    history.release(holder)
+    released_at = history.seen[-1]
+    history.renew(holder)
     history.read_on()
     history.tidy()
     last = {record.key: record for record in history.log.records}[lease_key(WORKER, 0, "two")]
     raw = orjson.loads(last.value or b"")
-    assert (raw["kind"], raw["epoch"], raw["lastLease"]) == ("repeat", history.won[1].epoch, history.won[1].epoch)
+    assert (raw["kind"], raw["epoch"], raw["lastLease"], raw["released"]) == ("repeat", holder.epoch, released_at, True)
     history.compact(history.log.end)
     rest = history.left().ledgers[0]
-    assert (rest.epoch, rest.last_lease, rest.holder) == (history.won[1].epoch, history.won[1].epoch, "two")
+    assert (rest.epoch, rest.last_lease, rest.holder, rest.released) == (holder.epoch, released_at, "two", True)
+
+
+def test_what_a_void_claim_hides_is_written_again() -> None:
+    """A renewal that the loser did not know of makes its claim void, and the next one takes that away, but not yet the claim."""
+    history = History()
+    history.claim("one", NO_OFFSET)
+    [holder] = history.won
+    history.snapshot(holder, 0, ends=True)
+    history.renew(holder)
+    history.claim("two", holder.epoch)
+    history.snapshot(holder, 1, ends=True)
+    history.snapshot(holder, 2, ends=False)
+    history.renew(holder)
+    history.read_on()
+    end = history.log.end
+    history.tidy()
+    repeated = [record.key for record in history.log.records if record.offset >= end and record.headers]
+    assert sorted(repeated, key=str) == [b"job-1", b"job-2"], "what stands before the void claim is known by then"
+    history.compact(end)
+    history.assert_agreed()
+    history.read_on()
+    history.snapshot(holder, 2, ends=True)
+    history.read_on()
+    assert history.keeper.suspects(0.0, MOST) == [], "the void claim is gone, and hides nothing any more"
+
+
+def test_what_proves_that_a_claim_is_void_need_not_be_written_again() -> None:
+    """The loser knew of no claim of the holder: that one's epoch says so, whatever compaction takes away."""
+    history = History()
+    history.claim("one", NO_OFFSET)
+    [holder] = history.won
+    history.claim("two", NO_OFFSET)
+    history.snapshot(holder, 0, ends=True)
+    history.renew(holder)
+    history.read_on()
+    assert history.keeper.suspects(0.0, MOST) == []
+    end = history.log.end
+    history.tidy()
+    history.compact(end)
+    history.assert_agreed()
+
+
+def test_a_void_claim_of_the_holder_covers_nothing_of_its_own_valid_one() -> None:
+    """It claimed anew since it did not know whether its renewal had landed, and that landed between."""
+    history = History()
+    history.claim("one", NO_OFFSET)
+    [holder] = history.won
+    history.renew(holder)
+    history.claim("one", holder.epoch)
+    history.snapshot(holder, 0, ends=False)
+    assert history.won == [holder]
+    history.compact(history.log.end)
+    history.assert_agreed()
 
 
 def test_what_came_a_moment_ago_is_left_alone() -> None:

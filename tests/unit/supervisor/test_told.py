@@ -10,12 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.engine.supervised import Channel
+from headrace.core.lease import HeldLease, LeaseTiming
+from headrace.core.recovery import PartitionRecovery
+from headrace.core.snapshots import Writer
+from headrace.engine.partition import OwnedPartition
+from headrace.engine.supervised import Channel, Supervised
+from headrace.ports import TopicPartition
+from headrace.runtime import system_clock
 from headrace.supervisor.told import Claim, Told
 
 LINES = (
     b'{"engine": {"topic": "job-state"}, "grace": 5.0}\n'
-    b'{"claims": [["a", 0, 3, 10], ["a", 1, 4, 11]], "until": 12.5}\n'
+    b'{"claims": [["a", 0, 3, 10, "i"], ["a", 1, 4, 11, "i.2"]], "until": 12.5}\n'
     b"no JSON\n"
     b'["no object"]\n'
     b'{"claims": "damaged"}\n'
@@ -30,14 +36,14 @@ def test_it_does_not_matter_where_the_pipe_cuts(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(LINES)]
     for first, last in itertools.pairwise(edges):
         told.take(LINES[first:last])
-    assert told.claims == [Claim("a", 0, 3, 10), Claim("a", 1, 4, 11)]
+    assert told.claims == [Claim("a", 0, 3, 10, "i"), Claim("a", 1, 4, 11, "i.2")]
     assert (told.until, told.grace, told.ready, told.farewell) == (13.25, 5.0, True, False)
     assert (told.engine, told.members) == ({"topic": "job-state"}, {"group": "member-1"})
 
 
 def test_what_is_told_takes_the_place_of_what_was_told_before() -> None:
     told = Told()
-    told.take(b'{"claims": [["a", 0, 3, 10]], "until": 1.0, "members": {"g": "m"}}\n')
+    told.take(b'{"claims": [["a", 0, 3, 10, "i"]], "until": 1.0, "members": {"g": "m"}}\n')
     told.take(b'{"claims": [], "until": null, "members": {}}\n{"farewell": true')
     assert (told.claims, told.until, told.members, told.farewell) == ([], None, {}, False)
 
@@ -62,7 +68,7 @@ def read(told: Told, end: int) -> None:
 
 def test_a_supervisor_that_reads_nothing_holds_nobody_up_and_finds_the_newest(pipe: tuple[int, int]) -> None:
     channel, told = Channel(pipe[1]), Told()
-    claims = [["worker", number, number, number] for number in range(500)]
+    claims = [["worker", number, number, number, "lease"] for number in range(500)]
     for number in range(100):
         channel.tell(claims=claims[: number + 1], until=float(number))
         channel.tell(members={"group": f"member-{number}"})
@@ -71,6 +77,24 @@ def test_a_supervisor_that_reads_nothing_holds_nobody_up_and_finds_the_newest(pi
     channel.flush()
     read(told, pipe[0])
     assert (told.until, told.members, len(told.claims)) == (99.0, {"group": "member-99"}, 100)
+
+
+def test_a_claim_is_told_of_with_the_name_of_its_lease(pipe: tuple[int, int]) -> None:
+    life = os.pipe()
+    supervised, told = Supervised(pipe[1], life[0]), Told()
+    partition = OwnedPartition(TopicPartition("jobs", 4), 7, PartitionRecovery("w", 4, 0), lease_name="i.2")
+    partition.writer, partition.clock = Writer("i", 10), system_clock
+    partition.lease = HeldLease(LeaseTiming(), system_clock())
+    try:
+        supervised.holds(partition)
+        read(told, pipe[0])
+        assert told.claims == [Claim("w", 4, 7, 10, "i.2")]
+    finally:
+        supervised.released(partition)  # and the timer of its lease is off
+        for end in life:
+            os.close(end)
+    read(told, pipe[0])
+    assert told.claims == []
 
 
 def test_a_supervisor_that_is_gone_is_no_error() -> None:

@@ -3,10 +3,14 @@
 Compaction keeps the last record of each key, whoever wrote it. The janitor reads a partition of `job-state` in its order, as any
 reader does, and finds the keys over whose winner something else stands. It remembers of millions of jobs those few alone: a
 snapshot can stand over the winner only if it is void, or was written by a janitor, since a holder's own come in their order.
+
+Compaction may also take away what makes a claim void, a renewal as a rule, before it takes away the claim: then its epoch hides
+what the true holder wrote after it. Of that, too, the janitor writes what counts again, since a repeat is never void.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
@@ -54,12 +58,49 @@ class KeyRemoved(NamedTuple):
     of: tuple[str, int, int] | None = None
 
 
+class LeaseRead(NamedTuple):
+    """What a lease record is that has been taken into its ledger.
+
+    Attributes:
+        speaks_for: the offset of the valid lease record that it is, or repeats; -1 if it is void; None for a tombstone.
+        named: what it names as the lease record before it, if it is a void claim; None for anything else.
+    """
+
+    speaks_for: int | None
+    named: int | None = None
+
+
+class VoidClaims:
+    """The void claims of one job partition over which nothing stands yet."""
+
+    __slots__ = ("_named",)
+
+    def __init__(self) -> None:
+        self._named: dict[bytes, int] = {}
+
+    def note(self, key: bytes, read: LeaseRead) -> None:
+        """A lease record was read."""
+        if read.named is not None:
+            self._named[key] = read.named
+        elif self._named:
+            self._named.pop(key, None)
+
+    def hide(self, epoch: int) -> bool:
+        """Whether a valid snapshot of this epoch is void for who takes one of them for valid.
+
+        One of a later epoch than the lease record that the claim names proves that the claim is void; see
+        `PartitionLedger.is_void`.
+        """
+        return bool(self._named) and any(epoch <= named for named in self._named.values())
+
+
 @dataclass(slots=True)
 class _Held:
     """What was read of one job partition's leases."""
 
     ledger: PartitionLedger = field(default_factory=PartitionLedger)
     leases: dict[bytes, Top] = field(default_factory=dict)
+    void_claims: VoidClaims = field(default_factory=VoidClaims)
     checkpoints: dict[bytes, Top] = field(default_factory=dict)
 
 
@@ -98,17 +139,14 @@ class Keeper:
 
     # --- reading ------------------------------------------------------------------------------------------------------------
 
-    def lease(self, partition: JobPartition, key: bytes, speaks_for: int | None, now: float) -> None:
-        """A lease record has been taken into the ledger.
-
-        Args:
-            speaks_for: the offset of the valid lease record that it is, or repeats; -1 if it is void; None for a tombstone.
-        """
-        leases = self._of(partition).leases
-        if speaks_for is None:
-            leases.pop(key, None)
+    def lease(self, partition: JobPartition, key: bytes, read: LeaseRead, now: float) -> None:
+        """A lease record has been taken into the ledger."""
+        held = self._of(partition)
+        held.void_claims.note(key, read)
+        if read.speaks_for is None:
+            held.leases.pop(key, None)
         else:
-            leases[key] = Top(speaks_for, now)
+            held.leases[key] = Top(read.speaks_for, now)
 
     def checkpoint(self, partition: JobPartition, key: bytes, epoch: int | None, now: float) -> None:
         """A checkpoint of this epoch, or a tombstone in its place, was read."""
@@ -120,13 +158,15 @@ class Keeper:
 
     def snapshot(self, key: bytes, headers: SnapshotHeaders, now: float) -> None:
         """A snapshot was read."""
+        held, epoch = self._of((headers.worker, headers.partition)), headers.version.epoch
         if headers.repeated:
             if self._expected and self._is_expected(key, headers.version):
                 return
-        elif not self._of((headers.worker, headers.partition)).ledger.is_void(headers.version.epoch):
+        elif not held.ledger.is_void(epoch):
             if self._expected and key in self._expected:
                 self._expected[key] = self._expected[key][0], True
-            return
+            if not held.void_claims.hide(epoch):
+                return
         self._suspect(key, now)
 
     def tombstone(self, key: bytes, removal: Removal | None, now: float) -> None:
@@ -208,11 +248,13 @@ class _Found(Generic[RecordT]):
         top: the headers of its last record; None if that is a tombstone.
         void: the highest version of those that are void.
         stands: whether the last record is the winner, or a repeat of it.
+        hidden: whether that may be void for who reads what compaction leaves.
     """
 
     top: SnapshotHeaders | None = None
     void: Version = NOTHING
     stands: bool = False
+    hidden: bool = False
     winner: tuple[SnapshotHeaders, RecordT] | None = None
 
 
@@ -235,6 +277,7 @@ class Inquiry(Generic[RecordT]):
     def __init__(self, keys: Iterable[bytes]) -> None:
         self._found: dict[bytes, _Found[RecordT]] = {key: _Found() for key in keys}
         self.ledgers: dict[JobPartition, PartitionLedger] = {}
+        self._void_claims: defaultdict[JobPartition, VoidClaims] = defaultdict(VoidClaims)
 
     @property
     def keys(self) -> Collection[bytes]:
@@ -249,11 +292,17 @@ class Inquiry(Generic[RecordT]):
         """The claims of a job partition, for a lease record to be taken into."""
         return self.ledgers.setdefault(partition, PartitionLedger())
 
+    def lease(self, partition: JobPartition, key: bytes, read: LeaseRead) -> None:
+        """A lease record has been taken into the ledger."""
+        self._void_claims[partition].note(key, read)
+
     def snapshot(self, key: bytes, headers: SnapshotHeaders, record: RecordT) -> None:
         """A snapshot with one of the keys was read."""
         found = self._found[key]
         found.top, winner = headers, found.winner
-        if not headers.repeated and self.ledger((headers.worker, headers.partition)).is_void(headers.version.epoch):
+        partition, epoch = (headers.worker, headers.partition), headers.version.epoch
+        found.hidden = not headers.repeated and self._void_claims[partition].hide(epoch)
+        if not headers.repeated and self.ledger(partition).is_void(epoch):
             found.stands, found.void = False, max(found.void, headers.version)
             return
         # Of two jobs with one id the later has the key; a repeat is never of another job than the one that won.
@@ -281,7 +330,7 @@ class Inquiry(Generic[RecordT]):
         return {
             key: Winner(found.winner[1], found.winner[0].version, max(found.void, found.winner[0].version))
             for key, found in self._found.items()
-            if found.winner is not None and not found.stands and not is_gone(found.winner[0], starts)
+            if found.winner is not None and (found.hidden or not found.stands) and not is_gone(found.winner[0], starts)
         }
 
     def removals(self, starts: Mapping[JobPartition, int]) -> list[KeyRemoved]:

@@ -40,7 +40,7 @@ class PartitionLedger:
         epoch: offset of the newest valid claim; -1 before the first.
         last_lease: offset of the newest valid claim, renewal or release; what a new claim names as its `previous`. Releases
             count, since compaction may leave nothing else of a lease: so who reads what it left compares with the same offset.
-        holder: the instance that wrote the newest valid claim.
+        holder: name of the lease by its newest valid claim; it tells which instance has it.
         previous: what that claim named as the lease record before it; the claim itself, once its holder has written under it.
         held_at: time of the newest valid claim or renewal, in milliseconds, as the broker wrote it down.
         term_seconds: how long the holder keeps the lease without renewing it.
@@ -57,7 +57,7 @@ class PartitionLedger:
     released: bool = False
     died: bool = False
 
-    def claim(self, offset: int, previous: int, instance_id: str, *, at: int = 0, term_seconds: float = 0.0) -> bool:
+    def claim(self, offset: int, previous: int, name: str, *, at: int = 0, term_seconds: float = 0.0) -> bool:
         """Takes in a claim, and tells whether it is valid.
 
         It is void if a valid lease record, be it a release, stands between `previous` and itself: its writer did not know of it
@@ -67,11 +67,11 @@ class PartitionLedger:
             return False
         self.epoch = self.last_lease = offset
         self.previous = previous
-        self.holder, self.held_at, self.term_seconds = instance_id, at, term_seconds
+        self.holder, self.held_at, self.term_seconds = name, at, term_seconds
         self.released = self.died = False
         return True
 
-    def renewal(self, offset: int, epoch: int, instance_id: str, *, at: int = 0, term_seconds: float = 0.0) -> bool:
+    def renewal(self, offset: int, epoch: int, name: str, *, at: int = 0, term_seconds: float = 0.0) -> bool:
         """Takes in a renewal, and tells whether it is valid: one of an epoch that was superseded, or released, is void.
 
         Only who has read back a valid claim renews it. So a renewal speaks for its claim where compaction took that away.
@@ -80,17 +80,17 @@ class PartitionLedger:
             return False
         self.epoch, self.last_lease = epoch, offset
         self.previous = epoch  # that its claim is valid needs no other proof
-        self.holder, self.held_at, self.term_seconds = instance_id, at, term_seconds
+        self.holder, self.held_at, self.term_seconds = name, at, term_seconds
         self.released = self.died = False
         return True
 
-    def release(self, offset: int, epoch: int, instance_id: str, *, died: bool = False) -> bool:
+    def release(self, offset: int, epoch: int, name: str, *, died: bool = False) -> bool:
         """Takes in a release, and tells whether it is valid: it is void once the epoch was superseded."""
         if self.is_void(epoch):
             return False
         self.died = died or (self.died and epoch == self.epoch)
         self.epoch, self.last_lease = epoch, offset
-        self.holder, self.released = instance_id, True
+        self.holder, self.released = name, True
         self.previous = epoch
         return True
 

@@ -23,17 +23,40 @@ REPEAT_HEADER = "headrace-repeat"
 REMOVAL_HEADER = "headrace-removal"
 
 
+def lease_name(instance_id: str, number: int) -> str:
+    """What an instance calls the lease of a job partition that it claims for the so-manyth time, counted from 1.
+
+    Every claim has a name of its own, and so a key: what is said of one never stands over what is said of another, of which
+    compaction would leave nothing then. No claim has number 0.
+    """
+    return instance_id if number == 1 else f"{instance_id}.{number}"
+
+
+def instance_of(lease: str) -> str:
+    """The id of the instance that claimed a lease of this name; no dot is in it."""
+    return lease.partition(".")[0]
+
+
 class LeaseKey(NamedTuple):
-    """Whose lease a record of `job-state` is about."""
+    """Which lease a record of `job-state` is about.
+
+    Attributes:
+        lease: its name; see `lease_name`.
+    """
 
     worker: str
     partition: int
-    instance_id: str
+    lease: str
+
+    @property
+    def instance_id(self) -> str:
+        """Whose it is."""
+        return instance_of(self.lease)
 
 
-def lease_key(worker: str, partition: int, instance_id: str) -> bytes:
-    """Key of the lease records of one instance for one job partition."""
-    return f"lease/{worker}/{partition}/{instance_id}".encode()
+def lease_key(worker: str, partition: int, lease: str) -> bytes:
+    """Key of the claim of a job partition that has this name, of its renewals and of its release."""
+    return f"lease/{worker}/{partition}/{lease}".encode()
 
 
 def parse_lease_key(key: bytes) -> LeaseKey | None:
@@ -44,13 +67,13 @@ def parse_lease_key(key: bytes) -> LeaseKey | None:
     return LeaseKey(parts[1].decode(errors="replace"), int(parts[2]), parts[3].decode(errors="replace"))
 
 
-def checkpoint_key(worker: str, partition: int, instance_id: str) -> bytes:
-    """Key of the checkpoints of one instance for one job partition."""
-    return f"checkpoint/{worker}/{partition}/{instance_id}".encode()
+def checkpoint_key(worker: str, partition: int, lease: str) -> bytes:
+    """Key of the checkpoints of one job partition under the lease of this name."""
+    return f"checkpoint/{worker}/{partition}/{lease}".encode()
 
 
 def parse_checkpoint_key(key: bytes) -> LeaseKey | None:
-    """Whose checkpoint it is by its key, or None for any other key."""
+    """Under which lease a checkpoint was written by its key, or None for any other key."""
     return parse_lease_key(key.replace(CHECKPOINT_PREFIX, LEASE_PREFIX, 1)) if key.startswith(CHECKPOINT_PREFIX) else None
 
 

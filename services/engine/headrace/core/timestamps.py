@@ -9,7 +9,7 @@ from functools import lru_cache
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # The years are those of which every moment has four digits in every zone, and so can be written and sorted.
-TIMESTAMP_PATTERN = r"^[12][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"
+TIMESTAMP_PATTERN = r"^[12][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-2][0-9]:[0-5][0-9])$"
 """A time on the wire, for every reader of one: text, with a zone, since nobody could say which moment it means without."""
 _TIMESTAMP = re.compile(TIMESTAMP_PATTERN, re.ASCII)
 

@@ -42,7 +42,7 @@ def make_checkpoint(partition: OwnedPartition, covers: int) -> NewRecord | None:
         ended.skip(first, last + 1)
     for offset in partition.ended_before:
         ended.finish(offset)
-    worker, number, instance_id = partition.recovery.worker, partition.source.partition, partition.writer.instance_id
+    worker, number, lease = partition.recovery.worker, partition.source.partition, partition.lease_name
     begun = _begun(partition)
     jobs = orjson.dumps(begun)
     partition.checkpoint_pause = len(jobs) * _SECONDS_FOR_EACH_BYTE
@@ -50,7 +50,7 @@ def make_checkpoint(partition: OwnedPartition, covers: int) -> NewRecord | None:
     record = CheckpointRecord(
         worker_name=worker,
         partition=number,
-        instance_id=instance_id,
+        instance_id=lease,
         epoch=partition.writer.epoch,
         covers=covers,
         watermark=ended.position,
@@ -67,7 +67,7 @@ def make_checkpoint(partition: OwnedPartition, covers: int) -> NewRecord | None:
             *(number, worker, len(begun)),
         )
         return None
-    return NewRecord(checkpoint_key(worker, number, instance_id), value)
+    return NewRecord(checkpoint_key(worker, number, lease), value)
 
 
 def begun_jobs(checkpoint: CheckpointRecord) -> list[BegunJob]:

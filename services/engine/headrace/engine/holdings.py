@@ -255,12 +255,12 @@ class Holdings:
         if not partition.is_held():
             return
         partition.live = False
-        name = partition.recovery.worker, partition.source.partition, self._claimant.instance_id
+        about = partition.recovery.worker, partition.source.partition, partition.lease_name
         record = ReleaseRecord(
-            worker_name=name[0], partition=name[1], instance_id=name[2], epoch=partition.writer.epoch, reason=reason
+            worker_name=about[0], partition=about[1], instance_id=about[2], epoch=partition.writer.epoch, reason=reason
         )
         # By a task of its own: whoever waits for it may be cancelled, and a release that is taken back is written by nobody.
-        task = asyncio.create_task(self._write_release(partition, NewRecord(lease_key(*name), encode(record)), seconds))
+        task = asyncio.create_task(self._write_release(partition, NewRecord(lease_key(*about), encode(record)), seconds))
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)
         await asyncio.shield(task)
@@ -341,16 +341,16 @@ class Holdings:
                     self._renew(partition)
 
     def _renew(self, partition: OwnedPartition) -> None:
-        name = partition.recovery.worker, partition.source.partition, self._claimant.instance_id
+        about = partition.recovery.worker, partition.source.partition, partition.lease_name
         record = RenewalRecord(
-            worker_name=name[0],
-            partition=name[1],
-            instance_id=name[2],
+            worker_name=about[0],
+            partition=about[1],
+            instance_id=about[2],
             epoch=partition.writer.epoch,
             previous=partition.last_lease,
             term_seconds=self._claimant.timing.term,
         )
-        records = [NewRecord(lease_key(*name), encode(record))]
+        records = [NewRecord(lease_key(*about), encode(record))]
         # One past an acknowledgement, and all before it have come back too; whoever reads on from there knows the last lease.
         covers = partition.last_lease + 1
         pointer = partition.pointer

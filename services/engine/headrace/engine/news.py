@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection, Mapping
 
 from headrace.core.ownership import PartitionLedger
+from headrace.core.records import instance_of
 from headrace.core.timestamps import format_timestamp
 from headrace.ports import TopicPartition
 
@@ -79,7 +80,7 @@ class WorkerNews:
             "%s waits for the leases of %d partitions; %s, who holds %s/%d, was last heard of at %s and has %g s to renew it",
             self._worker,
             len(leases),
-            ledger.holder,
+            instance_of(ledger.holder or ""),
             *due[0],
             format_timestamp(ledger.held_at),
             ledger.term_seconds,

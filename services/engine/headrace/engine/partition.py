@@ -93,6 +93,7 @@ class OwnedPartition:
         unbegun: how a job stands before its first attempt.
         clock: by which its lease is held.
         lease: how long it may be held without a renewal.
+        lease_name: by which it was claimed last, and its lease records and checkpoints are known.
         last_lease: offset of the lease record that was written last.
         leaving: whether it is being handed over: nothing starts any more, and what runs is interrupted.
         pointer: to its newest checkpoint that is acknowledged.
@@ -124,6 +125,7 @@ class OwnedPartition:
     live: bool = False
     clock: Callable[[], Moment] = _no_clock
     lease: HeldLease = field(default_factory=lambda: HeldLease(LeaseTiming(), Moment(0, 0)))
+    lease_name: str = ""
     last_lease: int = -1
     leaving: bool = False
     pointer: Pointer | None = None

@@ -110,7 +110,7 @@ class Supervised:
     def holds(self, partition: OwnedPartition) -> None:
         """See `Guardian.holds`."""
         key = partition.recovery.worker, partition.source.partition
-        claim = Claim(*key, partition.state_partition, partition.writer.epoch)
+        claim = Claim(*key, partition.state_partition, partition.writer.epoch, partition.lease_name)
         if self._claims.get(key) != claim:
             self._claims[key] = claim
             self._tell_claims()

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.codec import encode
 from headrace.core.lease import HeldLease, LeaseTiming, LeaseWatch, Moment
-from headrace.core.records import (
-    lease_key,
-)
+from headrace.core.ownership import PartitionLedger
+from headrace.core.records import instance_of, lease_key, lease_name
 from headrace.engine.folding import fold
 from headrace.engine.news import WorkerNews
 from headrace.engine.partition import OwnedPartition
@@ -42,6 +42,7 @@ class Claimant:
         clock: the clocks by which a lease is held.
         by_log_time: whether a lease is over, too, when the brokers' own times say so.
         learn: reads what else a new owner must know of partitions, as it stands in the log at the time of the call.
+        claims: how many were sent of each job partition.
     """
 
     reader: LogReader
@@ -52,6 +53,16 @@ class Claimant:
     timing: LeaseTiming
     by_log_time: bool
     learn: Callable[[Sequence[OwnedPartition]], Awaitable[None]] | None = None
+    claims: Counter[TopicPartition] = field(default_factory=Counter)
+
+    def next_name(self, source: TopicPartition) -> str:
+        """A name for the lease of a job partition that this instance has given to none before."""
+        self.claims[source] += 1
+        return lease_name(self.instance_id, self.claims[source])
+
+    def is_own(self, ledger: PartitionLedger) -> bool:
+        """Whether the newest valid claim is this instance's."""
+        return ledger.holder is not None and instance_of(ledger.holder) == self.instance_id
 
 
 @dataclass(slots=True)
@@ -206,7 +217,7 @@ class Takeover:
 
     def _is_anothers(self, candidate: _Candidate) -> bool:
         ledger = candidate.partition.recovery.ledger
-        return not ledger.released and ledger.holder not in (None, self._claimant.instance_id)
+        return not ledger.released and ledger.holder is not None and not self._claimant.is_own(ledger)
 
     async def _advance(self, positions: Mapping[TopicPartition, int]) -> None:
         for state, candidates in list(self._by_state.items()):
@@ -259,7 +270,7 @@ class Takeover:
             if self._winding_up:
                 return self._settle(candidate)
         # What this instance itself held before ended in it: nobody starts there what has not been stopped.
-        own = ledger.holder == self._claimant.instance_id
+        own = self._claimant.is_own(ledger)
         if own or candidate.watch.is_over(ledger, candidate.asked_at, candidate.log_time, seen_at=_now()):
             self._claim(candidate, ledger.last_lease)
         else:
@@ -269,19 +280,19 @@ class Takeover:
     def _settle(self, candidate: _Candidate) -> bool:
         """Releases a claim that landed all the same, of which nothing was done; tells whether that is done with."""
         ledger = candidate.partition.recovery.ledger
-        candidate.owed = ledger.holder == self._claimant.instance_id and not ledger.released
-        if not candidate.owed:
+        candidate.owed = self._claimant.is_own(ledger) and not ledger.released
+        if not candidate.owed or ledger.holder is None:
             return True
         partition = candidate.partition
         release = ReleaseRecord(
             worker_name=partition.recovery.worker,
             partition=partition.source.partition,
-            instance_id=self._claimant.instance_id,
+            instance_id=ledger.holder,
             epoch=ledger.epoch,
             reason="stopped",
         )
         candidate.claiming = False
-        candidate.append = asyncio.create_task(self._append(partition, encode(release)))
+        candidate.append = asyncio.create_task(self._append(partition, ledger.holder, encode(release)))
         return False
 
     def _read_all(self, candidate: _Candidate) -> None:
@@ -326,7 +337,9 @@ class Takeover:
         if candidate.looks == 2 and self._claimant.by_log_time:
             candidate.claiming = False
             candidate.asked_at = _now()
-            candidate.append = asyncio.create_task(self._append(candidate.partition, None))
+            # A tombstone: under a name that no claim has it takes nothing away, whenever it lands.
+            name = lease_name(self._claimant.instance_id, 0)
+            candidate.append = asyncio.create_task(self._append(candidate.partition, name, None))
             return
         candidate.look_at = _now() + _LOOK_SECONDS
 
@@ -335,17 +348,18 @@ class Takeover:
         candidate.look_at = None
         candidate.sent = self._claimant.clock()
         candidate.claiming = True
+        partition.lease_name = self._claimant.next_name(partition.source)
         record = ClaimRecord(
             worker_name=partition.recovery.worker,
             partition=partition.source.partition,
-            instance_id=self._claimant.instance_id,
+            instance_id=partition.lease_name,
             previous=previous,
             term_seconds=self._claimant.timing.term,
         )
-        candidate.append = asyncio.create_task(self._append(partition, encode(record)))
+        candidate.append = asyncio.create_task(self._append(partition, partition.lease_name, encode(record)))
 
-    async def _append(self, partition: OwnedPartition, value: bytes | None) -> Acknowledged:
-        key = lease_key(partition.recovery.worker, partition.source.partition, self._claimant.instance_id)
+    async def _append(self, partition: OwnedPartition, name: str, value: bytes | None) -> Acknowledged:
+        key = lease_key(partition.recovery.worker, partition.source.partition, name)
         target = TopicPartition(self._claimant.topic, partition.state_partition)
         return await self._claimant.writer.append(target, NewRecord(key, value), timeout=_APPEND_SECONDS)
 

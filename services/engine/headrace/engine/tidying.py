@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from headrace.codec import decode_object, encode
-from headrace.core.janitor import Inquiry, JobPartition, Keeper, KeyRemoved, LeaseRepeated, Winner
+from headrace.core.janitor import Inquiry, JobPartition, Keeper, KeyRemoved, LeaseRead, LeaseRepeated, Winner
 from headrace.core.ownership import NO_OFFSET, PartitionLedger
 from headrace.core.records import (
     CHECKPOINT_PREFIX,
@@ -33,9 +33,9 @@ def read_into(keeper: Keeper, records: Iterable[Record], now: float) -> None:
     for record in records:
         key = record.key or b""
         if key.startswith(LEASE_PREFIX):
-            if (read := _read_lease(key, record, keeper.ledger)) is not None:
-                partition, speaks_for = read
-                keeper.lease(partition, key, speaks_for, now)
+            if (found := _read_lease(key, record, keeper.ledger)) is not None:
+                partition, read = found
+                keeper.lease(partition, key, read, now)
         elif key.startswith(CHECKPOINT_PREFIX):
             if (about := parse_checkpoint_key(key)) is not None:
                 keeper.checkpoint((about.worker, about.partition), key, _epoch_of(record), now)
@@ -50,7 +50,8 @@ def inquire_into(inquiry: Inquiry[Record], records: Iterable[Record]) -> None:
     for record in records:
         key = record.key or b""
         if key.startswith(LEASE_PREFIX):
-            _read_lease(key, record, inquiry.ledger)
+            if (found := _read_lease(key, record, inquiry.ledger)) is not None:
+                inquiry.lease(found[0], key, found[1])
         elif key in inquiry.keys:
             if record.value is None:
                 inquiry.tombstone(key, parse_removal(record.headers))
@@ -60,8 +61,8 @@ def inquire_into(inquiry: Inquiry[Record], records: Iterable[Record]) -> None:
 
 def _read_lease(
     key: bytes, record: Record, ledger_of: Callable[[JobPartition], PartitionLedger]
-) -> tuple[JobPartition, int | None] | None:
-    """Takes a lease record into its ledger: whose it is, and what it speaks for, as `Keeper.lease` has it.
+) -> tuple[JobPartition, LeaseRead] | None:
+    """Takes a lease record into its ledger: whose it is, and what.
 
     None for a record of a later version, which is nobody's to remove.
     """
@@ -70,7 +71,7 @@ def _read_lease(
         return None
     partition = about.worker, about.partition
     if record.value is None:
-        return partition, None
+        return partition, LeaseRead(None)
     ledger = ledger_of(partition)
     try:
         raw = decode_object(record.value)
@@ -78,11 +79,13 @@ def _read_lease(
             return None
         take_lease(ledger, record)
     except RecordUndecodable:
-        return partition, NO_OFFSET
+        return partition, LeaseRead(NO_OFFSET)
     if ledger.last_lease == record.offset:
-        return partition, record.offset
+        return partition, LeaseRead(record.offset)
+    if raw["kind"] == "claim":
+        return partition, LeaseRead(NO_OFFSET, raw["previous"])
     repeats = raw["kind"] == "repeat" and raw["epoch"] == ledger.epoch
-    return partition, raw["lastLease"] if repeats else NO_OFFSET
+    return partition, LeaseRead(raw["lastLease"] if repeats else NO_OFFSET)
 
 
 def _epoch_of(checkpoint: Record) -> int | None:

@@ -50,13 +50,16 @@ class Cluster:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.connect_timeout
+        known: BrokerUnreachable | None = None
         while True:
             try:
                 return await self._attempt(make, deadline)
-            except BrokerUnreachable:
+            except BrokerUnreachable as error:
                 # Who asks for a moment only is told no more than that no answer came: the reason that is known is better.
+                if known is None or not isinstance(error.__cause__, TimeoutError):
+                    known = error
                 if loop.time() + _RETRY_SECONDS + _LEAST_SECONDS >= deadline:
-                    raise
+                    raise known from known.__cause__
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _attempt(self, make: Callable[[dict[str, Any]], ClientT], deadline: float) -> ClientT:

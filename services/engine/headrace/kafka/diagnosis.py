@@ -112,13 +112,25 @@ async def probe(address: Address, security: Mapping[str, Any], timeout: float) -
     Raises:
         BrokerUnreachable, BrokerAuthenticationFailed, BrokerCertificateUntrusted: what is wrong, and what to do.
     """
+    found = await _talk(address, security, timeout)
+    if isinstance(found, _Failure) and found.was_cut_short:
+        # Somebody answers, and time was up before all was said, as on a machine that is busy: the rest tells what is wrong.
+        again = await _talk(address, security, _SECOND_LOOK_SECONDS)
+        if isinstance(again, Endpoint) or not isinstance(again.error, TimeoutError):
+            found = again
+    if isinstance(found, _Failure):
+        raise await _explain(found) from found.error
+    return found
+
+
+async def _talk(address: Address, security: Mapping[str, Any], timeout: float) -> Endpoint | _Failure:
     connection = AIOKafkaConnection(address.host, address.port, request_timeout_ms=timeout * 1000, **security)
     try:
         async with asyncio.timeout(timeout):
             await connection.connect()
             metadata = await connection.send(MetadataRequest([]))
     except (KafkaError, OSError, EOFError, TimeoutError, ValueError, AssertionError) as error:
-        raise await _explain(_Failure(address, security, timeout, error, bool(connection._versions))) from error
+        return _Failure(address, security, timeout, error, bool(connection._versions), connection._protocol is not None)
     finally:
         await _close(connection)
     return Endpoint(address, tuple(Address(broker[1], broker[2]) for broker in metadata.brokers))
@@ -146,10 +158,17 @@ class _Failure:
     timeout: float
     error: BaseException
     kafka_answered: bool
+    connected: bool
 
     @property
     def protocol(self) -> str:
         return str(self.security["security_protocol"])
+
+    @property
+    def was_cut_short(self) -> bool:
+        """Whether time was up though the other side had answered: by Kafka's protocol, or else by a handshake of TLS."""
+        answered = self.kafka_answered or (self.connected and self.protocol.endswith("SSL"))
+        return answered and isinstance(self.error, TimeoutError)
 
     @property
     def causes(self) -> list[BaseException]:

@@ -25,8 +25,9 @@ from headrace.supervisor.told import Claim
 
 _logger = logging.getLogger("headrace.supervisor")
 
-# A claim lapses by itself soon after; so does a membership.
-_RELEASE_SECONDS = 30.0
+# A claim lapses by itself soon after; so does a membership. Each step is over some seconds later at most, and all of them
+# before the supervisor ends this process after a minute.
+_RELEASE_SECONDS = 28.0
 _LEAVE_SECONDS = 20.0
 _STOP_SECONDS = 2.0
 
@@ -54,14 +55,20 @@ async def release(will: LastWill, log: Any) -> int:
     """Writes the release of each claim; how many are acknowledged.
 
     A release of an epoch that has been superseded is void for every reader: it does no harm.
+
+    Raises:
+        HeadraceError, TimeoutError: no broker can be reached.
     """
     if not will.claims:
         return 0
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _RELEASE_SECONDS
     writer = log.writer()
-    await writer.start()
+    async with asyncio.timeout_at(deadline):
+        await writer.start()
     try:
         records = [_release(will, claim) for claim in will.claims]
-        outcomes = await writer.append_all(records, timeout=_RELEASE_SECONDS)
+        outcomes = await writer.append_all(records, timeout=deadline - loop.time())
     finally:
         await writer.stop(timeout=_STOP_SECONDS)
     failed = [outcome.reason for outcome in outcomes if isinstance(outcome, AppendFailed)]
@@ -74,11 +81,11 @@ def _release(will: LastWill, claim: Claim) -> tuple[TopicPartition, NewRecord]:
     record = ReleaseRecord(
         worker_name=claim.worker,
         partition=claim.partition,
-        instance_id=will.instance_id,
+        instance_id=claim.lease,
         epoch=claim.epoch,
         reason=will.reason,
     )
-    key = lease_key(claim.worker, claim.partition, will.instance_id)
+    key = lease_key(claim.worker, claim.partition, claim.lease)
     return TopicPartition(will.topic, claim.state_partition), NewRecord(key, encode(record))
 
 

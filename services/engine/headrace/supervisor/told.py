@@ -20,12 +20,14 @@ class Claim(NamedTuple):
     Attributes:
         state_partition: of `job-state`, where the release is to be written.
         epoch: offset of the claim.
+        lease: name of the lease, of which the release is to speak.
     """
 
     worker: str
     partition: int
     state_partition: int
     epoch: int
+    lease: str
 
 
 @dataclass(slots=True)

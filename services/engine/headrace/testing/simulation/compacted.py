@@ -19,9 +19,9 @@ def superseded(full: StateReader, left: Iterable[StoredRecord]) -> Sequence[str]
     """The leases that are left of whoever holds nothing; `left` has one record of each key."""
     keys = [key for record in left if record.value is not None and (key := parse_lease_key(record.key or b"")) is not None]
     return [
-        f"a lease of {key.instance_id} for partition {key.partition} is left"
+        f"the lease {key.lease} for partition {key.partition} is left"
         for key in keys
-        if key.worker == full.worker and full.ledgers[key.partition].holder != key.instance_id
+        if key.worker == full.worker and full.ledgers[key.partition].holder != key.lease
     ]
 
 

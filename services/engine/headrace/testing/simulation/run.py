@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from headrace.core.records import instance_of
 from headrace.core.topics import Topics
 from headrace.engine.engine import WorkerEngine
 from headrace.errors import HeadraceError, LeaseLost
@@ -240,7 +241,7 @@ class _Run:
         }
         names = {process.log.name: process.name for process in self._engines}
         for number, ledger in sorted(self._judge.reader.ledgers.items()):
-            holder = self._instances.get(ledger.holder or "")
+            holder = self._instances.get(instance_of(ledger.holder or ""))
             if ledger.released or holder is None or not holder.runs or number not in given:
                 continue
             if holder.log.name != given[number]:

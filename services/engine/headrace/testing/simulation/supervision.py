@@ -71,7 +71,6 @@ class SimulatedSupervisor:
         self._pace = pace
         self._cluster: InMemoryCluster = process.log.cluster
         self._random = Random(f"supervisor of {process.name} {process.seed}")
-        self._instance_id = ""
         self._claims: dict[int, Claim] = {}
         self._deadlines: dict[OwnedPartition, float] = {}
         self._member_ids: dict[str, Callable[[], str]] = {}
@@ -89,9 +88,8 @@ class SimulatedSupervisor:
         self.stopped_in_order = True
 
     def holds(self, partition: OwnedPartition) -> None:
-        self._instance_id = partition.writer.instance_id
-        number = partition.source.partition
-        self._claims[number] = Claim(partition.recovery.worker, number, partition.state_partition, partition.writer.epoch)
+        worker, number = partition.recovery.worker, partition.source.partition
+        self._claims[number] = Claim(worker, number, partition.state_partition, partition.writer.epoch, partition.lease_name)
         now = partition.clock()
         self._deadlines[partition] = now.steady + partition.lease.remaining(now)
 
@@ -155,11 +153,11 @@ class SimulatedSupervisor:
             record = ReleaseRecord(
                 worker_name=claim.worker,
                 partition=claim.partition,
-                instance_id=self._instance_id,
+                instance_id=claim.lease,
                 epoch=claim.epoch,
                 reason=reason,
             )
-            key = lease_key(claim.worker, claim.partition, self._instance_id)
+            key = lease_key(claim.worker, claim.partition, claim.lease)
             self._cluster.append(TopicPartition(self._topic, claim.state_partition), NewRecord(key, encode(record)))
         for group, member_id in self._member_ids.items():
             self._cluster.group(group).leave(member_id())
