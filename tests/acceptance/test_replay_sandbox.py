@@ -16,10 +16,11 @@ from headrace import AbstractWorker, Client, JobContext, Settings
 from headrace.core.topics import Topic, Topics
 from headrace.errors import BrokerUnreachable, ConfigurationError, SandboxInUse
 from headrace.kafka.log import KafkaLog
+from headrace.models import SandboxMarker
 from headrace.ports import NewRecord, TopicPartition
 from headrace.replay import markers
 from headrace.replay.history import RecordedJob
-from headrace.replay.markers import MARKER_KEY, SandboxMarker, find_markers
+from headrace.replay.markers import MARKER_KEY, find_markers, made_marker
 from headrace.replay.pacing import Order, Pacing
 from headrace.replay.sandbox import clean_sandboxes, opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
@@ -176,7 +177,7 @@ async def test_a_sandbox_gives_signs_of_life(
 @pytest.mark.parametrize(("process_id", "silent_seconds"), [(GONE_PROCESS, 20), (os.getpid(), 60)], ids=["gone", "here"])
 def test_a_replay_whose_process_is_not_found_may_still_be_silent_for_a_while(process_id: int, silent_seconds: int) -> None:
     """It may run in another container, with the same name of the host."""
-    made = SandboxMarker.make("a.replay-1", "a", ["count"], "2026-01-01T00:00:00.000Z")
+    made = made_marker("a.replay-1", "a", ["count"], "2026-01-01T00:00:00.000Z")
     marker = made.model_copy(update={"process_id": process_id})
     found = markers.FoundMarker(Topics("a.replay-1").replay_marker.name, marker, alive_at=1_000_000)
     assert not found.is_over(1_000_000 + silent_seconds * 1000)
@@ -191,7 +192,7 @@ def plain(name: str) -> Topic:
 async def test_clean_touches_nothing_without_a_marker(log: KafkaLog, settings: Settings, trick: str) -> None:
     """Whatever a topic is called, and whatever somebody has written there."""
     name, other = f"{settings.namespace}.replay-2", f"{settings.namespace}.other"
-    marker = SandboxMarker.make(other if trick == "copied" else name, settings.namespace, ["count"], "2026-01-01T00:00:00.000Z")
+    marker = made_marker(other if trick == "copied" else name, settings.namespace, ["count"], "2026-01-01T00:00:00.000Z")
     value: dict[str, Any] = {**marker.to_wire(), "processId": GONE_PROCESS}
     if trick == "of other jobs":
         value["namespace"] = other
@@ -313,10 +314,10 @@ def test_an_engine_knows_no_order_over_all_keys() -> None:
 
 
 def test_a_marker_names_nothing_of_others(tmp_path: Path) -> None:
-    wire = SandboxMarker.make("a.replay-1", "a", ["count"], "2026-01-01T00:00:00.000Z").to_wire()
+    wire = made_marker("a.replay-1", "a", ["count"], "2026-01-01T00:00:00.000Z").to_wire()
     assert SandboxMarker.model_validate(wire).topics == wire["topics"]
     for name, value in (("topics", ["a.jobs.count"]), ("groups", ["a.count"]), ("sandbox", "..")):
         with pytest.raises(ValueError, match=r"marker names|String should match"):
             SandboxMarker.model_validate({**wire, name: value})
     with pytest.raises(ValueError, match="named like queues"):
-        SandboxMarker.make("a.jobs", "a", [], "2026-01-01T00:00:00.000Z")
+        made_marker("a.jobs", "a", [], "2026-01-01T00:00:00.000Z")

@@ -16,7 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 from headrace.core.timestamps import format_timestamp
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError, ConfigurationError, SandboxInUse
+from headrace.fields import Namespace
 from headrace.kafka.leaving import delete_groups
+from headrace.models import SandboxMarker
 from headrace.ports import Log, LogWriter, NewRecord, TopicPartition
 from headrace.replay.markers import (
     ALIVE_EVERY_SECONDS,
@@ -24,12 +26,12 @@ from headrace.replay.markers import (
     MARKER_KEY,
     OVER_KEY,
     FoundMarker,
-    SandboxMarker,
     find_markers,
-    has_names_of_queues,
+    made_marker,
 )
 from headrace.runtime import wall_clock
-from headrace.settings import Namespace, Settings
+from headrace.sandbox_marker import has_names_of_queues
+from headrace.settings import Settings
 
 _APPEND_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.5
@@ -69,7 +71,7 @@ async def opened_sandbox(log: Log, settings: Settings, live: str, workers: Colle
         SandboxInUse: something of that name is on the cluster; nothing was changed.
         BrokerError: the brokers cannot be used. What was made is found by `clean`.
     """
-    marker = SandboxMarker.make(settings.namespace, live, workers, format_timestamp(wall_clock()))
+    marker = made_marker(settings.namespace, live, workers, format_timestamp(wall_clock()))
     writer = log.writer()
     alive: asyncio.Task[None] | None = None
     await writer.start()
