@@ -45,6 +45,7 @@
     │   ├── ConversationInvalid         what is to be put in is no conversation, or no entry
     │   └── SummaryRejected             a summary is empty, not shorter, or an error
     ├── NotRecorded                     a replay asks for what no recording tells
+    ├── RecordedError                   a replay meets again what a job's question to the outside raised
     ├── AttemptUnknown                  a job has no attempt of that number, or nothing is left of it
     ├── EngineStuck                     an attempt goes on long after its time: its engine has to end
     └── RecordUndecodable               a record is not what its topic promises
@@ -324,6 +325,22 @@ class NotRecorded(HeadraceError):
     """A replay asks by `ctx.recorded` for something that the attempt did not record; the message names it, and what to do."""
 
     code = "not_recorded"
+
+
+class RecordedError(HeadraceError):
+    """In a replay: what a job asked outside raised this then. It stands for an exception whose class is not loaded now.
+
+    Attributes:
+        type: the name of that class.
+        message: its text.
+    """
+
+    code = "recorded_error"
+
+    def __init__(self, type: str, message: str) -> None:
+        super().__init__(message)
+        self.type = type
+        self.message = message
 
 
 class AttemptUnknown(HeadraceError):

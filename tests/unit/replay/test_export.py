@@ -159,6 +159,23 @@ async def test_what_is_redacted_is_nowhere_in_the_file(filled: LogHistory, tmp_p
     assert history.header.redacted == job.redacted == paths
 
 
+async def test_what_was_raised_outside_is_exported_and_hidden_with_the_answers_of_its_name(
+    log: WrittenLog, filled: LogHistory, tmp_path: Path
+) -> None:
+    answers, key = log.topics.recordings, RecordingKey("page", 0, 0)
+    place = TopicPartition(answers.name, recording_partition("done", answers.partitions))
+    failure = {"type": "KeyError", "message": "'secret'", "args": ["secret"]}
+    log.put(place, recording_key("done", 1, key), orjson.dumps(failure), timestamp=90_000)
+    await exported(filled, tmp_path / "all.gz")
+    assert orjson.loads((await read_file_history(tmp_path / "all.gz").recordings("done", 1))[key]) == failure
+    told = await exported(filled, tmp_path / "redacted.gz", "recordings.page", "args.password", "result.token")
+    found = (await read_file_history(tmp_path / "redacted.gz").recordings("done", 1))[key]
+    assert orjson.loads(found) == {"type": "KeyError", "message": "[redacted]"}
+    assert told.redactions["recordings.page"] == 1
+    with pytest.raises(ArgumentsInvalid, match=r"recordings.page.typo.*has met nothing"):
+        await exported(filled, tmp_path / "part.gz", "recordings.page.typo")
+
+
 @pytest.mark.parametrize(
     "path", ["args.pasword", "ctx.typo", "result.typo", "recordings.typo", "recordings.model.typo", "args.*.typo"]
 )

@@ -8,15 +8,18 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import orjson
 import pytest
 from pydantic import BaseModel
 
 from headrace import GiveUp, Job, JobContext, NewEntry, Retry, WorkerUnknown, worker
 from headrace.core.comparison import Verdict
+from headrace.core.retry import qualified_name
 from headrace.core.snapshots import shorten
 from headrace.core.status import JobStatus
 from headrace.errors import AttemptUnknown
 from headrace.models import WorkerDefinition
+from headrace.recordings.failures import encode_failure
 from headrace.replay.history import RecordedJob, RecordingKey
 from headrace.replay.rerun import Rerunner, RerunOptions
 from support.histories import InMemoryHistory, past_attempt, recorded_job
@@ -225,13 +228,59 @@ async def test_what_was_recorded_is_handed_back_and_nothing_else() -> None:
     told = await rerun(Does(asks), more, history)
     assert told.replayed.error_type == "headrace.errors.NotRecorded"
     assert "'late', number 0" in str(told.replayed.error_message)
-    assert [tuple(each) for each in told.effects.not_recorded] == [("late", 0)]
+    assert told.effects.not_recorded == [RecordingKey("late", 0)]
     assert asked == []
 
     told = await rerun(Does(asks), more, history, options=RerunOptions(live=True))
     assert told.replayed.result == ["of 2", "asked"]
-    assert [tuple(each) for each in told.effects.asked_outside] == [("late", 0)]
+    assert told.effects.asked_outside == [RecordingKey("late", 0)]
     assert asked == ["outside"]
+
+
+class Busy(Exception):
+    """Of the worker's own code, with more than a text."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+
+
+async def test_what_was_raised_outside_is_raised_again_and_the_same_branch_is_taken() -> None:
+    async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
+        def outside() -> None:
+            raise AssertionError("nobody asks outside")
+
+        told: list[Any] = []
+        for _ in range(4):
+            try:
+                told.append(await ctx.recorded("model", outside))
+            except TimeoutError as error:
+                told.append(f"slow: {error}")
+            except Busy as error:
+                told.append(f"busy: {error}")
+        return [*told, await ctx.recorded("model", outside)]
+
+    history = InMemoryHistory()
+    history.record("a-job", 1, "model", "first", "second")
+    of_attempt = history.recorded["a-job", 1]
+    for number, failure, error in ((0, 0, TimeoutError("1 s")), (0, 1, Busy(7)), (1, 0, TimeoutError("2 s"))):
+        of_attempt[RecordingKey("model", number, failure)] = encode_failure(error)
+    result = ["slow: 1 s", "busy: code 7", "first", "slow: 2 s", "second"]
+    told = await rerun(Does(asks), recorded_job("does", result=result), history)
+    assert (told.replayed.result, told.comparison.verdict) == (result, Verdict.SAME)
+
+
+async def test_a_job_that_failed_by_what_was_raised_outside_fails_by_the_same() -> None:
+    async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
+        return await ctx.recorded("model", lambda: 1, reuse=True)
+
+    name = qualified_name(Busy)
+    for kind in (name, "not.loaded.Busy"):
+        history = InMemoryHistory()
+        history.recorded["a-job", 2] = {RecordingKey("model", 0, 0): orjson.dumps({"type": kind, "message": "code 7"})}
+        attempts = [past_attempt(1, "failed", ("E", "m")), past_attempt(2, "failed", (kind, "code 7"))]
+        told = await rerun(Does(asks), recorded_job("does", error=(kind, "code 7"), attempts=attempts), history)
+        assert (told.comparison.verdict, told.replayed.error_type) == (Verdict.SAME, kind)
 
 
 async def test_no_attempt_sees_another_ones_context_variables() -> None:

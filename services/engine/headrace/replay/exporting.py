@@ -130,14 +130,17 @@ class _Exporting:
                 value = orjson.loads(each.value)
             except orjson.JSONDecodeError:
                 continue  # no job can have written it
+            failure = each.place.key.failure
             if self.redaction.touches_recordings:
-                value = self.redaction.recording(each.place.key.name, value)
+                hide = self.redaction.recording if failure is None else self.redaction.failure
+                value = hide(each.place.key.name, value)
             self.writer.add(
                 "recording",
                 jobId=job.id,
                 attempt=each.place.attempt,
                 name=each.place.key.name,
                 number=each.place.key.number,
+                **({} if failure is None else {"failure": failure}),
                 at=each.at,
                 value=value,
             )

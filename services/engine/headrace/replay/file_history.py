@@ -83,7 +83,7 @@ class FileHistory:
                 self._definitions[definition.name] = definition
             case "recording":
                 found = self._recorded.setdefault((line["jobId"], line["attempt"]), {})
-                found[RecordingKey(line["name"], line["number"])] = orjson.dumps(line["value"])
+                found[RecordingKey(line["name"], line["number"], line.get("failure"))] = orjson.dumps(line["value"])
             case "memory":
                 conversation, key = line["key"].rpartition("/")[0], line["key"].encode()
                 number = key_partition(conversation, MEMORY_PARTITIONS)
