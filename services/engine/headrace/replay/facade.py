@@ -13,6 +13,7 @@ from typing import Any, Final
 from headrace.broker.discovery import given_settings, settings_of_this_folder
 from headrace.errors import ConfigurationError
 from headrace.kafka.log import KafkaLog
+from headrace.replay.code import by_name
 from headrace.replay.file_history import FileHistory, read_file_history
 from headrace.replay.history import History, Span, Wanted
 from headrace.replay.log_history import open_history
@@ -66,7 +67,8 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
         settings: from the environment when left out, with the broker that runs for this folder if it names none.
 
     Raises:
-        ConfigurationError: the request cannot be done: a worker is not in the code, or the sandbox's name is in use.
+        ConfigurationError: the request cannot be done: a worker is not in the code, two have one name, or the sandbox's name is
+            in use.
         HistoryGone: the span begins before what is left of the log.
         BrokerError: the brokers cannot be used.
     """
@@ -76,7 +78,7 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
     own = given_settings(settings) or (settings_of_this_folder() if needs_cluster else load_settings())
     async with AsyncExitStack() as stack:
         history = await stack.enter_async_context(recorded_history(own, request.file))
-        code = {worker.definition().name: worker for worker in request.code}
+        code = by_name(request.code)
         names = wanted_workers(request.workers, code, await _recorded_workers(history))
         wanted = Wanted(span=_span(history, request), workers=names, fields=request.fields)
         chosen = {name: code[name] for name in names}

@@ -25,6 +25,7 @@ from headrace.memory.bound import BoundMemory
 from headrace.models import Job
 from headrace.replay.answers import PastAnswers
 from headrace.replay.attempts import PastAttempt
+from headrace.replay.code import by_name
 from headrace.replay.effects import CapturedChildren, Effects
 from headrace.replay.history import History, RecordedJob
 from headrace.replay.past_memory import PastMemory
@@ -85,13 +86,16 @@ class Rerunner:
         history: what was recorded.
         workers: today's code. They are closed at the end.
 
+    Raises:
+        ConfigurationError: two workers have one name.
+
     Attributes:
         left_behind: attempts that went on after their time, and still do: only the end of the process ends those in threads.
     """
 
     def __init__(self, history: History, workers: Iterable[AbstractWorker[Any]], options: RerunOptions | None = None) -> None:
         self._history = history
-        self._workers = {worker.definition().name: worker for worker in workers}
+        self._workers = by_name(workers)
         self._options = options or RerunOptions()
         # Whoever has a place gets a thread at once, a new one where others were left behind: nobody waits for it on the clock.
         self._places = asyncio.Semaphore(self._options.threads)
