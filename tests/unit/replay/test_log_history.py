@@ -123,7 +123,7 @@ async def test_a_span_before_the_log_says_where_it_begins(engines: Engines, hist
         await jobs(history)
     for number in range(4):
         put_at(engines, (100 + number) * MINUTE, f"job-{number}")
-    with pytest.raises(HistoryGone, match=r"1970-01-01T01:40:00.000Z: begin there"):
+    with pytest.raises(HistoryGone, match=r"to 1970-01-01T01:40:00.000Z ends before .* 1970-01-01T01:40:00.000Z: begin there"):
         await jobs(history, Span(0, 100 * MINUTE))
     assert len(await jobs(history, Span(0, 101 * MINUTE))) == 1, "nothing was deleted: all that ever was is there"
     engines.log.cluster.delete_records(engines.jobs(0), 2)
@@ -133,6 +133,17 @@ async def test_a_span_before_the_log_says_where_it_begins(engines: Engines, hist
     engines.log.cluster.delete_records(engines.jobs(0), 4)
     with pytest.raises(HistoryGone, match="is in the log any more"):
         await jobs(history)
+
+
+async def test_a_span_that_is_still_to_come_says_where_the_log_ends(engines: Engines, history: LogHistory) -> None:
+    for number, partition in ((0, 0), (3, 1), (1, 0)):
+        put_at(engines, (100 + number) * MINUTE, f"job-{number}", partition)
+    now = time.time_ns() // 1_000_000
+    with pytest.raises(HistoryGone, match=r"still to come.*last job of the namespace view-test.* 1970-01-01T01:43:00.000Z"):
+        await jobs(history, Span(now + 60 * MINUTE, now + 120 * MINUTE))
+    assert await jobs(history, Span(now - 60 * MINUTE, now)) == []
+    put_at(engines, now + 70 * MINUTE, "ahead")
+    assert [job.id for job in await jobs(history, Span(now + 60 * MINUTE, now + 120 * MINUTE))] == ["ahead"]
 
 
 async def test_each_queue_of_which_something_was_deleted_is_judged_by_itself(engines: Engines, history: LogHistory) -> None:
