@@ -14,7 +14,7 @@ import pytest
 
 from headrace import AbstractWorker, Client, JobContext, Settings
 from headrace.core.topics import Topic, Topics
-from headrace.errors import BrokerUnreachable, ConfigurationError, SandboxInUse
+from headrace.errors import BrokerUnreachable, ConfigurationError, SandboxInUse, SandboxLost
 from headrace.kafka.log import KafkaLog
 from headrace.models import SandboxMarker
 from headrace.ports import NewRecord, TopicPartition
@@ -155,6 +155,60 @@ async def test_clean_spares_a_replay_that_runs_unless_it_is_told_to_or_that_is_s
         removed, _ = await clean_sandboxes(log, settings, every=how == "told to")
         assert sandbox.namespace in [found.sandbox for found in removed]
         assert of_namespace(await state_of(settings), sandbox.namespace) == []
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["removed", "kept"])
+@pytest.mark.parametrize("how", ["all", "the marker alone"])
+async def test_a_replay_whose_sandbox_is_removed_ends_and_leaves_nothing(
+    log: KafkaLog, settings: Settings, sandbox: Settings, how: str, keep: bool
+) -> None:
+    """Its engine asks for its topics until it has ended, and the broker makes them again."""
+    today = Today(odd_fails, gate=asyncio.Event())
+
+    async def run() -> None:
+        async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=keep) as lost:
+            await SandboxRun(log, sandbox, {"count": Count()}, replay_of(20, today)).run(lost)
+
+    task = asyncio.create_task(run())
+
+    async def begun() -> bool:
+        return bool(today.begun)
+
+    await eventually(begun)
+    other = KafkaLog(settings)
+    try:
+        if how == "all":
+            removed, _ = await clean_sandboxes(other, settings, every=True)
+            assert sandbox.namespace in [found.sandbox for found in removed]
+        else:
+            await other.delete_topics([Topics(sandbox.namespace).replay_marker.name])
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            with pytest.raises(SandboxLost, match=rf"{sandbox.namespace} was removed while its replay ran"):
+                await task
+    finally:
+        await other.close()
+    assert of_namespace(await state_of(settings), sandbox.namespace) == []
+
+
+async def test_who_was_cleaned_away_leaves_the_sandbox_of_another_alone(
+    log: KafkaLog, settings: Settings, sandbox: Settings
+) -> None:
+    """The name is free again, and another replay has taken it, before the first one has looked."""
+    topics = Topics(sandbox.namespace)
+    with pytest.raises((BrokerUnreachable, SandboxLost)):  # or it has just looked
+        async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+            await clean_sandboxes(log, settings, every=True)
+            await log.create_topics([topics.replay_marker, topics.job_state])
+            writer = log.writer()
+            await writer.start()
+            marker = made_marker(sandbox.namespace, settings.namespace, ["count"], "2026-01-01T00:00:00.000Z")
+            place = TopicPartition(topics.replay_marker.name, 0)
+            await writer.append(place, NewRecord(MARKER_KEY, orjson.dumps(marker.to_wire())), timeout=30)
+            await writer.stop(timeout=5)
+            raise BrokerUnreachable("as it is when topics are gone")
+    names = {topics.replay_marker.name, topics.job_state.name}
+    assert names <= await log.topic_names()
+    await log.delete_topics(names)
 
 
 async def test_a_sandbox_gives_signs_of_life(

@@ -26,6 +26,7 @@
     ├── WatchInterrupted                a watcher of jobs is told no more for now, and may go on from where it was
     ├── ChangesGone                     what a watcher of jobs has missed cannot be told any more
     ├── HistoryGone                     what is to be looked at is in the log no more
+    ├── SandboxLost                     a replay's sandbox was removed while it ran
     ├── ExportDamaged                   a file is no export, or not all of one
     ├── DeadLetterUnknown               no such dead letter
     ├── ApiKeyUnknown                   no such API key
@@ -212,6 +213,12 @@ class HistoryGone(HeadraceError):
     """What is to be looked at was in the log once, or lies before its beginning; the message says what is left."""
 
     code = "history_gone"
+
+
+class SandboxLost(HeadraceError):
+    """The sandbox of a replay was removed by others while the replay ran."""
+
+    code = "sandbox_lost"
 
 
 class ExportDamaged(HeadraceError):

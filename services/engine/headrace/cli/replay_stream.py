@@ -280,7 +280,7 @@ def _row(summary: Summary, category: str) -> Row:
 
 
 def clean(
-    every: Annotated[bool, typer.Option("--all", help="Also those whose replay seems to run.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also those whose replay seems to run, which ends by that.")] = False,
     bootstrap_servers: BootstrapServers = None,
     namespace: NamespaceOption = None,
     as_json: AsJson = False,
@@ -318,4 +318,8 @@ def _why_spared(found: Any, namespace: str) -> str:
         return "what stands in its topic is no marker of a replay."
     if marker.namespace != namespace:
         return f"it is of the namespace {marker.namespace}; give --namespace {marker.namespace}."
-    return f"its replay seems to run, in process {marker.process_id} of {marker.host}. --all removes it all the same."
+    return (
+        f"its replay seems to run, in process {marker.process_id} of {marker.host}: it removes this when it ends, as by"
+        " Ctrl-C there. If it is no more, that is known a minute after its last sign of life. --all removes it at once, and ends"
+        " that replay with an error."
+    )

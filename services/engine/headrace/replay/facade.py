@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from headrace.broker.discovery import given_settings, settings_of_this_folder
-from headrace.errors import ConfigurationError
+from headrace.errors import ConfigurationError, SandboxLost
 from headrace.kafka.log import KafkaLog
 from headrace.replay.code import by_name
 from headrace.replay.file_history import FileHistory, read_file_history
@@ -71,6 +71,7 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
             in use.
         HistoryGone: the span begins before what is left of the log.
         BrokerError: the brokers cannot be used.
+        SandboxLost: the sandbox was removed while the replay ran.
     """
     if request.sandbox:
         check_pacing(request.pacing)
@@ -103,9 +104,12 @@ async def _run_in_sandbox(
     own = sandbox_settings(settings, name, request.pacing.concurrency)
     log = KafkaLog(own)
     try:
-        async with opened_sandbox(log, own, settings.namespace, list(workers), keep=request.keep):
+        async with opened_sandbox(log, own, settings.namespace, list(workers), keep=request.keep) as lost:
             replay.sandbox = name
-            await SandboxRun(log, own, workers, replay).run()
+            await SandboxRun(log, own, workers, replay).run(lost)
+    except SandboxLost:
+        replay.sandbox = None
+        raise
     finally:
         await log.close()
 
