@@ -208,8 +208,9 @@ async def test_what_ran_is_run_again_and_nothing_changes(settings: Settings, she
         assert [each["did"] for each in told["effects"]["memory"]] == ["append"]
 
         shell.write(WORKERS.replace('ctx.recorded("rate"', 'ctx.recorded("another rate"'))
-        shown = shell.replay(sold.id, "shop", code=1)
-        assert "Newly failing" in shown and "NotRecorded" in shown and "`--live` asks for it now" in shown
+        shown = shell.replay(sold.id, "shop")
+        assert "Not comparable: today's code asks for 'another rate', number 0, which was not recorded" in shown
+        assert "NotRecorded" in shown and "--live asks outside for it" in shown
         assert "been handed 'another rate', number 0" in shown
         live = json.loads(shell.replay(sold.id, "shop", "--live", "--json"))
         assert live["verdict"] == "same", "the result does not depend on it"

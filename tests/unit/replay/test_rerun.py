@@ -17,7 +17,7 @@ from headrace.core.comparison import Verdict
 from headrace.core.retry import qualified_name
 from headrace.core.snapshots import shorten
 from headrace.core.status import JobStatus
-from headrace.errors import AttemptUnknown
+from headrace.errors import AttemptUnknown, NotRecorded
 from headrace.models import WorkerDefinition
 from headrace.recordings.failures import encode_failure
 from headrace.replay.history import RecordedJob, RecordingKey
@@ -229,12 +229,32 @@ async def test_what_was_recorded_is_handed_back_and_nothing_else() -> None:
     assert told.replayed.error_type == "headrace.errors.NotRecorded"
     assert "'late', number 0" in str(told.replayed.error_message)
     assert told.effects.not_recorded == [RecordingKey("late", 0)]
+    assert told.comparison.verdict is Verdict.NOT_COMPARABLE
+    assert told.comparison.reason == "today's code asks for 'late', number 0, which was not recorded: --live asks outside for it"
     assert asked == []
 
     told = await rerun(Does(asks), more, history, options=RerunOptions(live=True))
     assert told.replayed.result == ["of 2", "asked"]
     assert told.effects.asked_outside == [RecordingKey("late", 0)]
     assert asked == ["outside"]
+
+
+async def test_who_does_without_what_was_not_recorded_is_compared() -> None:
+    async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
+        try:
+            return await ctx.recorded("late", lambda: 1)
+        except NotRecorded:
+            return 0
+
+    verdicts = [
+        (await rerun(Does(asks), job)).comparison.verdict
+        for job in (
+            recorded_job("does", result=0),
+            recorded_job("does", result=1),
+            recorded_job("does", error=("ValueError", "no")),
+        )
+    ]
+    assert verdicts == [Verdict.SAME, Verdict.NOT_COMPARABLE, Verdict.NEWLY_FIXED]
 
 
 class Busy(Exception):

@@ -54,7 +54,11 @@ FileOption = Annotated[
     Path | None, typer.Option("--file", help="Read what `headrace export` wrote, in place of the log: no broker is needed.")
 ]
 LiveOption = Annotated[
-    bool, typer.Option("--live", help="Ask outside for what a job did not record, and asks for by `ctx.recorded`.")
+    bool,
+    typer.Option(
+        "--live",
+        help="For what was not recorded, call the function that `ctx.recorded` was given: what that does outside happens.",
+    ),
 ]
 ShippedOption = Annotated[bool, typer.Option(help="Load the workers that come with headrace, too.")]
 

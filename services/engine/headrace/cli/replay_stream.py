@@ -60,7 +60,7 @@ _EXPLAINED = {
     "newly-failing": "completed then, fail today",
     "newly-fixed": "failed then, complete today",
     "slower": "over twice as long, and over 100 ms; counted beside their verdict",
-    "not-comparable": "cancelled, crashed, or not ended then",
+    "not-comparable": "cancelled, crashed, not ended, or not recorded then: see --live",
     "arguments-refused": "today's code does not take their arguments",
 }
 

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from heapq import nlargest
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import orjson
 import typer
@@ -24,8 +24,6 @@ from headrace.replay.log_history import open_history
 from headrace.replay.state import JobAt, states_at
 from headrace.replay.wanted import parse_fields
 from headrace.settings import Settings
-
-_LONGEST_ERROR: Final = 160
 
 
 def state(
@@ -129,5 +127,5 @@ def _row(each: JobAt) -> Row:
         str(state["workerName"]),
     )
     error = state.get("error")
-    notes = [Text(f"{error['type']}: {error['message']}"[:_LONGEST_ERROR], style="red")] if error else []
+    notes = [Text(f"{error['type']}: {error['message']}", style="red")] if error else []
     return Row(cells, notes)

@@ -45,7 +45,7 @@ class StreamRequest:
         into: the name of that namespace; one is made up when None.
         keep: whether it is kept afterwards, until `clean` removes it.
         file: an export to take what was recorded from, in place of the cluster.
-        live: let through what was not recorded.
+        live: whether what was not recorded is asked for outside: what that does there happens.
     """
 
     code: Sequence[AbstractWorker[Any]]

@@ -23,6 +23,7 @@ from headrace.errors import WorkerUnknown
 from headrace.job_context import JobContext, JobServices
 from headrace.memory.bound import BoundMemory
 from headrace.models import Job
+from headrace.ports import RecordingKey
 from headrace.replay.answers import PastAnswers
 from headrace.replay.attempts import PastAttempt
 from headrace.replay.code import by_name
@@ -43,7 +44,7 @@ class RerunOptions:
     """How jobs are run again.
 
     Attributes:
-        live: whether what a job did not record, and asks for by `ctx.recorded`, is asked for outside.
+        live: whether what a job did not record, and asks for by `ctx.recorded`, is asked for outside, with all that this does there.
         threads: plain functions that run at a time. Those that were left behind do not count: others take their threads' place.
         keep_raised: whether a `Rerun` keeps the exception itself, with all that its frames hold.
     """
@@ -219,6 +220,8 @@ class Rerunner:
         comparison = compare(recorded, past.told(replayed))
         if error.get("type") == ARGUMENTS_INVALID and (recorded is None or recorded.error_type != ARGUMENTS_INVALID):
             comparison = Comparison(Verdict.ARGUMENTS_REFUSED)
+        if effects.not_recorded and comparison.verdict in _BY_WHAT_IS_MISSING:
+            comparison = Comparison(Verdict.NOT_COMPARABLE, reason=_missing(effects.not_recorded[0]))
         return Rerun(
             job=past.recorded_job,
             attempt=past.number,
@@ -229,6 +232,14 @@ class Rerunner:
             error=conclusion.error,
             raised=conclusion.cause if self._options.keep_raised else None,
         )
+
+
+_BY_WHAT_IS_MISSING: Final = frozenset({Verdict.DIFFERENT, Verdict.NEWLY_FAILING})
+"""What may come of it that something was not recorded: nobody knows what the code makes of an answer."""
+
+
+def _missing(key: RecordingKey) -> str:
+    return f"today's code asks for {key.name!r}, number {key.number}, which was not recorded: --live asks outside for it"
 
 
 class _Running:
