@@ -44,7 +44,7 @@ class RerunOptions:
     """How jobs are run again.
 
     Attributes:
-        live: whether what a job did not record, and asks for by `ctx.recorded`, is asked for outside, with all that this does there.
+        live: whether what a job did not record, and asks for by `ctx.recorded`, is asked for outside, which has effects there.
         threads: plain functions that run at a time. Those that were left behind do not count: others take their threads' place.
         keep_raised: whether a `Rerun` keeps the exception itself, with all that its frames hold.
     """
