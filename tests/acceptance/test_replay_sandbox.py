@@ -14,7 +14,7 @@ import pytest
 
 from headrace import AbstractWorker, Client, JobContext, Settings
 from headrace.core.topics import Topic, Topics
-from headrace.errors import BrokerUnreachable, ConfigurationError, SandboxInUse, SandboxLost
+from headrace.errors import BrokerUnreachable, ConfigurationError, SandboxInUse
 from headrace.kafka.log import KafkaLog
 from headrace.models import SandboxMarker
 from headrace.ports import NewRecord, TopicPartition
@@ -25,6 +25,7 @@ from headrace.replay.pacing import Order, Pacing
 from headrace.replay.sandbox import clean_sandboxes, opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
 from headrace.replay.stream import StreamReplay
+from headrace.replay_errors import SandboxLost
 from support.clusters import ClusterState, state_of
 from support.engines import PATIENCE_SECONDS, eventually
 from support.log import plain_topic

@@ -43,7 +43,6 @@ from headrace.errors import (
     MemoryStoreError,
     NotRecorded,
     PayloadTooLarge,
-    RecordedError,
     RecordingRefused,
     RecordUndecodable,
     ResultInvalid,
@@ -73,6 +72,7 @@ from headrace.models import (
     WorkerSummary,
 )
 from headrace.ports import Appended, MemorySnapshot, NewEntry
+from headrace.replay_errors import RecordedError
 from headrace.settings import AuthSettings, GatewaySettings, LimitSettings, Settings, load_settings
 from headrace.tool_calls import CallOwner, CallTopics, OwnedCall, ReceivedCall, ToolCallConsumer
 from headrace.tool_models import (

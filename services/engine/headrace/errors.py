@@ -26,7 +26,6 @@
     ├── WatchInterrupted                a watcher of jobs is told no more for now, and may go on from where it was
     ├── ChangesGone                     what a watcher of jobs has missed cannot be told any more
     ├── HistoryGone                     what is to be looked at is in the log no more
-    ├── SandboxLost                     a replay's sandbox was removed while it ran
     ├── ExportDamaged                   a file is no export, or not all of one
     ├── DeadLetterUnknown               no such dead letter
     ├── ApiKeyUnknown                   no such API key
@@ -46,14 +45,13 @@
     │   ├── ConversationInvalid         what is to be put in is no conversation, or no entry
     │   └── SummaryRejected             a summary is empty, not shorter, or an error
     ├── NotRecorded                     a replay asks for what no recording tells
-    ├── RecordedError                   a replay meets again what a job's question to the outside raised
     ├── AttemptUnknown                  a job has no attempt of that number, or nothing is left of it
     ├── EngineStuck                     an attempt goes on long after its time: its engine has to end
     └── RecordUndecodable               a record is not what its topic promises
 
 `ConfigurationError` and `BrokerError` end a command with exit code 2; their messages say what to do. An engine under its
 supervisor, which outages do not end, has another one for these. `code` is the stable name under which a tool's answer carries an
-error; it is mapped once, here.
+error; it is mapped once, here. What a replay alone raises besides is in `headrace.replay_errors`.
 """
 
 from __future__ import annotations
@@ -215,12 +213,6 @@ class HistoryGone(HeadraceError):
     code = "history_gone"
 
 
-class SandboxLost(HeadraceError):
-    """The sandbox of a replay was removed by others while the replay ran."""
-
-    code = "sandbox_lost"
-
-
 class ExportDamaged(HeadraceError):
     """A file is no export of recorded jobs, or not all of one; the message says what is wrong with it."""
 
@@ -332,22 +324,6 @@ class NotRecorded(HeadraceError):
     """A replay asks by `ctx.recorded` for something that the attempt did not record; the message names it, and what to do."""
 
     code = "not_recorded"
-
-
-class RecordedError(HeadraceError):
-    """In a replay: what a job asked outside raised this then. It stands for an exception whose class is not loaded now.
-
-    Attributes:
-        type: the name of that class.
-        message: its text.
-    """
-
-    code = "recorded_error"
-
-    def __init__(self, type: str, message: str) -> None:
-        super().__init__(message)
-        self.type = type
-        self.message = message
 
 
 class AttemptUnknown(HeadraceError):

@@ -16,9 +16,6 @@ from headrace.errors import LONGEST_WAIT_SECONDS
 LONGEST_IDENTITY: Final = 200
 LONGEST_JOB_ID: Final = 100
 
-Namespace = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
-"""The first part of every topic's and group's name."""
-
 
 _UNPRINTED: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 

@@ -6,7 +6,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from headrace.fields import Namespace, Timestamp
+from headrace.fields import Timestamp
+from headrace.namespaces import Namespace
 from headrace.wire import SCHEMA_VERSION, SchemaVersion, WireModel
 
 

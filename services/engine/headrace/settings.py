@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from headrace.errors import ConfigurationError
-from headrace.fields import Namespace
+from headrace.namespaces import Namespace
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 

@@ -12,8 +12,9 @@ import orjson
 import pytest
 
 from headrace.core.retry import qualified_name
-from headrace.errors import BrokerUnreachable, RecordedError
+from headrace.errors import BrokerUnreachable
 from headrace.recordings.failures import decode_failure, encode_failure, is_recorded
+from headrace.replay_errors import RecordedError
 
 
 class RateLimited(Exception):

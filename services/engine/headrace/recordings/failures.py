@@ -15,7 +15,8 @@ import orjson
 
 from headrace.core.retry import qualified_name
 from headrace.core.snapshots import shorten
-from headrace.errors import BrokerError, RecordedError
+from headrace.errors import BrokerError
+from headrace.replay_errors import RecordedError
 
 _LONGEST_TYPE: Final = 1024
 _LONGEST_MESSAGE: Final = 4 * 1024

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from headrace.broker.discovery import given_settings, settings_of_this_folder
-from headrace.errors import ConfigurationError, SandboxLost
+from headrace.errors import ConfigurationError
 from headrace.kafka.log import KafkaLog
 from headrace.replay.code import by_name
 from headrace.replay.file_history import FileHistory, read_file_history
@@ -23,6 +23,7 @@ from headrace.replay.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
 from headrace.replay.stream import Counting, StreamReplay, wanted_workers
 from headrace.replay.summary import Summary
+from headrace.replay_errors import SandboxLost
 from headrace.settings import Settings, load_settings
 from headrace.worker import AbstractWorker
 

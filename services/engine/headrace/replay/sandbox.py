@@ -15,10 +15,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from headrace.core.timestamps import format_timestamp
 from headrace.core.topics import Topics
-from headrace.errors import BrokerError, ConfigurationError, SandboxInUse, SandboxLost
-from headrace.fields import Namespace
+from headrace.errors import BrokerError, ConfigurationError, SandboxInUse
 from headrace.kafka.leaving import delete_groups
 from headrace.models import SandboxMarker
+from headrace.namespaces import Namespace
 from headrace.ports import Log, LogWriter, NewRecord, TopicPartition
 from headrace.replay.markers import (
     ALIVE_EVERY_SECONDS,
@@ -29,6 +29,7 @@ from headrace.replay.markers import (
     find_markers,
     made_marker,
 )
+from headrace.replay_errors import SandboxLost
 from headrace.runtime import wall_clock
 from headrace.sandbox_marker import has_names_of_queues
 from headrace.settings import Settings
