@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
@@ -311,6 +312,31 @@ async def test_a_conversation_is_as_it_was(log: WrittenLog, history: LogHistory)
     assert [each.id for each in (await fresh.memory_at(conversation, 2_000)).entries] == ["e0", "e2"]
     assert [each.id for each in (await fresh.memory_at(conversation, 3_000)).entries] == ["e0", "e1", "e2"]
     assert (await fresh.memory_at(conversation, 999)).entries == ()
+
+
+async def test_a_conversation_is_read_ahead_if_its_partition_is_not_too_large(log: WrittenLog) -> None:
+    conversation = ConversationRef("default", "ada", "trip")
+    empty = LogHistory(log, log.topics)
+    await empty.read_memory_ahead(conversation, at_most=None)
+    assert log.topics.memory.name not in log.cluster.topic_names()
+    log.cluster.create_topics([log.topics.memory])
+    place = TopicPartition(log.topics.memory.name, key_partition(conversation_key(*conversation), log.topics.memory.partitions))
+    for number in range(3):
+        log.put(place, memory_key(*conversation, f"token-{number}"), b"{}")
+
+    def given() -> int:
+        return sum(record.topic == place.topic for record in log.given)
+
+    for at_most, expected in ((2, 0), (3, 3), (None, 3)):
+        log.given.clear()
+        await LogHistory(log, log.topics).read_memory_ahead(conversation, at_most=at_most)
+        assert given() == expected
+    fresh = LogHistory(log, log.topics)
+    await asyncio.gather(*(fresh.read_memory_ahead(conversation, at_most=3) for _ in range(10)))
+    log.given.clear()
+    assert (await fresh.memory_at(conversation, 1 << 50)).entries == ()
+    await fresh.read_memory_ahead(conversation, at_most=None)
+    assert given() == 0
 
 
 async def test_nothing_is_made_in_an_empty_cluster(history: LogHistory, log: WrittenLog) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import threading
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from headrace.core.snapshots import shorten
 from headrace.core.status import JobStatus
 from headrace.errors import AttemptUnknown, NotRecorded
 from headrace.models import WorkerDefinition
+from headrace.ports import ConversationRef, MemorySnapshot
 from headrace.recordings.failures import encode_failure
 from headrace.replay.history import RecordedJob, RecordingKey
 from headrace.replay.rerun import Rerunner, RerunOptions
@@ -354,3 +356,45 @@ async def test_the_time_in_which_the_history_is_read_is_not_the_jobs(monkeypatch
     history.record(job.id, 1, "rate", 7)
     told = await rerun(Does(asks), job, history)
     assert (told.replayed.result, told.replayed.seconds) == (7, 2.0)
+
+
+class SlowMemory(InMemoryHistory):
+    """To read the memory takes longer than a worker waits for it, unless it was read ahead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most: list[int | None] = []
+        self.ready: set[ConversationRef] = set()
+
+    async def read_memory_ahead(self, conversation: ConversationRef, *, at_most: int | None) -> None:
+        self.most.append(at_most)
+        self.ready.add(conversation)
+
+    async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
+        if conversation not in self.ready:
+            await asyncio.Event().wait()
+        return await super().memory_at(conversation, at)
+
+
+async def test_the_memory_of_the_conversation_that_a_job_names_is_there_before_it_begins() -> None:
+    """A time limit of the worker's own knows nothing of what is read of the log."""
+
+    async def reads(args: dict[str, Any], ctx: JobContext) -> Any:
+        async with asyncio.timeout(0.01):
+            return len((await ctx.memory.read("ada", "trip")).entries)
+
+    history, job = SlowMemory(), recorded_job("does", {"userId": "ada", "conversationId": "trip"}, result=0)
+    async with Rerunner(history, [Does(reads)]) as rerunner:
+        for _ in range(2):
+            told = await rerunner.rerun(job)
+            assert (told.comparison.verdict, told.replayed.result) == (Verdict.SAME, 0)
+    assert list(dict.fromkeys(history.most)) == [50_000, None], "of a worker that asks for memory whatever there is"
+
+
+async def test_a_job_that_names_no_conversation_has_none_read_ahead() -> None:
+    async def returns(args: dict[str, Any], ctx: JobContext) -> Any:
+        return 1
+
+    history = SlowMemory()
+    await rerun(Does(returns), recorded_job("does", {"userId": "ada"}), history)
+    assert history.most == []

@@ -37,6 +37,8 @@ from headrace.worker import AbstractWorker
 ARGUMENTS_INVALID: Final = "arguments_invalid"
 _STUBBORN_SECONDS: Final = 10.0
 _MOMENT_SECONDS: Final = 0.5
+_MOST_READ_AHEAD: Final = 50_000
+"""So many records of a partition of `memory` are read for a job that names a conversation, and may never ask for its memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,7 @@ class Rerunner:
         self._places = asyncio.Semaphore(self._options.threads)
         self._executor = ThreadPoolExecutor(sys.maxsize, thread_name_prefix="headrace-replay")
         self._children: CapturedChildren | None = None
+        self._use_memory: set[str] = set()
         self._asking = asyncio.Lock()
         self.left_behind = 0
 
@@ -139,6 +142,8 @@ class Rerunner:
         await self._captured_children()
         waited = WaitedHistory(self._history)
         await waited.read_ahead(job.id, past.number)
+        name = worker.definition().name
+        await waited.read_memory_ahead(job, at_most=None if name in self._use_memory else _MOST_READ_AHEAD)
         running = _Running(worker, past.recorded_job.record.get("attemptTimeout") or worker.timeout, waited)
         ctx = JobContext(
             past,
@@ -174,6 +179,7 @@ class Rerunner:
         options = self._options
 
         def memory(job: Job) -> BoundMemory:
+            self._use_memory.add(job.worker_name)
             store = PastMemory(lambda conversation: history.memory_at(conversation, past.began), effects)
             return BoundMemory(store, job.tenant, job.id)
 
