@@ -124,7 +124,7 @@ async def test_a_span_before_the_log_says_where_it_begins(engines: Engines, hist
         await jobs(history)
     for number in range(4):
         put_at(engines, (100 + number) * MINUTE, f"job-{number}")
-    with pytest.raises(HistoryGone, match=r"to 1970-01-01T01:40:00.000Z ends before .* 1970-01-01T01:40:00.000Z: begin there"):
+    with pytest.raises(HistoryGone, match=r"to 1970-01-01T01:40:00.000Z lies before .* 1970-01-01T01:40:00.000Z: begin there"):
         await jobs(history, Span(0, 100 * MINUTE))
     assert len(await jobs(history, Span(0, 101 * MINUTE))) == 1, "nothing was deleted: all that ever was is there"
     engines.log.cluster.delete_records(engines.jobs(0), 2)

@@ -260,7 +260,7 @@ class _Answer:
             return
         rate = f", {summary.jobs / seconds:,.0f}/s" if seconds else ""
         listing = Listing(
-            f"{summary.jobs:,} jobs replayed in {seconds:.1f} s{rate}", ["jobs", "", ""], "No recorded job is in that span.",
+            f"{summary.jobs:,} {'job' if summary.jobs == 1 else 'jobs'} replayed in {seconds:.1f} s{rate}", ["jobs", "", ""], "No recorded job is in that span.",
             [_row(summary, category) for category in CATEGORIES] if summary.jobs else [],
         )  # fmt: skip
         listing.print(Console(file=self.output))

@@ -113,7 +113,7 @@ def span_gone(span: Span, left: int, whose: str) -> str:
 
 def _span_before(span: Span, first: int, whose: str) -> str:
     return (
-        f"The {_told(span)} ends before the first job {whose} that is in the log, which was accepted at "
+        f"The {_told(span)} lies before the first job {whose} that is in the log, which was accepted at "
         f"{format_timestamp(first)}: begin there."
     )
 
