@@ -259,10 +259,10 @@ class _Answer:
             typer.echo(orjson.dumps(told).decode(), file=self.output)
             return
         rate = f", {summary.jobs / seconds:,.0f}/s" if seconds else ""
-        listing = Listing(
-            f"{summary.jobs:,} {'job' if summary.jobs == 1 else 'jobs'} replayed in {seconds:.1f} s{rate}", ["jobs", "", ""], "No recorded job is in that span.",
-            [_row(summary, category) for category in CATEGORIES] if summary.jobs else [],
-        )  # fmt: skip
+        counted = f"{summary.jobs:,} {'job' if summary.jobs == 1 else 'jobs'}"
+        rows = [_row(summary, category) for category in CATEGORIES] if summary.jobs else []
+        title = f"{counted} replayed in {seconds:.1f} s{rate}"
+        listing = Listing(title, ["jobs", "", ""], "No recorded job is in that span.", rows)
         listing.print(Console(file=self.output))
 
 
