@@ -1,7 +1,7 @@
 """What a job's question to the outside raised: written down, and raised again in a replay so that `except` takes the same branch.
 
-Nothing is imported by a name that stands in the log, and no code of such a class is run: it is looked for among the modules that
-the worker has loaded, and of one that is not of Python's own an object is made past its `__init__`.
+Nothing is imported by a name that stands in the log: the class is looked for among the modules that the worker has loaded. Of one
+that is not of Python's own an object is made past its `__init__`, whose arguments nobody knows.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import sys
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, Final, TypeGuard
 
 import orjson
@@ -70,7 +71,7 @@ def _loaded(name: str) -> type[Exception] | None:
     parts = name.split(".")
     for count in range(len(parts) - 1, 0, -1):
         module = sys.modules.get(".".join(parts[:count]))
-        if module is None:
+        if not isinstance(module, ModuleType):
             continue
         found: Any = vars(module).get(parts[count])
         for part in parts[count + 1 :]:

@@ -39,6 +39,7 @@ _LOOK_SECONDS: Final = 0.5
 _MOST_LOOKS: Final = 20
 _WATCH_SECONDS: Final = 2.0
 """So often a replay looks whether its sandbox is still there."""
+_MISSED_LOOKS: Final = 2
 
 
 def sandbox_settings(settings: Settings, name: str, concurrency: int) -> Settings:
@@ -89,7 +90,7 @@ async def opened_sandbox(
         alive = asyncio.create_task(watch.keep_up(), name="sandbox alive")
         yield watch.lost
     except Exception as error:
-        if alive is not None and not isinstance(error, SandboxLost) and await watch.finds_it_lost():
+        if alive is not None and not isinstance(error, SandboxLost) and await watch.looks_again():
             raise _lost(marker.sandbox) from error
         raise
     finally:
@@ -133,6 +134,7 @@ class _Watch:
         self._sandbox = marker.sandbox
         self._own = {*marker.topics, Topics(marker.sandbox).replay_marker.name}
         self._seen: set[str] = {Topics(marker.sandbox).replay_marker.name}
+        self._missed = 0
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -152,14 +154,24 @@ class _Watch:
                     self._lose()
                 last, due = offset or last, loop.time() + ALIVE_EVERY_SECONDS
 
+    async def looks_again(self) -> bool:
+        """Looks as often as it takes to be sure."""
+        for _ in range(_MISSED_LOOKS):
+            if await self.finds_it_lost() or not self._missed:
+                break
+            await asyncio.sleep(_LOOK_SECONDS)
+        return self.is_lost
+
     async def finds_it_lost(self) -> bool:
-        """Looks whether a topic that was there is gone; what cannot be known is not so."""
+        """Looks once more; whether topics that were there are gone. What cannot be known is not so."""
         if not self.lost.done():
             with contextlib.suppress(BrokerError):
                 there = self._own & set(await self._log.topic_names())
-                if self._seen - there:
-                    self._lose()
+                # A broker that has just come to know of a topic may be another than the one that is asked now.
+                self._missed = self._missed + 1 if self._seen - there else 0
                 self._seen |= there
+            if self._missed >= _MISSED_LOOKS:
+                self._lose()
         return self.is_lost
 
     def _lose(self) -> None:
