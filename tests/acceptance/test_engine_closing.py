@@ -181,3 +181,32 @@ async def test_an_engine_whose_start_fails_leaves_nothing_running(settings: Sett
     with pytest.raises(TopicMisconfigured):
         await engine.__aenter__()
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cleanup.policy": "compact"}, {"max.message.bytes": "1000"}], ids=["compacted", "small messages"]
+)
+async def test_recordings_that_would_be_lost_stop_the_start_before_a_job_pays_for_one(
+    settings: Settings, wrong: dict[str, str]
+) -> None:
+    log, topic = KafkaLog(settings), Topics(settings.namespace).recordings
+    try:
+        await log.create_topics([replace(topic, configuration={**topic.configuration, **wrong}, guarded=frozenset())])
+    finally:
+        await log.close()
+    engine = WorkerEngine(settings)
+    engine.register_worker(Holder)
+    [(name, value)] = wrong.items()
+    with pytest.raises(
+        TopicMisconfigured, match=rf"(?s){topic.name} exists with {name}={value}.*{name}={topic.configuration[name]}"
+    ):
+        await engine.__aenter__()
+
+
+async def test_an_engine_makes_no_topic_for_recordings_that_nobody_makes(settings: Settings) -> None:
+    engine = WorkerEngine(settings)
+    engine.register_worker(Holder)
+    async with engine:
+        log = KafkaLog(settings)
+        assert Topics(settings.namespace).recordings.name not in await log.topic_names()
+        await log.close()

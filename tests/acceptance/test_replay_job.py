@@ -69,6 +69,28 @@ async def flaky(args: dict, ctx: JobContext) -> int:
     return ctx.attempt
 
 
+class Limited(Exception):
+    def __init__(self, response: dict) -> None:
+        super().__init__(response)
+        self.response = response
+
+    def __str__(self) -> str:
+        return f"limited, {self.response['code']}"
+
+
+@worker
+async def asks(args: dict, ctx: JobContext) -> str:
+    def outside() -> None:
+        if ctx.replaying:
+            raise AssertionError("a replay asks nobody")
+        raise TimeoutError("late") if args["n"] == 1 else Limited({"code": 7})
+
+    try:
+        return await ctx.recorded("model", outside)
+    except TimeoutError as error:
+        return f"did without: {error}"
+
+
 @worker(timeout=0.2)
 async def slow(args: dict, ctx: JobContext) -> None:
     await asyncio.sleep(30)
@@ -172,8 +194,10 @@ async def test_what_ran_is_run_again_and_nothing_changes(settings: Settings, she
         ("weighs", {"grams": 10, "items": 0}),
         ("flaky", {}),
         ("slow", {}),
+        ("asks", {"n": 1}),
+        ("asks", {"n": 2}),
     ]
-    async with ran(settings, shell, jobs) as [sold, packed, weighed, flaky, slow]:
+    async with ran(settings, shell, jobs) as [sold, packed, weighed, flaky, slow, did_without, limited]:
         assert [job.status for job in (sold, packed, weighed, flaky, slow)] == [
             "completed", "failed", "failed", "completed", "failed",
         ]  # fmt: skip
@@ -187,6 +211,11 @@ async def test_what_ran_is_run_again_and_nothing_changes(settings: Settings, she
         assert child["id"] in [each["id"] for each in children if each.get("parentId") == sold.id]
         assert [each["did"] for each in told["effects"]["memory"]] == ["append"]
         assert told["effects"]["progress"] == [{"fraction": 0.5, "text": "half"}]
+
+        told = json.loads(shell.replay(did_without.id, "shop", "--json"))
+        assert (told["verdict"], told["replayed"]["result"]) == ("same", "did without: late")
+        told = json.loads(shell.replay(limited.id, "shop", "--json"))
+        assert (told["verdict"], told["replayed"]["error"]["message"]) == ("same", "limited, 7")
 
         for job, kind in ((packed, "ValueError"), (weighed, "ZeroDivisionError"), (slow, "headrace.errors.JobTimeout")):
             told = json.loads(shell.replay(job.id, "shop", "--json"))
@@ -208,8 +237,9 @@ async def test_what_ran_is_run_again_and_nothing_changes(settings: Settings, she
         assert [each["did"] for each in told["effects"]["memory"]] == ["append"]
 
         shell.write(WORKERS.replace('ctx.recorded("rate"', 'ctx.recorded("another rate"'))
-        shown = shell.replay(sold.id, "shop", code=1)
-        assert "Newly failing" in shown and "NotRecorded" in shown and "`--live` asks for it now" in shown
+        shown = shell.replay(sold.id, "shop")
+        assert "Not comparable: today's code asks for 'another rate', number 0, which was not recorded" in shown
+        assert "NotRecorded" in shown and "--live asks outside for it" in shown
         assert "been handed 'another rate', number 0" in shown
         live = json.loads(shell.replay(sold.id, "shop", "--live", "--json"))
         assert live["verdict"] == "same", "the result does not depend on it"

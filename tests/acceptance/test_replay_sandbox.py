@@ -16,14 +16,16 @@ from headrace import AbstractWorker, Client, JobContext, Settings
 from headrace.core.topics import Topic, Topics
 from headrace.errors import BrokerUnreachable, ConfigurationError, SandboxInUse
 from headrace.kafka.log import KafkaLog
+from headrace.models import SandboxMarker
 from headrace.ports import NewRecord, TopicPartition
 from headrace.replay import markers
 from headrace.replay.history import RecordedJob
-from headrace.replay.markers import MARKER_KEY, SandboxMarker, find_markers
+from headrace.replay.markers import MARKER_KEY, find_markers, made_marker
 from headrace.replay.pacing import Order, Pacing
 from headrace.replay.sandbox import clean_sandboxes, opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
 from headrace.replay.stream import StreamReplay
+from headrace.replay_errors import SandboxLost
 from support.clusters import ClusterState, state_of
 from support.engines import PATIENCE_SECONDS, eventually
 from support.log import plain_topic
@@ -156,6 +158,60 @@ async def test_clean_spares_a_replay_that_runs_unless_it_is_told_to_or_that_is_s
         assert of_namespace(await state_of(settings), sandbox.namespace) == []
 
 
+@pytest.mark.parametrize("keep", [False, True], ids=["removed", "kept"])
+@pytest.mark.parametrize("how", ["all", "the marker alone"])
+async def test_a_replay_whose_sandbox_is_removed_ends_and_leaves_nothing(
+    log: KafkaLog, settings: Settings, sandbox: Settings, how: str, keep: bool
+) -> None:
+    """Its engine asks for its topics until it has ended, and the broker makes them again."""
+    today = Today(odd_fails, gate=asyncio.Event())
+
+    async def run() -> None:
+        async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=keep) as lost:
+            await SandboxRun(log, sandbox, {"count": Count()}, replay_of(20, today)).run(lost)
+
+    task = asyncio.create_task(run())
+
+    async def begun() -> bool:
+        return bool(today.begun)
+
+    await eventually(begun)
+    other = KafkaLog(settings)
+    try:
+        if how == "all":
+            removed, _ = await clean_sandboxes(other, settings, every=True)
+            assert sandbox.namespace in [found.sandbox for found in removed]
+        else:
+            await other.delete_topics([Topics(sandbox.namespace).replay_marker.name])
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            with pytest.raises(SandboxLost, match=rf"{sandbox.namespace} was removed while its replay ran"):
+                await task
+    finally:
+        await other.close()
+    assert of_namespace(await state_of(settings), sandbox.namespace) == []
+
+
+async def test_who_was_cleaned_away_leaves_the_sandbox_of_another_alone(
+    log: KafkaLog, settings: Settings, sandbox: Settings
+) -> None:
+    """The name is free again, and another replay has taken it, before the first one has looked."""
+    topics = Topics(sandbox.namespace)
+    with pytest.raises((BrokerUnreachable, SandboxLost)):  # or it has just looked
+        async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+            await clean_sandboxes(log, settings, every=True)
+            await log.create_topics([topics.replay_marker, topics.job_state])
+            writer = log.writer()
+            await writer.start()
+            marker = made_marker(sandbox.namespace, settings.namespace, ["count"], "2026-01-01T00:00:00.000Z")
+            place = TopicPartition(topics.replay_marker.name, 0)
+            await writer.append(place, NewRecord(MARKER_KEY, orjson.dumps(marker.to_wire())), timeout=30)
+            await writer.stop(timeout=5)
+            raise BrokerUnreachable("as it is when topics are gone")
+    names = {topics.replay_marker.name, topics.job_state.name}
+    assert names <= await log.topic_names()
+    await log.delete_topics(names)
+
+
 async def test_a_sandbox_gives_signs_of_life(
     log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +232,7 @@ async def test_a_sandbox_gives_signs_of_life(
 @pytest.mark.parametrize(("process_id", "silent_seconds"), [(GONE_PROCESS, 20), (os.getpid(), 60)], ids=["gone", "here"])
 def test_a_replay_whose_process_is_not_found_may_still_be_silent_for_a_while(process_id: int, silent_seconds: int) -> None:
     """It may run in another container, with the same name of the host."""
-    made = SandboxMarker.make("a.replay-1", "a", ["count"], "2026-01-01T00:00:00.000Z")
+    made = made_marker("a.replay-1", "a", ["count"], "2026-01-01T00:00:00.000Z")
     marker = made.model_copy(update={"process_id": process_id})
     found = markers.FoundMarker(Topics("a.replay-1").replay_marker.name, marker, alive_at=1_000_000)
     assert not found.is_over(1_000_000 + silent_seconds * 1000)
@@ -191,7 +247,7 @@ def plain(name: str) -> Topic:
 async def test_clean_touches_nothing_without_a_marker(log: KafkaLog, settings: Settings, trick: str) -> None:
     """Whatever a topic is called, and whatever somebody has written there."""
     name, other = f"{settings.namespace}.replay-2", f"{settings.namespace}.other"
-    marker = SandboxMarker.make(other if trick == "copied" else name, settings.namespace, ["count"], "2026-01-01T00:00:00.000Z")
+    marker = made_marker(other if trick == "copied" else name, settings.namespace, ["count"], "2026-01-01T00:00:00.000Z")
     value: dict[str, Any] = {**marker.to_wire(), "processId": GONE_PROCESS}
     if trick == "of other jobs":
         value["namespace"] = other
@@ -313,10 +369,10 @@ def test_an_engine_knows_no_order_over_all_keys() -> None:
 
 
 def test_a_marker_names_nothing_of_others(tmp_path: Path) -> None:
-    wire = SandboxMarker.make("a.replay-1", "a", ["count"], "2026-01-01T00:00:00.000Z").to_wire()
+    wire = made_marker("a.replay-1", "a", ["count"], "2026-01-01T00:00:00.000Z").to_wire()
     assert SandboxMarker.model_validate(wire).topics == wire["topics"]
     for name, value in (("topics", ["a.jobs.count"]), ("groups", ["a.count"]), ("sandbox", "..")):
         with pytest.raises(ValueError, match=r"marker names|String should match"):
             SandboxMarker.model_validate({**wire, name: value})
     with pytest.raises(ValueError, match="named like queues"):
-        SandboxMarker.make("a.jobs", "a", [], "2026-01-01T00:00:00.000Z")
+        made_marker("a.jobs", "a", [], "2026-01-01T00:00:00.000Z")

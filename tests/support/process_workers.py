@@ -130,6 +130,11 @@ def behave(args: dict[str, Any], ctx: JobContext) -> Any:  # noqa: C901 - a tabl
             if ctx.attempt == 1:
                 raise Busy("later", after=0.01)
             return [found, ctx.recorded_from_thread("large", lambda: "x" * 500_000)[:1], ctx.now().isoformat()]
+        case "records-a-failure":
+            try:
+                return ctx.recorded_from_thread("model", lambda: 1 // 0)
+            except ZeroDivisionError as error:
+                return [str(error), ctx.recorded_from_thread("model", lambda: 2)]
         case "records-no-json":
             return ctx.recorded_from_thread("model", object)
         case "grandchild":

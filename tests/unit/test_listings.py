@@ -45,7 +45,7 @@ def workers() -> Listing:
 
 
 def failed_job() -> Job:
-    error = JobError(type="ValueError", message=LONG)
+    error = JobError(type="ValueError", message=f"{LONG} {LONG} the end")
     return a_job(JOB_ID).model_copy(update={"status": JobStatus.FAILED, "worker_name": "memory_compaction", "error": error})
 
 
@@ -85,7 +85,7 @@ def test_an_error_stands_below_its_job_and_leaves_the_columns_alone(columns: int
     assert lines[1].split() == ["job", "status", "created", "worker"]
     [job_id, status, *_, worker] = lines[2].split()
     assert (job_id, status, worker) == (JOB_ID, "failed", "memory_compaction")
-    assert lines[3].startswith(f"  ValueError: {LONG[:150]}")
+    assert lines[3].startswith(f"  ValueError: {LONG[:100]}") and lines[3].endswith(f"{LONG[-50:]} the end")
     assert len(lines) == 4
 
 

@@ -72,6 +72,7 @@ from headrace.models import (
     WorkerSummary,
 )
 from headrace.ports import Appended, MemorySnapshot, NewEntry
+from headrace.replay_errors import RecordedError
 from headrace.settings import AuthSettings, GatewaySettings, LimitSettings, Settings, load_settings
 from headrace.tool_calls import CallOwner, CallTopics, OwnedCall, ReceivedCall, ToolCallConsumer
 from headrace.tool_models import (
@@ -163,6 +164,7 @@ __all__ = [
     "Readiness",
     "ReceivedCall",
     "RecordUndecodable",
+    "RecordedError",
     "RecordingRefused",
     "Redrive",
     "ResultInvalid",

@@ -51,7 +51,7 @@
 
 `ConfigurationError` and `BrokerError` end a command with exit code 2; their messages say what to do. An engine under its
 supervisor, which outages do not end, has another one for these. `code` is the stable name under which a tool's answer carries an
-error; it is mapped once, here.
+error; it is mapped once, here. What a replay alone raises besides is in `headrace.replay_errors`.
 """
 
 from __future__ import annotations

@@ -257,13 +257,16 @@ class JobContext:
         Args:
             name: tells it from what else the job gets from outside; up to 200 characters. Of several with one name, each has its
                 number, in the order of the calls.
-            fn: without arguments; a coroutine function, or a plain function that does not block. What it raises is raised here,
-                and not recorded: the next call of that name takes its place.
+            fn: without arguments; a coroutine function, or a plain function that does not block. What it raises is recorded and
+                raised here, and raised again in a replay; the next call of that name takes its place.
             reuse: whether this attempt may take what an earlier one of the job recorded under the same name and number, so that
-                what was paid for is not paid for again when an attempt is repeated.
+                what was paid for is not paid for again when an attempt is repeated. What was raised is never taken: it is asked
+                for once more.
 
         Raises:
             RecordingRefused: it is no JSON, or more than 512 KB.
+            RecordedError: this is a replay; `fn` raised an exception then whose class no module has that is loaded now. One that
+                is loaded is raised as what it was.
             BrokerError: it was not acknowledged in time. It counts as an interruption of the attempt, and no failure.
             NotRecorded: this is a replay, and the attempt recorded no such thing.
             ValueError: the name is empty, or too long.

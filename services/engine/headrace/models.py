@@ -19,6 +19,7 @@ from headrace.job_parts import RetryRules as RetryRules
 from headrace.job_parts import Source as Source
 from headrace.record_headers import DeadLetterHeaders as DeadLetterHeaders
 from headrace.record_headers import RecordingHeaders as RecordingHeaders
+from headrace.sandbox_marker import SandboxMarker as SandboxMarker
 from headrace.wire import DEFAULT_TENANT as DEFAULT_TENANT
 from headrace.wire import SCHEMA_VERSION as SCHEMA_VERSION
 from headrace.wire import ClosedModel as ClosedModel
@@ -371,4 +372,5 @@ RECORDS: Final[tuple[type[WireModel], ...]] = (
     MemoryCompaction,
     ApiKey,
     AuditRecord,
+    SandboxMarker,
 )

@@ -39,6 +39,7 @@ class RecordingHeaders(WireModel):
     """The headers of a record of `recordings`, all of them text: an attempt of a job got something from outside.
 
     The record's key is `<job>/<attempt>/<name>/<number>`, each part percent-encoded; its value is the JSON of what it got.
+    Of what was raised in place of that the key has a further number behind, and the value is `type`, `message` and `args`.
     """
 
     model_config = ConfigDict(alias_generator=lambda name: f"headrace-{name.replace('_', '-')}")

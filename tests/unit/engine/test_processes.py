@@ -108,6 +108,8 @@ async def test_an_attempt_records_through_its_engine(bench: Bench) -> None:
         [found, beginning, now] = job.result
         assert found[1] == 1 and beginning == "x", "of the first attempt"
         assert datetime.fromisoformat(now) == job.attempts[1].started_at
+        failed = await result_of(bench, "records-a-failure")
+        assert failed.result == ["integer division or modulo by zero", 2]
         refused = await result_of(bench, "records-no-json")
         assert refused.error is not None and refused.error.type == "headrace.errors.RecordingRefused"
     async with running(bench, BehavesAsync(), **clocks):
@@ -117,7 +119,11 @@ async def test_an_attempt_records_through_its_engine(bench: Bench) -> None:
         assert blocked.error is not None and "await recorded()" in blocked.error.message
     keys = [record.key or b"" for record in bench.cluster.topic_records(TOPICS.recordings.name)]
     assert sorted(keys) == sorted(
-        [f"{job.id}/1/model/0".encode(), f"{job.id}/2/large/0".encode(), *(f"{many.id}/1/model/{n}".encode() for n in range(20))]
+        [
+            *(f"{job.id}/1/model/0".encode(), f"{job.id}/2/large/0".encode()),
+            *(f"{failed.id}/1/model/0/0".encode(), f"{failed.id}/1/model/0".encode(), f"{refused.id}/1/model/0/0".encode()),
+            *(f"{many.id}/1/model/{n}".encode() for n in range(20)),
+        ]
     )
 
 

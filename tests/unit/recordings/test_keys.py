@@ -9,7 +9,9 @@ from headrace.ports import RecordingKey
 from headrace.recordings.records import RecordingPlace, job_part, parse_recording_key, recording_key
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
-PLACES = st.builds(RecordingPlace, TEXT, st.integers(1, 99), st.builds(RecordingKey, TEXT, st.integers(0, 99)))
+PLACES = st.builds(
+    RecordingPlace, TEXT, st.integers(1, 99), st.builds(RecordingKey, TEXT, st.integers(0, 99), st.none() | st.integers(0, 9))
+)
 
 
 @given(PLACES)

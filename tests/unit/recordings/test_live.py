@@ -242,19 +242,43 @@ async def test_many_second_attempts_share_the_reading(bench: Bench) -> None:
 
 
 @in_virtual_time
-async def test_what_is_raised_is_not_recorded_and_the_next_call_takes_its_place(bench: Bench) -> None:
-    async def asks(ctx: JobContext) -> Any:
-        def fails() -> None:
-            raise ConnectionError("busy")
+async def test_what_is_raised_is_recorded_beside_the_answer_whose_place_it_takes(bench: Bench) -> None:
+    def fails() -> None:
+        raise ConnectionError("busy")
 
-        with pytest.raises(ConnectionError, match="busy"):
-            await ctx.recorded("model", fails)
+    async def asks(ctx: JobContext) -> Any:
+        for _ in range(2):
+            with pytest.raises(ConnectionError, match="busy"):
+                await ctx.recorded("model", fails)
         return await ctx.recorded("model", lambda: "yes")
 
     async with running(bench, Asks(asks)):
         enqueue(bench)
         assert (await done(bench))["result"] == "yes"
-    assert recorded(bench) == [(b"job/1/model/0", "yes")]
+    busy = {"type": "ConnectionError", "message": "busy", "args": ["busy"]}
+    assert recorded(bench) == [(b"job/1/model/0/0", busy), (b"job/1/model/0/1", busy), (b"job/1/model/0", "yes")]
+
+
+async def test_what_was_raised_is_not_taken_by_a_later_attempt(bench: Bench) -> None:
+    asked: list[int] = []
+
+    def asks(ctx: JobContext) -> Any:
+        def outside() -> str:
+            asked.append(ctx.attempt)
+            if ctx.attempt == 1:
+                raise TimeoutError("slow")
+            return "yes"
+
+        try:
+            return ctx.recorded_from_thread("model", outside, reuse=True)
+        except TimeoutError:
+            raise Retry("once more", after=0) from None
+
+    async with running(bench, AsksInThread(asks)):
+        enqueue(bench)
+        assert (await done(bench))["result"] == "yes"
+    assert asked == [1, 2]
+    assert [key for key, _ in recorded(bench)] == [b"job/1/model/0/0", b"job/2/model/0"]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +296,8 @@ async def test_what_cannot_be_recorded_fails_the_attempt(bench: Bench, given: An
         ended = await done(bench)
     assert ended["error"]["type"] == "headrace.errors.RecordingRefused"
     assert message in ended["error"]["message"]
-    assert recorded(bench) == []
+    [(key, told)] = recorded(bench)
+    assert (key, told["type"]) == (b"job/1/model/0/0", "headrace.errors.RecordingRefused"), "a replay fails by it, too"
 
 
 @in_virtual_time
@@ -355,4 +380,4 @@ async def test_without_an_engine_everything_is_asked_for_outside() -> None:
 
 
 def test_keys_that_are_none_are_told() -> None:
-    assert [parse_recording_key(key) for key in (None, b"", b"a/b/c/d", b"a/1/c", b"a/1/c/x", b"a/1/c/2/3")] == [None] * 6
+    assert [parse_recording_key(key) for key in (None, b"", b"a/b/c/d", b"a/1/c", b"a/1/c/x", b"a/1/c/2/x")] == [None] * 6

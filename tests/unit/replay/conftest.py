@@ -1,4 +1,4 @@
-"""A log in memory with what clients and engines write, for histories to read."""
+"""What reads the log in memory that `tests/unit/conftest.py` makes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from headrace.replay.log_history import LogHistory
-from support.written_jobs import Engines, WrittenLog
-
-
-@pytest.fixture
-def log() -> WrittenLog:
-    return WrittenLog()
-
-
-@pytest.fixture
-def engines(log: WrittenLog) -> Engines:
-    made = Engines(log)
-    made.define()
-    return made
+from support.written_jobs import WrittenLog
 
 
 @pytest.fixture

@@ -135,6 +135,8 @@ async def test_a_span_that_begins_before_that_of_the_export_is_refused(
     await export_span(filled, Wanted(span=Span(1_001, 100_000)), path)
     with pytest.raises(HistoryGone, match=r"1970-01-01T00:00:01.001Z: begin there"):
         await all_jobs(read_file_history(path), Wanted(span=SPAN))
+    with pytest.raises(HistoryGone, match=r"ends at 1970-01-01T00:01:40.000Z: begin before that"):
+        await all_jobs(read_file_history(path), Wanted(span=Span(100_000, 200_000)))
 
 
 async def test_what_is_redacted_is_nowhere_in_the_file(filled: LogHistory, tmp_path: Path) -> None:
@@ -157,6 +159,23 @@ async def test_what_is_redacted_is_nowhere_in_the_file(filled: LogHistory, tmp_p
     assert job.snapshot is not None and job.snapshot["error"]["type"] == "ValueError"
     assert list((await history.recordings("done", 1)).values()) == [b'{"key":"[redacted]"}', b"[1.5]"]
     assert history.header.redacted == job.redacted == paths
+
+
+async def test_what_was_raised_outside_is_exported_and_hidden_with_the_answers_of_its_name(
+    log: WrittenLog, filled: LogHistory, tmp_path: Path
+) -> None:
+    answers, key = log.topics.recordings, RecordingKey("page", 0, 0)
+    place = TopicPartition(answers.name, recording_partition("done", answers.partitions))
+    failure = {"type": "KeyError", "message": "'secret'", "args": ["secret"]}
+    log.put(place, recording_key("done", 1, key), orjson.dumps(failure), timestamp=90_000)
+    await exported(filled, tmp_path / "all.gz")
+    assert orjson.loads((await read_file_history(tmp_path / "all.gz").recordings("done", 1))[key]) == failure
+    told = await exported(filled, tmp_path / "redacted.gz", "recordings.page", "args.password", "result.token")
+    found = (await read_file_history(tmp_path / "redacted.gz").recordings("done", 1))[key]
+    assert orjson.loads(found) == {"type": "KeyError", "message": "[redacted]"}
+    assert told.redactions["recordings.page"] == 1
+    with pytest.raises(ArgumentsInvalid, match=r"recordings.page.typo.*has met nothing"):
+        await exported(filled, tmp_path / "part.gz", "recordings.page.typo")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
@@ -143,7 +144,7 @@ async def test_a_span_before_the_log_says_where_it_begins(engines: Engines, hist
         await jobs(history)
     for number in range(4):
         put_at(engines, (100 + number) * MINUTE, f"job-{number}")
-    with pytest.raises(HistoryGone, match=r"1970-01-01T01:40:00.000Z: begin there"):
+    with pytest.raises(HistoryGone, match=r"to 1970-01-01T01:40:00.000Z lies before .* 1970-01-01T01:40:00.000Z: begin there"):
         await jobs(history, Span(0, 100 * MINUTE))
     assert len(await jobs(history, Span(0, 101 * MINUTE))) == 1, "nothing was deleted: all that ever was is there"
     engines.log.cluster.delete_records(engines.jobs(0), 2)
@@ -153,6 +154,17 @@ async def test_a_span_before_the_log_says_where_it_begins(engines: Engines, hist
     engines.log.cluster.delete_records(engines.jobs(0), 4)
     with pytest.raises(HistoryGone, match="is in the log any more"):
         await jobs(history)
+
+
+async def test_a_span_that_is_still_to_come_says_where_the_log_ends(engines: Engines, history: LogHistory) -> None:
+    for number, partition in ((0, 0), (3, 1), (1, 0)):
+        put_at(engines, (100 + number) * MINUTE, f"job-{number}", partition)
+    now = time.time_ns() // 1_000_000
+    with pytest.raises(HistoryGone, match=r"still to come.*last job of the namespace view-test.* 1970-01-01T01:43:00.000Z"):
+        await jobs(history, Span(now + 60 * MINUTE, now + 120 * MINUTE))
+    assert await jobs(history, Span(now - 60 * MINUTE, now)) == []
+    put_at(engines, now + 70 * MINUTE, "ahead")
+    assert [job.id for job in await jobs(history, Span(now + 60 * MINUTE, now + 120 * MINUTE))] == ["ahead"]
 
 
 async def test_each_queue_of_which_something_was_deleted_is_judged_by_itself(engines: Engines, history: LogHistory) -> None:
@@ -320,6 +332,31 @@ async def test_a_conversation_is_as_it_was(log: WrittenLog, history: LogHistory)
     assert [each.id for each in (await fresh.memory_at(conversation, 2_000)).entries] == ["e0", "e2"]
     assert [each.id for each in (await fresh.memory_at(conversation, 3_000)).entries] == ["e0", "e1", "e2"]
     assert (await fresh.memory_at(conversation, 999)).entries == ()
+
+
+async def test_a_conversation_is_read_ahead_if_its_partition_is_not_too_large(log: WrittenLog) -> None:
+    conversation = ConversationRef("default", "ada", "trip")
+    empty = LogHistory(log, log.topics)
+    await empty.read_memory_ahead(conversation, at_most=None)
+    assert log.topics.memory.name not in log.cluster.topic_names()
+    log.cluster.create_topics([log.topics.memory])
+    place = TopicPartition(log.topics.memory.name, key_partition(conversation_key(*conversation), log.topics.memory.partitions))
+    for number in range(3):
+        log.put(place, memory_key(*conversation, f"token-{number}"), b"{}")
+
+    def given() -> int:
+        return sum(record.topic == place.topic for record in log.given)
+
+    for at_most, expected in ((2, 0), (3, 3), (None, 3)):
+        log.given.clear()
+        await LogHistory(log, log.topics).read_memory_ahead(conversation, at_most=at_most)
+        assert given() == expected
+    fresh = LogHistory(log, log.topics)
+    await asyncio.gather(*(fresh.read_memory_ahead(conversation, at_most=3) for _ in range(10)))
+    log.given.clear()
+    assert (await fresh.memory_at(conversation, 1 << 50)).entries == ()
+    await fresh.read_memory_ahead(conversation, at_most=None)
+    assert given() == 0
 
 
 async def test_nothing_is_made_in_an_empty_cluster(history: LogHistory, log: WrittenLog) -> None:

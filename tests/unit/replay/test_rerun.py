@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import threading
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import orjson
 import pytest
 from pydantic import BaseModel
 
 from headrace import GiveUp, Job, JobContext, NewEntry, Retry, WorkerUnknown, worker
 from headrace.core.comparison import Verdict
+from headrace.core.retry import qualified_name
 from headrace.core.snapshots import shorten
 from headrace.core.status import JobStatus
-from headrace.errors import AttemptUnknown
+from headrace.errors import AttemptUnknown, NotRecorded
 from headrace.models import WorkerDefinition
+from headrace.ports import ConversationRef, MemorySnapshot
+from headrace.recordings.failures import encode_failure
 from headrace.replay.history import RecordedJob, RecordingKey
 from headrace.replay.rerun import Rerunner, RerunOptions
 from support.histories import InMemoryHistory, past_attempt, recorded_job
@@ -225,13 +230,79 @@ async def test_what_was_recorded_is_handed_back_and_nothing_else() -> None:
     told = await rerun(Does(asks), more, history)
     assert told.replayed.error_type == "headrace.errors.NotRecorded"
     assert "'late', number 0" in str(told.replayed.error_message)
-    assert [tuple(each) for each in told.effects.not_recorded] == [("late", 0)]
+    assert told.effects.not_recorded == [RecordingKey("late", 0)]
+    assert told.comparison.verdict is Verdict.NOT_COMPARABLE
+    assert told.comparison.reason == "today's code asks for 'late', number 0, which was not recorded: --live asks outside for it"
     assert asked == []
 
     told = await rerun(Does(asks), more, history, options=RerunOptions(live=True))
     assert told.replayed.result == ["of 2", "asked"]
-    assert [tuple(each) for each in told.effects.asked_outside] == [("late", 0)]
+    assert told.effects.asked_outside == [RecordingKey("late", 0)]
     assert asked == ["outside"]
+
+
+async def test_who_does_without_what_was_not_recorded_is_compared() -> None:
+    async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
+        try:
+            return await ctx.recorded("late", lambda: 1)
+        except NotRecorded:
+            return 0
+
+    verdicts = [
+        (await rerun(Does(asks), job)).comparison.verdict
+        for job in (
+            recorded_job("does", result=0),
+            recorded_job("does", result=1),
+            recorded_job("does", error=("ValueError", "no")),
+        )
+    ]
+    assert verdicts == [Verdict.SAME, Verdict.NOT_COMPARABLE, Verdict.NEWLY_FIXED]
+
+
+class Busy(Exception):
+    """Of the worker's own code, with more than a text."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+
+
+async def test_what_was_raised_outside_is_raised_again_and_the_same_branch_is_taken() -> None:
+    async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
+        def outside() -> None:
+            raise AssertionError("nobody asks outside")
+
+        told: list[Any] = []
+        for _ in range(4):
+            try:
+                told.append(await ctx.recorded("model", outside))
+            except TimeoutError as error:
+                told.append(f"slow: {error}")
+            except Busy as error:
+                told.append(f"busy: {error}")
+        return [*told, await ctx.recorded("model", outside)]
+
+    history = InMemoryHistory()
+    history.record("a-job", 1, "model", "first", "second")
+    of_attempt = history.recorded["a-job", 1]
+    for number, failure, error in ((0, 0, TimeoutError("1 s")), (0, 1, Busy(7)), (1, 0, TimeoutError("2 s"))):
+        of_attempt[RecordingKey("model", number, failure)] = encode_failure(error)
+    result = ["slow: 1 s", "busy: code 7", "first", "slow: 2 s", "second"]
+    told = await rerun(Does(asks), recorded_job("does", result=result), history)
+    assert (told.replayed.result, told.comparison.verdict) == (result, Verdict.SAME)
+
+
+async def test_a_job_that_failed_by_what_was_raised_outside_fails_by_the_same() -> None:
+    async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
+        return await ctx.recorded("model", lambda: 1, reuse=True)
+
+    name = qualified_name(Busy)
+    for kind in (name, "not.loaded.Busy"):
+        history = InMemoryHistory()
+        history.recorded["a-job", 2] = {RecordingKey("model", 0, 0): orjson.dumps({"type": kind, "message": "code 7"})}
+        attempts = [past_attempt(1, "failed", ("E", "m")), past_attempt(2, "failed", (kind, "code 7"))]
+        told = await rerun(Does(asks), recorded_job("does", error=(kind, "code 7"), attempts=attempts), history)
+        assert (told.comparison.verdict, told.replayed.error_type) == (Verdict.SAME, kind)
 
 
 async def test_no_attempt_sees_another_ones_context_variables() -> None:
@@ -285,3 +356,45 @@ async def test_the_time_in_which_the_history_is_read_is_not_the_jobs(monkeypatch
     history.record(job.id, 1, "rate", 7)
     told = await rerun(Does(asks), job, history)
     assert (told.replayed.result, told.replayed.seconds) == (7, 2.0)
+
+
+class SlowMemory(InMemoryHistory):
+    """To read the memory takes longer than a worker waits for it, unless it was read ahead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most: list[int | None] = []
+        self.ready: set[ConversationRef] = set()
+
+    async def read_memory_ahead(self, conversation: ConversationRef, *, at_most: int | None) -> None:
+        self.most.append(at_most)
+        self.ready.add(conversation)
+
+    async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
+        if conversation not in self.ready:
+            await asyncio.Event().wait()
+        return await super().memory_at(conversation, at)
+
+
+async def test_the_memory_of_the_conversation_that_a_job_names_is_there_before_it_begins() -> None:
+    """A time limit of the worker's own knows nothing of what is read of the log."""
+
+    async def reads(args: dict[str, Any], ctx: JobContext) -> Any:
+        async with asyncio.timeout(0.01):
+            return len((await ctx.memory.read("ada", "trip")).entries)
+
+    history, job = SlowMemory(), recorded_job("does", {"userId": "ada", "conversationId": "trip"}, result=0)
+    async with Rerunner(history, [Does(reads)]) as rerunner:
+        for _ in range(2):
+            told = await rerunner.rerun(job)
+            assert (told.comparison.verdict, told.replayed.result) == (Verdict.SAME, 0)
+    assert list(dict.fromkeys(history.most)) == [50_000, None], "of a worker that asks for memory whatever there is"
+
+
+async def test_a_job_that_names_no_conversation_has_none_read_ahead() -> None:
+    async def returns(args: dict[str, Any], ctx: JobContext) -> Any:
+        return 1
+
+    history = SlowMemory()
+    await rerun(Does(returns), recorded_job("does", {"userId": "ada"}), history)
+    assert history.most == []

@@ -1,9 +1,9 @@
-"""A replay in a sandbox ends when what was recorded cannot be read."""
+"""A replay in a sandbox: it ends when what was recorded cannot be read, and runs no more jobs at a time than it may."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ import pytest
 from headrace import JobContext
 from headrace.errors import BrokerUnreachable
 from headrace.ports import RecordingKey
-from headrace.replay import Pacing, Rerunner, Span, StreamReplay, Wanted
+from headrace.replay import Pacing, RecordedJob, Rerunner, Span, StreamReplay, Wanted
 from headrace.replay.sandboxed import SandboxRun
 from headrace.testing import InMemoryLog
 from support.histories import InMemoryHistory, recorded_job
+from support.log import eventually
 from support.memory_engines import Bench
+from support.recorded import ListedHistory, Today, everything
+from support.recorded import recorded_job as of_number
 from support.reruns import Does
 
 
@@ -37,3 +40,37 @@ async def test_brokers_that_are_away_end_it(tmp_path: Path) -> None:
         with pytest.raises(BrokerUnreachable, match="no broker"):
             async with asyncio.timeout(20):
                 await run.run()
+
+
+class SecondLater(ListedHistory):
+    """Its second batch comes when a job of the first has begun."""
+
+    def __init__(self, batches: Sequence[Sequence[RecordedJob]], today: Today) -> None:
+        super().__init__(batches)
+        self.today = today
+
+    async def jobs(self, wanted: Wanted) -> AsyncGenerator[Sequence[RecordedJob]]:
+        async for batch in super().jobs(wanted):
+            if batch is self.batches[1]:
+                await eventually(lambda: bool(self.today.begun), "a job has begun")
+            yield batch
+
+
+async def test_a_job_that_was_accepted_twice_does_not_run_beside_as_many_as_may_run(tmp_path: Path) -> None:
+    async def returns(args: dict[str, Any], ctx: JobContext) -> Any:
+        return 1
+
+    bench, gate = Bench(tmp_path), asyncio.Event()
+    batches = [[of_number(1), of_number(2)], [of_number(1)]]
+    today = Today(lambda args: args["number"], gate=gate)
+    history = SecondLater(batches, today)
+    replay = StreamReplay(history, today, everything(batches), Pacing(concurrency=1))
+    run = SandboxRun(InMemoryLog(bench.cluster), bench.settings, {"count": Does(returns, name="count")}, replay)
+    async with asyncio.timeout(20):
+        task = asyncio.create_task(run.run())
+        await eventually(lambda: replay.found == 3, "all jobs are read")
+        for _ in range(100):  # whoever may begin does now
+            await asyncio.sleep(0)
+        gate.set()
+        summary = await task
+    assert (summary.jobs, today.most_together) == (3, 1)

@@ -171,6 +171,8 @@ async def test_a_moment_before_the_log_says_where_that_begins(
 ) -> None:
     with pytest.raises(HistoryGone, match="begin there"):
         await told(history, 0)
+    with pytest.raises(HistoryGone, match=r"The moment 2\d{3}-.* is still to come. The last job .* was accepted at 1970-"):
+        await told(history, 4_000_000_000)
     engines.log.cluster.delete_records(engines.jobs(0), 1)
     with pytest.raises(HistoryGone, match="1970-01-01T00:16:42"):
         await told(history, 1)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from headrace import JobContext, worker
 from headrace.core.comparison import Verdict
+from headrace.errors import ConfigurationError
+from headrace.replay.export_format import ExportHeader, ExportWriter
+from headrace.replay.facade import StreamRequest, replay_stream
+from headrace.replay.history import Span
 from headrace.replay.pacing import Pacing
 from headrace.replay.stream import StreamReplay
 from headrace.replay.summary import Replayed
@@ -38,3 +46,19 @@ async def test_every_job_is_run_compared_and_told() -> None:
     }
     assert [kind.what for kind in summary.worst("not-comparable")] == ["cancelled", "had not ended"]
     assert heard[0].worker == "count"
+
+
+async def test_of_two_workers_with_one_name_nobody_knows_which_is_meant(tmp_path: Path) -> None:
+    @worker(name="count")
+    async def one(args: dict[str, Any], ctx: JobContext) -> int:
+        return 1
+
+    @worker(name="count")
+    async def two(args: dict[str, Any], ctx: JobContext) -> int:
+        return 2
+
+    with ExportWriter(tmp_path / "none.gz") as writer:
+        writer.finish(ExportHeader(namespace="headrace", span=Span(0, 10_000), counts=writer.counts))
+    request = StreamRequest(code=[one, two], span=None, file=tmp_path / "none.gz")
+    with pytest.raises(ConfigurationError, match=r"Two workers are named 'count', .*one and .*two: name one of them alone"):
+        await replay_stream(request)

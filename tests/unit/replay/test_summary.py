@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headrace.core.comparison import Outcome, compare
+from headrace.core.comparison import Comparison, Outcome, Verdict, compare
 from headrace.core.status import JobStatus
 from headrace.errors import ConfigurationError
 from headrace.replay.stream import wanted_workers
@@ -73,6 +73,24 @@ def test_a_different_result_is_told_by_where_it_differs() -> None:
     assert kind.what == "result.page.words.1: 2 → 5"
     [kind] = summary_of(replayed(1, failed("A", "a"), failed("B", "b"))).worst("different")
     assert kind.what == "A: a → B: b"
+
+
+def test_of_a_long_error_all_is_told() -> None:
+    long = f"the beginning {'x' * 5_000} the end"
+    summary = summary_of(replayed(1, completed(), failed("ValueError", long)))
+    told = json.loads(json.dumps(summary.to_json()))
+    assert told["notSame"][0]["replayed"]["error"]["message"] == long
+    assert told["worst"]["newly-failing"][0]["what"] == f"ValueError: {long}"
+    [kind] = summary_of(replayed(1, completed("a" * 9_000 + "b"), completed("c" * 9_000 + "d"))).worst("different")
+    assert len(kind.what) < 700 and "b'" in kind.what and kind.what.endswith("d'"), "a result may be large"
+
+
+def test_why_it_cannot_be_compared_is_told() -> None:
+    missing = Comparison(Verdict.NOT_COMPARABLE, reason="'rate' was not recorded")
+    summary = summary_of(Replayed("job-1", "digest", missing, completed(1), failed("headrace.errors.NotRecorded", "long")))
+    assert [kind.what for kind in summary.worst("not-comparable")] == ["'rate' was not recorded"]
+    assert summary.to_json()["notSame"][0]["reason"] == "'rate' was not recorded"
+    assert not summary.any_of({"newly-failing"})
 
 
 def test_very_many_kinds_take_no_more_than_some_memory() -> None:

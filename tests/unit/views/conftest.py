@@ -1,4 +1,4 @@
-"""A log in memory for views, and the pace at which they follow it in tests."""
+"""The pace at which views follow the log in tests, and where they are kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from headrace.views import follower as follower_module
 from headrace.views import job_intake
 from support import job_views
-from support.written_jobs import Engines, WrittenLog
 
 
 @pytest.fixture
@@ -24,18 +23,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def both_keepers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever keeps a view, it shows the same."""
     monkeypatch.setattr(job_views, "by_process", request.param == "by a process")
-
-
-@pytest.fixture
-def log() -> WrittenLog:
-    return WrittenLog()
-
-
-@pytest.fixture
-def engines(log: WrittenLog) -> Engines:
-    made = Engines(log)
-    made.define()
-    return made
 
 
 @pytest.fixture

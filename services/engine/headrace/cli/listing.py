@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.text import Text
 
 from headrace.cli.common import plain
+from headrace.core.texts import cut_in_the_middle
 
-_MOST_OF_A_NOTE = 200
+_MOST_OF_A_NOTE = 300
 _LEAST_OF_THE_LAST = 12
 _WIDE_GAP, _NARROW_GAP = 2, 1
 
@@ -26,7 +27,7 @@ class Row:
 
     Attributes:
         cells: one for each column; others' texts as they are, or a `Text` with a style.
-        notes: what stands below, each in a line of its own; of a long one, its beginning.
+        notes: what stands below, each in a line of its own; of a long one, its beginning and its end.
     """
 
     cells: Sequence[str | Text]
@@ -68,9 +69,8 @@ class Listing:
         for cells, row in zip(body, self.rows, strict=True):
             lines.append(_line(cells, widths, last, gap))
             for note in row.notes:
-                shown = _in_one_line(note)
-                shown.truncate(_MOST_OF_A_NOTE, overflow="ellipsis")
-                lines.append(Text("  ").append_text(shown))
+                shown = cut_in_the_middle(" ".join(note.plain.split()), _MOST_OF_A_NOTE)
+                lines.append(Text("  ").append_text(plain(shown, style=str(note.style))))
         return lines
 
 

@@ -33,14 +33,15 @@ from headrace.cli.replay_shown import show
 from headrace.core.comparison import Verdict
 from headrace.engine.loading import load_workers
 from headrace.engine.outcome import without_own_frames
-from headrace.errors import ArgumentsInvalid, ConfigurationError, JobTimeout, ResultInvalid, ResultTooLarge
+from headrace.errors import ArgumentsInvalid, JobTimeout, ResultInvalid, ResultTooLarge
+from headrace.replay.code import by_name
 from headrace.replay.differences import rerun_as_json
 from headrace.replay.facade import recorded_history
 from headrace.replay.history import History
 from headrace.replay.rerun import Rerun, Rerunner, RerunOptions
 from headrace.runtime import leave_threads_behind
 from headrace.settings import Settings
-from headrace.worker import AbstractWorker, FunctionWorker
+from headrace.worker import AbstractWorker
 from headrace.workers import shipped_workers
 
 EXIT_DIFFERS = 1
@@ -53,7 +54,11 @@ FileOption = Annotated[
     Path | None, typer.Option("--file", help="Read what `headrace export` wrote, in place of the log: no broker is needed.")
 ]
 LiveOption = Annotated[
-    bool, typer.Option("--live", help="Ask outside for what a job did not record, and asks for by `ctx.recorded`.")
+    bool,
+    typer.Option(
+        "--live",
+        help="For what was not recorded, call the function that `ctx.recorded` was given: what that does outside happens.",
+    ),
 ]
 ShippedOption = Annotated[bool, typer.Option(help="Load the workers that come with headrace, too.")]
 
@@ -106,21 +111,7 @@ def replayed_workers(settings: Settings, paths: Iterable[str] | None, *, shipped
         WorkerImportError: a module cannot be imported, or has no worker.
         ConfigurationError: two workers have the same name: which of them is meant cannot be known.
     """
-    named: dict[str, AbstractWorker[Any]] = {}
-    for each in [*load_workers(paths or ()), *(shipped_workers(settings) if shipped else [])]:
-        name = each.definition().name
-        other = named.setdefault(name, each)
-        if other is not each:
-            raise ConfigurationError(
-                f"Two workers are named {name!r}, {_place(other)} and {_place(each)}: name one of them alone."
-            )
-    return list(named.values())
-
-
-def _place(worker: AbstractWorker[Any]) -> str:
-    """Where the code of a worker stands."""
-    code: Any = worker.function if isinstance(worker, FunctionWorker) else type(worker)
-    return f"{code.__module__}:{code.__qualname__}"
+    return list(by_name([*load_workers(paths or ()), *(shipped_workers(settings) if shipped else [])]).values())
 
 
 @asynccontextmanager

@@ -14,8 +14,9 @@ from rich.text import Text
 from headrace.cli.common import plain
 from headrace.cli.listing import Listing, Row, is_bounded
 from headrace.cli.replay_changes import Changes
-from headrace.core.comparison import Outcome, Verdict
+from headrace.core.comparison import Comparison, Outcome, Verdict
 from headrace.core.status import JobStatus
+from headrace.core.texts import cut_in_the_middle
 from headrace.replay.differences import MISSING, differences
 from headrace.replay.effects import Effects, MemoryAppended, MemoryCompacted
 from headrace.replay.rerun import Rerun
@@ -67,15 +68,19 @@ def show(rerun: Rerun, console: Console, changes: Changes | None = None) -> None
         console.print(text, soft_wrap=True)
     for place in () if changes is None else changes.places:
         change = f"Changed {place.path}: {_written(place.recorded)} -> {_written(place.replayed)}"
-        console.print(plain(_cut(change, _LONGEST_VALUE)), soft_wrap=True)
+        console.print(plain(cut_in_the_middle(change, _LONGEST_VALUE)), soft_wrap=True)
     verdict = rerun.comparison.verdict
     texts = {**_VERDICT_TEXTS, **(_CHANGED_TEXTS if changes is not None and changes.counts else {})}
-    line = Text(texts[verdict], style=_VERDICT_STYLES[verdict])
+    line = plain(_why(rerun.comparison) or texts[verdict], style=_VERDICT_STYLES[verdict])
     if rerun.comparison.slower:
         line.append(" It takes more than twice as long.", style="yellow")
     console.print(line, soft_wrap=True)
     for text in (*_different_places(rerun), *_effects(rerun.effects), *_traceback(rerun)):
         console.print(text, soft_wrap=True)
+
+
+def _why(comparison: Comparison) -> str:
+    return f"Not comparable: {comparison.reason}." if comparison.reason else ""
 
 
 def _widest_cell(console: Console) -> int:
@@ -161,8 +166,8 @@ def _different_places(rerun: Rerun) -> Iterator[Text]:
 
 def _difference(place: str, recorded: str, replayed: str) -> Text:
     text, (then, now) = plain(f"  {place}: "), _OTHERWISE
-    text.append_text(plain(_cut(recorded, _LONGEST_VALUE), style=then)).append(" -> ")
-    return text.append_text(plain(_cut(replayed, _LONGEST_VALUE), style=now))
+    text.append_text(plain(cut_in_the_middle(recorded, _LONGEST_VALUE), style=then)).append(" -> ")
+    return text.append_text(plain(cut_in_the_middle(replayed, _LONGEST_VALUE), style=now))
 
 
 def _effects(effects: Effects) -> Iterator[Text]:
@@ -171,7 +176,7 @@ def _effects(effects: Effects) -> Iterator[Text]:
         return
     yield Text("It would have, and in this replay did not:", style="italic")
     for what in told[:_MOST_EFFECTS]:
-        yield plain(f"  {_cut(' '.join(what.split()), _LONGEST_VALUE)}")
+        yield plain(f"  {cut_in_the_middle(' '.join(what.split()), _LONGEST_VALUE)}")
     if len(told) > _MOST_EFFECTS:
         yield Text(f"  and {len(told) - _MOST_EFFECTS} more", style="dim")
 
@@ -205,7 +210,3 @@ def _traceback(rerun: Rerun) -> Iterator[Text]:
 
 def _written(value: Any) -> str:
     return "nothing" if value is MISSING else orjson.dumps(value).decode()
-
-
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"

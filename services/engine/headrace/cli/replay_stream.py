@@ -60,7 +60,7 @@ _EXPLAINED = {
     "newly-failing": "completed then, fail today",
     "newly-fixed": "failed then, complete today",
     "slower": "over twice as long, and over 100 ms; counted beside their verdict",
-    "not-comparable": "cancelled, crashed, or not ended then",
+    "not-comparable": "cancelled, crashed, not ended, or not recorded then: see --live",
     "arguments-refused": "today's code does not take their arguments",
 }
 
@@ -259,10 +259,10 @@ class _Answer:
             typer.echo(orjson.dumps(told).decode(), file=self.output)
             return
         rate = f", {summary.jobs / seconds:,.0f}/s" if seconds else ""
-        listing = Listing(
-            f"{summary.jobs:,} jobs replayed in {seconds:.1f} s{rate}", ["jobs", "", ""], "No recorded job is in that span.",
-            [_row(summary, category) for category in CATEGORIES] if summary.jobs else [],
-        )  # fmt: skip
+        counted = f"{summary.jobs:,} {'job' if summary.jobs == 1 else 'jobs'}"
+        rows = [_row(summary, category) for category in CATEGORIES] if summary.jobs else []
+        title = f"{counted} replayed in {seconds:.1f} s{rate}"
+        listing = Listing(title, ["jobs", "", ""], "No recorded job is in that span.", rows)
         listing.print(Console(file=self.output))
 
 
@@ -280,7 +280,7 @@ def _row(summary: Summary, category: str) -> Row:
 
 
 def clean(
-    every: Annotated[bool, typer.Option("--all", help="Also those whose replay seems to run.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also those whose replay seems to run, which ends by that.")] = False,
     bootstrap_servers: BootstrapServers = None,
     namespace: NamespaceOption = None,
     as_json: AsJson = False,
@@ -318,4 +318,8 @@ def _why_spared(found: Any, namespace: str) -> str:
         return "what stands in its topic is no marker of a replay."
     if marker.namespace != namespace:
         return f"it is of the namespace {marker.namespace}; give --namespace {marker.namespace}."
-    return f"its replay seems to run, in process {marker.process_id} of {marker.host}. --all removes it all the same."
+    return (
+        f"its replay seems to run, in process {marker.process_id} of {marker.host}: it removes this when it ends, as by"
+        " Ctrl-C there. If it is no more, that is known a minute after its last sign of life. --all removes it at once, and ends"
+        " that replay with an error."
+    )

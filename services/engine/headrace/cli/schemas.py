@@ -10,12 +10,9 @@ import orjson
 import typer
 from pydantic import BaseModel
 
-from headrace.models import RECORDS as SHARED_RECORDS
-from headrace.models import SCHEMA_VERSION, ClosedModel
-from headrace.replay.markers import SandboxMarker
+from headrace.models import RECORDS, SCHEMA_VERSION, ClosedModel
 from headrace.tool_models import TOOLS, ToolCall, ToolCallRecord
 
-RECORDS: tuple[type[BaseModel], ...] = (*SHARED_RECORDS, SandboxMarker)
 INDEX = "README.md"
 MEND = "`headrace schemas` writes them anew"
 

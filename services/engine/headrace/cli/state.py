@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import nlargest
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import orjson
 import typer
@@ -24,8 +25,6 @@ from headrace.replay.log_history import open_history
 from headrace.replay.state import JobAt, states_at
 from headrace.replay.wanted import parse_fields
 from headrace.settings import Settings
-
-_LONGEST_ERROR: Final = 160
 
 
 def state(
@@ -48,12 +47,15 @@ def state(
         settings = settings_from(bootstrap_servers, namespace)
         log_to_stderr(settings, default="WARNING")
         moment = to_milliseconds(parse_moment(at, datetime.now(UTC), "--at"))
-        question = _Question(moment, tuple(worker or ()), parse_fields(where or []), None if as_json else limit)
-        found = asyncio.run(_read(settings, question))
-    if as_json:
-        _print_json(found.jobs)
-    else:
-        _print(found, moment)
+        question = _Question(moment, tuple(worker or ()), parse_fields(where or []))
+        if as_json:
+            with closing(_Spool()) as spool:
+                asyncio.run(_read(settings, question, spool.add))
+                _print_json(spool.newest_first())
+            return
+        found = _Found(limit)
+        asyncio.run(_read(settings, question, found.add))
+    _print(found, moment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,51 +63,83 @@ class _Question:
     at: int
     workers: Sequence[str]
     fields: dict[str, str]
-    limit: int | None
 
 
-@dataclass(slots=True)
 class _Found:
-    """The jobs, the newest first, no more than are shown; and how many there are by status."""
+    """The newest jobs, as many as are shown, and how many there are by status."""
 
-    jobs: list[JobAt] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._jobs: list[JobAt] = []
+        self.counts: Counter[str] = Counter()
+
+    def add(self, batch: Sequence[JobAt]) -> None:
+        """Takes in jobs, in any order."""
+        self.counts.update(str(each.state["status"]) for each in batch)
+        self._jobs += batch
+        if len(self._jobs) > 2 * self._limit:
+            self._jobs = nlargest(self._limit, self._jobs, key=_age)
+
+    @property
+    def jobs(self) -> list[JobAt]:
+        """The newest first."""
+        return sorted(self._jobs, key=_age, reverse=True)[: self._limit]
 
 
-async def _read(settings: Settings, question: _Question) -> _Found:
-    found = _Found()
+class _Spool:
+    """All jobs, as JSON, in a file without a name: there may be more of them than memory has room for."""
+
+    def __init__(self) -> None:
+        self._connection = sqlite3.connect("", isolation_level=None)
+        # Nothing of it is to outlive this process.
+        self._connection.execute("PRAGMA journal_mode=OFF")
+        self._connection.execute("CREATE TABLE jobs (accepted_at INTEGER, id TEXT, told BLOB)")
+
+    def add(self, batch: Sequence[JobAt]) -> None:
+        """Takes in jobs, in any order."""
+        self._connection.execute("BEGIN")
+        self._connection.executemany(
+            "INSERT INTO jobs VALUES (?, ?, ?)", [(*_age(each), orjson.dumps(each.to_wire())) for each in batch]
+        )
+        self._connection.execute("COMMIT")
+
+    def newest_first(self) -> Iterator[bytes]:
+        """The JSON of each."""
+        return (told for (told,) in self._connection.execute("SELECT told FROM jobs ORDER BY accepted_at DESC, id DESC"))
+
+    def close(self) -> None:
+        """Gives up the file."""
+        self._connection.close()
+
+
+async def _read(settings: Settings, question: _Question, take: Callable[[Sequence[JobAt]], None]) -> None:
     async with opened(open_history(settings), settings) as history:
         states = states_at(history, question.at, workers=question.workers, fields=question.fields)
         async with aclosing(states) as batches:
             async for batch in batches:
-                found.counts.update(str(each.state["status"]) for each in batch)
-                found.jobs += batch
-                if question.limit is not None and len(found.jobs) > 2 * question.limit:
-                    found.jobs = nlargest(question.limit, found.jobs, key=_age)
-    found.jobs = sorted(found.jobs, key=_age, reverse=True)[: question.limit]
-    return found
+                take(batch)
 
 
 def _age(each: JobAt) -> tuple[int, str]:
     return each.job.accepted_at, each.job.id
 
 
-def _print_json(jobs: Iterable[JobAt]) -> None:
-    """A list, printed as it is made: it may be long."""
+def _print_json(jobs: Iterable[bytes]) -> None:
+    """A list, printed as it is read: it may be long."""
     separator = "["
     for each in jobs:
-        typer.echo(separator + orjson.dumps(each.to_wire()).decode(), nl=False)
+        typer.echo(separator + each.decode(), nl=False)
         separator = ",\n "
     typer.echo("[]" if separator == "[" else "]")
 
 
 def _print(found: _Found, moment: int) -> None:
-    states_listing(found.jobs, moment).print()
-    total = sum(found.counts.values())
+    jobs, total = found.jobs, sum(found.counts.values())
+    states_listing(jobs, moment).print()
     if total:
         typer.echo(", ".join(f"{count} {status}" for status, count in sorted(found.counts.items())) + ".")
-    if total > len(found.jobs):
-        typer.echo(f"{total - len(found.jobs)} older ones are not shown: give a greater --limit, --where, or --json.", err=True)
+    if total > len(jobs):
+        typer.echo(f"{total - len(jobs)} older ones are not shown: give a greater --limit, --where, or --json.", err=True)
 
 
 def states_listing(jobs: Iterable[JobAt], moment: int) -> Listing:
@@ -129,5 +163,5 @@ def _row(each: JobAt) -> Row:
         str(state["workerName"]),
     )
     error = state.get("error")
-    notes = [Text(f"{error['type']}: {error['message']}"[:_LONGEST_ERROR], style="red")] if error else []
+    notes = [Text(f"{error['type']}: {error['message']}", style="red")] if error else []
     return Row(cells, notes)

@@ -33,8 +33,8 @@ class Outcome:
 class Verdict(StrEnum):
     """How a replay compares with what was recorded.
 
-    `not_comparable`: what was recorded is not what the worker's code made of the job (it was cancelled, or its process died), or
-    it had not ended.
+    `not_comparable`: what was recorded is not what the worker's code made of the job (it was cancelled, or its process died), it
+    had not ended, or today's code asks for what was not recorded.
     """
 
     SAME = "same"
@@ -47,10 +47,15 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A verdict, and whether the replay was slower; that is told where both ended with the same status."""
+    """A verdict, and whether the replay was slower; that is told where both ended with the same status.
+
+    Attributes:
+        reason: why it cannot be compared, where what was recorded does not tell that.
+    """
 
     verdict: Verdict
     slower: bool = False
+    reason: str = ""
 
 
 def compare(recorded: Outcome | None, replayed: Outcome) -> Comparison:

@@ -138,8 +138,9 @@ class Topics:
                 "message.timestamp.type": "LogAppendTime",
                 **_LARGEST_RECORD,
             },
-            guarded=_GUARDED | {"message.timestamp.type"},
-            at_least=frozenset({"retention.ms"}),
+            # An answer that no broker takes is noticed by the job that has paid for it.
+            guarded=_GUARDED | {"message.timestamp.type", "max.message.bytes"},
+            at_least=frozenset({"retention.ms", "max.message.bytes"}),
         )
 
     @property

@@ -180,7 +180,13 @@ class WorkerEngine:
         self._client.define(definition)
 
     async def start(self) -> None:
-        """Creates the topics that are missing, says which workers there are, and begins to run jobs."""
+        """Creates the topics that are missing, says which workers there are, and begins to run jobs.
+
+        Raises:
+            TopicMisconfigured: a topic exists with settings under which data could be lost; the message has the remedy.
+            ConfigurationError: the engine has no worker, or the cluster does not take a topic.
+            BrokerError: the brokers cannot be used.
+        """
         if not self._workers:
             raise ConfigurationError("The engine has no worker: register one before it starts.")
         self._started = True
@@ -196,6 +202,7 @@ class WorkerEngine:
                 *(topics.jobs(name, settings.partitions) for name in self._workers),
             ]
         )
+        await self._recordings.check()
         await self._writer.start()
         await self._ended_keys.start()
         await self._client.start()

@@ -6,10 +6,15 @@ from typing import NamedTuple, Protocol
 
 
 class RecordingKey(NamedTuple):
-    """Names what a job got from outside: the name that its worker gave it, and its number among those of that name, from 0."""
+    """Names what a job got from outside: the name that its worker gave it, and its number among those of that name, from 0.
+
+    Attributes:
+        failure: None for an answer. Before there was one, what was asked may have failed: each time has its own number, from 0.
+    """
 
     name: str
     number: int
+    failure: int | None = None
 
 
 class Recorder(Protocol):
@@ -18,7 +23,7 @@ class Recorder(Protocol):
     async def find(self, key: RecordingKey, *, reuse: bool) -> bytes | None:
         """What stands for the answer that is asked for, as JSON; None where it has to be asked for outside.
 
-        It gives None when it is ready to record the answer.
+        It gives None when it is ready to record the answer. A replay raises what the job's question raised then.
 
         Args:
             reuse: whether what an earlier attempt of the job recorded stands for it.
@@ -29,7 +34,7 @@ class Recorder(Protocol):
         """
 
     async def write(self, key: RecordingKey, value: bytes) -> None:
-        """Records an answer, as JSON, and returns when all in-sync replicas have it.
+        """Records an answer, or a failure, as JSON, and returns when all in-sync replicas have it.
 
         Raises:
             BrokerError: they did not acknowledge it in time, or cannot be used.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from threading import Lock
 from typing import Any, Protocol, TypeVar
@@ -15,6 +16,7 @@ from headrace.errors import RecordingRefused
 from headrace.fields import LONGEST_IDENTITY
 from headrace.models import PAYLOAD_LIMIT_BYTES
 from headrace.ports import Recorder, RecordingKey
+from headrace.recordings.failures import encode_failure, is_recorded
 
 ResultT = TypeVar("ResultT")
 
@@ -36,6 +38,7 @@ class RecordedCalls:
         self._recorder = recorder
         self._lock = Lock()
         self._numbering: Numbering[str] = Numbering()
+        self._failures: Counter[RecordingKey] = Counter()
 
     async def recorded(self, name: str, fn: Callable[[], Any], *, reuse: bool) -> Any:
         """See `JobContext.recorded`."""
@@ -43,8 +46,13 @@ class RecordedCalls:
         try:
             found = None if recorder is None else await recorder.find(key, reuse=reuse)
             if found is None:
-                given = fn()
-                found = _encoded(name, await given if inspect.isawaitable(given) else given)
+                try:
+                    given = fn()
+                    found = _encoded(name, await given if inspect.isawaitable(given) else given)
+                except Exception as error:
+                    if recorder is not None and is_recorded(error):
+                        await recorder.write(self._failed(key), encode_failure(error))
+                    raise
                 if recorder is not None:
                     await recorder.write(key, found)
         except BaseException:
@@ -58,7 +66,12 @@ class RecordedCalls:
         try:
             found = None if recorder is None else wait_for(recorder.find(key, reuse=reuse))
             if found is None:
-                found = _encoded(name, fn())
+                try:
+                    found = _encoded(name, fn())
+                except Exception as error:
+                    if recorder is not None and is_recorded(error):
+                        wait_for(recorder.write(self._failed(key), encode_failure(error)))
+                    raise
                 if recorder is not None:
                     wait_for(recorder.write(key, found))
         except BaseException:
@@ -71,6 +84,13 @@ class RecordedCalls:
             raise ValueError(f"recorded({name!r:.80}): give it a name of 1 to {LONGEST_IDENTITY} characters.")
         with self._lock:
             return RecordingKey(name, self._numbering.take(name))
+
+    def _failed(self, key: RecordingKey) -> RecordingKey:
+        """The key of a failure that comes before the answer of that key."""
+        with self._lock:
+            number = self._failures[key]
+            self._failures[key] += 1
+        return key._replace(failure=number)
 
     def _give_back(self, key: RecordingKey) -> None:
         with self._lock:

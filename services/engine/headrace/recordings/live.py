@@ -41,6 +41,16 @@ class LiveRecordings:
             if self._writer is not None:
                 await self._writer.stop(timeout=timeout)
 
+    async def check(self) -> None:
+        """Checks the topic, if there is one: else a job would be the first to hear what is wrong with it. None is made.
+
+        Raises:
+            TopicMisconfigured: what is recorded could be lost, or would not be taken.
+            BrokerError: the brokers cannot be used.
+        """
+        if self._topic.name in await self._log.topic_names():
+            await self._log.create_topics([self._topic])
+
     async def connect(self) -> None:
         """Makes the topic and a writer, where they are not there. Raises: BrokerError."""
         await self._connected()

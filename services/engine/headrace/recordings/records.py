@@ -20,17 +20,22 @@ class RecordingPlace(NamedTuple):
 
 
 def recording_key(job_id: str, attempt: int, key: RecordingKey) -> bytes:
-    """Key of a record. Each part is percent-encoded, so that a slash in one cannot make it another."""
-    return f"{quote(job_id, safe='')}/{attempt}/{quote(key.name, safe='')}/{key.number}".encode()
+    """Key of a record. Each part is percent-encoded, so that a slash in one cannot make it another.
+
+    What failed before there was an answer has its own number behind that of the answer.
+    """
+    failure = "" if key.failure is None else f"/{key.failure}"
+    return f"{quote(job_id, safe='')}/{attempt}/{quote(key.name, safe='')}/{key.number}{failure}".encode()
 
 
 def parse_recording_key(key: bytes | None) -> RecordingPlace | None:
     """What the key of a record says, or None for any other key."""
     parts = (key or b"").split(b"/")
-    if len(parts) != 4 or not parts[1].isdigit() or not parts[3].isdigit():
+    if len(parts) not in (4, 5) or not all(each.isdigit() for each in (parts[1], *parts[3:])):
         return None
     job_id, name = (unquote(part.decode(errors="replace")) for part in (parts[0], parts[2]))
-    return RecordingPlace(job_id, int(parts[1]), RecordingKey(name, int(parts[3])))
+    failure = int(parts[4]) if len(parts) == 5 else None
+    return RecordingPlace(job_id, int(parts[1]), RecordingKey(name, int(parts[3]), failure))
 
 
 def job_part(job_id: str) -> bytes:

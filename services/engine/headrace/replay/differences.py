@@ -95,6 +95,7 @@ def rerun_as_json(rerun: Rerun) -> dict[str, Any]:
         "attempt": rerun.attempt,
         "verdict": rerun.comparison.verdict.value,
         "slower": rerun.comparison.slower,
+        **({"reason": rerun.comparison.reason} if rerun.comparison.reason else {}),
         "recorded": None if rerun.recorded is None else _outcome(rerun.recorded, None),
         "replayed": _outcome(rerun.replayed, rerun.error),
         "effects": rerun.effects.to_json(),

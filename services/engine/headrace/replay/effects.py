@@ -69,10 +69,14 @@ class Effects:
             "enqueued": [job.to_wire() for job in self.enqueued],
             "progress": [{"fraction": each.fraction, "text": each.text} for each in self.progress],
             "memory": [_memory_json(each) for each in self.memory],
-            "askedOutside": [each._asdict() for each in self.asked_outside],
-            "notRecorded": [each._asdict() for each in self.not_recorded],
+            "askedOutside": [_key_json(each) for each in self.asked_outside],
+            "notRecorded": [_key_json(each) for each in self.not_recorded],
         }
         return {name: each for name, each in told.items() if each}
+
+
+def _key_json(key: RecordingKey) -> dict[str, Any]:
+    return {"name": key.name, "number": key.number}
 
 
 def _memory_json(write: MemoryAppended | MemoryCompacted) -> dict[str, Any]:

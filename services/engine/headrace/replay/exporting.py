@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from headrace.core.timestamps import parse_timestamp
 from headrace.errors import ArgumentsInvalid
-from headrace.models import DEFAULT_TENANT
 from headrace.ports import ConversationRef
+from headrace.replay.conversations import conversations_of
 from headrace.replay.export_format import ExportHeader, ExportWriter
 from headrace.replay.history import RecordedJob, Wanted
 from headrace.replay.log_history import LogHistory
@@ -130,14 +128,17 @@ class _Exporting:
                 value = orjson.loads(each.value)
             except orjson.JSONDecodeError:
                 continue  # no job can have written it
+            failure = each.place.key.failure
             if self.redaction.touches_recordings:
-                value = self.redaction.recording(each.place.key.name, value)
+                hide = self.redaction.recording if failure is None else self.redaction.failure
+                value = hide(each.place.key.name, value)
             self.writer.add(
                 "recording",
                 jobId=job.id,
                 attempt=each.place.attempt,
                 name=each.place.key.name,
                 number=each.place.key.number,
+                **({} if failure is None else {"failure": failure}),
                 at=each.at,
                 value=value,
             )
@@ -151,14 +152,3 @@ class _Exporting:
                 at=each.at,
                 value=self.redaction.memory(orjson.loads(each.row.value)),
             )
-
-
-def conversations_of(job: RecordedJob) -> Iterator[ConversationRef]:
-    """The conversations that a job is about, as its arguments and its context name them."""
-    sources: list[Mapping[str, Any]] = [each for name in ("args", "ctx") if isinstance(each := job.record.get(name), Mapping)]
-    users, conversations = (
-        {value for each in sources if isinstance(value := each.get(name), str)} for name in ("userId", "conversationId")
-    )
-    tenant = str(job.record.get("tenant", DEFAULT_TENANT))
-    for user, conversation in product(users, conversations):
-        yield ConversationRef(tenant, user, conversation)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from headrace.broker.discovery import given_settings, settings_of_this_folder
 from headrace.errors import ConfigurationError
 from headrace.kafka.log import KafkaLog
+from headrace.replay.code import by_name
 from headrace.replay.file_history import FileHistory, read_file_history
 from headrace.replay.history import History, Span, Wanted
 from headrace.replay.log_history import open_history
@@ -22,6 +23,7 @@ from headrace.replay.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
 from headrace.replay.stream import Counting, StreamReplay, wanted_workers
 from headrace.replay.summary import Summary
+from headrace.replay_errors import SandboxLost
 from headrace.settings import Settings, load_settings
 from headrace.worker import AbstractWorker
 
@@ -44,7 +46,7 @@ class StreamRequest:
         into: the name of that namespace; one is made up when None.
         keep: whether it is kept afterwards, until `clean` removes it.
         file: an export to take what was recorded from, in place of the cluster.
-        live: let through what was not recorded.
+        live: whether what was not recorded is asked for outside: what that does there happens.
     """
 
     code: Sequence[AbstractWorker[Any]]
@@ -66,9 +68,11 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
         settings: from the environment when left out, with the broker that runs for this folder if it names none.
 
     Raises:
-        ConfigurationError: the request cannot be done: a worker is not in the code, or the sandbox's name is in use.
+        ConfigurationError: the request cannot be done: a worker is not in the code, two have one name, or the sandbox's name is
+            in use.
         HistoryGone: the span begins before what is left of the log.
         BrokerError: the brokers cannot be used.
+        SandboxLost: the sandbox was removed while the replay ran.
     """
     if request.sandbox:
         check_pacing(request.pacing)
@@ -76,7 +80,7 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
     own = given_settings(settings) or (settings_of_this_folder() if needs_cluster else load_settings())
     async with AsyncExitStack() as stack:
         history = await stack.enter_async_context(recorded_history(own, request.file))
-        code = {worker.definition().name: worker for worker in request.code}
+        code = by_name(request.code)
         names = wanted_workers(request.workers, code, await _recorded_workers(history))
         wanted = Wanted(span=_span(history, request), workers=names, fields=request.fields)
         chosen = {name: code[name] for name in names}
@@ -101,9 +105,12 @@ async def _run_in_sandbox(
     own = sandbox_settings(settings, name, request.pacing.concurrency)
     log = KafkaLog(own)
     try:
-        async with opened_sandbox(log, own, settings.namespace, list(workers), keep=request.keep):
+        async with opened_sandbox(log, own, settings.namespace, list(workers), keep=request.keep) as lost:
             replay.sandbox = name
-            await SandboxRun(log, own, workers, replay).run()
+            await SandboxRun(log, own, workers, replay).run(lost)
+    except SandboxLost:
+        replay.sandbox = None
+        raise
     finally:
         await log.close()
 

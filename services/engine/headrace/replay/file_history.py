@@ -13,6 +13,7 @@ import orjson
 
 from headrace.codec import validate
 from headrace.core.partitions import key_partition
+from headrace.core.timestamps import format_timestamp
 from headrace.core.topics import MEMORY_PARTITIONS
 from headrace.errors import ExportDamaged, HistoryGone, JobUnknown, WorkerUnknown
 from headrace.models import WorkerDefinition
@@ -83,7 +84,7 @@ class FileHistory:
                 self._definitions[definition.name] = definition
             case "recording":
                 found = self._recorded.setdefault((line["jobId"], line["attempt"]), {})
-                found[RecordingKey(line["name"], line["number"])] = orjson.dumps(line["value"])
+                found[RecordingKey(line["name"], line["number"], line.get("failure"))] = orjson.dumps(line["value"])
             case "memory":
                 conversation, key = line["key"].rpartition("/")[0], line["key"].encode()
                 number = key_partition(conversation, MEMORY_PARTITIONS)
@@ -107,11 +108,16 @@ class FileHistory:
         """The jobs that are wanted, in batches.
 
         Raises:
-            HistoryGone: the span begins before that of the export.
+            HistoryGone: the span begins before that of the export, or after it.
             WorkerUnknown: no job of one of the workers is in the export.
         """
         if wanted.span.start < self.span.start:
             raise HistoryGone(span_gone(wanted.span, self.span.start, f"of {self._path}"))
+        if wanted.span.start >= self.span.end:
+            raise HistoryGone(
+                f"The span begins at {format_timestamp(wanted.span.start)}, and that of {self._path} ends at "
+                f"{format_timestamp(self.span.end)}: begin before that."
+            )
         if unknown := sorted(set(wanted.workers) - self._accepted.keys()):
             there_are = ", ".join(sorted(self._accepted)) or "none"
             raise WorkerUnknown(f"No job of a worker named {unknown[0]!r} is in {self._path}. There are jobs of: {there_are}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from headrace.core.comparison import Outcome
 from headrace.core.status import TERMINAL, JobStatus
@@ -98,6 +98,21 @@ class History(Protocol):
 
     async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
         """A conversation's memory at a time, in milliseconds since the Unix epoch: what `MemoryStore.read` gave then."""
+
+
+@runtime_checkable
+class ReadsMemoryAhead(Protocol):
+    """A history to which it makes a difference who waits until a conversation's memory is read."""
+
+    async def read_memory_ahead(self, conversation: ConversationRef, *, at_most: int | None) -> None:
+        """Reads what `memory_at` needs of a conversation.
+
+        Args:
+            at_most: nothing is read if it would be more records than so many; None for any.
+
+        Raises:
+            BrokerError: the brokers cannot be used.
+        """
 
 
 def outcome_of(job: RecordedJob) -> Outcome | None:

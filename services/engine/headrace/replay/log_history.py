@@ -172,6 +172,10 @@ class LogHistory:
         """A conversation's memory at a time, in milliseconds since the Unix epoch, by the times of its records."""
         return await self._memory.at(conversation, at)
 
+    async def read_memory_ahead(self, conversation: ConversationRef, *, at_most: int | None) -> None:
+        """See `ReadsMemoryAhead`."""
+        await self._memory.read_ahead(conversation, at_most=at_most)
+
     async def memory_records(self, conversation: ConversationRef, until: int) -> Sequence[TimedRow]:
         """The records of which a conversation's memory at a time is made."""
         return await self._memory.records_until(conversation, until)

@@ -11,17 +11,14 @@ import platform
 from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from headrace.core.topics import REPLAY_MARKER_SUFFIX, Topics
-from headrace.fields import Timestamp
-from headrace.models import SCHEMA_VERSION, SchemaVersion
+from headrace.models import SandboxMarker
 from headrace.ports import Log, Record, TopicPartition
 from headrace.reading import batches_between
-from headrace.settings import Namespace
-from headrace.wire import WireModel
 
 MARKER_KEY: Final = b"marker"
 ALIVE_KEY: Final = b"alive"
@@ -35,49 +32,20 @@ SILENT_SECONDS: Final = 60.0
 """A replay that gave no sign of life for so long is over, wherever it ran. The clocks of machines may differ a little."""
 
 
-class SandboxMarker(WireModel):
-    """The first record of `replay.marker`: a namespace is the sandbox of a replay.
-
-    Attributes:
-        topics, groups: all that the sandbox may have; they did not exist before.
-    """
-
-    schema_version: SchemaVersion = SCHEMA_VERSION
-    sandbox: Namespace
-    namespace: str = Field(description="Whose jobs were replayed in it.")
-    host: str
-    process_id: int
-    started_at: Timestamp
-    topics: list[str]
-    groups: list[str]
-
-    @model_validator(mode="after")
-    def _names_its_own(self) -> Self:
-        if has_names_of_queues(self.sandbox):
-            raise ValueError("the topics of the sandbox would be named like queues")
-        if not all(name.startswith(f"{self.sandbox}.") for name in (*self.topics, *self.groups)):
-            raise ValueError("a marker names what is not of its sandbox")
-        return self
-
-    @classmethod
-    def make(cls, sandbox: str, namespace: str, workers: Collection[str], started_at: str) -> Self:
-        """The marker of a sandbox that this process makes."""
-        return cls.model_validate(
-            {
-                "sandbox": sandbox,
-                "namespace": namespace,
-                "host": platform.node(),
-                "processId": os.getpid(),
-                "startedAt": started_at,
-                "topics": _topics_of(Topics(sandbox), workers),
-                "groups": [Topics(sandbox).janitors, *(Topics(sandbox).group(worker) for worker in workers)],
-            }
-        )
-
-
-def has_names_of_queues(sandbox: str) -> bool:
-    """Whether topics of a namespace of that name are named like queues of another: `a.jobs.control` may be that of a worker."""
-    return sandbox.endswith(".jobs")
+def made_marker(sandbox: str, namespace: str, workers: Collection[str], started_at: str) -> SandboxMarker:
+    """The marker of a sandbox that this process makes."""
+    topics = Topics(sandbox)
+    return SandboxMarker.model_validate(
+        {
+            "sandbox": sandbox,
+            "namespace": namespace,
+            "host": platform.node(),
+            "processId": os.getpid(),
+            "startedAt": started_at,
+            "topics": _topics_of(topics, workers),
+            "groups": [topics.janitors, *(topics.group(worker) for worker in workers)],
+        }
+    )
 
 
 def _topics_of(topics: Topics, workers: Collection[str]) -> list[str]:

@@ -57,7 +57,9 @@ class MemoryHistory:
         self._topic = topics.memory.name
         self._counting: SharedReads[None, int] = SharedReads()
         self._reading: SharedReads[int, None] = SharedReads()
+        self._sizing: SharedReads[int, None] = SharedReads()
         self._partitions: int | None = None
+        self._sizes: dict[int, int] = {}
         self._read: dict[int, PastConversations] = {}
 
     async def at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
@@ -72,20 +74,50 @@ class MemoryHistory:
         """The records from which `at` makes it."""
         return (await self._of(conversation)).records_until(conversation, at)
 
+    async def read_ahead(self, conversation: ConversationRef, *, at_most: int | None) -> None:
+        """Reads the partition of a conversation, so that who asks for it later need not wait.
+
+        Args:
+            at_most: one that has more records than so many is left alone; None for any.
+
+        Raises:
+            BrokerError: the brokers cannot be reached.
+        """
+        number = await self._number_of(conversation)
+        if number is None or number in self._read:
+            return
+        if at_most is not None:
+            if number not in self._sizes:
+                await self._sizing.read(number, partial(self._measure, number))
+            if self._sizes[number] > at_most:
+                return
+        await self._of(conversation)
+
     async def stop(self) -> None:
         """Ends what is being read."""
         await self._counting.stop()
+        await self._sizing.stop()
         await self._reading.stop()
 
     async def _of(self, conversation: ConversationRef) -> PastConversations:
-        if self._partitions is None:
-            self._partitions = await self._counting.read(None, self._count)
-        if not self._partitions:
+        number = await self._number_of(conversation)
+        if number is None or self._partitions is None:
             return PastConversations()
-        number = key_partition(tables.key_of(conversation), self._partitions)
         if number not in self._read:
             await self._reading.read(number, partial(self._read_partition, number, self._partitions))
         return self._read[number]
+
+    async def _number_of(self, conversation: ConversationRef) -> int | None:
+        """The partition of a conversation; None where there is no such topic."""
+        if self._partitions is None:
+            self._partitions = await self._counting.read(None, self._count)
+        return key_partition(tables.key_of(conversation), self._partitions) if self._partitions else None
+
+    async def _measure(self, number: int) -> None:
+        place = TopicPartition(self._topic, number)
+        async with reading(self._log) as reader:
+            starts, ends = await reader.start_offsets([place]), await reader.end_offsets([place])
+        self._sizes[number] = ends[place] - starts[place]
 
     async def _count(self) -> int:
         exists = self._topic in await self._log.topic_names()

@@ -90,6 +90,15 @@ class Redaction:
                 value = self._without(value, rest, told)
         return value
 
+    def failure(self, name: str, value: Any) -> Any:
+        """What a job's question to the outside raised. Whatever part of the answers is hidden, the text may quote it."""
+        rests = {path: rest for path, own in self._recordings.items() if (rest := _behind(own, name)) is not None}
+        if not rests:
+            return value
+        # A path of a part may be misspelt all the same.
+        self.counts.update(path for path, rest in rests.items() if not rest)
+        return {"type": value.get("type", ""), "message": REDACTED} if isinstance(value, Mapping) else REDACTED
+
     @property
     def missed(self) -> Sequence[str]:
         """Paths with a name of the user's own that met nothing: it may be misspelt. The others cannot be."""

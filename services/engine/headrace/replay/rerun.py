@@ -23,8 +23,10 @@ from headrace.errors import WorkerUnknown
 from headrace.job_context import JobContext, JobServices
 from headrace.memory.bound import BoundMemory
 from headrace.models import Job
+from headrace.ports import RecordingKey
 from headrace.replay.answers import PastAnswers
 from headrace.replay.attempts import PastAttempt
+from headrace.replay.code import by_name
 from headrace.replay.effects import CapturedChildren, Effects
 from headrace.replay.history import History, RecordedJob
 from headrace.replay.past_memory import PastMemory
@@ -35,6 +37,8 @@ from headrace.worker import AbstractWorker
 ARGUMENTS_INVALID: Final = "arguments_invalid"
 _STUBBORN_SECONDS: Final = 10.0
 _MOMENT_SECONDS: Final = 0.5
+_MOST_READ_AHEAD: Final = 50_000
+"""So many records of a partition of `memory` are read for a job that names a conversation, and may never ask for its memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +46,7 @@ class RerunOptions:
     """How jobs are run again.
 
     Attributes:
-        live: whether what a job did not record, and asks for by `ctx.recorded`, is asked for outside.
+        live: whether what a job did not record, and asks for by `ctx.recorded`, is asked for outside, which has effects there.
         threads: plain functions that run at a time. Those that were left behind do not count: others take their threads' place.
         keep_raised: whether a `Rerun` keeps the exception itself, with all that its frames hold.
     """
@@ -85,18 +89,22 @@ class Rerunner:
         history: what was recorded.
         workers: today's code. They are closed at the end.
 
+    Raises:
+        ConfigurationError: two workers have one name.
+
     Attributes:
         left_behind: attempts that went on after their time, and still do: only the end of the process ends those in threads.
     """
 
     def __init__(self, history: History, workers: Iterable[AbstractWorker[Any]], options: RerunOptions | None = None) -> None:
         self._history = history
-        self._workers = {worker.definition().name: worker for worker in workers}
+        self._workers = by_name(workers)
         self._options = options or RerunOptions()
         # Whoever has a place gets a thread at once, a new one where others were left behind: nobody waits for it on the clock.
         self._places = asyncio.Semaphore(self._options.threads)
         self._executor = ThreadPoolExecutor(sys.maxsize, thread_name_prefix="headrace-replay")
         self._children: CapturedChildren | None = None
+        self._use_memory: set[str] = set()
         self._asking = asyncio.Lock()
         self.left_behind = 0
 
@@ -134,6 +142,8 @@ class Rerunner:
         await self._captured_children()
         waited = WaitedHistory(self._history)
         await waited.read_ahead(job.id, past.number)
+        name = worker.definition().name
+        await waited.read_memory_ahead(job, at_most=None if name in self._use_memory else _MOST_READ_AHEAD)
         running = _Running(worker, past.recorded_job.record.get("attemptTimeout") or worker.timeout, waited)
         ctx = JobContext(
             past,
@@ -169,6 +179,7 @@ class Rerunner:
         options = self._options
 
         def memory(job: Job) -> BoundMemory:
+            self._use_memory.add(job.worker_name)
             store = PastMemory(lambda conversation: history.memory_at(conversation, past.began), effects)
             return BoundMemory(store, job.tenant, job.id)
 
@@ -215,6 +226,8 @@ class Rerunner:
         comparison = compare(recorded, past.told(replayed))
         if error.get("type") == ARGUMENTS_INVALID and (recorded is None or recorded.error_type != ARGUMENTS_INVALID):
             comparison = Comparison(Verdict.ARGUMENTS_REFUSED)
+        if effects.not_recorded and comparison.verdict in _BY_WHAT_IS_MISSING:
+            comparison = Comparison(Verdict.NOT_COMPARABLE, reason=_missing(effects.not_recorded[0]))
         return Rerun(
             job=past.recorded_job,
             attempt=past.number,
@@ -225,6 +238,14 @@ class Rerunner:
             error=conclusion.error,
             raised=conclusion.cause if self._options.keep_raised else None,
         )
+
+
+_BY_WHAT_IS_MISSING: Final = frozenset({Verdict.DIFFERENT, Verdict.NEWLY_FAILING})
+"""What may come of it that something was not recorded: nobody knows what the code makes of an answer."""
+
+
+def _missing(key: RecordingKey) -> str:
+    return f"today's code asks for {key.name!r}, number {key.number}, which was not recorded: --live asks outside for it"
 
 
 class _Running:

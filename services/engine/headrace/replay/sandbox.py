@@ -17,6 +17,8 @@ from headrace.core.timestamps import format_timestamp
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError, ConfigurationError, SandboxInUse
 from headrace.kafka.leaving import delete_groups
+from headrace.models import SandboxMarker
+from headrace.namespaces import Namespace
 from headrace.ports import Log, LogWriter, NewRecord, TopicPartition
 from headrace.replay.markers import (
     ALIVE_EVERY_SECONDS,
@@ -24,16 +26,20 @@ from headrace.replay.markers import (
     MARKER_KEY,
     OVER_KEY,
     FoundMarker,
-    SandboxMarker,
     find_markers,
-    has_names_of_queues,
+    made_marker,
 )
+from headrace.replay_errors import SandboxLost
 from headrace.runtime import wall_clock
-from headrace.settings import Namespace, Settings
+from headrace.sandbox_marker import has_names_of_queues
+from headrace.settings import Settings
 
 _APPEND_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.5
 _MOST_LOOKS: Final = 20
+_WATCH_SECONDS: Final = 2.0
+"""So often a replay looks whether its sandbox is still there."""
+_MISSED_LOOKS: Final = 2
 
 
 def sandbox_settings(settings: Settings, name: str, concurrency: int) -> Settings:
@@ -58,8 +64,12 @@ def sandbox_settings(settings: Settings, name: str, concurrency: int) -> Setting
 
 
 @asynccontextmanager
-async def opened_sandbox(log: Log, settings: Settings, live: str, workers: Collection[str], *, keep: bool) -> AsyncIterator[None]:
+async def opened_sandbox(
+    log: Log, settings: Settings, live: str, workers: Collection[str], *, keep: bool
+) -> AsyncIterator[asyncio.Future[None]]:
     """A sandbox for a block: nobody else has the namespace, and afterwards it is gone, unless it is to be kept.
+
+    Whoever uses it waits for the future that it gives, too: it fails by SandboxLost when others remove the sandbox meanwhile.
 
     Args:
         settings: those of the sandbox.
@@ -68,26 +78,32 @@ async def opened_sandbox(log: Log, settings: Settings, live: str, workers: Colle
     Raises:
         SandboxInUse: something of that name is on the cluster; nothing was changed.
         BrokerError: the brokers cannot be used. What was made is found by `clean`.
+        SandboxLost: it was removed by others, whatever else that has led to.
     """
-    marker = SandboxMarker.make(settings.namespace, live, workers, format_timestamp(wall_clock()))
+    marker = made_marker(settings.namespace, live, workers, format_timestamp(wall_clock()))
     writer = log.writer()
+    watch = _Watch(log, writer, marker)
     alive: asyncio.Task[None] | None = None
     await writer.start()
     try:
         await _mark(log, writer, marker)
-        alive = asyncio.create_task(_keep_alive(writer, settings.namespace), name="sandbox alive")
-        yield
+        alive = asyncio.create_task(watch.keep_up(), name="sandbox alive")
+        yield watch.lost
+    except Exception as error:
+        if alive is not None and not isinstance(error, SandboxLost) and await watch.looks_again():
+            raise _lost(marker.sandbox) from error
+        raise
     finally:
         if alive is not None:
             alive.cancel()
             await asyncio.gather(alive, return_exceptions=True)
-            if keep:
+            if keep and not watch.is_lost:
                 await _sign(writer, settings.namespace, OVER_KEY)
         # First: a client that still asks for a topic may have the broker make it again.
         await writer.stop(timeout=1.0)
         # Until it was marked, the name may have been another's.
-        if alive is not None and not keep:
-            await remove(log, settings, marker)
+        if alive is not None and (not keep or watch.is_lost):
+            await _remove_own(log, settings, marker)
 
 
 async def _mark(log: Log, writer: LogWriter, marker: SandboxMarker) -> None:
@@ -105,16 +121,85 @@ async def _mark(log: Log, writer: LogWriter, marker: SandboxMarker) -> None:
         raise SandboxInUse(f"{marker.sandbox!r} cannot be a sandbox: another replay has just made it its own.")
 
 
-async def _keep_alive(writer: LogWriter, sandbox: str) -> None:
-    while True:
-        await asyncio.sleep(ALIVE_EVERY_SECONDS)
-        await _sign(writer, sandbox, ALIVE_KEY)
+class _Watch:
+    """Gives signs of life for a sandbox, and looks whether it is still there.
+
+    Attributes:
+        lost: fails by SandboxLost when it is not.
+    """
+
+    def __init__(self, log: Log, writer: LogWriter, marker: SandboxMarker) -> None:
+        self._log = log
+        self._writer = writer
+        self._sandbox = marker.sandbox
+        self._own = {*marker.topics, Topics(marker.sandbox).replay_marker.name}
+        self._seen: set[str] = {Topics(marker.sandbox).replay_marker.name}
+        self._missed = 0
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether others have removed it."""
+        return self.lost.done() and not self.lost.cancelled()
+
+    async def keep_up(self) -> None:
+        """Goes on until it is lost."""
+        loop, last = asyncio.get_running_loop(), 0
+        due = loop.time() + ALIVE_EVERY_SECONDS
+        while not await self.finds_it_lost():
+            await asyncio.sleep(min(_WATCH_SECONDS, max(0.0, due - loop.time())))
+            if loop.time() >= due:
+                offset = await _sign(self._writer, self._sandbox, ALIVE_KEY)
+                if offset is not None and offset <= last:  # the topic is not the one that it was: the broker has made it again
+                    self._lose()
+                last, due = offset or last, loop.time() + ALIVE_EVERY_SECONDS
+
+    async def looks_again(self) -> bool:
+        """Looks as often as it takes to be sure."""
+        for _ in range(_MISSED_LOOKS):
+            if await self.finds_it_lost() or not self._missed:
+                break
+            await asyncio.sleep(_LOOK_SECONDS)
+        return self.is_lost
+
+    async def finds_it_lost(self) -> bool:
+        """Looks once more; whether topics that were there are gone. What cannot be known is not so."""
+        if not self.lost.done():
+            with contextlib.suppress(BrokerError):
+                there = self._own & set(await self._log.topic_names())
+                # A broker that has just come to know of a topic may be another than the one that is asked now.
+                self._missed = self._missed + 1 if self._seen - there else 0
+                self._seen |= there
+            if self._missed >= _MISSED_LOOKS:
+                self._lose()
+        return self.is_lost
+
+    def _lose(self) -> None:
+        if not self.lost.done():
+            self.lost.set_exception(_lost(self._sandbox))
+            self.lost.exception()  # where nobody waits for it, that is no mistake
 
 
-async def _sign(writer: LogWriter, sandbox: str, key: bytes) -> None:
+def _lost(sandbox: str) -> SandboxLost:
+    return SandboxLost(
+        f"The sandbox {sandbox} was removed while its replay ran, by `headrace replay clean --all` or by hand. The replay has"
+        " ended without a result; what it had made since is removed, too."
+    )
+
+
+async def _sign(writer: LogWriter, sandbox: str, key: bytes) -> int | None:
+    """Writes a sign; its offset. None where it was not acknowledged: the next is as good, and so is silence in the end."""
     target = TopicPartition(Topics(sandbox).replay_marker.name, 0)
-    with contextlib.suppress(BrokerError):  # the next sign is as good, and so is silence in the end
-        await writer.append(target, NewRecord(key, b"{}"), timeout=_APPEND_SECONDS)
+    with contextlib.suppress(BrokerError):
+        return (await writer.append(target, NewRecord(key, b"{}"), timeout=_APPEND_SECONDS)).offset
+    return None
+
+
+async def _remove_own(log: Log, settings: Settings, marker: SandboxMarker) -> None:
+    """Removes a sandbox in the end, unless it was removed before and the name is another replay's by now."""
+    others = [each.marker for each in await find_markers(log) if each.sandbox == marker.sandbox and each.marker is not None]
+    if others in ([], [marker]):
+        await remove(log, settings, marker)
 
 
 async def remove(log: Log, settings: Settings, marker: SandboxMarker) -> None:

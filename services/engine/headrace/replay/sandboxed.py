@@ -82,15 +82,23 @@ class SandboxRun:
         self._seen: set[str] = set()
         self._changed = asyncio.Event()
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._places = asyncio.Semaphore(replay.pacing.concurrency)
+        self._places_of: dict[str, asyncio.Semaphore] = {}
         self._engine = WorkerEngine(settings, log=log)
         for worker in workers.values():
             at_most = min(replay.pacing.concurrency, worker.concurrency or replay.pacing.concurrency)
-            self._engine.register_worker(_Again(worker, self, at_most))
+            again = _Again(worker, self, at_most)
+            self._engine.register_worker(again)
+            self._places_of[again.name] = asyncio.Semaphore(at_most)
 
-    async def run(self) -> Summary:
+    async def run(self, lost: asyncio.Future[None] | None = None) -> Summary:
         """Runs all jobs of the replay; when it returns, the sandbox has the end of each.
 
+        Args:
+            lost: fails when the sandbox is there no more; see `opened_sandbox`.
+
         Raises:
+            SandboxLost: it was removed by others.
             HistoryGone: the span begins before what is left of the log.
             BrokerError: the brokers cannot be used.
             HeadraceError: the engine ended by an error of its own.
@@ -103,7 +111,9 @@ class SandboxRun:
             ended = asyncio.create_task(self._engine.ended())
             watched: set[asyncio.Future[Any]] = {work, ended, self._broken}
             try:
-                await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(watched if lost is None else {*watched, lost}, return_when=asyncio.FIRST_COMPLETED)
+                if lost is not None and lost.done():
+                    lost.result()
                 if self._broken.done():
                     self._broken.result()
                 if not work.done():
@@ -121,7 +131,7 @@ class SandboxRun:
         if job is None:
             return None  # its end was not written in time, and the engine has it once more
         try:
-            rerun = await self._replay.rerun(job)
+            rerun = await self._rerun(job)
         except Exception as error:
             # The engine takes it for an end of the job, which stays open here: nobody would ever hear of it.
             if not self._broken.done():
@@ -136,6 +146,11 @@ class SandboxRun:
         told = {"type": outcome.error_type or "", "message": outcome.error_message or "", "traceback": ""}
         setattr(failure, TOLD_ATTRIBUTE, told)
         raise failure
+
+    async def _rerun(self, job: RecordedJob) -> Any:
+        """Runs a job again, when one more may run: the engine is not the only one that asks for it."""
+        async with self._places_of[str(job.record["workerName"])], self._places:
+            return await self._replay.rerun(job)
 
     async def _write_all(self) -> None:
         writer = self._log.writer()
@@ -153,7 +168,7 @@ class SandboxRun:
         records = []
         for job in batch:
             if job.id in self._seen:  # a duplicate, which no engine would run
-                await self._replay.rerun(job)
+                await self._rerun(job)
                 continue
             self._seen.add(job.id)
             self._open[job.id] = job

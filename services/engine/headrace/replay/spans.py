@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from contextlib import aclosing
 from typing import Final
@@ -56,7 +57,7 @@ async def until(reader: LogReader, partitions: Collection[TopicPartition], at: i
 
 
 async def check_is_left(reader: LogReader, layout: Layout, span: Span, whose: str, kept_from: int) -> None:
-    """Raises HistoryGone where jobs of the span may have been deleted, or where it ends before the log's first record.
+    """Raises HistoryGone where jobs of the span may have been deleted, or it ends before the log's first record, or is to come.
 
     Each queue is judged by itself: of one that nobody writes to any more, old jobs are deleted behind young ones of others.
 
@@ -74,7 +75,14 @@ async def check_is_left(reader: LogReader, layout: Layout, span: Span, whose: st
         _check_cut(layout, cut, await _first_times(reader, cut), span, kept_from)
     before = await until(reader, queues, span.end)
     if all(starts[queue] >= before[queue] for queue in queues):
-        raise HistoryGone(span_gone(span, min((await _first_times(reader, queues)).values()), whose))
+        raise HistoryGone(_span_before(span, min((await _first_times(reader, queues)).values()), whose))
+    # How all stands in a moment is no other than how it stands now; who asks for a later one has the zone wrong.
+    tolerated = AHEAD_MILLISECONDS if _is_moment(span) else 0
+    if span.start > time.time_ns() // 1_000_000 + tolerated:
+        # Clocks may be ahead: what stands there all the same is of the span.
+        first = await since(reader, queues, span.start)
+        if all(first[queue] >= ends[queue] for queue in queues):
+            raise HistoryGone(_span_to_come(span, max((await _last_times(reader, queues)).values()), whose))
 
 
 def _check_cut(
@@ -101,6 +109,38 @@ def span_gone(span: Span, left: int, whose: str) -> str:
         f"The span begins at {format_timestamp(span.start)}, and the first job {whose} that is in the log was accepted at "
         f"{format_timestamp(left)}: begin there."
     )
+
+
+def _span_before(span: Span, first: int, whose: str) -> str:
+    return (
+        f"The {_told(span)} lies before the first job {whose} that is in the log, which was accepted at "
+        f"{format_timestamp(first)}: begin there."
+    )
+
+
+def _span_to_come(span: Span, last: int, whose: str) -> str:
+    """What is said of a span that begins in the future, where the last record is of the time `last`."""
+    return (
+        f"The {_told(span)} is still to come. The last job {whose} that is in the log was accepted at {format_timestamp(last)}: "
+        "begin no later."
+    )
+
+
+def _is_moment(span: Span) -> bool:
+    return span.end - span.start == 1
+
+
+def _told(span: Span) -> str:
+    start = format_timestamp(span.start)
+    return f"moment {start}" if _is_moment(span) else f"span from {start} to {format_timestamp(span.end)}"
+
+
+async def _last_times(reader: LogReader, queues: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+    """The times of the last records of the partitions that have any."""
+    firsts, ends = await reader.start_offsets(queues), await reader.end_offsets(queues)
+    bounds = {queue: (ends[queue] - 1, ends[queue]) for queue in queues if firsts[queue] < ends[queue]}
+    async with aclosing(batches_between(reader, bounds)) as batches:
+        return {queue: records[-1].timestamp async for queue, records in batches}
 
 
 async def _first_times(reader: LogReader, queues: Collection[TopicPartition]) -> dict[TopicPartition, int]:

@@ -51,7 +51,7 @@ class StreamReplay:
         all_found: whether there are no more.
         heard: called with each job that was run.
         limits: how many jobs of a worker run at a time at most, by its name.
-        sandbox: the namespace in which it runs, once that is there; None in this process.
+        sandbox: the namespace in which it runs, while that is there; None in this process.
     """
 
     history: History

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from headrace.core.comparison import Comparison, Outcome, Verdict
 from headrace.core.status import JobStatus
+from headrace.core.texts import cut_in_the_middle
 from headrace.errors import ConfigurationError
 from headrace.replay.differences import MISSING, differences
 
@@ -29,7 +30,7 @@ CATEGORIES: Final = (
 _MOST_KINDS: Final = 1_000
 _SHOWN_KINDS: Final = 5
 _LISTED_JOBS: Final = 10_000
-_LONGEST_TEXT: Final = 300
+_LONGEST_VALUE: Final = 300
 _CHANGING = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\b0x[0-9a-fA-F]+\b|\d+")
 
 
@@ -129,7 +130,7 @@ class Summary:
 
     def _note(self, category: str, replayed: Replayed) -> None:
         kinds = self._kinds.setdefault(category, {})
-        what = _TOLD[category](replayed.recorded, replayed.replayed)
+        what = replayed.comparison.reason or _TOLD[category](replayed.recorded, replayed.replayed)
         alike = replayed.worker, "" if category == SLOWER else _CHANGING.sub("#", what)
         kind = kinds.get(alike)
         if kind is None:
@@ -159,11 +160,12 @@ def _listed(replayed: Replayed) -> dict[str, Any]:
         "categories": list(replayed.categories),
         "recorded": None if replayed.recorded is None else _brief(replayed.recorded),
         "replayed": _brief(replayed.replayed),
+        **({"reason": replayed.comparison.reason} if replayed.comparison.reason else {}),
     }
 
 
 def _brief(outcome: Outcome) -> dict[str, Any]:
-    error = None if outcome.error_type is None else {"type": outcome.error_type, "message": _cut(outcome.error_message or "")}
+    error = None if outcome.error_type is None else {"type": outcome.error_type, "message": outcome.error_message or ""}
     return {"status": outcome.status.value, "error": error, "seconds": outcome.seconds}
 
 
@@ -185,12 +187,12 @@ def categories_from(text: str) -> frozenset[str]:
 def _error_of(outcome: Outcome | None) -> str:
     if outcome is None or outcome.error_type is None:
         return "no error"
-    return _cut(f"{outcome.error_type}: {outcome.error_message or ''}")
+    return " ".join(f"{outcome.error_type}: {outcome.error_message or ''}".split())
 
 
-def _cut(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_TEXT else f"{line[:_LONGEST_TEXT]}…"
+def _value(value: Any) -> str:
+    """A part of a result, which may be large."""
+    return "nothing" if value is MISSING else cut_in_the_middle(" ".join(repr(value).split()), _LONGEST_VALUE)
 
 
 def _difference(recorded: Outcome | None, replayed: Outcome) -> str:
@@ -198,8 +200,7 @@ def _difference(recorded: Outcome | None, replayed: Outcome) -> str:
         return f"{_error_of(recorded)} → {_error_of(replayed)}"
     first = next(iter(differences(None if recorded is None else recorded.result, replayed.result)))
     place = f"result.{first.path}" if first.path else "result"
-    before, after = ("nothing" if each is MISSING else _cut(repr(each)) for each in (first.recorded, first.replayed))
-    return f"{place}: {before} → {after}"
+    return f"{place}: {_value(first.recorded)} → {_value(first.replayed)}"
 
 
 def _why_not_comparable(recorded: Outcome | None, replayed: Outcome) -> str:

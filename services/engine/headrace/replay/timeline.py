@@ -245,6 +245,7 @@ def _recorded(answers: Iterable[Answer]) -> list[Line]:
             event="recorded",
             attempt=each.place.attempt,
             changes=[Change(f"recordings.{each.place.key.name}.{each.place.key.number}", MISSING, _decoded(each.value))],
+            note="" if each.place.key.failure is None else "what was asked raised this",
         )
         for each in answers
     ]

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from headrace.errors import BrokerError
 from headrace.ports import ConversationRef, MemorySnapshot, RecordingKey
-from headrace.replay.history import History
+from headrace.replay.conversations import conversations_of
+from headrace.replay.history import History, ReadsMemoryAhead, RecordedJob
 
 ReadT = TypeVar("ReadT")
 
@@ -38,6 +39,12 @@ class WaitedHistory:
     async def read_ahead(self, job_id: str, attempt: int) -> None:
         """Reads what an attempt recorded before it is run: a time limit of the worker's own would not know of the reading."""
         self._ahead[job_id, attempt] = await self._history.recordings(job_id, attempt)
+
+    async def read_memory_ahead(self, job: RecordedJob, *, at_most: int | None) -> None:
+        """Does the same for the memory of the conversations that a job names; see `ReadsMemoryAhead`."""
+        for conversation in conversations_of(job):
+            if isinstance(self._history, ReadsMemoryAhead):
+                await self._history.read_memory_ahead(conversation, at_most=at_most)
 
     async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
         """As `History.recordings`."""

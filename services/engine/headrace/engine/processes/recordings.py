@@ -97,7 +97,7 @@ class RecordingDesk:
 
     async def _answer(self, kind: Kind, content: bytes) -> None:
         asked, value = _unpacked(content)
-        key, answer = RecordingKey(asked["name"], asked["number"]), {"request": asked["request"]}
+        key, answer = RecordingKey(asked["name"], asked["number"], asked["failure"]), {"request": asked["request"]}
         try:
             if self._recorder is None:
                 self._recorder = self._make()

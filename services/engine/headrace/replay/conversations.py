@@ -1,0 +1,22 @@
+"""Which conversations a job is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+from headrace.ports import ConversationRef
+from headrace.replay.history import RecordedJob
+from headrace.wire import DEFAULT_TENANT
+
+
+def conversations_of(job: RecordedJob) -> Iterator[ConversationRef]:
+    """The conversations that a job is about, as its arguments and its context name them."""
+    sources: list[Mapping[str, Any]] = [each for name in ("args", "ctx") if isinstance(each := job.record.get(name), Mapping)]
+    users, conversations = (
+        {value for each in sources if isinstance(value := each.get(name), str)} for name in ("userId", "conversationId")
+    )
+    tenant = str(job.record.get("tenant", DEFAULT_TENANT))
+    for user, conversation in product(users, conversations):
+        yield ConversationRef(tenant, user, conversation)

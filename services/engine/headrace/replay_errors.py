@@ -1,0 +1,32 @@
+"""Errors that a replay alone raises, beside those of `headrace.errors`.
+
+HeadraceError
+├── SandboxLost                     a replay's sandbox was removed while it ran
+└── RecordedError                   a replay meets again what a job's question to the outside raised
+"""
+
+from __future__ import annotations
+
+from headrace.errors import HeadraceError
+
+
+class SandboxLost(HeadraceError):
+    """The sandbox of a replay was removed by others while the replay ran."""
+
+    code = "sandbox_lost"
+
+
+class RecordedError(HeadraceError):
+    """What a job asked outside raised an exception then, whose class is not loaded now: this stands for it.
+
+    Attributes:
+        type: the name of that class.
+        message: its text.
+    """
+
+    code = "recorded_error"
+
+    def __init__(self, type: str, message: str) -> None:
+        super().__init__(message)
+        self.type = type
+        self.message = message
