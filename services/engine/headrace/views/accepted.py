@@ -12,7 +12,7 @@ from headrace.ports import TopicPartition
 
 ACCEPTED_SECONDS: Final = 0.5
 """How long the row of a job that was accepted here may wait to be written with others, while nobody reads."""
-MOST_UNWRITTEN: Final = 5_000
+MOST_UNWRITTEN: Final = 10_000
 """So many accepted jobs may wait for their rows; from then on whoever adds one waits, too."""
 
 _Place = tuple[str, int]

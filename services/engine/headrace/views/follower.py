@@ -330,14 +330,20 @@ class Follower:
         count = 0
         while True:
             timeout = HURRIED_SECONDS if self.expects_more else FETCH_SECONDS
+            before = count
             for partition, records in (await reader.fetch(timeout=timeout, maximum=FETCH_RECORDS)).items():
                 gathered.setdefault(partition, []).extend(records)
                 count += len(records)
-            if self._pending or count >= BATCH_RECORDS or self._taking is None or self._taking.done():
+            # More may have come, which at the pace of batches has to go with this one.
+            full = count - before >= FETCH_RECORDS
+            if self._pending or count >= BATCH_RECORDS or not (full or self._is_taking()):
                 break
         positions = await reader.positions()
         moved = {partition: offset for partition, offset in positions.items() if offset != self._read.get(partition)}
         return Batch(gathered, moved)
+
+    def _is_taking(self) -> bool:
+        return self._taking is not None and not self._taking.done()
 
     async def _take(self, batch: Batch) -> None:
         await self._take_in(batch)

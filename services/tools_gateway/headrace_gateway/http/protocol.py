@@ -79,8 +79,13 @@ class EnvelopeProtocol(H11Protocol):
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         # Requests of a connection are done one after another: while this one is, the cycle is its own.
         cycle = self.cycle
-        scope["extensions"] = {WHOLE_ANSWER: partial(self._answer, cycle), WHOLE_BODY: partial(_whole_body, cycle)}
-        await self._application(scope, receive, send)
+        extensions = {WHOLE_ANSWER: partial(self._answer, cycle), WHOLE_BODY: partial(_whole_body, cycle)}
+        scope["extensions"] = extensions
+        try:
+            await self._application(scope, receive, send)
+        finally:
+            # They refer back to the scope: with them everything about the request would stay until the garbage collector comes by.
+            extensions.clear()
 
     def _answer(self, cycle: RequestResponseCycle, content: bytes) -> bool:
         """Sends a whole answer, where the request was read to its end and the connection goes on after it; tells whether it did.

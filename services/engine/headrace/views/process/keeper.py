@@ -196,6 +196,7 @@ class ProcessKeeper:
                 try:
                     with self._accepted.hand_over() as jobs:
                         await child.ask("accept", [job.to_wire() for job in jobs])
+                    return  # what came meanwhile is for whoever comes next: under load there would be no end to it
                 except ChildGone:
                     continue
                 except (HeadraceError, TimeoutError):
