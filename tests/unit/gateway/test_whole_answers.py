@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import h11
 import orjson
 import pytest
 
 from headrace_gateway.access import ALL_SCOPES, Principal
+from headrace_gateway.http.protocol import EnvelopeProtocol
 from support.events import PATIENCE
+from support.job_views import until
 from support.served import Served, served
 from support.written_jobs import Engines, WrittenLog
 
@@ -133,6 +138,30 @@ async def test_a_caller_who_asks_before_sending_is_invited(log: WrittenLog, engi
             writer.close()
     assert invited.startswith(b"HTTP/1.1 100 ")
     assert head.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_nothing_of_a_request_stays_behind(
+    log: WrittenLog, engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of calls a second would have the garbage collector stop the gateway again and again."""
+    serve, cycles = EnvelopeProtocol._serve, []
+
+    async def serve_noted(protocol: EnvelopeProtocol, *arguments: Any) -> None:
+        cycles.append(weakref.ref(protocol.cycle))
+        await serve(protocol, *arguments)
+
+    monkeypatch.setattr(EnvelopeProtocol, "_serve", serve_noted)
+    gc.collect()
+    gc.disable()
+    try:
+        async with served(log, tmp_path, KNOWN) as gateway, connected(gateway) as connection:
+            for body in (BODY, b"{}", BODY, b"{}"):
+                connection.send(request(body=body))
+                await connection.answer()
+            # The connection has the last one still.
+            await until(lambda: [cycle() for cycle in cycles[:-1]] == [None, None, None])
+    finally:
+        gc.enable()
 
 
 async def test_bytes_that_are_no_request_behind_an_answer_are_told_so(log: WrittenLog, engines: Engines, tmp_path: Path) -> None:

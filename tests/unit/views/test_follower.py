@@ -27,6 +27,7 @@ class Taker:
 
     def __init__(self) -> None:
         self.taken: list[int] = []
+        self.batches: list[int] = []
         self.failures: list[Exception] = []
         self.positions: dict[TopicPartition, int] = {}
 
@@ -34,6 +35,7 @@ class Taker:
         if self.failures:
             raise self.failures.pop()
         self.taken += [record.offset for records in batch.records.values() for record in records]
+        self.batches.append(sum(map(len, batch.records.values())))
         self.positions.update(batch.positions)
 
 
@@ -238,6 +240,20 @@ async def _put_until_one_is_held(log: WrittenLog, taker: Taker) -> int:
             if asyncio.get_running_loop().time() > deadline:
                 return offset
     pytest.fail("everything is taken in at once")
+
+
+async def test_a_batch_at_its_pace_has_all_that_has_come(log: WrittenLog, taker: Taker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a view would fall behind for good where more comes than a fetch brings at that pace."""
+    async with following(log, taker, pace=Pace(3_600.0, 3_600.0, 1.0)) as follower:
+        follower.follow({PARTITION: 0})
+        await follower.wait_caught_up(PATIENCE)
+        monkeypatch.setattr(module, "FETCH_RECORDS", 4)
+        held = await _put_until_one_is_held(log, taker)
+        for _ in range(30):
+            log.put(PARTITION, b"k", b"v")
+        await follower.catch_up(PATIENCE)
+        assert taker.taken == list(range(held + 31))
+        assert taker.batches[-1] >= 30, taker.batches
 
 
 async def test_records_that_were_there_before_are_not_kept_waiting(log: WrittenLog, taker: Taker) -> None:

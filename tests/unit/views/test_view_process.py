@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +18,7 @@ from headrace.views import accepted
 from headrace.views.job_queries import JobFilter
 from headrace.views.jobs import JobView
 from headrace.views.process import keeper as keeper_module
-from headrace.views.process.asking import error_told
+from headrace.views.process.asking import Asking, error_told
 from headrace.views.process.frames import Connection, Kind
 from headrace.views.process.keeper import ProcessKeeper
 from headrace.views.watching import JobWatching
@@ -177,6 +178,31 @@ async def test_not_many_accepted_jobs_wait(
             await made.view.add_accepted(job_of(engines, f"j{number}"))
             assert made.keeper._accepted.waiting <= 3
         assert made.keeper._accepted.hand_overs == 1
+
+
+async def test_who_reads_does_not_wait_for_jobs_that_are_accepted_meanwhile(
+    log: WrittenLog, engines: Engines, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under load there would be no end to it, and each job would be written by way of this process."""
+    ask, numbers = Asking.ask, itertools.count()
+
+    async def accepted_meanwhile(asking: Asking, name: str, *arguments: Any) -> None:
+        await ask(asking, name, *arguments)
+        if name == "accept":
+            job_id = f"j{next(numbers)}"
+            engines.enqueue(job_id)
+            await made.view.add_accepted(job_of(engines, job_id))
+
+    async with kept(log, path) as made:
+        monkeypatch.setattr(Asking, "ask", accepted_meanwhile)
+        withhold(log, engines)
+        engines.enqueue("a")
+        await made.view.add_accepted(job_of(engines, "a"))
+        async with asyncio.timeout(PATIENCE):
+            assert await statuses(made.view) == {"a": "queued"}
+        assert made.keeper._accepted.hand_overs == 1
+        monkeypatch.undo()
+        assert await statuses(made.view) == {"a": "queued", "j0": "queued"}
 
 
 async def test_a_stop_writes_the_accepted_jobs(log: WrittenLog, engines: Engines, path: Path) -> None:

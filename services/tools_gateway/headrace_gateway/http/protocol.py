@@ -84,7 +84,7 @@ class EnvelopeProtocol(H11Protocol):
         try:
             await self._application(scope, receive, send)
         finally:
-            # They refer back to the scope: with them everything about the request would stay until the garbage collector comes by.
+            # They refer back to the scope: all that there is of the request would stay until the garbage collector comes by.
             extensions.clear()
 
     def _answer(self, cycle: RequestResponseCycle, content: bytes) -> bool:
