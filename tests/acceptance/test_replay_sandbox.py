@@ -18,14 +18,15 @@ from headrace.errors import BrokerUnreachable, ConfigurationError, SandboxInUse
 from headrace.kafka.log import KafkaLog
 from headrace.models import SandboxMarker
 from headrace.ports import NewRecord, TopicPartition
-from headrace.replay import markers
+from headrace.replay import markers, removing
 from headrace.replay.history import RecordedJob
-from headrace.replay.markers import MARKER_KEY, find_markers, made_marker
+from headrace.replay.markers import MARKER_KEY, find_marker, made_marker
 from headrace.replay.pacing import Order, Pacing
-from headrace.replay.sandbox import clean_sandboxes, opened_sandbox, sandbox_settings
+from headrace.replay.removing import clean_sandboxes
+from headrace.replay.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
 from headrace.replay.stream import StreamReplay
-from headrace.replay_errors import SandboxLost
+from headrace.replay_errors import SandboxLeft, SandboxLost
 from support.clusters import ClusterState, state_of
 from support.engines import PATIENCE_SECONDS, eventually
 from support.log import plain_topic
@@ -135,7 +136,7 @@ async def left_behind(log: KafkaLog, settings: Settings, sandbox: Settings) -> A
 
 
 async def test_clean_removes_what_was_kept_at_once(log: KafkaLog, settings: Settings, left_behind: str) -> None:
-    removed, _ = await clean_sandboxes(log, settings)
+    removed, _, _ = await clean_sandboxes(log, settings)
     assert left_behind in [found.sandbox for found in removed]
     assert of_namespace(await state_of(settings), left_behind) == []
     assert not (settings.data_directory / "views" / left_behind).exists()
@@ -147,13 +148,13 @@ async def test_clean_spares_a_replay_that_runs_unless_it_is_told_to_or_that_is_s
 ) -> None:
     async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
         before = await state_of(settings)
-        _, spared = await clean_sandboxes(log, settings)
+        _, spared, _ = await clean_sandboxes(log, settings)
         assert sandbox.namespace in [found.sandbox for found in spared]  # this process lives
         assert await state_of(settings) == before
 
         if how == "silent":
             monkeypatch.setattr(markers, "SILENT_SECONDS", -60.0)
-        removed, _ = await clean_sandboxes(log, settings, every=how == "told to")
+        removed, _, _ = await clean_sandboxes(log, settings, every=how == "told to")
         assert sandbox.namespace in [found.sandbox for found in removed]
         assert of_namespace(await state_of(settings), sandbox.namespace) == []
 
@@ -179,7 +180,8 @@ async def test_a_replay_whose_sandbox_is_removed_ends_and_leaves_nothing(
     other = KafkaLog(settings)
     try:
         if how == "all":
-            removed, _ = await clean_sandboxes(other, settings, every=True)
+            removed, _, failed = await clean_sandboxes(other, settings, every=True)
+            assert [str(error) for _, error in failed] == []
             assert sandbox.namespace in [found.sandbox for found in removed]
         else:
             await other.delete_topics([Topics(sandbox.namespace).replay_marker.name])
@@ -223,8 +225,8 @@ async def test_a_sandbox_gives_signs_of_life(
             return (await state_of(sandbox)).ends[topic][0] > 3
 
         await eventually(signs)
-        [found] = [each for each in await find_markers(log) if each.topic == topic]
-    assert found.marker is not None
+        found = await find_marker(log, topic)
+    assert found is not None and found.marker is not None
     assert not found.is_over(found.alive_at + 59_000)
     assert found.is_over(found.alive_at + 61_000)
 
@@ -263,7 +265,7 @@ async def test_clean_touches_nothing_without_a_marker(log: KafkaLog, settings: S
             record = NewRecord(MARKER_KEY, b"not a marker" if trick == "foreign" else orjson.dumps(value))
             await writer.append(TopicPartition(Topics(name).replay_marker.name, 0), record, timeout=30)
         before = await state_of(settings)
-        removed, spared = await clean_sandboxes(log, settings, every=True)
+        removed, spared, _ = await clean_sandboxes(log, settings, every=True)
         assert name not in [found.sandbox for found in removed]
         assert (name in [found.sandbox for found in spared]) == (trick != "no marker")
         assert await state_of(settings) == before
@@ -277,7 +279,7 @@ async def test_clean_spares_an_empty_topic_that_is_named_like_a_marker(log: Kafk
     topic = Topics(f"{settings.namespace}.replay-3").replay_marker
     await log.create_topics([topic])
     try:
-        removed, spared = await clean_sandboxes(log, settings, every=True)
+        removed, spared, _ = await clean_sandboxes(log, settings, every=True)
         assert topic.name not in [found.topic for found in removed]
         assert [found.is_empty for found in spared if found.topic == topic.name] == [True]
         assert topic.name in await log.topic_names()
@@ -294,7 +296,7 @@ async def test_clean_leaves_every_queue_alone(log: KafkaLog, settings: Settings,
     await writer.start()
     try:
         await writer.append(TopicPartition(queue.name, 3), NewRecord(b"key", b"{}"), timeout=30)
-        removed, spared = await clean_sandboxes(log, settings, every=True)
+        removed, spared, _ = await clean_sandboxes(log, settings, every=True)
         assert queue.name not in [found.topic for found in (*removed, *spared)]
         assert queue.name in await log.topic_names()
     finally:
@@ -341,6 +343,88 @@ async def test_a_topic_that_is_made_again_is_deleted_again(settings: Settings, s
     assert not log.again
     assert of_namespace(await state_of(settings), sandbox.namespace) == []
     await log.close()
+
+
+class MadeAgainAlways(MadeAgain):
+    """The same, of somebody who does not go."""
+
+    async def delete_topics(self, names: Collection[str]) -> None:
+        self.again = True
+        await super().delete_topics(names)
+
+
+@pytest.fixture
+async def besieged(settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KafkaLog]:
+    """A cluster in which no topic of a sandbox stays away, until the test is over."""
+    monkeypatch.setattr(removing, "_MOST_SECONDS", 2.0)
+    log = MadeAgainAlways(settings)
+    yield log
+    await KafkaLog.delete_topics(log, [name for name in await log.topic_names() if name.startswith(f"{sandbox.namespace}.")])
+    await log.close()
+
+
+async def test_what_cannot_be_removed_is_told_and_found_again(
+    besieged: KafkaLog, log: KafkaLog, settings: Settings, sandbox: Settings
+) -> None:
+    state, marker = Topics(sandbox.namespace).job_state, Topics(sandbox.namespace).replay_marker.name
+    with pytest.raises(SandboxLeft, match=rf"{sandbox.namespace} is not removed: whenever {state.name} is deleted") as left:
+        async with opened_sandbox(besieged, sandbox, settings.namespace, ["count"], keep=False):
+            await besieged.create_topics([state])
+    assert f"`headrace replay clean --namespace {settings.namespace}`" in str(left.value)
+    assert marker in await log.topic_names()
+
+    removed, _, failed = await clean_sandboxes(besieged, settings, every=True)
+    assert sandbox.namespace not in [found.sandbox for found in removed]
+    assert sandbox.namespace in [found.sandbox for found, _ in failed]
+    assert marker in await log.topic_names()
+
+    removed, _, failed = await clean_sandboxes(log, settings, every=True)
+    assert sandbox.namespace in [found.sandbox for found in removed]
+    assert failed == []
+    assert of_namespace(await state_of(settings), sandbox.namespace) == []
+
+
+async def test_what_cannot_be_removed_does_not_hide_why_the_replay_has_failed(
+    besieged: KafkaLog, settings: Settings, sandbox: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with opened_sandbox(besieged, sandbox, settings.namespace, ["count"], keep=False):
+            await besieged.create_topics([Topics(sandbox.namespace).job_state])
+            raise ZeroDivisionError
+    assert f"The sandbox {sandbox.namespace} is not removed: " in caplog.text
+
+
+class EndsMeanwhile(KafkaLog):
+    """A cluster from which another replay has removed its sandbox just after its topics were listed."""
+
+    other = ""
+
+    async def topic_names(self) -> set[str]:
+        names = await super().topic_names()
+        if self.other in names:
+            await self.delete_topics([self.other])
+        return names
+
+
+async def test_a_sandbox_that_goes_while_others_are_removed_is_passed_over(
+    log: KafkaLog, settings: Settings, sandbox: Settings
+) -> None:
+    other, ending = Topics(f"{settings.namespace}.replay-0").replay_marker, EndsMeanwhile(settings)
+    ending.other = other.name
+    try:
+        async with opened_sandbox(ending, sandbox, settings.namespace, ["count"], keep=False):
+            await log.create_topics([other])
+            removed, spared, _ = await clean_sandboxes(ending, settings, every=True)
+            assert other.name not in [found.topic for found in (*removed, *spared)]
+            assert sandbox.namespace in [found.sandbox for found in removed]
+        # And the end of a replay does not read those of others.
+        async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+            await log.create_topics([other])
+            ending.other = ""
+    finally:
+        await ending.close()
+        await log.delete_topics([other.name])
+    assert of_namespace(await state_of(settings), sandbox.namespace) == []
 
 
 @dataclass

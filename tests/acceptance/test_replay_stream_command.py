@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from headrace import Client, MemoryCompactionWorker, Settings
+from headrace.cli import replay_stream
+from headrace.cli.moments import parse_span
+from headrace.kafka.log import KafkaLog
+from headrace.replay import StreamRequest, removing
 from support import replay_workers
 from support.clusters import ClusterState, state_of
 from support.engines import ended, engine_with, eventually, with_engine
+from support.log import plain_topic
 
 TESTS = Path(replay_workers.__file__).parent.parent
 PATIENCE_SECONDS = 120
@@ -192,6 +198,30 @@ async def test_a_sandbox_that_is_kept_can_be_looked_at(recorded: Settings) -> No
 
     assert f"Removed {name}." in replay(recorded, "", "clean").stdout
     assert await state_of(recorded) == before
+
+
+class MadeAgain(KafkaLog):
+    """A cluster in which somebody asks for the topics of a sandbox all the while, and the broker makes them."""
+
+    async def delete_topics(self, names: Collection[str]) -> None:
+        await super().delete_topics(names)
+        await self.create_topics([plain_topic(name) for name in names if name.endswith(".job-state")])
+
+
+async def test_what_came_of_the_jobs_is_shown_though_the_sandbox_cannot_be_removed(
+    recorded: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REPLAY_MODE", "")
+    monkeypatch.setattr(removing, "_MOST_SECONDS", 2.0)
+    monkeypatch.setattr("headrace.replay.facade.KafkaLog", MadeAgain)
+    name, output, span = f"{recorded.namespace}.replay-mine", io.StringIO(), parse_span("1h", "now")
+    request = StreamRequest(code=[replay_workers.Count()], span=span, sandbox=True, into=name)
+    assert await replay_stream._replay(recorded, request, (), replay_stream._Answer(output, as_json=False)) == 2
+    assert "30    same" in output.getvalue()
+    told = capsys.readouterr().err
+    assert f"Error: The sandbox {name} is not removed: whenever {name}.job-state is deleted, it is made again" in told
+    assert f"Removed {name}." in replay(recorded, "", "clean", "--all").stdout
+    assert of_sandboxes(await state_of(recorded), recorded) == []
 
 
 async def test_an_export_is_replayed_without_the_cluster(recorded: Settings, tmp_path: Path) -> None:

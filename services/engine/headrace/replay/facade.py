@@ -23,7 +23,7 @@ from headrace.replay.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
 from headrace.replay.stream import Counting, StreamReplay, wanted_workers
 from headrace.replay.summary import Summary
-from headrace.replay_errors import SandboxLost
+from headrace.replay_errors import SandboxLeft, SandboxLost
 from headrace.settings import Settings, load_settings
 from headrace.worker import AbstractWorker
 
@@ -63,6 +63,8 @@ class StreamRequest:
 
 async def replay_stream(request: StreamRequest, settings: Settings | None = None, *, watch: Watch | None = None) -> Summary:
     """Runs recorded jobs of the settings' namespace again, and tells how what came out compares with what was recorded.
+
+    Where a sandbox cannot be removed afterwards, the summary says so.
 
     Args:
         settings: from the environment when left out, with the broker that runs for this folder if it names none.
@@ -111,6 +113,9 @@ async def _run_in_sandbox(
     except SandboxLost:
         replay.sandbox = None
         raise
+    except SandboxLeft as error:
+        # All jobs were run: what came of them is not to be lost by this.
+        replay.summary.not_removed = str(error)
     finally:
         await log.close()
 

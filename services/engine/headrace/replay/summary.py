@@ -82,6 +82,7 @@ class Summary:
         counts: jobs of each category, in all and by worker.
         listed: what is not the same, job by job, up to a limit; without the results, which may be large.
         left_behind: functions that went on in threads after their time, and still do when the replay is over.
+        not_removed: why the replay's sandbox is still there although it was to be removed, and what to do; empty where it is not.
     """
 
     jobs: int = 0
@@ -89,6 +90,7 @@ class Summary:
     by_worker: dict[str, Counter[str]] = field(default_factory=dict)
     listed: list[Replayed] = field(default_factory=list)
     left_behind: int = 0
+    not_removed: str = ""
     _kinds: dict[str, dict[tuple[str, str], Kind]] = field(default_factory=dict)
 
     def add(self, replayed: Replayed) -> None:
