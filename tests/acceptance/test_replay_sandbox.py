@@ -14,13 +14,14 @@ import pytest
 
 from headrace import AbstractWorker, Client, JobContext, Settings
 from headrace.core.topics import Topic, Topics
-from headrace.errors import BrokerUnreachable, ConfigurationError, SandboxInUse
+from headrace.errors import BrokerUnreachable, ConfigurationError, SandboxInUse, TopicMissing
 from headrace.kafka.log import KafkaLog
+from headrace.kafka.writer import KafkaWriter
 from headrace.models import SandboxMarker
-from headrace.ports import NewRecord, TopicPartition
+from headrace.ports import Acknowledged, NewRecord, TopicPartition
 from headrace.replay import markers, removing
 from headrace.replay.history import RecordedJob
-from headrace.replay.markers import MARKER_KEY, find_marker, made_marker
+from headrace.replay.markers import ALIVE_KEY, MARKER_KEY, find_marker, made_marker
 from headrace.replay.pacing import Order, Pacing
 from headrace.replay.removing import clean_sandboxes
 from headrace.replay.sandbox import opened_sandbox, sandbox_settings
@@ -212,6 +213,41 @@ async def test_who_was_cleaned_away_leaves_the_sandbox_of_another_alone(
     names = {topics.replay_marker.name, topics.job_state.name}
     assert names <= await log.topic_names()
     await log.delete_topics(names)
+
+
+class KnowsNoTopic(KafkaWriter):
+    """The writer of a client whose broker says that there is no marker any more, when a sign of life is to be written."""
+
+    refused = asyncio.Event()
+
+    async def append(self, target: TopicPartition, record: NewRecord, *, timeout: float) -> Acknowledged:
+        if record.key == ALIVE_KEY:
+            self.refused.set()
+            raise TopicMissing(f"The topic {target.topic} does not exist.")
+        return await super().append(target, record, timeout=timeout)
+
+
+class WithoutTopic(KafkaLog):
+    def writer(self) -> KafkaWriter:
+        return KnowsNoTopic(self._cluster, self._administration)
+
+
+async def test_who_cannot_give_a_sign_of_life_still_looks_whether_the_sandbox_is_there(
+    log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.replay.sandbox.ALIVE_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("headrace.replay.sandbox._WATCH_SECONDS", 0.05)
+    client = WithoutTopic(settings)
+    try:
+        with pytest.raises(SandboxLost):
+            async with opened_sandbox(client, sandbox, settings.namespace, ["count"], keep=False) as lost, asyncio.timeout(20):
+                await KnowsNoTopic.refused.wait()
+                assert not lost.done()
+                await log.delete_topics([Topics(sandbox.namespace).replay_marker.name])
+                await lost
+    finally:
+        await client.close()
+    assert of_namespace(await state_of(settings), sandbox.namespace) == []
 
 
 async def test_a_sandbox_gives_signs_of_life(

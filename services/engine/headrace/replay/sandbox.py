@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from headrace.core.timestamps import format_timestamp
 from headrace.core.topics import Topics
-from headrace.errors import BrokerError, ConfigurationError, SandboxInUse
+from headrace.errors import BrokerError, ConfigurationError, SandboxInUse, TopicMissing
 from headrace.models import SandboxMarker
 from headrace.namespaces import Namespace
 from headrace.ports import Log, LogWriter, NewRecord, TopicPartition
@@ -195,8 +195,11 @@ def _lost(sandbox: str) -> SandboxLost:
 
 
 async def _sign(writer: LogWriter, sandbox: str, key: bytes) -> int | None:
-    """Writes a sign; its offset. None where it was not acknowledged: the next is as good, and so is silence in the end."""
+    """Writes a sign; its offset. None where it was not acknowledged: the next is as good, and so is silence in the end.
+
+    Whether the topic is gone is for the watch to see: a broker that has just started may not know of it.
+    """
     target = TopicPartition(Topics(sandbox).replay_marker.name, 0)
-    with contextlib.suppress(BrokerError):
+    with contextlib.suppress(BrokerError, TopicMissing):
         return (await writer.append(target, NewRecord(key, b"{}"), timeout=_APPEND_SECONDS)).offset
     return None
