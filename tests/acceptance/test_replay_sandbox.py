@@ -311,16 +311,28 @@ async def test_clean_touches_nothing_without_a_marker(log: KafkaLog, settings: S
         await log.delete_topics([each for each in names if each in await log.topic_names()])
 
 
-async def test_clean_spares_an_empty_topic_that_is_named_like_a_marker(log: KafkaLog, settings: Settings) -> None:
-    topic = Topics(f"{settings.namespace}.replay-3").replay_marker
-    await log.create_topics([topic])
+@pytest.mark.parametrize("case", ["not all", "named by somebody", "not alone", "once written", "alone"])
+async def test_an_empty_topic_that_is_named_like_a_marker(log: KafkaLog, settings: Settings, case: str) -> None:
+    """It goes only where a replay of this namespace was killed that had made nothing else, and only by --all."""
+    name = f"{settings.namespace}.mine" if case == "named by somebody" else f"{settings.namespace}.replay-3"
+    topic, beside = Topics(name).replay_marker, [plain(f"{name}.job-state")] if case == "not alone" else []
+    await log.create_topics([topic, *beside])
     try:
-        removed, spared, _ = await clean_sandboxes(log, settings, every=True)
-        assert topic.name not in [found.topic for found in removed]
-        assert [found.is_empty for found in spared if found.topic == topic.name] == [True]
-        assert topic.name in await log.topic_names()
+        if case == "once written":
+            writer = log.writer()
+            await writer.start()
+            await writer.append(TopicPartition(topic.name, 0), NewRecord(b"key", b"a value"), timeout=30)
+            await writer.stop(timeout=5)
+            await log.delete_records({TopicPartition(topic.name, 0): 1})
+        removed, spared, _ = await clean_sandboxes(log, settings, every=case != "not all")
+        assert (topic.name in [found.topic for found in removed]) == (case == "alone")
+        found = [each.is_empty for each in spared if each.topic == topic.name]
+        assert found == ([] if case == "alone" else [case != "once written"])
+        left = {each.name for each in (topic, *beside)} if case != "alone" else set()
+        assert {each for each in await log.topic_names() if each.startswith(f"{name}.")} == left
     finally:
-        await log.delete_topics([topic.name])
+        names = await log.topic_names()
+        await log.delete_topics([each.name for each in (topic, *beside) if each.name in names])
 
 
 @pytest.mark.parametrize("worker", ["replay-marker", "marker", "replay"])

@@ -36,7 +36,7 @@ from headrace.errors import ArgumentsInvalid, HeadraceError, HistoryGone
 from headrace.kafka.log import KafkaLog
 from headrace.replay.facade import StreamRequest, replay_stream
 from headrace.replay.history import Span
-from headrace.replay.markers import FoundMarker
+from headrace.replay.markers import MADE_UP, FoundMarker
 from headrace.replay.pacing import Order, Pacing
 from headrace.replay.removing import Cleaned, clean_sandboxes
 from headrace.replay.stream import NAME_YOUR_MODULE, StreamReplay
@@ -322,7 +322,10 @@ async def _cleaned(settings: Settings, every: bool) -> Cleaned:
 def _why_spared(found: FoundMarker, namespace: str) -> str:
     marker = found.marker
     if found.is_empty:
-        return f"nothing stands in {found.topic}, so nobody knows whose it is. Delete that topic if no replay is just beginning."
+        return (
+            f"nothing stands in {found.topic}, so nobody knows whose it is. If no replay is just beginning, --all removes it"
+            f" where its name begins with {namespace}{MADE_UP} and it is alone; else delete that topic."
+        )
     if marker is None:
         return "what stands in its topic is no marker of a replay."
     if marker.namespace != namespace:

@@ -17,6 +17,7 @@ from headrace.replay.code import by_name
 from headrace.replay.file_history import FileHistory, read_file_history
 from headrace.replay.history import History, Span, Wanted
 from headrace.replay.log_history import open_history
+from headrace.replay.markers import MADE_UP
 from headrace.replay.pacing import Pacing
 from headrace.replay.rerun import Rerunner, RerunOptions
 from headrace.replay.sandbox import opened_sandbox, sandbox_settings
@@ -103,7 +104,7 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
 async def _run_in_sandbox(
     settings: Settings, request: StreamRequest, workers: Mapping[str, AbstractWorker[Any]], replay: StreamReplay
 ) -> None:
-    name = request.into or f"{settings.namespace}.replay-{uuid.uuid4().hex[:8]}"
+    name = request.into or f"{settings.namespace}{MADE_UP}{uuid.uuid4().hex[:8]}"
     own = sandbox_settings(settings, name, request.pacing.concurrency)
     log = KafkaLog(own)
     try:

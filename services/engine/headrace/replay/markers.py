@@ -20,6 +20,8 @@ from headrace.models import SandboxMarker
 from headrace.ports import Log, Record, TopicPartition
 from headrace.reading import records_between
 
+MADE_UP: Final = ".replay-"
+"""Stands between a namespace and the rest of the name of a sandbox to which nobody gave one."""
 MARKER_KEY: Final = b"marker"
 ALIVE_KEY: Final = b"alive"
 OVER_KEY: Final = b"over"
@@ -70,7 +72,7 @@ class FoundMarker:
 
     Attributes:
         marker: None where its first record is no marker, or there is none.
-        is_empty: nothing stands in it: it is somebody else's, or its replay was about to write the marker.
+        is_empty: nothing has ever stood in it: it is somebody else's, or its replay was about to write the marker.
         alive_at: the log's time of the last sign of life, in milliseconds since the Unix epoch.
         has_ended: its replay has said that it is over, and that the sandbox is kept.
     """
@@ -120,7 +122,8 @@ async def find_marker(log: Log, topic: str) -> FoundMarker | None:
         BrokerError: the brokers cannot be used.
     """
     try:
-        return _found(topic, await _read(log, TopicPartition(topic, 0)))
+        records, end = await _read(log, TopicPartition(topic, 0))
+        return _found(topic, records) if end else FoundMarker(topic, None, is_empty=True)
     except (BrokerError, TopicMissing):
         if topic in await log.topic_names():
             raise
@@ -129,7 +132,7 @@ async def find_marker(log: Log, topic: str) -> FoundMarker | None:
 
 def _found(topic: str, records: Sequence[Record]) -> FoundMarker:
     if not records:
-        return FoundMarker(topic, None, is_empty=True)
+        return FoundMarker(topic, None)
     first = records[0]
     try:
         marker = SandboxMarker.model_validate_json(first.value or b"")
@@ -142,8 +145,8 @@ def _found(topic: str, records: Sequence[Record]) -> FoundMarker:
     return FoundMarker(topic, marker, alive_at=records[-1].timestamp, has_ended=any(each.key == OVER_KEY for each in records))
 
 
-async def _read(log: Log, partition: TopicPartition) -> list[Record]:
-    """The first record and the last ones: whatever others may have written there, no more of it is held."""
+async def _read(log: Log, partition: TopicPartition) -> tuple[list[Record], int]:
+    """The first record and the last ones, and the end: whatever others may have written there, no more of it is held."""
     records: list[Record] = []
     reader = log.reader()
     await reader.start()
@@ -155,4 +158,4 @@ async def _read(log: Log, partition: TopicPartition) -> list[Record]:
                 records += [record async for record in records_between(reader, {partition: bounds})]
     finally:
         await reader.stop()
-    return records
+    return records, end

@@ -13,7 +13,7 @@ from headrace.errors import BrokerError, BrokerUnreachable
 from headrace.kafka.leaving import delete_groups
 from headrace.models import SandboxMarker
 from headrace.ports import Log
-from headrace.replay.markers import FoundMarker, find_marker, marker_topics
+from headrace.replay.markers import MADE_UP, FoundMarker, find_marker, marker_topics
 from headrace.replay_errors import SandboxLeft
 from headrace.runtime import wall_clock
 from headrace.settings import Settings
@@ -111,6 +111,14 @@ def _remove_views(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+async def _was_just_begun(log: Log, settings: Settings, found: FoundMarker) -> bool:
+    """Whether a replay of the namespace has made this topic, and nothing else."""
+    if not found.is_empty or not found.sandbox.startswith(f"{settings.namespace}{MADE_UP}"):
+        return False
+    own = [name for name in await log.topic_names() if name.startswith(f"{found.sandbox}.")]
+    return own == [found.topic] and await log.partition_count(found.topic) == 1
+
+
 async def clean_sandboxes(log: Log, settings: Settings, *, every: bool = False) -> Cleaned:
     """Removes the sandboxes that replays of a namespace have left: those that were silent for a minute, or for 20 s where their
     process is gone.
@@ -120,7 +128,8 @@ async def clean_sandboxes(log: Log, settings: Settings, *, every: bool = False) 
 
     Args:
         settings: name the namespace.
-        every: remove those, too, whose replay seems to run.
+        every: remove those, too, whose replay seems to run; and the empty topic of one that was killed before it wrote its
+            marker, where it has the name that replays of the namespace give, and nothing else is of that sandbox.
 
     Raises:
         BrokerError: the brokers cannot be used.
@@ -130,6 +139,10 @@ async def clean_sandboxes(log: Log, settings: Settings, *, every: bool = False) 
     for topic in await marker_topics(log):
         found = await find_marker(log, topic)
         if found is None:
+            continue
+        if every and await _was_just_begun(log, settings, found):
+            await log.delete_topics([topic])
+            cleaned.removed.append(found)
             continue
         own = found.marker is not None and found.marker.namespace == settings.namespace
         if found.marker is None or not own or not (every or found.is_over(wall_clock())):
