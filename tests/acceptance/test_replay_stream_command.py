@@ -121,6 +121,27 @@ async def test_the_table_and_the_exit_code(recorded: Settings) -> None:
     assert await state_of(recorded) == before
 
 
+@pytest.mark.parametrize("where", [(), ("--sandbox",)], ids=["in process", "in a sandbox"])
+async def test_what_was_not_recorded_is_asked_for_outside_only_where_that_is_allowed(
+    recorded: Settings, tmp_path: Path, where: tuple[str, ...]
+) -> None:
+    notes = tmp_path / "notes"
+    refused = json.loads(replay(recorded, "ask", *STREAM, *where, "--json", REPLAY_NOTES=str(notes)).stdout)
+    assert (refused["counts"]["not-comparable"], refused["counts"]["same"], notes.exists()) == (30, 0, False)
+    live = json.loads(replay(recorded, "ask", *STREAM, *where, "--live", "--json", REPLAY_NOTES=str(notes)).stdout)
+    assert (live["counts"]["same"], live["jobs"]) == (30, 30)
+    assert sorted(map(int, notes.read_text().split())) == list(range(30)), "each once"
+
+
+@pytest.mark.parametrize("where", [(), ("--sandbox",)], ids=["in process", "in a sandbox"])
+async def test_as_many_jobs_run_together_as_were_asked_for(recorded: Settings, tmp_path: Path, where: tuple[str, ...]) -> None:
+    notes = tmp_path / "notes"
+    variables = {"REPLAY_TOGETHER": "3", "REPLAY_NOTES": str(notes)}
+    told = replay(recorded, "together", *STREAM, *where, "--concurrency", "3", "--json", **variables)
+    assert json.loads(told.stdout)["counts"]["same"] == 30, told.stderr
+    assert max(map(int, notes.read_text().split())) == 3
+
+
 async def test_a_terminal_shows_how_far_it_is(recorded: Settings) -> None:
     shown = replay(recorded, "", *STREAM, FORCE_COLOR="1")
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.stderr)
