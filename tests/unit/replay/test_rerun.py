@@ -127,22 +127,6 @@ async def test_what_did_not_end_by_the_code_is_not_compared() -> None:
         assert (told.comparison.verdict, told.replayed.result) == (Verdict.NOT_COMPARABLE, 1)
 
 
-@pytest.mark.parametrize("status", ["scheduled", "queued", "running"])
-async def test_of_a_job_that_has_not_ended_only_an_attempt_that_is_named_is_compared(status: str) -> None:
-    """Its newest attempt has failed, and is no end: the job waits for its retry."""
-
-    async def returns(args: dict[str, Any], ctx: JobContext) -> Any:
-        return ctx.attempt
-
-    attempts = [past_attempt(1, "failed", ("E", "m")), past_attempt(2, "failed", ("E", "m"))]
-    job = recorded_job("does", status=status, attempts=attempts)
-    told = await rerun(Does(returns), job)
-    assert (told.comparison.verdict, told.recorded, told.attempt) == (Verdict.NOT_COMPARABLE, None, 2)
-    for number in (1, 2):
-        named = await rerun(Does(returns), job, attempt=number)
-        assert (named.comparison.verdict, named.replayed.result) == (Verdict.NEWLY_FIXED, number)
-
-
 @pytest.mark.parametrize("number", [0, 3, -1])
 async def test_an_attempt_that_there_is_not(number: int) -> None:
     async def returns(args: dict[str, Any], ctx: JobContext) -> Any:
