@@ -12,7 +12,9 @@ from typing import Any
 import orjson
 import pytest
 
+from headrace import JobContext, NewEntry
 from headrace.codec import encode
+from headrace.core.comparison import Verdict
 from headrace.core.partitions import key_partition
 from headrace.core.records import conversation_key, memory_key
 from headrace.errors import ArgumentsInvalid, BrokerUnreachable, ExportDamaged, HistoryGone, JobUnknown, WorkerUnknown
@@ -24,6 +26,9 @@ from headrace.replay.exporting import Exported, export_span
 from headrace.replay.file_history import FileHistory, read_file_history
 from headrace.replay.history import History, RecordedJob, Span, Wanted
 from headrace.replay.log_history import LogHistory
+from headrace.replay.rerun import Rerunner
+from support.histories import recorded_job
+from support.reruns import Does
 from support.written_jobs import Engines, WrittenLog
 
 SPAN = Span(0, 100_000)
@@ -342,3 +347,31 @@ async def test_what_fails_leaves_no_file(log: WrittenLog, filled: LogHistory, tm
     with pytest.raises(BrokerUnreachable):
         await exported(filled, tmp_path / "a.gz")
     assert files_of(tmp_path) == []
+
+
+async def test_a_job_that_needs_memory_which_is_not_in_the_export_cannot_be_compared(filled: LogHistory, tmp_path: Path) -> None:
+    """Nobody knows what it would make of it. To add to it, nothing need be known."""
+    paths = {"plain": tmp_path / "plain.gz", "redacted": tmp_path / "redacted.gz"}
+    await exported(filled, paths["plain"])
+    await exported(filled, paths["redacted"], "ctx.userId")
+    plain, redacted = (read_file_history(path) for path in paths.values())
+    entry = NewEntry(content="hello", role="user")
+
+    async def reads(args: dict[str, Any], ctx: JobContext) -> Any:
+        return len((await ctx.memory.read(args["who"], "trip")).entries)
+
+    async def appends(args: dict[str, Any], ctx: JobContext) -> Any:
+        return (await ctx.memory.append(args["who"], "trip", [entry])).added
+
+    async def verdict(behaves: Any, history: FileHistory, who: str, result: int) -> tuple[Verdict, str]:
+        async with Rerunner(history, [Does(behaves)]) as rerunner:
+            told = await rerunner.rerun(recorded_job("does", {"who": who}, result=result, tenant="default"))
+        return told.comparison.verdict, told.comparison.reason
+
+    unknown = "the memory of conversation 'trip' of user {!r} is not in the export"
+    assert await verdict(reads, plain, "ann", 3) == (Verdict.DIFFERENT, "")
+    assert await verdict(reads, plain, "ben", 3) == (Verdict.NOT_COMPARABLE, unknown.format("ben"))
+    assert await verdict(reads, redacted, "ann", 3) == (Verdict.NOT_COMPARABLE, unknown.format("ann"))
+    assert (await verdict(reads, redacted, "[redacted]", 3))[0] is Verdict.NOT_COMPARABLE
+    assert await verdict(appends, redacted, "ann", 1) == (Verdict.SAME, "")
+    assert await verdict(appends, redacted, "ann", 0) == (Verdict.NOT_COMPARABLE, unknown.format("ann"))
