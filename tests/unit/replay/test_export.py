@@ -136,7 +136,7 @@ async def test_a_part_of_a_span_has_its_own_workers_alone(filled: LogHistory, tm
         await history.find("failed")
 
 
-async def test_a_span_that_begins_before_that_of_the_export_is_refused(
+async def test_a_span_that_is_not_within_that_of_the_export_is_refused(
     engines: Engines, filled: LogHistory, tmp_path: Path
 ) -> None:
     path = tmp_path / "late.gz"
@@ -145,6 +145,10 @@ async def test_a_span_that_begins_before_that_of_the_export_is_refused(
         await all_jobs(read_file_history(path), Wanted(span=SPAN))
     with pytest.raises(HistoryGone, match=r"ends at 1970-01-01T00:01:40.000Z: begin before that"):
         await all_jobs(read_file_history(path), Wanted(span=Span(100_000, 200_000)))
+    with pytest.raises(
+        HistoryGone, match=r"ends at 1970-01-01T00:01:40.001Z, and that of .*gz at 1970-01-01T00:01:40.000Z: end there"
+    ):
+        await all_jobs(read_file_history(path), Wanted(span=Span(1_001, 100_001)))
 
 
 async def test_what_is_redacted_is_nowhere_in_the_file(filled: LogHistory, tmp_path: Path) -> None:

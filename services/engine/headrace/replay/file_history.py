@@ -114,7 +114,7 @@ class FileHistory:
         """The jobs that are wanted, in batches.
 
         Raises:
-            HistoryGone: the span begins before that of the export, or after it.
+            HistoryGone: the span begins before that of the export, or after it, or ends after it.
             WorkerUnknown: no job of one of the workers is in the export.
         """
         if wanted.span.start < self.span.start:
@@ -123,6 +123,11 @@ class FileHistory:
             raise HistoryGone(
                 f"The span begins at {format_timestamp(wanted.span.start)}, and that of {self._path} ends at "
                 f"{format_timestamp(self.span.end)}: begin before that."
+            )
+        if wanted.span.end > self.span.end:
+            raise HistoryGone(
+                f"The span ends at {format_timestamp(wanted.span.end)}, and that of {self._path} at "
+                f"{format_timestamp(self.span.end)}: end there."
             )
         if unknown := sorted(set(wanted.workers) - self._accepted.keys()):
             there_are = ", ".join(sorted(self._accepted)) or "none"
