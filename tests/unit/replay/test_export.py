@@ -384,6 +384,22 @@ async def test_a_job_that_needs_memory_which_is_not_in_the_export_cannot_be_comp
     assert await verdict(appends, redacted, "ann", 0) == (Verdict.NOT_COMPARABLE, unknown.format("ann"))
 
 
+@pytest.mark.parametrize(
+    ("paths", "warned"),
+    [
+        (["error.message"], True),
+        (["error.message", "error.traceback"], False),
+        (["error.traceback"], False),
+    ],
+    ids=["message", "both", "traceback"],
+)
+async def test_a_message_that_stands_in_a_traceback_is_warned_of(
+    filled: LogHistory, tmp_path: Path, paths: list[str], warned: bool
+) -> None:
+    told = await exported(filled, tmp_path / "span.gz", *paths)
+    assert ["error.traceback" in warning for warning in told.warnings] == [True] * warned
+
+
 def written_with(writer: ExportWriter, *lines: str) -> None:
     with writer:
         for line in lines:

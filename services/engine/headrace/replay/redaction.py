@@ -107,6 +107,13 @@ class Redaction:
         return [path for path, (first, *rest) in named.items() if first in _WITH_ALL_BELOW and set(rest) - {_ANY}]
 
     @property
+    def warnings(self) -> Sequence[str]:
+        """Where something that was taken out still stands."""
+        if not self.counts["error.message"] or "error.traceback" in self.paths:
+            return ()
+        return ("error.message: each error.traceback ends with it: name that, too",)
+
+    @property
     def touches_recordings(self) -> bool:
         """Whether a path is of recordings."""
         return bool(self._recordings)
