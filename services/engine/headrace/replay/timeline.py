@@ -24,11 +24,11 @@ from headrace.replay.log_history import LogHistory
 from headrace.replay.rebuilding import Origin, known_from, missing_records, rebuilt_between, untold_attempts
 from headrace.replay.recorded_answers import Answer
 from headrace.replay.scanning import reading, side_by_side
-from headrace.replay.spans import ALL_TIME, bounds_of
+from headrace.replay.spans import AHEAD_MILLISECONDS, ALL_TIME, bounds_of
 from headrace.replay.steps import MISSING, Change, changes_between, event_of
 
-_EARLIER_MILLISECONDS: Final = 60_000
-"""So much before a job others' records of it are looked for: their times are of other clocks."""
+_EARLIER_MILLISECONDS: Final = AHEAD_MILLISECONDS
+"""So much before a job others' records of it are looked for: its caller's clock may be so far ahead of theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
