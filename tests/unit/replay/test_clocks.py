@@ -77,7 +77,7 @@ async def test_leases_are_known_that_were_renewed_within_the_minute_before(engin
     give_time(engines, 0, NOW - 30 * SECOND)
     engines.write(running(engines.snapshots["job"], Writer("one", -1), WHEN))
     give_time(engines, 0, NOW)
-    assert told(await jobs(history, Span(asked_at, asked_at + 1))) == [("job", None)], "the last words of one that held it no more"
+    assert told(await jobs(history, Span(asked_at, asked_at + 1))) == [("job", None)], "written by one that held it no more"
     assert (await history.find("job")).snapshot is None
     found = [each.state["status"] async for batch in states_at(history, asked_at) for each in batch]
     assert found == ["queued"]

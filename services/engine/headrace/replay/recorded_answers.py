@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from headrace.core.topics import Topics
 from headrace.ports import Log, Record, RecordingKey, TopicPartition
