@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-import orjson
-
 from headrace.codec import decode_object
 from headrace.core.status import TERMINAL
 from headrace.core.timestamps import format_timestamp, parse_timestamp
@@ -32,6 +30,7 @@ from headrace.replay.layout import Bounds, Layout, Part, described, read_layout
 from headrace.replay.log_history import LogHistory
 from headrace.replay.rebuilding import Known, Origin, known_from, state_at
 from headrace.replay.scanning import reading, side_by_side
+from headrace.replay.snapshots import snapshot_of
 from headrace.replay.spans import bounds_of, check_is_left, since
 from headrace.replay.wanted import matches
 
@@ -113,7 +112,9 @@ class _Kept(NamedTuple):
     origin: Origin
 
     def known(self) -> Known:
-        return Known(self.at, orjson.loads(self.record.value or b"{}"), self.origin)
+        state = snapshot_of(self.record)
+        assert state is not None, "it was decoded before"
+        return Known(self.at, state, self.origin)
 
 
 @dataclass(slots=True)
@@ -176,10 +177,11 @@ class _Moments:
             return
         if record.timestamp > self._at and found.is_decided and not seen.repeated:
             return
+        if (kept := _kept(record, seen)) is None:
+            return
         if not found.is_decided:
             self._undecided -= 1
             self._begun.add(record.key)
-        kept = _kept(record, seen)
         if kept.at > self._at:
             found.after = found.after or kept
         elif found.standing.offer(seen, record):
@@ -213,8 +215,10 @@ class _Moments:
         return JobAt(replace(job, snapshot=moment.state), moment.origin)
 
 
-def _kept(record: UnplacedRecord, seen: Seen) -> _Kept:
-    if not seen.repeated:
-        return _Kept(record, record.timestamp, "log")
-    known = known_from(orjson.loads(record.value or b"{}"), record.timestamp, repeated=True)
+def _kept(record: UnplacedRecord, seen: Seen) -> _Kept | None:
+    """None of a damaged record: it costs itself, and not what is left beside it."""
+    state = snapshot_of(record)
+    if state is None:
+        return None
+    known = known_from(state, record.timestamp, repeated=seen.repeated)
     return _Kept(record, known.at, known.origin)
