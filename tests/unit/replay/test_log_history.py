@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -24,6 +25,7 @@ from headrace.replay import joining
 from headrace.replay.history import Span, Wanted
 from headrace.replay.log_history import LogHistory
 from headrace.replay.state import states_at
+from headrace.replay.timeline import timeline_of
 from headrace.testing.reader import InMemoryReader
 from headrace.testing.storage import StoredRecord
 from support.timed_jobs import ALWAYS, MINUTE, give_time, jobs, put_at, told
@@ -297,6 +299,25 @@ async def test_a_job_is_found_whenever_it_was(engines: Engines, history: LogHist
     job = await history.find(job_id)
     assert (job.id, job.source, job.offset) == (job_id, engines.jobs(3), 0)
     assert job.snapshot is not None and job.snapshot["status"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("job_id", "written"),
+    [("a&b", b"a\\u0026b"), ("a<b", b"a\\u003Cb"), ("plain", b"\\u0070lain"), ('"\\', b"\\u0022\\u005c"), ("ä", b"\\u00e4")],
+    ids=["ampersand", "less", "letter", "quoted", "umlaut"],
+)
+async def test_an_id_is_found_however_its_writer_escapes_it(
+    engines: Engines, history: LogHistory, job_id: str, written: bytes
+) -> None:
+    made = [engines.enqueue(job_id), engines.enqueue("child", 1, parentId=job_id)]
+    for record in made:
+        records = engines.log.cluster.partition(TopicPartition(record.topic, record.partition)).records
+        assert record.value is not None and record.value.count(orjson.dumps(job_id)) == 1
+        records[-1] = replace(record, value=record.value.replace(orjson.dumps(job_id), b'"%b"' % written))
+    engines.run(job_id, engines.claim("one", -1))
+    found = await timeline_of(history, job_id)
+    assert (found.job.id, found.state["status"]) == (job_id, "running")
+    assert [each.job.id for each in found.relatives] == ["child"]
 
 
 async def test_of_two_records_with_one_id_that_one_is_found_which_was_done(engines: Engines, history: LogHistory) -> None:

@@ -85,13 +85,15 @@ async def search(
     """The job records among those that name a job anywhere which are wanted, with what they hold."""
     # Most records need not be decoded: the id does not stand in them, however it may be written.
     needle = orjson.dumps(job_id) if job_id.isascii() else b""
+    # Some writers of JSON have any character as its number. Ids have no slash, and a quotation mark is escaped by all.
+    escape = b"\\u"
 
     async def read(reader: LogReader, queue: TopicPartition) -> AsyncGenerator[tuple[Record, Mapping[str, Any]]]:
         worker = layout.worker_of(queue)
         async with aclosing(batches_between(reader, {queue: bounds[queue]})) as batches:
             async for _, records in batches:
                 for record in records:
-                    if record.value is not None and needle in record.value:
+                    if record.value is not None and (needle in record.value or escape in record.value):
                         raw = job_record_of(record, worker)
                         if raw is not None and wanted(raw):
                             yield record, raw
