@@ -260,6 +260,22 @@ async def test_a_damaged_record_costs_itself_alone(log: WrittenLog, engines: Eng
     assert told(await jobs(history)) == [("job", "running")]
 
 
+@pytest.mark.parametrize("value", [b"no json", b"{}", b"[]"], ids=["no-json", "nothing", "list"])
+async def test_a_damaged_snapshot_does_not_cost_a_span_its_other_jobs(
+    log: WrittenLog, engines: Engines, history: LogHistory, value: bytes
+) -> None:
+    epoch = engines.claim("one", -1)
+    for job_id in ("job", "other"):
+        engines.enqueue(job_id)
+        engines.run(job_id, epoch)
+    version = version_of({**engines.snapshots["job"], "sequence": 9})
+    log.put(
+        engines.state(0), b"job", value, (source_header(engines.worker, 0, 0), version_header(version), status_header("failed"))
+    )
+    assert told(await jobs(history)) == [("job", None), ("other", "running")]
+    assert told(await jobs(history, status="running")) == [("other", "running")]
+
+
 async def test_the_newest_definition_of_each_worker_is_known(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
     engines.define("digest")
     assert {name: each.kind for name, each in (await history.worker_definitions()).items()} == {"send_digest": "digest"}
