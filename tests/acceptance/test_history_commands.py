@@ -268,7 +268,9 @@ def test_an_export_gives_what_the_log_gave_without_what_was_redacted(settings: S
     redacted = [f"--redact={each}" for each in paths]
     said = refused(settings, "export", "--from", "1h", "-o", str(hidden), *redacted, "--redact=args.misspelt")
     assert "--redact args.misspelt has met nothing" in said and files_of(tmp_path) == {path.name}
-    printed(settings, "export", "--from", "1h", "-o", str(hidden), *redacted)
+    message_alone = cli(settings, "export", "--from", "1h", "-o", str(hidden), "--redact=error.message")
+    assert (message_alone.exit_code, "Warning: error.message: each error.traceback" in message_alone.stderr) == (0, True)
+    printed(settings, "export", "--from", "1h", "-o", str(hidden), "--force", *redacted)
     text = gzip.decompress(hidden.read_bytes())
     assert b"secret" not in text and b"1234" not in text and b"[redacted]" in text
 
