@@ -268,7 +268,9 @@ def test_an_export_gives_what_the_log_gave_without_what_was_redacted(settings: S
     redacted = [f"--redact={each}" for each in paths]
     said = refused(settings, "export", "--from", "1h", "-o", str(hidden), *redacted, "--redact=args.misspelt")
     assert "--redact args.misspelt has met nothing" in said and files_of(tmp_path) == {path.name}
-    printed(settings, "export", "--from", "1h", "-o", str(hidden), *redacted)
+    message_alone = cli(settings, "export", "--from", "1h", "-o", str(hidden), "--redact=error.message")
+    assert (message_alone.exit_code, "Warning: error.message: each error.traceback" in message_alone.stderr) == (0, True)
+    printed(settings, "export", "--from", "1h", "-o", str(hidden), "--force", *redacted)
     text = gzip.decompress(hidden.read_bytes())
     assert b"secret" not in text and b"1234" not in text and b"[redacted]" in text
 
@@ -324,8 +326,8 @@ def test_bad_input_is_told_and_changes_nothing(settings: Settings, tmp_path: Pat
             assert "a worker named 'nobody'" in refused(settings, *command, "--worker", "nobody")
         assert "--at 'yesterday' is no time" in refused(settings, "state", "--at", "yesterday")
         assert "the span is empty" in refused(settings, "export", "--from", "1h", "--to", "2h", "-o", path)
-        assert "begin there" in refused(settings, "export", "--from", "2h", "--to", "1h", "-o", path)
-        assert "begin there" in refused(settings, "state", "--at", "1h")
+        assert "begin at 2" in refused(settings, "export", "--from", "2h", "--to", "1h", "-o", path)
+        assert "begin at 2" in refused(settings, "state", "--at", "1h")
         assert "no path of a field" in refused(settings, "export", "--from", "1h", "-o", path, "--redact", "args..x")
         elsewhere = settings.model_copy(update={"namespace": f"{settings.namespace}-none"})
         assert "No job of the namespace" in refused(elsewhere, "state", "--at", "now")
@@ -346,7 +348,8 @@ def test_bad_input_is_told_and_changes_nothing(settings: Settings, tmp_path: Pat
     # What is younger than the retention is never deleted: with it as it is, nothing may be missing.
     with monkeypatch.context() as shorter:
         shorter.setenv("HEADRACE_ENGINE_JOB_RETENTION_SECONDS", "0.001")
-        assert f"was accepted at {first}: begin there" in refused(settings, "export", "--from", "1h", "-o", path)
+        told = refused(settings, "export", "--from", "1h", "-o", path)
+        assert f"was accepted at {first}, and may be deleted" in told and f"or as long as that job is there at {first}" in told
     assert second.id in printed(settings, "timeline", second.id)
     printed(settings, "export", "--from", first, "-o", path)
     assert "is there already" in refused(settings, "export", "--from", first, "-o", path)

@@ -321,7 +321,7 @@ class EngineStuck(HeadraceError):
 
 
 class NotRecorded(HeadraceError):
-    """A replay asks by `ctx.recorded` for something that the attempt did not record; the message names it, and what to do."""
+    """A replay asks for an answer by `ctx.recorded` that was not recorded, or for memory that is not in the export."""
 
     code = "not_recorded"
 

@@ -191,7 +191,7 @@ class JobContext:
         if self._services.report is not None:
             self._services.report(self._source, self.attempt, fraction, text)
 
-    async def enqueue(
+    def enqueue(
         self,
         worker: Any,
         args: Mapping[str, Any] | BaseModel,
@@ -201,7 +201,7 @@ class JobContext:
         retry: RetryPolicy | None = None,
         attempt_timeout: float | None = None,
         timeout: float = 10.0,
-    ) -> Job:
+    ) -> Coroutine[Any, Any, Job]:
         """Enqueues another job, for the same tenant; `parent_id` of it names this one.
 
         However many attempts this job takes, it exists once: its id follows from this job, the worker, the ordering key, the
@@ -215,20 +215,26 @@ class JobContext:
 
         Raises:
             JobRefused: the job runs where nobody can enqueue.
+            RuntimeError: it is called in a plain function, where nobody could await it.
             Others as `Client.enqueue`. After an EnqueueTimeout the call can be repeated, by this attempt or the next.
         """
-        request = ChildRequest(
-            parent=self.job,
-            ids=self._child_ids(),
-            attempt=self.attempt,
-            worker=worker,
-            args=args,
-            ctx=ctx,
-            ordering_key=ordering_key,
-            retry=retry,
-            attempt_timeout=attempt_timeout,
-            timeout=timeout,
+        _check_awaited("enqueue")
+        return self._enqueue(
+            ChildRequest(
+                parent=self.job,
+                ids=self._child_ids(),
+                attempt=self.attempt,
+                worker=worker,
+                args=args,
+                ctx=ctx,
+                ordering_key=ordering_key,
+                retry=retry,
+                attempt_timeout=attempt_timeout,
+                timeout=timeout,
+            )
         )
+
+    async def _enqueue(self, request: ChildRequest) -> Job:
         return await _enqueue_of(self._services)(request)
 
     def enqueue_from_thread(
@@ -246,22 +252,28 @@ class JobContext:
         loop = self._services.loop
         if loop is None or _runs_here(loop):
             raise RuntimeError("enqueue_from_thread() is for plain functions, in threads: await enqueue() in a coroutine.")
-        return asyncio.run_coroutine_threadsafe(self.enqueue(worker, args, ctx, **options), loop).result()
 
-    async def recorded(self, name: str, fn: Callable[[], Any], *, reuse: bool = False) -> Any:
+        async def enqueue() -> Job:
+            return await self.enqueue(worker, args, ctx, **options)
+
+        return asyncio.run_coroutine_threadsafe(enqueue(), loop).result()
+
+    def recorded(self, name: str, fn: Callable[[], Any], *, key: Any = None, reuse: bool = False) -> Coroutine[Any, Any, Any]:
         """What `fn` gives, which comes from outside: a model's answer, an HTTP response. It is recorded for replays of the job.
 
         The record is acknowledged before this returns. A replay of the attempt gets what was recorded, and does not call `fn`.
-        What is returned is as JSON has it, in both: a model is an object, a tuple a list.
+        What is returned is as JSON has it, in both: a model is an object, a tuple a list. It is awaited, by whichever task.
 
         Args:
             name: tells it from what else the job gets from outside; up to 200 characters. Of several with one name, each has its
-                number, in the order of the calls.
+                number, in the order of the calls; of those within `fn` of another one, in their order there.
             fn: without arguments; a coroutine function, or a plain function that does not block. What it raises is recorded and
                 raised here, and raised again in a replay; the next call of that name takes its place.
-            reuse: whether this attempt may take what an earlier one of the job recorded under the same name and number, so that
-                what was paid for is not paid for again when an attempt is repeated. What was raised is never taken: it is asked
-                for once more.
+            key: JSON that tells what is asked for, for calls of one name whose order hangs on answers that came before: a part
+                of the name, of which a digest is recorded. None where their order is that of the program.
+            reuse: whether this attempt may take what an earlier one of the job recorded under the same name, key and number, so
+                that what was paid for is not paid for again when an attempt is repeated. What was raised is never taken: it is
+                asked for once more. So is that which has no key and may have been another call's.
 
         Raises:
             RecordingRefused: it is no JSON, or more than 512 KB.
@@ -269,11 +281,13 @@ class JobContext:
                 is loaded is raised as what it was.
             BrokerError: it was not acknowledged in time. It counts as an interruption of the attempt, and no failure.
             NotRecorded: this is a replay, and the attempt recorded no such thing.
-            ValueError: the name is empty, or too long.
+            ValueError: the name is empty, or too long; or the key is no JSON.
+            RuntimeError: it is called in a plain function, where nobody could await it.
         """
-        return await self._recorded_calls().recorded(name, fn, reuse=reuse)
+        _check_awaited("recorded")
+        return self._recorded_calls().recorded(name, fn, key=key, reuse=reuse)
 
-    def recorded_from_thread(self, name: str, fn: Callable[[], Any], *, reuse: bool = False) -> Any:
+    def recorded_from_thread(self, name: str, fn: Callable[[], Any], *, key: Any = None, reuse: bool = False) -> Any:
         """What `recorded` does, for plain functions: `fn` may block, and is called in this thread.
 
         Raises as `recorded`, and RuntimeError in the thread of the event loop, which it would block for ever.
@@ -286,7 +300,7 @@ class JobContext:
             # In a process of its own a plain function runs outside of any event loop.
             return asyncio.run(work) if loop is None else asyncio.run_coroutine_threadsafe(work, loop).result()
 
-        return self._recorded_calls().recorded_from_thread(name, fn, wait_for, reuse=reuse)
+        return self._recorded_calls().recorded_from_thread(name, fn, wait_for, key=key, reuse=reuse)
 
     def _recorded_calls(self) -> RecordedCalls:
         if self._recorded is None:
@@ -347,6 +361,12 @@ def _enqueue_of(services: JobServices) -> Callable[[ChildRequest], Coroutine[Any
     if services.enqueue is None:
         raise JobRefused("This job runs without an engine, so it can enqueue nothing: give process_job a context.")
     return services.enqueue
+
+
+def _check_awaited(name: str) -> None:
+    """Raises RuntimeError in a thread without an event loop: what is never awaited would be left undone without a word."""
+    if not _runs_here(None):
+        raise RuntimeError(f"{name}() is for coroutines, which await it: call {name}_from_thread() in a plain function.")
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop | None) -> bool:

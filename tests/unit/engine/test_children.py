@@ -166,3 +166,14 @@ async def test_the_event_loop_is_not_blocked(bench: Bench) -> None:
         plant(bench)
         await eventually(lambda: bench.statuses("a-tree")[-1:] == ["failed"], "its failure")
     assert "await enqueue()" in bench.written("a-tree")[-1]["error"]["message"]
+
+
+async def test_a_child_that_nobody_would_await_is_not_left_out_in_silence(bench: Bench) -> None:
+    class Mistaken(Trunk):
+        def run(self, args: dict[str, Any], ctx: JobContext) -> None:
+            ctx.enqueue("leaf", {})  # type: ignore[unused-coroutine]  # the mistake
+
+    async with running(bench, Mistaken(), Leaf()):
+        plant(bench)
+        await eventually(lambda: bench.statuses("a-tree")[-1:] == ["failed"], "its failure")
+    assert "enqueue_from_thread()" in bench.written("a-tree")[-1]["error"]["message"]

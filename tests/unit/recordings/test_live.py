@@ -369,6 +369,16 @@ async def test_the_event_loop_is_not_blocked(bench: Bench) -> None:
         assert "await recorded()" in (await done(bench))["error"]["message"]
 
 
+async def test_an_answer_that_nobody_would_await_is_not_left_out_in_silence(bench: Bench) -> None:
+    def asks(ctx: JobContext) -> Any:
+        ctx.recorded("model", lambda: 1)  # type: ignore[unused-coroutine]  # the mistake
+        return None
+
+    async with running(bench, AsksInThread(asks)):
+        enqueue(bench)
+        assert "recorded_from_thread()" in (await done(bench))["error"]["message"]
+
+
 async def test_without_an_engine_everything_is_asked_for_outside() -> None:
     async def asks(ctx: JobContext) -> Any:
         return await ctx.recorded("model", lambda: (1, 2))

@@ -12,7 +12,9 @@ from typing import Any
 import orjson
 import pytest
 
+from headrace import JobContext, NewEntry
 from headrace.codec import encode
+from headrace.core.comparison import Verdict
 from headrace.core.partitions import key_partition
 from headrace.core.records import conversation_key, memory_key
 from headrace.errors import ArgumentsInvalid, BrokerUnreachable, ExportDamaged, HistoryGone, JobUnknown, WorkerUnknown
@@ -24,6 +26,9 @@ from headrace.replay.exporting import Exported, export_span
 from headrace.replay.file_history import FileHistory, read_file_history
 from headrace.replay.history import History, RecordedJob, Span, Wanted
 from headrace.replay.log_history import LogHistory
+from headrace.replay.rerun import Rerunner
+from support.histories import recorded_job
+from support.reruns import Does
 from support.written_jobs import Engines, WrittenLog
 
 SPAN = Span(0, 100_000)
@@ -128,15 +133,19 @@ async def test_a_part_of_a_span_has_its_own_workers_alone(filled: LogHistory, tm
         await history.find("failed")
 
 
-async def test_a_span_that_begins_before_that_of_the_export_is_refused(
+async def test_a_span_that_is_not_within_that_of_the_export_is_refused(
     engines: Engines, filled: LogHistory, tmp_path: Path
 ) -> None:
     path = tmp_path / "late.gz"
     await export_span(filled, Wanted(span=Span(1_001, 100_000)), path)
-    with pytest.raises(HistoryGone, match=r"1970-01-01T00:00:01.001Z: begin there"):
+    with pytest.raises(HistoryGone, match=r"1970-01-01T00:00:01.001Z: begin at 1970-01-01T00:00:01.001Z\."):
         await all_jobs(read_file_history(path), Wanted(span=SPAN))
     with pytest.raises(HistoryGone, match=r"ends at 1970-01-01T00:01:40.000Z: begin before that"):
         await all_jobs(read_file_history(path), Wanted(span=Span(100_000, 200_000)))
+    with pytest.raises(
+        HistoryGone, match=r"ends at 1970-01-01T00:01:40.001Z, and that of .*gz at 1970-01-01T00:01:40.000Z: end there"
+    ):
+        await all_jobs(read_file_history(path), Wanted(span=Span(1_001, 100_001)))
 
 
 async def test_what_is_redacted_is_nowhere_in_the_file(filled: LogHistory, tmp_path: Path) -> None:
@@ -342,3 +351,47 @@ async def test_what_fails_leaves_no_file(log: WrittenLog, filled: LogHistory, tm
     with pytest.raises(BrokerUnreachable):
         await exported(filled, tmp_path / "a.gz")
     assert files_of(tmp_path) == []
+
+
+async def test_a_job_that_needs_memory_which_is_not_in_the_export_cannot_be_compared(filled: LogHistory, tmp_path: Path) -> None:
+    """Nobody knows what it would make of it. To add to it, nothing need be known."""
+    paths = {"plain": tmp_path / "plain.gz", "redacted": tmp_path / "redacted.gz"}
+    await exported(filled, paths["plain"])
+    await exported(filled, paths["redacted"], "ctx.userId")
+    plain, redacted = (read_file_history(path) for path in paths.values())
+    entry = NewEntry(content="hello", role="user")
+
+    async def reads(args: dict[str, Any], ctx: JobContext) -> Any:
+        return len((await ctx.memory.read(args["who"], "trip")).entries)
+
+    async def appends(args: dict[str, Any], ctx: JobContext) -> Any:
+        return (await ctx.memory.append(args["who"], "trip", [entry])).added
+
+    async def verdict(behaves: Any, history: FileHistory, who: str, result: int) -> tuple[Verdict, str]:
+        async with Rerunner(history, [Does(behaves)]) as rerunner:
+            told = await rerunner.rerun(recorded_job("does", {"who": who}, result=result, tenant="default"))
+        return told.comparison.verdict, told.comparison.reason
+
+    unknown = "the memory of conversation 'trip' of user {!r} is not in the export"
+    assert await verdict(reads, plain, "ann", 3) == (Verdict.DIFFERENT, "")
+    assert await verdict(reads, plain, "ben", 3) == (Verdict.NOT_COMPARABLE, unknown.format("ben"))
+    assert await verdict(reads, redacted, "ann", 3) == (Verdict.NOT_COMPARABLE, unknown.format("ann"))
+    assert (await verdict(reads, redacted, "[redacted]", 3))[0] is Verdict.NOT_COMPARABLE
+    assert await verdict(appends, redacted, "ann", 1) == (Verdict.SAME, "")
+    assert await verdict(appends, redacted, "ann", 0) == (Verdict.NOT_COMPARABLE, unknown.format("ann"))
+
+
+@pytest.mark.parametrize(
+    ("paths", "warned"),
+    [
+        (["error.message"], True),
+        (["error.message", "error.traceback"], False),
+        (["error.traceback"], False),
+    ],
+    ids=["message", "both", "traceback"],
+)
+async def test_a_message_that_stands_in_a_traceback_is_warned_of(
+    filled: LogHistory, tmp_path: Path, paths: list[str], warned: bool
+) -> None:
+    told = await exported(filled, tmp_path / "span.gz", *paths)
+    assert ["error.traceback" in warning for warning in told.warnings] == [True] * warned

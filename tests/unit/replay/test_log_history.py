@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -21,6 +21,7 @@ from headrace.ports import ConversationRef, TopicPartition
 from headrace.replay import joining
 from headrace.replay.history import Span, Wanted
 from headrace.replay.log_history import LogHistory
+from headrace.replay.timeline import timeline_of
 from headrace.testing.reader import InMemoryReader
 from headrace.testing.storage import StoredRecord
 from support.timed_jobs import ALWAYS, MINUTE, give_time, jobs, put_at, told
@@ -139,72 +140,6 @@ async def test_jobs_are_chosen_by_worker_and_by_fields(log: WrittenLog, engines:
         await jobs(history, ALWAYS, "nobody")
 
 
-async def test_a_span_before_the_log_says_where_it_begins(engines: Engines, history: LogHistory) -> None:
-    with pytest.raises(HistoryGone, match="No job of the namespace view-test is in the log"):
-        await jobs(history)
-    for number in range(4):
-        put_at(engines, (100 + number) * MINUTE, f"job-{number}")
-    with pytest.raises(HistoryGone, match=r"to 1970-01-01T01:40:00.000Z lies before .* 1970-01-01T01:40:00.000Z: begin there"):
-        await jobs(history, Span(0, 100 * MINUTE))
-    assert len(await jobs(history, Span(0, 101 * MINUTE))) == 1, "nothing was deleted: all that ever was is there"
-    engines.log.cluster.delete_records(engines.jobs(0), 2)
-    with pytest.raises(HistoryGone, match=r"1970-01-01T01:42:00.000Z: begin there"):
-        await jobs(history, Span(101 * MINUTE, 200 * MINUTE))
-    assert len(await jobs(history, Span(102 * MINUTE, 200 * MINUTE))) == 2
-    engines.log.cluster.delete_records(engines.jobs(0), 4)
-    with pytest.raises(HistoryGone, match="is in the log any more"):
-        await jobs(history)
-
-
-async def test_a_span_that_is_still_to_come_says_where_the_log_ends(engines: Engines, history: LogHistory) -> None:
-    for number, partition in ((0, 0), (3, 1), (1, 0)):
-        put_at(engines, (100 + number) * MINUTE, f"job-{number}", partition)
-    now = time.time_ns() // 1_000_000
-    with pytest.raises(HistoryGone, match=r"still to come.*last job of the namespace view-test.* 1970-01-01T01:43:00.000Z"):
-        await jobs(history, Span(now + 60 * MINUTE, now + 120 * MINUTE))
-    assert await jobs(history, Span(now - 60 * MINUTE, now)) == []
-    put_at(engines, now + 70 * MINUTE, "ahead")
-    assert [job.id for job in await jobs(history, Span(now + 60 * MINUTE, now + 120 * MINUTE))] == ["ahead"]
-
-
-async def test_each_queue_of_which_something_was_deleted_is_judged_by_itself(engines: Engines, history: LogHistory) -> None:
-    put_at(engines, 50 * MINUTE, "old", 1)
-    for number in range(2):
-        put_at(engines, (100 + number) * MINUTE, f"job-{number}")
-    engines.log.cluster.delete_records(engines.jobs(0), 1)
-    with pytest.raises(HistoryGone, match=r"first job of send_digest .* at 1970-01-01T01:41:00.000Z: begin there"):
-        await jobs(history, Span(60 * MINUTE, 200 * MINUTE))
-    assert [job.id for job in await jobs(history, Span(101 * MINUTE, 200 * MINUTE))] == ["job-1"]
-    engines.log.cluster.delete_records(engines.jobs(0), 2)
-    with pytest.raises(HistoryGone, match=r"send_digest .* were deleted: .* is still to come"):
-        await jobs(history, Span(60 * MINUTE, 200 * MINUTE))
-
-
-async def test_what_is_young_is_there_whatever_was_deleted(engines: Engines, history: LogHistory) -> None:
-    now = time.time_ns() // 1_000_000
-    put_at(engines, now - 20 * 24 * 60 * MINUTE, "old")
-    put_at(engines, now - MINUTE, "young")
-    engines.log.cluster.delete_records(engines.jobs(0), 1)
-    assert [job.id for job in await jobs(history, Span(now - 60 * MINUTE, now))] == ["young"]
-    with pytest.raises(HistoryGone, match=r"send_digest .* were deleted: .* was accepted at"):
-        await jobs(history, Span(now - 8 * 24 * 60 * MINUTE, now))
-
-
-async def test_what_was_deleted_too_early_is_missed_where_its_state_is_left(log: WrittenLog, engines: Engines) -> None:
-    # As when jobs are kept for longer now than they were.
-    history = LogHistory(log, log.topics, retention_seconds=time.time())
-    put_at(engines, 50 * MINUTE, "old", 1, created="1970-01-01T00:50:00.000Z")
-    put_at(engines, 100 * MINUTE, "gone", created="1970-01-01T01:40:00.000Z")
-    epoch = engines.claim("one", -1)
-    begun = snapshots.running(engines.snapshots["gone"], snapshots.Writer("one", epoch), "1970-01-01T01:40:01.000Z")
-    engines.write(begun)
-    give_time(engines, 0, 100 * MINUTE)
-    engines.log.cluster.delete_records(engines.jobs(0), 1)
-    with pytest.raises(HistoryGone, match=r"job gone, accepted at 1970-01-01T01:40:00.000Z, was deleted"):
-        await jobs(history, Span(99 * MINUTE, 200 * MINUTE))
-    assert await jobs(history, Span(101 * MINUTE, 200 * MINUTE)) == []
-
-
 class OneByOne(InMemoryReader):
     """Reads one record at a time."""
 
@@ -263,6 +198,25 @@ async def test_a_job_is_found_whenever_it_was(engines: Engines, history: LogHist
     assert job.snapshot is not None and job.snapshot["status"] == "running"
 
 
+@pytest.mark.parametrize(
+    ("job_id", "written"),
+    [("a&b", b"a\\u0026b"), ("a<b", b"a\\u003Cb"), ("plain", b"\\u0070lain"), ('"\\', b"\\u0022\\u005c"), ("ä", b"\\u00e4")],
+    ids=["ampersand", "less", "letter", "quoted", "umlaut"],
+)
+async def test_an_id_is_found_however_its_writer_escapes_it(
+    engines: Engines, history: LogHistory, job_id: str, written: bytes
+) -> None:
+    made = [engines.enqueue(job_id), engines.enqueue("child", 1, parentId=job_id)]
+    for record in made:
+        records = engines.log.cluster.partition(TopicPartition(record.topic, record.partition)).records
+        assert record.value is not None and record.value.count(orjson.dumps(job_id)) == 1
+        records[-1] = replace(record, value=record.value.replace(orjson.dumps(job_id), b'"%b"' % written))
+    engines.run(job_id, engines.claim("one", -1))
+    found = await timeline_of(history, job_id)
+    assert (found.job.id, found.state["status"]) == (job_id, "running")
+    assert [each.job.id for each in found.relatives] == ["child"]
+
+
 async def test_of_two_records_with_one_id_that_one_is_found_which_was_done(engines: Engines, history: LogHistory) -> None:
     engines.enqueue("twice", n=1)
     engines.snapshots.clear()
@@ -304,6 +258,22 @@ async def test_a_damaged_record_costs_itself_alone(log: WrittenLog, engines: Eng
     log.put(engines.state(0), b"job", b"{}")
     engines.run("job", epoch)
     assert told(await jobs(history)) == [("job", "running")]
+
+
+@pytest.mark.parametrize("value", [b"no json", b"{}", b"[]"], ids=["no-json", "nothing", "list"])
+async def test_a_damaged_snapshot_does_not_cost_a_span_its_other_jobs(
+    log: WrittenLog, engines: Engines, history: LogHistory, value: bytes
+) -> None:
+    epoch = engines.claim("one", -1)
+    for job_id in ("job", "other"):
+        engines.enqueue(job_id)
+        engines.run(job_id, epoch)
+    version = version_of({**engines.snapshots["job"], "sequence": 9})
+    log.put(
+        engines.state(0), b"job", value, (source_header(engines.worker, 0, 0), version_header(version), status_header("failed"))
+    )
+    assert told(await jobs(history)) == [("job", None), ("other", "running")]
+    assert told(await jobs(history, status="running")) == [("other", "running")]
 
 
 async def test_the_newest_definition_of_each_worker_is_known(log: WrittenLog, engines: Engines, history: LogHistory) -> None:

@@ -171,3 +171,13 @@ async def test_what_is_allowed_leaves_jobs_that_can_be_replayed() -> None:
         left = replace(job, record=redaction.job(job.record), snapshot=redaction.job(job.snapshot), redacted=every)
         assert (await rerun(Does(returns), left)).replayed.status == "completed"
     assert all(redaction.counts[path] for path in every if path != "error.traceback")
+
+
+@pytest.mark.parametrize(
+    "recorded", ["page[?]", f"page[{'0' * 32}]", f"site#1/page[{'0' * 32}]"], ids=["unsure", "key", "within"]
+)
+def test_a_call_that_is_told_apart_from_others_has_the_name_that_its_worker_gave_it(recorded: str) -> None:
+    assert Redaction(["recordings.page"]).recording(recorded, {"a": 1}) == REDACTED
+    assert Redaction(["recordings.page.a"]).recording(recorded, {"a": 1, "b": 2}) == {"a": REDACTED, "b": 2}
+    assert Redaction(["recordings.page.a"]).failure(recorded, {"type": "E", "message": "m"})["message"] == REDACTED
+    assert Redaction(["recordings.other"]).recording(recorded, 1) == 1

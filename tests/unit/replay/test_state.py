@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from headrace.core.timestamps import format_timestamp
 from headrace.errors import HistoryGone, WorkerUnknown
 from headrace.replay.log_history import LogHistory
 from headrace.replay.state import states_at
+from support.timed_jobs import put_at
 from support.written_jobs import Engines, WrittenLog
 
 ERROR = {"type": "ValueError", "message": "no", "traceback": "Traceback ..."}
@@ -169,11 +171,30 @@ async def test_what_a_janitor_repeats_was_true_before_it_did(engines: Engines, h
 async def test_a_moment_before_the_log_says_where_that_begins(
     engines: Engines, lives: dict[str, list[int]], history: LogHistory
 ) -> None:
-    with pytest.raises(HistoryGone, match="begin there"):
+    with pytest.raises(HistoryGone, match=r"begin at 1970-01-01T00:16:41.000Z\."):
         await told(history, 0)
     with pytest.raises(HistoryGone, match=r"The moment 2\d{3}-.* is still to come. The last job .* was accepted at 1970-"):
         await told(history, 4_000_000_000)
+
+
+async def test_a_moment_at_which_jobs_ran_that_were_deleted_since_is_refused(
+    engines: Engines, lives: dict[str, list[int]], log: WrittenLog, history: LogHistory
+) -> None:
     engines.log.cluster.delete_records(engines.jobs(0), 1)
-    with pytest.raises(HistoryGone, match="1970-01-01T00:16:42"):
-        await told(history, 1)
-    assert set(await told(history, 2)) == {"failed"}
+    for second in (1, 2, 15, 99):
+        with pytest.raises(HistoryGone, match=r"Jobs of send_digest that had ended before 2.* may have run .*: begin at 2"):
+            await told(history, second)
+    now = time.time_ns() // 1_000_000
+    assert set(await told(history, (now - START) // SECOND)) == {"failed", "waiting"}, "it had ended long before"
+    # As when jobs are kept for longer now than they were: what is left of it still tells.
+    longer = LogHistory(log, log.topics, retention_seconds=time.time())
+    for second in (2, 19):
+        with pytest.raises(HistoryGone, match=r"job done, which ended at 1970-01-01T00:17:00.000Z, was deleted"):
+            await told(longer, second)
+    assert set(await told(longer, 20)) == {"failed"}
+    elsewhere = next(number for number in range(8) if engines.state(number) != engines.state(0))
+    put_at(engines, at(1), "other", elsewhere)
+    engines.log.cluster.delete_records(engines.jobs(0), 3)
+    with pytest.raises(HistoryGone, match=r"job done, .* was deleted"):
+        await told(longer, 19)
+    longer.close()

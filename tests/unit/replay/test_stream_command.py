@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -52,13 +53,19 @@ def test_every_field_that_jobs_have_can_be_asked_for() -> None:
     assert len(parse_fields([*texts, "workerName=count", "orderingKey=k", "schemaVersion=1", "parentId=p"])) == 12
 
 
-def test_a_check_that_had_nothing_to_judge_is_not_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REPLAY_MODE", "")
-    job, file = recorded_job(1), tmp_path / "one.jsonl.gz"
+def exported_job(file: Path) -> None:
+    """An export of ten seconds with a job of their first."""
+    job = recorded_job(1)
     with ExportWriter(file) as writer:
         place = {"topic": job.source.topic, "partition": job.source.partition, "offset": job.offset}
         writer.add("job", **place, acceptedAt=job.accepted_at, record=job.record, snapshot=job.snapshot)
         writer.finish(ExportHeader(namespace="headrace", span=Span(0, 10_000), counts=writer.counts))
+
+
+def test_a_check_that_had_nothing_to_judge_is_not_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLAY_MODE", "")
+    file = tmp_path / "one.jsonl.gz"
+    exported_job(file)
     words = ["replay", "stream", "support.replay_workers", "--file", str(file), "--json"]
     nothing = CliRunner().invoke(application, [*words, "--fail-on", "newly-failing", "--where", "status=failed"])
     assert (nothing.exit_code, nothing.stdout) == (2, "")
@@ -66,3 +73,32 @@ def test_a_check_that_had_nothing_to_judge_is_not_passed(tmp_path: Path, monkeyp
     judged = CliRunner().invoke(application, [*words, "--fail-on", "newly-failing", "--where", "status=completed"])
     assert judged.exit_code == 0, judged.output
     assert CliRunner().invoke(application, [*words, "--where", "status=failed"]).exit_code == 0, "nobody asked for a judgement"
+
+
+@pytest.mark.parametrize(
+    ("span", "jobs", "message"),
+    [
+        ([], 1, ""),
+        (["--to", "now"], 1, ""),
+        (["--from", "1970-01-01T00:00:00Z"], 1, ""),
+        (["--to", "1970-01-01T00:00:10Z"], 1, ""),
+        (["--to", "1970-01-01T00:00:00.001Z"], 0, ""),
+        (["--to", "1970-01-01T00:00:10.001Z"], None, "1970-01-01T00:00:10.000Z: end there"),
+        (["--to", "1970-01-01T00:00:00Z"], None, "the span is empty"),
+        (["--from", "1h"], None, "begin before that"),
+    ],
+    ids=["all", "now", "from", "end", "part", "beyond", "empty", "after"],
+)
+def test_a_span_in_an_export_is_that_of_the_export_or_within(
+    span: list[str], jobs: int | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLAY_MODE", "")
+    file = tmp_path / "one.jsonl.gz"
+    exported_job(file)
+    told = CliRunner().invoke(application, ["replay", "stream", "support.replay_workers", "--file", str(file), "--json", *span])
+    if jobs is None:
+        assert (told.exit_code, told.stdout) == (2, "")
+        assert message in told.stderr
+    else:
+        assert told.exit_code == 0, told.output
+        assert json.loads(told.stdout)["jobs"] == jobs

@@ -82,7 +82,12 @@ def test_of_a_long_error_all_is_told() -> None:
     assert told["notSame"][0]["replayed"]["error"]["message"] == long
     assert told["worst"]["newly-failing"][0]["what"] == f"ValueError: {long}"
     [kind] = summary_of(replayed(1, completed("a" * 9_000 + "b"), completed("c" * 9_000 + "d"))).worst("different")
-    assert len(kind.what) < 700 and "b'" in kind.what and kind.what.endswith("d'"), "a result may be large"
+    assert len(kind.what) < 700 and 'b"' in kind.what and kind.what.endswith('d"'), "a result may be large"
+
+
+def test_a_result_is_told_as_json_has_it() -> None:
+    [kind] = summary_of(replayed(1, completed({"a": [None]}), completed({"a": [{"b": True}]}))).worst("different")
+    assert kind.what == 'result.a.0: null → {"b":true}'
 
 
 def test_why_it_cannot_be_compared_is_told() -> None:
@@ -105,6 +110,7 @@ def test_very_many_kinds_take_no_more_than_some_memory() -> None:
 def test_what_is_listed_takes_no_more_than_some_memory() -> None:
     summary = summary_of(*(replayed(n, completed("x" * 1_000), completed("y" * 1_000)) for n in range(10_100)))
     assert (summary.counts["different"], len(summary.listed)) == (10_100, 10_000)
+    assert (len(summary.to_json()["notSame"]), summary.to_json()["notSameLeftOut"]) == (10_000, 100)
     assert all(each.recorded is not None and each.recorded.result is each.replayed.result is None for each in summary.listed)
 
 

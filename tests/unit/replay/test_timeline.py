@@ -19,10 +19,12 @@ from headrace.core.records import (
 )
 from headrace.core.snapshots import version_of
 from headrace.core.timestamps import parse_timestamp
+from headrace.errors import HistoryGone
 from headrace.ports import RecordingKey, TopicPartition
 from headrace.recordings.records import recording_key, recording_partition
 from headrace.replay.history import Span, Wanted
 from headrace.replay.log_history import LogHistory
+from headrace.replay.state import states_at
 from headrace.replay.steps import MISSING, Change, changes_between
 from headrace.replay.timeline import Line, timeline_of
 from support.written_jobs import Engines, WrittenLog
@@ -160,6 +162,41 @@ async def test_progress_that_compaction_has_removed_is_counted(log: WrittenLog, 
     found = await timeline_of(history, "job")
     assert events(found.lines) == [("accepted", "log"), ("started", "log"), ("progressed", "log")]
     assert found.lines[-1].note == "2 more of this attempt's records were removed by compaction"
+
+
+@pytest.mark.parametrize("value", [b"no json", b"{}", b"[]"], ids=["no-json", "nothing", "list"])
+@pytest.mark.parametrize("where", ["between", "last", "passed-over", "headers"])
+async def test_a_damaged_snapshot_costs_itself_alone(
+    log: WrittenLog, engines: Engines, history: LogHistory, value: bytes, where: str
+) -> None:
+    old = engines.claim("one", -1)
+    epoch = engines.claim("two", old)
+    engines.enqueue("job")
+    running = engines.run("job", epoch)
+
+    def damage() -> int:
+        version = version_of({**engines.snapshots["job"], "sequence": 9, **({"epoch": old} if where == "passed-over" else {})})
+        headers = (source_header(engines.worker, 0, 0), version_header(version), status_header("running"))
+        return log.put(engines.state(0), b"job", value, headers if where != "headers" else headers[:1]).offset
+
+    offset = damage() if where != "last" else -1
+    if where != "last":
+        # The next record of the attempt: what the damaged one said was of no other.
+        engines.write({**snapshots.completed(engines.snapshots["job"], {"n": 1}, WHEN), "sequence": 10})
+        expected, status = ["accepted", "started", "damaged", "completed"], "completed"
+    else:
+        offset, expected, status = damage(), ["accepted", "started", "damaged"], "running"
+    found = await timeline_of(history, "job")
+    assert [line.event for line in found.lines] == expected
+    damaged = found.lines[2]
+    assert (damaged.source, damaged.offset) == (engines.state(0), offset) and damaged.void is (where == "passed-over")
+    assert ("headers" if where == "headers" else "value") in damaged.note
+    assert found.state["status"] == status and (await history.find("job")).has_ended is (status == "completed")
+    moments = [each async for batch in states_at(history, running.timestamp + 10) for each in batch]
+    assert [each.state["status"] for each in moments] == [status]
+    engines.log.cluster.delete_records(engines.jobs(0), 1)
+    with pytest.raises(HistoryGone, match=f"it was {status} at the end"):
+        await timeline_of(history, "job")
 
 
 async def test_what_a_janitor_wrote_is_told(log: WrittenLog, engines: Engines, history: LogHistory) -> None:

@@ -66,6 +66,8 @@ def export(
             exported = asyncio.run(_unless_stopped(_write(settings, wanted, output, redact or [], force=force)))
         except StopRequested:
             exit_interrupted()
+    for warning in exported.warnings:
+        typer.echo(f"Warning: {warning}", err=True)
     if as_json:
         typer.echo(orjson.dumps({**exported.header.to_wire(), "redactions": dict(exported.redactions)}).decode())
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-from headrace.core.timestamps import from_milliseconds, parse_timestamp, to_milliseconds
+from headrace.core.timestamps import format_timestamp, from_milliseconds, parse_timestamp, to_milliseconds
 from headrace.errors import ArgumentsInvalid
 from headrace.replay.history import Span
 
@@ -33,6 +33,23 @@ def parse_moment(text: str, now: datetime, option: str) -> datetime:
             " Z after them), or how long ago it was:"
             " 90s, 30m, 2h, 7d; or now."
         ) from None
+
+
+def parse_span_in_export(start: str | None, end: str, exported: Span) -> Span:
+    """The span of `--from` and `--to` of what is read from an export: its begin where no start is given, its end for `now`.
+
+    Raises:
+        ArgumentsInvalid: one of them is no time, or the span is empty.
+    """
+    now = datetime.now(UTC)
+    first = exported.start if start is None else to_milliseconds(parse_moment(start, now, "--from"))
+    if end == "now":
+        return Span(first, exported.end)
+    last = to_milliseconds(parse_moment(end, now, "--to"))
+    if first < 0 or first >= last:
+        begin = format_timestamp(exported.start) if start is None else start
+        raise ArgumentsInvalid(f"--from {begin!r} is not before --to {end!r}: the span is empty.")
+    return Span(first, last)
 
 
 def parse_span(start: str, end: str) -> Span:

@@ -192,6 +192,8 @@ def _told(effects: Effects) -> Iterator[str]:
         yield f"been handed {key.name!r}, number {key.number}, which it did not record: it was asked for outside"
     for key in effects.not_recorded:
         yield f"been handed {key.name!r}, number {key.number}, which it did not record: it was refused"
+    for where in effects.memory_unknown:
+        yield f"read the memory of {where.user_id}/{where.conversation_id}, which is not in the export"
 
 
 def _memory(write: MemoryAppended | MemoryCompacted) -> str:

@@ -30,10 +30,11 @@ from headrace.cli.common import (
 )
 from headrace.cli.engine import WorkerPaths
 from headrace.cli.listing import Listing, Row
-from headrace.cli.moments import parse_span
+from headrace.cli.moments import parse_span, parse_span_in_export
 from headrace.cli.replay import FileOption, LiveOption, ShippedOption, replay_settings, replayed_workers
 from headrace.errors import ArgumentsInvalid, HeadraceError, HistoryGone
 from headrace.kafka.log import KafkaLog
+from headrace.replay.export_format import read_header
 from headrace.replay.facade import StreamRequest, replay_stream
 from headrace.replay.history import Span
 from headrace.replay.markers import MADE_UP, FoundMarker
@@ -75,7 +76,9 @@ def stream(
     since: Annotated[
         str | None, typer.Option("--from", help="Jobs accepted from then on: 2026-01-31T09:15:00Z, or 2h for two hours ago.")
     ] = None,
-    until: Annotated[str, typer.Option("--to", help="Jobs accepted before then; as --from, or now.")] = "now",
+    until: Annotated[
+        str, typer.Option("--to", help="Jobs accepted before then; as --from, or now, which is the end of a --file.")
+    ] = "now",
     where: Annotated[
         list[str] | None, typer.Option(help="Only jobs with these fields: status=failed,userId=ada,args.kind=digest.")
     ] = None,
@@ -139,12 +142,12 @@ def _modules_asked_for(paths: Collection[str]) -> Iterator[None]:
         raise HistoryGone(f"{error} {NAME_YOUR_MODULE}") from None
 
 
-def _span(since: str | None, until: str, file: Path | None) -> Span | None:
-    if since is not None:
-        return parse_span(since, until)
-    if file is None:
+def _span(since: str | None, until: str, file: Path | None) -> Span:
+    if file is not None:
+        return parse_span_in_export(since, until, read_header(file).span)
+    if since is None:
         raise ArgumentsInvalid("Say from when on jobs are to be replayed: --from 2h, or --from 2026-01-31T09:15:00Z.")
-    return None
+    return parse_span(since, until)
 
 
 def _speed(text: str) -> float | None:

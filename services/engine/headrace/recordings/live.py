@@ -11,6 +11,7 @@ from headrace.core.topics import Topics
 from headrace.errors import BrokerError
 from headrace.models import Job
 from headrace.ports import Log, LogWriter, NewRecord, RecordingKey, TopicPartition
+from headrace.recordings.names import is_unsure
 from headrace.recordings.reading import RecordingTails
 from headrace.recordings.records import recording_headers, recording_key, recording_partition
 
@@ -108,7 +109,8 @@ class LiveRecorder:
         """What an earlier attempt recorded, where that may be taken."""
         # Before anything is asked for outside, and paid for, it is known that there is a topic and a writer to record it with.
         await self._recordings.connect()
-        if not reuse or self._attempt == 1:
+        if not reuse or self._attempt == 1 or is_unsure(key):
+            # Of one whose place is not sure nobody knows which call of the earlier attempt it was.
             return None
         async with self._reading:
             if self._before is None:

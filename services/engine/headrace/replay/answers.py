@@ -5,12 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from itertools import count
+from typing import Final, NamedTuple
 
 from headrace.errors import NotRecorded
 from headrace.ports import RecordingKey
-from headrace.recordings import decode_failure
+from headrace.recordings import decode_failure, of_either_kind
 from headrace.replay.effects import Effects
 from headrace.replay.waiting import WaitedHistory
+
+_TURNS_BETWEEN: Final = 10
+"""So many turns of the event loop what follows from an answer has to begin, before the next answer is handed out."""
+
+
+class _Past(NamedTuple):
+    """Something that was recorded, and its place in the order of the log."""
+
+    value: bytes
+    place: int
 
 
 class PastAnswers:
@@ -28,7 +40,8 @@ class PastAnswers:
         self._live = live
         self._reading = asyncio.Lock()
         self._failures: Counter[RecordingKey] = Counter()
-        self._recorded: dict[int, Mapping[RecordingKey, bytes]] = {}
+        self._recorded: dict[int, Mapping[RecordingKey, _Past]] = {}
+        self._handing_out = _InOrder()
 
     async def find(self, key: RecordingKey, *, reuse: bool) -> bytes | None:
         """What the attempt got, or took from an earlier one.
@@ -37,20 +50,25 @@ class PastAnswers:
             NotRecorded: it got nothing by that name and number, and is not to ask for it.
             Exception: what it asked raised this then.
         """
+        # Which of them it was then may have hung on how fast the answers came.
+        sure, unsure = of_either_kind(key)
         own = await self._of(self._attempt)
-        failed = key._replace(failure=self._failures[key])
-        if (failure := own.get(failed)) is not None:
-            self._failures[key] += 1
-            raise decode_failure(failure)
-        for attempt in range(self._attempt, 0, -1) if reuse else (self._attempt,):
-            if (found := (await self._of(attempt)).get(key)) is not None:
-                return found
+        for each in (sure, unsure):
+            if (failure := own.get(each._replace(failure=self._failures[sure]))) is not None:
+                self._failures[sure] += 1
+                await self._handing_out.wait_for((self._attempt, failure.place))
+                raise decode_failure(failure.value)
+            if (found := own.get(each)) is not None:
+                return await self._handed_out(self._attempt, found)
+        for attempt in range(self._attempt - 1, 0, -1) if reuse else ():
+            if (found := (await self._of(attempt)).get(sure)) is not None:
+                return await self._handed_out(attempt, found)
         if self._live:
-            self._effects.asked_outside.append(key)
+            self._effects.asked_outside.append(sure)
             return None
-        self._effects.not_recorded.append(key)
+        self._effects.not_recorded.append(sure)
         raise NotRecorded(
-            f"Attempt {self._attempt} of job {self._job_id} recorded nothing as {key.name!r}, number {key.number}: it went"
+            f"Attempt {self._attempt} of job {self._job_id} recorded nothing as {sure.name!r}, number {sure.number}: it went"
             " another way, ended before that, or was cancelled while it asked; or it is more than a week ago. `--live` asks"
             " outside for it now."
         )
@@ -58,8 +76,42 @@ class PastAnswers:
     async def write(self, key: RecordingKey, value: bytes) -> None:
         """Writes nothing."""
 
-    async def _of(self, attempt: int) -> Mapping[RecordingKey, bytes]:
+    async def _handed_out(self, attempt: int, found: _Past) -> bytes:
+        await self._handing_out.wait_for((attempt, found.place))
+        return found.value
+
+    async def _of(self, attempt: int) -> Mapping[RecordingKey, _Past]:
         async with self._reading:
             if attempt not in self._recorded:
-                self._recorded[attempt] = await self._history.recordings(self._job_id, attempt)
+                recorded = await self._history.recordings(self._job_id, attempt)
+                self._recorded[attempt] = {key: _Past(value, place) for place, (key, value) in enumerate(recorded.items())}
             return self._recorded[attempt]
+
+
+class _InOrder:
+    """Has those who ask at a time get their answers in the order in which these came then.
+
+    What the job does next may hang on which of them is the first.
+    """
+
+    def __init__(self) -> None:
+        self._tickets = count()
+        self._waiting: set[tuple[tuple[int, int], int]] = set()
+        self._handed_out = 0
+
+    async def wait_for(self, place: tuple[int, int]) -> None:
+        """Returns when it is the turn of an answer with that place."""
+        own = (place, next(self._tickets))
+        self._waiting.add(own)
+        try:
+            # Whoever asks in the same turn of the event loop as this has asked after one.
+            needed, turns, before = 1, 0, self._handed_out
+            while turns < needed:
+                await asyncio.sleep(0)
+                if len(self._waiting) > 1:
+                    needed = _TURNS_BETWEEN
+                turns = turns + 1 if before == self._handed_out and own == min(self._waiting) else 0
+                before = self._handed_out
+        finally:
+            self._waiting.discard(own)
+            self._handed_out += 1

@@ -51,6 +51,7 @@ class Effects:
         enqueued: the jobs that it would have enqueued, with the ids that they would have.
         asked_outside: what was not recorded, and was asked for outside, as the caller of the replay allowed.
         not_recorded: what was not recorded, and was refused. The attempt may have caught that.
+        memory_unknown: conversations whose memory it asked for, and nothing tells what that was.
     """
 
     enqueued: list[Job] = field(default_factory=list)
@@ -58,6 +59,7 @@ class Effects:
     memory: list[MemoryAppended | MemoryCompacted] = field(default_factory=list)
     asked_outside: list[RecordingKey] = field(default_factory=list)
     not_recorded: list[RecordingKey] = field(default_factory=list)
+    memory_unknown: list[ConversationRef] = field(default_factory=list)
 
     def report(self, _job: Any, _attempt: int, fraction: float, text: str | None) -> None:
         """The attempt says how far it is; called from any thread."""
@@ -71,6 +73,7 @@ class Effects:
             "memory": [_memory_json(each) for each in self.memory],
             "askedOutside": [_key_json(each) for each in self.asked_outside],
             "notRecorded": [_key_json(each) for each in self.not_recorded],
+            "memoryUnknown": [{"userId": each.user_id, "conversationId": each.conversation_id} for each in self.memory_unknown],
         }
         return {name: each for name, each in told.items() if each}
 

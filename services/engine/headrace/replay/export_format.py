@@ -22,6 +22,7 @@ import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -104,49 +105,80 @@ class ExportWriter:
 
     def __enter__(self) -> ExportWriter:
         """Raises ArgumentsInvalid where the file is there already, or none can be made."""
-        if self._path.exists() and not self._overwrite:
-            raise ArgumentsInvalid(f"{self._path} is there already: name another file, or say --force.")
-        try:
+        with self._refusals():
+            if self._path.is_dir():
+                raise ArgumentsInvalid(f"{self._path} is a directory: name a file in it.")
+            if self._path.exists() and not self._overwrite:
+                raise FileExistsError
             number, name = tempfile.mkstemp(prefix=f".{self._path.name}.", suffix=".part", dir=self._path.parent)
-        except OSError as error:
-            raise ArgumentsInvalid(f"{self._path} cannot be written: {error.strerror}.") from None
-        os.close(number)
-        self._part = Path(name)
-        self._file = gzip.open(self._part, "wb", compresslevel=_LEVEL)
+            os.close(number)
+            self._part = Path(name)
+            self._file = gzip.open(self._part, "wb", compresslevel=_LEVEL)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # of a full disk, as has been said
+                self._file.close()
         for part in (self._part, self._whole):
             if part is not None:
                 part.unlink(missing_ok=True)
 
     def add(self, kind: str, **fields: Any) -> None:
-        """Writes a line."""
+        """Writes a line. Raises ArgumentsInvalid where that cannot be done, as on a full disk."""
         assert self._file is not None
         line = orjson.dumps({"type": kind, **fields}, option=orjson.OPT_APPEND_NEWLINE)
         self._digest.update(line)
-        self._file.write(line)
+        with self._refusals():
+            self._file.write(line)
         self.counts[kind] += 1
 
     def finish(self, header: ExportHeader) -> ExportHeader:
-        """Puts the file in its place, with the header before the lines. Returns the header with the digest."""
+        """Puts the file in its place, with the header before the lines. Returns the header with the digest.
+
+        Raises:
+            ArgumentsInvalid: that cannot be done, or a file of that name has come meanwhile.
+        """
         assert self._file is not None and self._part is not None and self._whole is not None
-        self._file.close()
         self._digest.update(_digested(header.to_wire()))
         header = replace(header, digest=self._digest.hexdigest())
-        with open(self._whole, "wb", opener=_for_its_owner) as whole, self._part.open("rb") as body:
-            whole.write(gzip.compress(orjson.dumps(header.to_wire(), option=orjson.OPT_APPEND_NEWLINE)))
-            shutil.copyfileobj(body, whole, 1 << 20)
-            whole.flush()
-            os.fsync(whole.fileno())
-        self._whole.replace(self._path)
+        with self._refusals():
+            self._file.close()
+            with open(self._whole, "wb", opener=_for_its_owner) as whole, self._part.open("rb") as body:
+                whole.write(gzip.compress(orjson.dumps(header.to_wire(), option=orjson.OPT_APPEND_NEWLINE)))
+                shutil.copyfileobj(body, whole, 1 << 20)
+                whole.flush()
+                os.fsync(whole.fileno())
+            if self._overwrite:
+                self._whole.replace(self._path)
+            else:
+                _put_where_nothing_is(self._whole, self._path)
         return header
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Tells what the system refuses as a fault of the place that was named."""
+        try:
+            yield
+        except FileExistsError:
+            raise ArgumentsInvalid(f"{self._path} is there already: name another file, or say --force.") from None
+        except OSError as error:
+            raise ArgumentsInvalid(f"{self._path} cannot be written: {error.strerror or error}.") from None
 
     @property
     def _whole(self) -> Path | None:
         return None if self._part is None else self._part.with_suffix(".whole")
+
+
+def _put_where_nothing_is(file: Path, place: Path) -> None:
+    """Gives a file a name. Raises FileExistsError where another one has it."""
+    try:
+        os.link(file, place)
+    except FileExistsError:
+        raise
+    except OSError:  # the file system knows no second names
+        os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        file.replace(place)
 
 
 def _for_its_owner(path: str, flags: int) -> int:

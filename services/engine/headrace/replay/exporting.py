@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +26,12 @@ class Exported:
 
     Attributes:
         redactions: how often each path was met.
+        warnings: where something that was taken out still stands.
     """
 
     header: ExportHeader
     redactions: Mapping[str, int]
+    warnings: Sequence[str] = ()
 
 
 async def export_span(
@@ -77,7 +79,7 @@ async def export_span(
             # The thread goes on: what it writes is removed, or in its place, when it has done with it.
             await asyncio.wait({finishing})
             raise
-    return Exported(header, dict(redaction.counts))
+    return Exported(header, dict(redaction.counts), redaction.warnings)
 
 
 @dataclass(slots=True)

@@ -15,12 +15,14 @@ from headrace.codec import validate
 from headrace.core.partitions import key_partition
 from headrace.core.timestamps import format_timestamp
 from headrace.core.topics import MEMORY_PARTITIONS
-from headrace.errors import ExportDamaged, HistoryGone, JobUnknown, WorkerUnknown
+from headrace.errors import ArgumentsInvalid, ExportDamaged, HistoryGone, JobUnknown, NotRecorded, WorkerUnknown
 from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, Header, MemorySnapshot, TopicPartition
+from headrace.replay.conversations import conversations_of
 from headrace.replay.export_format import ExportHeader, read_header, read_lines
 from headrace.replay.history import RecordedJob, RecordingKey, Span, Wanted
 from headrace.replay.memory_history import PastConversations
+from headrace.replay.redaction import Redaction
 from headrace.replay.spans import span_gone
 from headrace.replay.wanted import matches
 
@@ -48,6 +50,9 @@ class FileHistory:
         self._definitions: dict[str, WorkerDefinition] = {}
         self._recorded: dict[tuple[str, int], dict[RecordingKey, bytes]] = {}
         self._memory = PastConversations()
+        # Of any other one, what the memory was is not known.
+        self._conversations: set[ConversationRef] = set()
+        self._redaction = Redaction(header.redacted)
         # Times at which jobs were accepted, by worker.
         self._accepted: dict[str, array[int]] = {}
 
@@ -79,6 +84,7 @@ class FileHistory:
             case "job":
                 job = _job_of(line, self._header.redacted)
                 self._accepted.setdefault(job.record["workerName"], array("q")).append(job.accepted_at)
+                self._conversations.update(conversations_of(job))
             case "worker":
                 definition = validate(WorkerDefinition, line["definition"])
                 self._definitions[definition.name] = definition
@@ -108,7 +114,7 @@ class FileHistory:
         """The jobs that are wanted, in batches.
 
         Raises:
-            HistoryGone: the span begins before that of the export, or after it.
+            HistoryGone: the span begins before that of the export, or after it, or ends after it.
             WorkerUnknown: no job of one of the workers is in the export.
         """
         if wanted.span.start < self.span.start:
@@ -117,6 +123,11 @@ class FileHistory:
             raise HistoryGone(
                 f"The span begins at {format_timestamp(wanted.span.start)}, and that of {self._path} ends at "
                 f"{format_timestamp(self.span.end)}: begin before that."
+            )
+        if wanted.span.end > self.span.end:
+            raise HistoryGone(
+                f"The span ends at {format_timestamp(wanted.span.end)}, and that of {self._path} at "
+                f"{format_timestamp(self.span.end)}: end there."
             )
         if unknown := sorted(set(wanted.workers) - self._accepted.keys()):
             there_are = ", ".join(sorted(self._accepted)) or "none"
@@ -141,7 +152,18 @@ class FileHistory:
         return self._recorded.get((job_id, attempt), {})
 
     async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
-        """A conversation's memory at a time, as far as it is in the export."""
+        """A conversation's memory at a time.
+
+        Raises:
+            NotRecorded: it is not in the export: no job names that conversation, or who talked was left out.
+        """
+        if self._redaction.hides_conversations:
+            raise NotRecorded(f"No memory is in {self._path}: who talked in which conversation was redacted.")
+        if conversation not in self._conversations:
+            raise NotRecorded(
+                f"The memory of conversation {conversation.conversation_id!r} of user {conversation.user_id!r} is not in "
+                f"{self._path}: no job in it names both in its arguments or its context."
+            )
         return self._memory.at(conversation, at)
 
     def _jobs(self) -> Iterator[RecordedJob]:
@@ -159,6 +181,10 @@ def read_file_history(path: Path) -> FileHistory:
     Raises:
         ExportDamaged: the file is no export, or not all of one.
     """
-    history = FileHistory(path, read_header(path))
+    header = read_header(path)
+    try:
+        history = FileHistory(path, header)
+    except ArgumentsInvalid as error:
+        raise ExportDamaged(f"{path} has a header that is none of an export ({error}). Export it again.") from None
     history.read()
     return history

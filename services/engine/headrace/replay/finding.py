@@ -19,6 +19,7 @@ from headrace.replay.history import RecordedJob, Span
 from headrace.replay.joining import BEFORE_MILLISECONDS, Accepted, job_record_of
 from headrace.replay.layout import Bounds, Layout, read_layout
 from headrace.replay.scanning import reading, side_by_side
+from headrace.replay.snapshots import snapshot_of
 from headrace.replay.spans import ALL_TIME, bounds_of, since
 
 _AROUND_MILLISECONDS: Final = 60_000
@@ -33,7 +34,7 @@ class Trail:
         layout: the queues of all workers.
         accepted: its record, and the snapshot that counts.
         job: the same, decoded.
-        snapshots: all that are left, in the order of the log.
+        snapshots: all that are left, in the order of the log; with None where the headers cannot be read.
         removals: tombstones that a janitor has written over them.
         duplicates: further records with its id, of which nothing was written.
     """
@@ -41,7 +42,7 @@ class Trail:
     layout: Layout
     accepted: Accepted
     job: RecordedJob
-    snapshots: list[tuple[Record, Seen]] = field(default_factory=list)
+    snapshots: list[tuple[Record, Seen | None]] = field(default_factory=list)
     removals: list[Record] = field(default_factory=list)
     duplicates: list[Record] = field(default_factory=list)
 
@@ -84,13 +85,15 @@ async def search(
     """The job records among those that name a job anywhere which are wanted, with what they hold."""
     # Most records need not be decoded: the id does not stand in them, however it may be written.
     needle = orjson.dumps(job_id) if job_id.isascii() else b""
+    # Some writers of JSON have any character as its number. Ids have no slash, and a quotation mark is escaped by all.
+    escape = b"\\u"
 
     async def read(reader: LogReader, queue: TopicPartition) -> AsyncGenerator[tuple[Record, Mapping[str, Any]]]:
         worker = layout.worker_of(queue)
         async with aclosing(batches_between(reader, {queue: bounds[queue]})) as batches:
             async for _, records in batches:
                 for record in records:
-                    if record.value is not None and needle in record.value:
+                    if record.value is not None and (needle in record.value or escape in record.value):
                         raw = job_record_of(record, worker)
                         if raw is not None and wanted(raw):
                             yield record, raw
@@ -102,7 +105,7 @@ async def search(
 async def _trail(log: Log, layout: Layout, record: Record, job_id: str) -> Trail:
     queue = TopicPartition(record.topic, record.partition)
     accepted = Accepted(layout.worker_of(queue), queue, record)
-    snapshots: list[tuple[Record, Seen]] = []
+    snapshots: list[tuple[Record, Seen | None]] = []
     removals: list[Record] = []
     state = layout.part_of(queue).state
     if state is not None:
@@ -118,9 +121,10 @@ async def _trail(log: Log, layout: Layout, record: Record, job_id: str) -> Trail
                             continue
                         if each.value is None:
                             removals.append(each)
-                        elif seen is not None and seen.place == place:
+                        elif seen is None or seen.place == place:
                             snapshots.append((each, seen))
-                            if not seen.void:
+                            # A damaged record costs itself, and not what was written before it.
+                            if seen is not None and not seen.void and snapshot_of(each) is not None:
                                 accepted.offer(seen, each)
     job = accepted.recorded()
     assert job is not None, "it was decoded before"
@@ -147,8 +151,8 @@ async def _missing(log: Log, layout: Layout, job_id: str) -> JobUnknown | Histor
         left = [record async for piece in pieces for record in piece]
     if not left:
         return JobUnknown(f"There is no job {job_id!r} in the log of the namespace {layout.topics.namespace}.")
-    values = [record.value for record in left if record.value is not None]
-    last = f" It is known that it was {orjson.loads(values[-1]).get('status')} at the end." if values else ""
+    told = [snapshot["status"] for record in left if (snapshot := snapshot_of(record)) is not None]
+    last = f" It is known that it was {told[-1]} at the end." if told else ""
     return HistoryGone(
         f"The record of job {job_id} was deleted from its queue, as those of jobs are that ended long ago, and with it its "
         f"history.{last}"

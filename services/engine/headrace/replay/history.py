@@ -97,7 +97,11 @@ class History(Protocol):
         """What an attempt of a job recorded, as JSON."""
 
     async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
-        """A conversation's memory at a time, in milliseconds since the Unix epoch: what `MemoryStore.read` gave then."""
+        """A conversation's memory at a time, in milliseconds since the Unix epoch: what `MemoryStore.read` gave then.
+
+        Raises:
+            NotRecorded: nothing tells what it was.
+        """
 
 
 @runtime_checkable

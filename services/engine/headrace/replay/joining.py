@@ -22,10 +22,11 @@ from headrace.replay.folding import STATUSES, UNUSABLE, Claims, Place, Seen, Sta
 from headrace.replay.history import RecordedJob, Span
 from headrace.replay.layout import Bounds, Layout, Part
 from headrace.replay.logged import LoggedJob
-from headrace.replay.spans import ALL_TIME, since
+from headrace.replay.spans import AHEAD_MILLISECONDS, ALL_TIME, since
 
-BEFORE_MILLISECONDS: Final = 60_000
-"""So much before the first job begins the reading of states: within that time a lease is renewed many times."""
+BEFORE_MILLISECONDS: Final = AHEAD_MILLISECONDS + 60_000
+"""So much before the first job begins the reading of states: its time is its caller's, whose clock may be ahead of the brokers',
+and within the further minute a lease is renewed many times."""
 SETTLED_MILLISECONDS: Final = 2 * 3_600_000
 """So long after its last job has ended nothing more is said of any: a janitor has repeated by then what counts."""
 
@@ -138,7 +139,7 @@ class States:
         self._unfinished = len(self.entries)
 
     async def read(self, reader: LogReader, state: TopicPartition) -> None:
-        """Reads from a minute before the span to the end, or until nothing more can come.
+        """Reads from an hour before the span to the end, or until nothing more can come.
 
         Raises:
             HistoryGone: a job of the span was deleted from its queue.

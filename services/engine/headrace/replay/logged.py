@@ -53,10 +53,10 @@ class LoggedJob(RecordedJob):
 
     @property
     def snapshot(self) -> Mapping[str, Any] | None:
-        """The newest valid snapshot, as the wire has it; None where no engine had begun with the job."""
+        """The newest valid snapshot, as the wire has it; None where no engine had begun with the job, or it is damaged."""
         found = self._snapshot
         if isinstance(found, bytes):
-            found = orjson.loads(found)
+            found = _snapshot_in(found)
             object.__setattr__(self, "_snapshot", found)
         assert not isinstance(found, bytes)
         return found
@@ -67,6 +67,15 @@ class LoggedJob(RecordedJob):
         return all(getattr(self, name) == getattr(other, name) for name in _FIELDS)
 
     __hash__ = None  # type: ignore[assignment]  # as of every object that holds mappings
+
+
+def _snapshot_in(value: bytes) -> Mapping[str, Any] | None:
+    """One that is damaged must not end the reading of all others."""
+    try:
+        found = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) and "status" in found else None
 
 
 # The class is frozen, and this sets what it has in half the time that `object.__setattr__` takes: there are millions of jobs.

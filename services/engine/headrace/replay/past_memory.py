@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from headrace.codec import decode
 from headrace.core.memory import AppliedCompaction
-from headrace.errors import MemoryConflict, MemoryStoreError
+from headrace.errors import MemoryConflict, MemoryStoreError, NotRecorded
 from headrace.memory.records import compaction_record, validated
 from headrace.memory.summarise.tokens import total_tokens
 from headrace.models import MemoryCompaction, MemoryEntry
@@ -37,25 +37,38 @@ class PastMemory:
         self._summaries: dict[str, StoredCompaction] = {}
 
     async def read(self, conversation: ConversationRef) -> MemorySnapshot:
-        """The memory as it was when the attempt began, with what it has written since."""
+        """The memory as it was when the attempt began, with what it has written since.
+
+        Raises:
+            NotRecorded: nothing tells what it was.
+        """
         async with self._reading:
             if conversation not in self._now:
-                self._now[conversation] = await self._read_past(conversation)
+                try:
+                    self._now[conversation] = await self._read_past(conversation)
+                except NotRecorded:
+                    if conversation not in self._effects.memory_unknown:
+                        self._effects.memory_unknown.append(conversation)
+                    raise
         return self._now[conversation]
 
     async def append(self, conversation: ConversationRef, entries: Sequence[NewEntry]) -> Appended:
         """Adds entries for this attempt. Raises ConversationInvalid as a live one does."""
         new = validated(conversation, entries)
-        before = await self.read(conversation)
-        known = {entry.id for entry in before.entries}
+        try:
+            before = await self.read(conversation)
+        except NotRecorded:
+            before = None  # to add to what is not known is told all the same
+        known = set() if before is None else {entry.id for entry in before.entries}
         added: list[MemoryEntry] = []
         for entry in new:
             if entry.id not in known:
                 known.add(entry.id)
                 added.append(entry)
         if added:
-            now = (*before.entries, *added)
-            self._now[conversation] = replace(before, entries=now, tokens=before.tokens + total_tokens(added))
+            if before is not None:
+                now = (*before.entries, *added)
+                self._now[conversation] = replace(before, entries=now, tokens=before.tokens + total_tokens(added))
             self._effects.memory.append(MemoryAppended(conversation, [(entry.id, entry.content) for entry in added]))
         return Appended(tuple(entry.id for entry in new), len(added))
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from headrace.core.topics import Topics
 from headrace.ports import Log, Record, RecordingKey, TopicPartition
@@ -19,10 +19,7 @@ from headrace.recordings.records import recording_partition
 from headrace.replay.history import Span
 from headrace.replay.scanning import reading
 from headrace.replay.shared_reads import SharedReads
-from headrace.replay.spans import since, until
-
-BEFORE_MILLISECONDS: Final = 60_000
-"""The times of jobs are their callers', those of recordings their engines': so far the clocks may be apart."""
+from headrace.replay.spans import AHEAD_MILLISECONDS, since, until
 
 
 class Answer(NamedTuple):
@@ -133,7 +130,8 @@ class RecordedAnswers:
             if before is not None:
                 first = before.end
             else:
-                first = (await since(reader, [partition], max(0, span.start - BEFORE_MILLISECONDS)))[partition]
+                # The times of jobs are their callers', those of recordings the brokers'.
+                first = (await since(reader, [partition], max(0, span.start - AHEAD_MILLISECONDS)))[partition]
             end = (await until(reader, [partition], span.end))[partition]
             bounds = {partition: (first, end)} if first < end else {}
             async with aclosing(batches_between(reader, bounds)) as batches:

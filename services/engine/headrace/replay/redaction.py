@@ -10,6 +10,7 @@ from typing import Any, Final
 from headrace.core.comparison import Outcome
 from headrace.core.status import JobStatus
 from headrace.errors import ArgumentsInvalid
+from headrace.recordings import given_names
 
 REDACTED: Final = "[redacted]"
 _ANY: Final = "*"
@@ -85,14 +86,14 @@ class Redaction:
     def recording(self, name: str, value: Any) -> Any:
         """What a job got from outside under a name."""
         for told, path in self._recordings.items():
-            rest = _behind(path, name)
+            rest = _behind_any(path, name)
             if rest is not None:
                 value = self._without(value, rest, told)
         return value
 
     def failure(self, name: str, value: Any) -> Any:
         """What a job's question to the outside raised. Whatever part of the answers is hidden, the text may quote it."""
-        rests = {path: rest for path, own in self._recordings.items() if (rest := _behind(own, name)) is not None}
+        rests = {path: rest for path, own in self._recordings.items() if (rest := _behind_any(own, name)) is not None}
         if not rests:
             return value
         # A path of a part may be misspelt all the same.
@@ -104,6 +105,13 @@ class Redaction:
         """Paths with a name of the user's own that met nothing: it may be misspelt. The others cannot be."""
         named = {path: parts for path, parts in self._named.items() if not self.counts[path]}
         return [path for path, (first, *rest) in named.items() if first in _WITH_ALL_BELOW and set(rest) - {_ANY}]
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Where something that was taken out still stands."""
+        if not self.counts["error.message"] or "error.traceback" in self.paths:
+            return ()
+        return ("error.message: each error.traceback ends with it: name that, too",)
 
     @property
     def touches_recordings(self) -> bool:
@@ -150,8 +158,13 @@ def _parts(path: str) -> Path:
     return parts
 
 
+def _behind_any(path: str, recorded: str) -> Path | None:
+    """What of the path follows the name of a recording; None where it is of another one."""
+    return next((rest for name in given_names(recorded) if (rest := _behind(path, name)) is not None), None)
+
+
 def _behind(path: str, name: str) -> Path | None:
-    """What of the path follows the name of a recording, which may have points in it; None where it is of another one."""
+    """What of the path follows a name, which may have points in it."""
     if path == name:
         return ()
     if path.startswith(f"{name}."):

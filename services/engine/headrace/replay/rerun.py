@@ -23,7 +23,6 @@ from headrace.errors import WorkerUnknown
 from headrace.job_context import JobContext, JobServices
 from headrace.memory.bound import BoundMemory
 from headrace.models import Job
-from headrace.ports import RecordingKey
 from headrace.replay.answers import PastAnswers
 from headrace.replay.attempts import PastAttempt
 from headrace.replay.code import by_name
@@ -227,8 +226,8 @@ class Rerunner:
         comparison = compare(recorded, past.told(replayed))
         if error.get("type") == ARGUMENTS_INVALID and (recorded is None or recorded.error_type != ARGUMENTS_INVALID):
             comparison = Comparison(Verdict.ARGUMENTS_REFUSED)
-        if effects.not_recorded and comparison.verdict in _BY_WHAT_IS_MISSING:
-            comparison = Comparison(Verdict.NOT_COMPARABLE, reason=_missing(effects.not_recorded[0]))
+        if comparison.verdict in _BY_WHAT_IS_MISSING and (missing := _missing(effects)) is not None:
+            comparison = Comparison(Verdict.NOT_COMPARABLE, reason=missing)
         return Rerun(
             job=past.recorded_job,
             attempt=past.number,
@@ -245,8 +244,14 @@ _BY_WHAT_IS_MISSING: Final = frozenset({Verdict.DIFFERENT, Verdict.NEWLY_FAILING
 """What may come of it that something was not recorded: nobody knows what the code makes of an answer."""
 
 
-def _missing(key: RecordingKey) -> str:
-    return f"today's code asks for {key.name!r}, number {key.number}, which was not recorded: --live asks outside for it"
+def _missing(effects: Effects) -> str | None:
+    if effects.not_recorded:
+        key = effects.not_recorded[0]
+        return f"today's code asks for {key.name!r}, number {key.number}, which was not recorded: --live asks outside for it"
+    if effects.memory_unknown:
+        where = effects.memory_unknown[0]
+        return f"the memory of conversation {where.conversation_id!r} of user {where.user_id!r} is not in the export"
+    return None
 
 
 class _Running:

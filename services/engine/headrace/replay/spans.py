@@ -17,6 +17,8 @@ from headrace.replay.layout import Bounds, Layout
 AHEAD_MILLISECONDS: Final = 3_600_000
 """How far a record's time may be ahead: it is its writer's, and brokers refuse what is beyond, unless told otherwise."""
 ALL_TIME: Final = Span(0, 1 << 62)
+_SLACK_MILLISECONDS: Final = 3_600_000
+"""So long a time that a message tells to begin at is good, though jobs are deleted meanwhile; at most half the retention."""
 
 
 async def bounds_of(
@@ -60,6 +62,7 @@ async def check_is_left(reader: LogReader, layout: Layout, span: Span, whose: st
     """Raises HistoryGone where jobs of the span may have been deleted, or it ends before the log's first record, or is to come.
 
     Each queue is judged by itself: of one that nobody writes to any more, old jobs are deleted behind young ones of others.
+    A span of a millisecond is a moment: of its jobs are also those that were accepted before, and ran then.
 
     Args:
         whose: the queues in words.
@@ -72,16 +75,19 @@ async def check_is_left(reader: LogReader, layout: Layout, span: Span, whose: st
         raise HistoryGone(f"No job {whose} is in the log{deleted}.")
     cut = [queue for queue in queues if starts[queue]]
     if cut and span.start < kept_from:
+        if _is_moment(span):
+            raise HistoryGone(_moment_gone(span, f"of {layout.worker_of(cut[0])}", kept_from))
         _check_cut(layout, cut, await _first_times(reader, cut), span, kept_from)
     before = await until(reader, queues, span.end)
     if all(starts[queue] >= before[queue] for queue in queues):
-        raise HistoryGone(_span_before(span, min((await _first_times(reader, queues)).values()), whose))
+        first = min((await _first_times(reader, queues)).values())
+        raise HistoryGone(_span_before(span, first, max(first, _begin_at(kept_from)) if cut else first, whose))
     # How all stands in a moment is no other than how it stands now; who asks for a later one has the zone wrong.
     tolerated = AHEAD_MILLISECONDS if _is_moment(span) else 0
     if span.start > time.time_ns() // 1_000_000 + tolerated:
         # Clocks may be ahead: what stands there all the same is of the span.
-        first = await since(reader, queues, span.start)
-        if all(first[queue] >= ends[queue] for queue in queues):
+        begins = await since(reader, queues, span.start)
+        if all(begins[queue] >= ends[queue] for queue in queues):
             raise HistoryGone(_span_to_come(span, max((await _last_times(reader, queues)).values()), whose))
 
 
@@ -94,27 +100,46 @@ def _check_cut(
     if left[latest] <= span.start:
         return
     whose = f"of {layout.worker_of(latest)}"
+    advised = format_timestamp(_begin_at(kept_from))
     if left[latest] <= kept_from:
-        raise HistoryGone(span_gone(span, left[latest], whose))
+        first = format_timestamp(left[latest])
+        raise HistoryGone(
+            f"The span begins at {format_timestamp(span.start)}, and the first job {whose} that is in the log was accepted at "
+            f"{first}, and may be deleted at any time: begin at {advised}, or as long as that job is there at {first}."
+        )
     begins = f"was accepted at {format_timestamp(left[latest])}" if latest in firsts else "is still to come"
     raise HistoryGone(
         f"The span begins at {format_timestamp(span.start)}, and jobs {whose} that were accepted before "
-        f"{format_timestamp(kept_from)} were deleted: the first in one of its partitions {begins}. Begin at the former time."
+        f"{format_timestamp(kept_from)} were deleted: the first in one of its partitions {begins}. Begin at {advised}."
     )
+
+
+def _begin_at(kept_from: int) -> int:
+    """From when on no job is deleted for as long as it takes to ask once more: `kept_from` moves on all the time."""
+    retention = time.time_ns() // 1_000_000 - kept_from
+    return kept_from + min(_SLACK_MILLISECONDS, retention // 2)
 
 
 def span_gone(span: Span, left: int, whose: str) -> str:
     """What is said of a span that begins before the first record, whose time is `left`."""
     return (
         f"The span begins at {format_timestamp(span.start)}, and the first job {whose} that is in the log was accepted at "
-        f"{format_timestamp(left)}: begin there."
+        f"{format_timestamp(left)}: begin at {format_timestamp(left)}."
     )
 
 
-def _span_before(span: Span, first: int, whose: str) -> str:
+def _moment_gone(span: Span, whose: str, kept_from: int) -> str:
+    """What is said of a moment at which jobs may have run that were deleted since."""
+    return (
+        f"Jobs {whose} that had ended before {format_timestamp(kept_from)} were deleted, and may have run at the moment "
+        f"{format_timestamp(span.start)}: begin at {format_timestamp(_begin_at(kept_from))}."
+    )
+
+
+def _span_before(span: Span, first: int, advised: int, whose: str) -> str:
     return (
         f"The {_told(span)} lies before the first job {whose} that is in the log, which was accepted at "
-        f"{format_timestamp(first)}: begin there."
+        f"{format_timestamp(first)}: begin at {format_timestamp(advised)}."
     )
 
 

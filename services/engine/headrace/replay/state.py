@@ -9,18 +9,20 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-import orjson
-
-from headrace.core.timestamps import format_timestamp
+from headrace.codec import decode_object
+from headrace.core.status import TERMINAL
+from headrace.core.timestamps import format_timestamp, parse_timestamp
+from headrace.errors import HistoryGone
 from headrace.ports import LogReader, TopicPartition, UnplacedRecord
 from headrace.reading import unplaced_between
-from headrace.replay.folding import Claims, Place, Seen, Standing
+from headrace.replay.folding import UNUSABLE, Claims, Place, Seen, Standing
 from headrace.replay.history import RecordedJob, Span
 from headrace.replay.joining import (
     BEFORE_MILLISECONDS,
     SETTLED_MILLISECONDS,
     Accepted,
     accepted_state,
+    by_place,
     chunks_of,
     read_accepted,
 )
@@ -28,6 +30,7 @@ from headrace.replay.layout import Bounds, Layout, Part, described, read_layout
 from headrace.replay.log_history import LogHistory
 from headrace.replay.rebuilding import Known, Origin, known_from, state_at
 from headrace.replay.scanning import reading, side_by_side
+from headrace.replay.snapshots import snapshot_of
 from headrace.replay.spans import bounds_of, check_is_left, since
 from headrace.replay.wanted import matches
 
@@ -68,7 +71,7 @@ async def states_at(
         fields: what the jobs had then; see `Wanted.fields`.
 
     Raises:
-        HistoryGone: the moment lies before what is left of the log.
+        HistoryGone: the moment lies before what is left of the log, or a job is missing that ran then.
         WorkerUnknown: one of the workers has no queue.
         BrokerError: the brokers cannot be reached.
     """
@@ -76,8 +79,10 @@ async def states_at(
     async with reading(history.log) as reader:
         await check_is_left(reader, layout, Span(at, at + 1), described(layout, workers), history.kept_from)
         bounds = await bounds_of(reader, layout.queues, Span(0, at + 1))
-    parts = [part for part in layout.parts if any(queue in bounds for queue in part.queues)]
-    read = partial(_read_part, layout, bounds, at)
+        starts = await reader.start_offsets(layout.queues)
+    # Also those of which something was deleted: it may have run then.
+    parts = [part for part in layout.parts if any(queue in bounds or starts[queue] for queue in part.queues)]
+    read = partial(_read_part, layout, bounds, starts, at)
     async with aclosing(side_by_side(history.log, parts, read)) as pieces:
         async for piece in pieces:
             chosen = [each for each in piece if not fields or matches(each.job, fields)]
@@ -85,11 +90,14 @@ async def states_at(
                 yield chosen
 
 
-async def _read_part(layout: Layout, bounds: Bounds, at: int, reader: LogReader, part: Part) -> AsyncGenerator[Sequence[JobAt]]:
+async def _read_part(
+    layout: Layout, bounds: Bounds, starts: Mapping[TopicPartition, int], at: int, reader: LogReader, part: Part
+) -> AsyncGenerator[Sequence[JobAt]]:
     own = {queue: bounds[queue] for queue in part.queues if queue in bounds}
     entries = await read_accepted(reader, layout, own, Span(0, at + 1))
-    moments = _Moments(at, entries)
-    if part.state is not None and entries:
+    deleted = by_place(layout, part, starts)
+    moments = _Moments(at, entries, deleted)
+    if part.state is not None and (entries or deleted):
         await moments.read(reader, part.state)
     for chunk in chunks_of(entries, _AT_ONCE):
         yield [found for place, entry in chunk if (found := moments.of(place, entry)) is not None]
@@ -104,7 +112,9 @@ class _Kept(NamedTuple):
     origin: Origin
 
     def known(self) -> Known:
-        return Known(self.at, orjson.loads(self.record.value or b"{}"), self.origin)
+        state = snapshot_of(self.record)
+        assert state is not None, "it was decoded before"
+        return Known(self.at, state, self.origin)
 
 
 @dataclass(slots=True)
@@ -126,18 +136,27 @@ class _Around:
 
 
 class _Moments:
-    """Reads one partition of `job-state`, and keeps of each job the snapshots around a moment."""
+    """Reads one partition of `job-state`, and keeps of each job the snapshots around a moment.
 
-    def __init__(self, at: int, entries: Mapping[Place, Accepted]) -> None:
+    Args:
+        deleted: where partitions of queues begin of which something was deleted, by what the places there begin with.
+    """
+
+    def __init__(self, at: int, entries: Mapping[Place, Accepted], deleted: Mapping[bytes, int]) -> None:
         self._at = at
+        self._deleted = deleted
         self._found: dict[Place, _Around] = {place: _Around() for place in entries}
-        self._first = min((entry.record.timestamp for entry in entries.values()), default=0)
+        self._first = min((entry.record.timestamp for entry in entries.values()), default=at)
         self._claims = Claims()
         self._undecided = len(entries)
         self._begun: set[bytes | None] = set()
 
     async def read(self, reader: LogReader, state: TopicPartition) -> None:
-        """Reads until no later record can tell more."""
+        """Reads until no later record can tell more.
+
+        Raises:
+            HistoryGone: a job ran at the moment that was deleted from its queue.
+        """
         first = (await since(reader, [state], max(0, self._first - BEFORE_MILLISECONDS)))[state]
         end = (await reader.end_offsets([state]))[state]
         bounds = {state: (first, end)} if first < end else {}
@@ -150,18 +169,39 @@ class _Moments:
 
     def _take(self, record: UnplacedRecord) -> None:
         seen = self._claims.see(record)
-        if seen is None or seen.void or (found := self._found.get(seen.place)) is None:
+        if seen is None or seen.void:
+            return
+        found = self._found.get(seen.place)
+        if found is None:
+            self._check_deleted(seen, record)
             return
         if record.timestamp > self._at and found.is_decided and not seen.repeated:
+            return
+        if (kept := _kept(record, seen)) is None:
             return
         if not found.is_decided:
             self._undecided -= 1
             self._begun.add(record.key)
-        kept = _kept(record, seen)
         if kept.at > self._at:
             found.after = found.after or kept
         elif found.standing.offer(seen, record):
             found.until = kept
+
+    def _check_deleted(self, seen: Seen, record: UnplacedRecord) -> None:
+        """Of a job whose record is gone: it must not have run at the moment, and be left out as if it had never been."""
+        prefix, slash, offset = seen.place.rpartition(b"/")
+        if seen.status not in TERMINAL or not offset.isdigit() or int(offset) >= self._deleted.get(prefix + slash, 0):
+            return
+        try:
+            raw = decode_object(record.value)
+            created, updated = parse_timestamp(raw["createdAt"]), parse_timestamp(raw["updatedAt"])
+        except UNUSABLE:
+            return
+        if created <= self._at < updated:
+            raise HistoryGone(
+                f"Not all of the moment is in the log any more: job {raw.get('id')}, which ended at {raw['updatedAt']}, was "
+                "deleted from its queue, with all before it. Take a later moment."
+            )
 
     def of(self, place: Place, entry: Accepted) -> JobAt | None:
         """How a job stood, or None where its record is damaged, or that of another one once more."""
@@ -175,8 +215,10 @@ class _Moments:
         return JobAt(replace(job, snapshot=moment.state), moment.origin)
 
 
-def _kept(record: UnplacedRecord, seen: Seen) -> _Kept:
-    if not seen.repeated:
-        return _Kept(record, record.timestamp, "log")
-    known = known_from(orjson.loads(record.value or b"{}"), record.timestamp, repeated=True)
+def _kept(record: UnplacedRecord, seen: Seen) -> _Kept | None:
+    """None of a damaged record: it costs itself, and not what is left beside it."""
+    state = snapshot_of(record)
+    if state is None:
+        return None
+    known = known_from(state, record.timestamp, repeated=seen.repeated)
     return _Kept(record, known.at, known.origin)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import orjson
+
 from headrace.core.comparison import Comparison, Outcome, Verdict
 from headrace.core.status import JobStatus
 from headrace.core.texts import cut_in_the_middle
@@ -81,6 +83,7 @@ class Summary:
     Attributes:
         counts: jobs of each category, in all and by worker.
         listed: what is not the same, job by job, up to a limit; without the results, which may be large.
+        left_out: how many jobs that are not the same are not listed, since there are too many.
         left_behind: functions that went on in threads after their time, and still do when the replay is over. `asyncio.run` waits
             for them at its end, however long they take: only `os._exit` ends the process before.
         not_removed: why the replay's sandbox is still there although it was to be removed, and what to do; empty where it is not.
@@ -90,6 +93,7 @@ class Summary:
     counts: Counter[str] = field(default_factory=Counter)
     by_worker: dict[str, Counter[str]] = field(default_factory=dict)
     listed: list[Replayed] = field(default_factory=list)
+    left_out: int = 0
     left_behind: int = 0
     not_removed: str = ""
     _kinds: dict[str, dict[tuple[str, str], Kind]] = field(default_factory=dict)
@@ -111,6 +115,8 @@ class Summary:
                 self._note(category, replayed)
         if len(self.listed) < _LISTED_JOBS:
             self.listed.append(_without_results(replayed))
+        else:
+            self.left_out += 1
 
     def worst(self, category: str) -> list[Kind]:
         """The kinds of a category that weigh most, the worst first."""
@@ -129,6 +135,7 @@ class Summary:
             "workers": {name: _in_full(counts) for name, counts in sorted(self.by_worker.items())},
             "worst": {category: [kind.to_json() for kind in worst] for category in CATEGORIES if (worst := self.worst(category))},
             "notSame": [_listed(each) for each in self.listed],
+            "notSameLeftOut": self.left_out,
         }
 
     def _note(self, category: str, replayed: Replayed) -> None:
@@ -194,8 +201,8 @@ def _error_of(outcome: Outcome | None) -> str:
 
 
 def _value(value: Any) -> str:
-    """A part of a result, which may be large."""
-    return "nothing" if value is MISSING else cut_in_the_middle(" ".join(repr(value).split()), _LONGEST_VALUE)
+    """A part of a result, as JSON has it; it may be large."""
+    return "nothing" if value is MISSING else cut_in_the_middle(orjson.dumps(value).decode(), _LONGEST_VALUE)
 
 
 def _difference(recorded: Outcome | None, replayed: Outcome) -> str:

@@ -24,11 +24,12 @@ from headrace.replay.log_history import LogHistory
 from headrace.replay.rebuilding import Origin, known_from, missing_records, rebuilt_between, untold_attempts
 from headrace.replay.recorded_answers import Answer
 from headrace.replay.scanning import reading, side_by_side
-from headrace.replay.spans import ALL_TIME, bounds_of
+from headrace.replay.snapshots import snapshot_of
+from headrace.replay.spans import AHEAD_MILLISECONDS, ALL_TIME, bounds_of
 from headrace.replay.steps import MISSING, Change, changes_between, event_of
 
-_EARLIER_MILLISECONDS: Final = 60_000
-"""So much before a job others' records of it are looked for: their times are of other clocks."""
+_EARLIER_MILLISECONDS: Final = AHEAD_MILLISECONDS
+"""So much before a job others' records of it are looked for: its caller's clock may be so far ahead of theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class Line:
         origin: `snapshot` where the record itself is gone; then the place is that of the later one which tells of it.
         event: `accepted`, `started`, `progressed`, `retrying`, `interrupted`, `completed`, `failed`, `cancelled`; `recorded`,
             `cancel-requested`, `dead-letter`, `child`, `retry`; `repeated` and `removed` by a janitor;
-            `duplicate` where its request was made again.
+            `duplicate` where its request was made again, `damaged` where a record cannot be read.
         void: the record counts for nothing: its writer did not hold the job any more.
         attempt: the number of the attempt that it is about, if it is about one.
         changes: what is other than before.
@@ -166,8 +167,10 @@ def own_lines(trail: Trail) -> list[Line]:
     lines = [Line(at=job.accepted_at, origin="log", source=job.source, offset=job.offset, event="accepted", changes=accepted)]
     standing = Standing()
     for record, seen in trail.snapshots:
-        after: Mapping[str, Any] = orjson.loads(record.value or b"{}")
-        if seen.repeated and _is_same(state, after):
+        after = snapshot_of(record)
+        if seen is None or after is None:
+            lines.append(_damaged(record, seen))
+        elif seen.repeated and _is_same(state, after):
             lines.append(_line(record, after, event="repeated"))
         elif seen.void or not standing.offer(seen, record):
             lines.append(_passed_over(record, seen, state, after))
@@ -187,6 +190,19 @@ def _line(record: Record, state: Mapping[str, Any], **more: Any) -> Line:
     at = more.pop("at", record.timestamp)
     origin: Origin = more.pop("origin", "log")
     return Line(at=at, origin=origin, source=source, offset=record.offset, attempt=state.get("attempt") or None, **more)
+
+
+def _damaged(record: Record, seen: Seen | None) -> Line:
+    source, what = TopicPartition(record.topic, record.partition), "headers" if seen is None else "value"
+    return Line(
+        at=record.timestamp,
+        origin="log",
+        source=source,
+        offset=record.offset,
+        event="damaged",
+        void=seen is not None and seen.void,
+        note=f"its {what} cannot be read; it counts for nothing",
+    )
 
 
 def _is_same(state: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

@@ -1,0 +1,122 @@
+"""What a history reads when clients' clocks are ahead of the brokers': all that was written of a job, and not all of the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from headrace.core.records import cancellation_key
+from headrace.core.snapshots import Writer, running
+from headrace.ports import RecordingKey, TopicPartition
+from headrace.recordings.records import recording_key, recording_partition
+from headrace.replay.history import Span
+from headrace.replay.log_history import LogHistory
+from headrace.replay.scanning import READERS
+from headrace.replay.spans import AHEAD_MILLISECONDS
+from headrace.replay.state import states_at
+from headrace.replay.timeline import timeline_of
+from headrace.testing.reader import InMemoryReader
+from headrace.testing.storage import StoredRecord
+from support.timed_jobs import MINUTE, WHEN, give_time, jobs, put_at, told
+from support.written_jobs import Engines, WrittenLog
+
+NOW = 600 * MINUTE
+AHEAD = NOW + 59 * MINUTE
+SECOND = 1_000
+
+
+def done(engines: Engines, job_id: str, asked_at: int, done_at: int, partition: int = 0) -> None:
+    """A job, and what its engine wrote of it, by the brokers' clock."""
+    put_at(engines, asked_at, job_id, partition)
+    epoch = engines.claim(f"of-{job_id}", -1, partition)
+    give_time(engines, partition, done_at)
+    engines.run(job_id, epoch)
+    give_time(engines, partition, done_at)
+    engines.complete(job_id)
+    give_time(engines, partition, done_at)
+
+
+async def test_a_job_of_a_client_whose_clock_is_ahead_is_found_with_its_end(engines: Engines, history: LogHistory) -> None:
+    done(engines, "job", AHEAD, NOW)
+    assert (await history.find("job")).has_ended
+    assert told(await jobs(history, Span(AHEAD, AHEAD + 1))) == [("job", "completed")]
+    found = [each.state["status"] async for batch in states_at(history, AHEAD) for each in batch]
+    assert found == ["completed"]
+
+
+async def test_what_others_wrote_of_a_job_whose_clients_clock_is_ahead_is_told(
+    log: WrittenLog, engines: Engines, history: LogHistory
+) -> None:
+    log.cluster.create_topics([log.topics.control, log.topics.dead_letters, log.topics.recordings])
+    done(engines, "job", AHEAD, NOW)
+    put_at(engines, AHEAD - MINUTE - 1, "child", 1, parentId="job")
+    engines.run("child", engines.claim("one", -1, 1))
+    give_time(engines, 1, NOW)
+    answers = log.topics.recordings
+    place = TopicPartition(answers.name, recording_partition("job", answers.partitions))
+    log.put(place, recording_key("job", 1, RecordingKey("model", 0)), b"1", timestamp=NOW)
+    log.put(TopicPartition(log.topics.control.name, 0), cancellation_key("default", "job"), b"{}", timestamp=NOW)
+    headers = tuple(
+        (f"headrace-{name}", value.encode())
+        for name, value in {"schema-version": "1", "reason": "poison", "message": "it kills", "job-id": "job"}.items()
+    )
+    log.put(TopicPartition(log.topics.dead_letters.name, 0), b"job", b"{}", headers, timestamp=NOW)
+    found = await timeline_of(history, "job")
+    assert sorted(line.event for line in found.lines) == sorted(
+        ["accepted", "started", "completed", "recorded", "cancel-requested", "dead-letter", "child"]
+    )
+    assert [each.status for each in found.relatives] == ["running"]
+
+
+async def test_leases_are_known_that_were_renewed_within_the_minute_before(engines: Engines, history: LogHistory) -> None:
+    asked_at = NOW + AHEAD_MILLISECONDS
+    put_at(engines, asked_at, "job")
+    engines.claim("two", 0)
+    give_time(engines, 0, NOW - 30 * SECOND)
+    engines.write(running(engines.snapshots["job"], Writer("one", -1), WHEN))
+    give_time(engines, 0, NOW)
+    assert told(await jobs(history, Span(asked_at, asked_at + 1))) == [("job", None)], "written by one that held it no more"
+    assert (await history.find("job")).snapshot is None
+    found = [each.state["status"] async for batch in states_at(history, asked_at) for each in batch]
+    assert found == ["queued"]
+
+
+async def test_reading_begins_at_the_span(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
+    log.cluster.create_topics([log.topics.recordings])
+    fresh = LogHistory(log, log.topics)
+    place = TopicPartition(log.topics.recordings.name, recording_partition("job", log.topics.recordings.partitions))
+    early = NOW - AHEAD_MILLISECONDS - 2 * MINUTE
+    for job_id, at in (("early", early), ("job", NOW)):
+        done(engines, job_id, at, at)
+        log.put(place, recording_key("job", 1, RecordingKey(job_id, 0)), b"1", timestamp=at)
+    assert told(await jobs(fresh, Span(NOW, NOW + 1))) == [("job", "completed")]
+    assert [each.place.key.name for each in await fresh.all_recordings("job")] == ["job"]
+    await fresh.stop()
+    assert {record.topic for record in log.given} == {place.topic, engines.jobs(0).topic, engines.state(0).topic}
+    assert [record for record in log.given if record.timestamp < NOW] == []
+
+
+async def test_partitions_are_read_side_by_side(
+    log: WrittenLog, engines: Engines, history: LogHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for partition in range(8):
+        done(engines, f"job-{partition}", NOW, NOW, partition)
+    assert len({engines.state(partition) for partition in range(8)}) >= READERS
+    together = asyncio.Barrier(READERS)
+
+    class Together(InMemoryReader):
+        """Gives nothing for the first time before so many have asked."""
+
+        has_met = False
+
+        async def fetch(self, *, timeout: float, maximum: int | None = None) -> Mapping[TopicPartition, Sequence[StoredRecord]]:
+            if not self.has_met:
+                self.has_met = True
+                async with asyncio.timeout(5):
+                    await together.wait()
+            return await super().fetch(timeout=timeout, maximum=maximum)
+
+    monkeypatch.setattr(log, "reader", lambda: Together(log.cluster, log._link))
+    assert len(await jobs(history, Span(NOW, NOW + 1))) == 8
