@@ -4,64 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 
-from headrace import AbstractWorker, Client, JobContext, Settings
-from headrace.core.topics import Topic, Topics
-from headrace.errors import BrokerUnreachable, ConfigurationError, SandboxInUse
+from headrace import Client, Settings
+from headrace.core.topics import Topics
+from headrace.errors import BrokerUnreachable, ConfigurationError, SandboxInUse, TopicMissing
 from headrace.kafka.log import KafkaLog
+from headrace.kafka.writer import KafkaWriter
 from headrace.models import SandboxMarker
-from headrace.ports import NewRecord, TopicPartition
+from headrace.ports import Acknowledged, NewRecord, TopicPartition
 from headrace.replay import markers
 from headrace.replay.history import RecordedJob
-from headrace.replay.markers import MARKER_KEY, find_markers, made_marker
+from headrace.replay.markers import ALIVE_KEY, MARKER_KEY, find_marker, made_marker
 from headrace.replay.pacing import Order, Pacing
-from headrace.replay.sandbox import clean_sandboxes, opened_sandbox, sandbox_settings
+from headrace.replay.removing import clean_sandboxes
+from headrace.replay.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
-from headrace.replay.stream import StreamReplay
 from headrace.replay_errors import SandboxLost
-from support.clusters import ClusterState, state_of
+from support.clusters import state_of
 from support.engines import PATIENCE_SECONDS, eventually
-from support.log import plain_topic
-from support.recorded import Compared, ListedHistory, Today, everything, recorded_job
-
-GONE_PROCESS = 2**22 + 1
-"""More than Linux ever gives."""
-
-
-class Count(AbstractWorker[dict[str, Any]]):
-    name = "count"
-    description = "Never called: who runs jobs again is told below."
-
-    async def run(self, args: dict[str, Any], ctx: JobContext) -> None:
-        raise NotImplementedError
+from support.recorded import Compared, Today, recorded_job
+from support.sandboxes import GONE_PROCESS, Count, odd_fails, of_namespace, replay_of
 
 
 @pytest.fixture
 def sandbox(settings: Settings) -> Settings:
     return sandbox_settings(settings, f"{settings.namespace}.replay-1", 10)
-
-
-def of_namespace(state: ClusterState, namespace: str) -> list[str]:
-    return [name for name in (*state.ends, *state.groups) if name.startswith(f"{namespace}.")]
-
-
-def odd_fails(args: dict[str, Any]) -> int:
-    if args["number"] % 2:
-        raise ValueError("odd")
-    return int(args["number"])
-
-
-def replay_of(count: int, today: Today) -> StreamReplay:
-    jobs = [recorded_job(number, key=f"k{number % 3}" if number % 2 else None) for number in range(count)]
-    batches = [jobs[: count // 2], jobs[count // 2 :], [jobs[0]]]  # one was accepted twice
-    return StreamReplay(ListedHistory(batches), today, everything(batches), Pacing(concurrency=10))
 
 
 async def test_jobs_run_in_a_sandbox_and_nothing_is_left_of_it(log: KafkaLog, settings: Settings, sandbox: Settings) -> None:
@@ -124,40 +96,6 @@ async def test_of_two_at_once_one_gets_the_name(log: KafkaLog, settings: Setting
     assert of_namespace(await state_of(settings), sandbox.namespace) == []
 
 
-@pytest.fixture
-async def left_behind(log: KafkaLog, settings: Settings, sandbox: Settings) -> AsyncIterator[str]:
-    """A sandbox that was kept, with views on this machine; and gone in the end."""
-    (settings.data_directory / "views" / sandbox.namespace).mkdir(parents=True)
-    async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=True):
-        await SandboxRun(log, sandbox, {"count": Count()}, replay_of(10, Today(odd_fails))).run()
-    yield sandbox.namespace
-    await log.delete_topics([name for name in await log.topic_names() if name.startswith(f"{sandbox.namespace}.")])
-
-
-async def test_clean_removes_what_was_kept_at_once(log: KafkaLog, settings: Settings, left_behind: str) -> None:
-    removed, _ = await clean_sandboxes(log, settings)
-    assert left_behind in [found.sandbox for found in removed]
-    assert of_namespace(await state_of(settings), left_behind) == []
-    assert not (settings.data_directory / "views" / left_behind).exists()
-
-
-@pytest.mark.parametrize("how", ["told to", "silent"])
-async def test_clean_spares_a_replay_that_runs_unless_it_is_told_to_or_that_is_silent(
-    log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
-        before = await state_of(settings)
-        _, spared = await clean_sandboxes(log, settings)
-        assert sandbox.namespace in [found.sandbox for found in spared]  # this process lives
-        assert await state_of(settings) == before
-
-        if how == "silent":
-            monkeypatch.setattr(markers, "SILENT_SECONDS", -60.0)
-        removed, _ = await clean_sandboxes(log, settings, every=how == "told to")
-        assert sandbox.namespace in [found.sandbox for found in removed]
-        assert of_namespace(await state_of(settings), sandbox.namespace) == []
-
-
 @pytest.mark.parametrize("keep", [False, True], ids=["removed", "kept"])
 @pytest.mark.parametrize("how", ["all", "the marker alone"])
 async def test_a_replay_whose_sandbox_is_removed_ends_and_leaves_nothing(
@@ -179,7 +117,8 @@ async def test_a_replay_whose_sandbox_is_removed_ends_and_leaves_nothing(
     other = KafkaLog(settings)
     try:
         if how == "all":
-            removed, _ = await clean_sandboxes(other, settings, every=True)
+            removed, _, failed = await clean_sandboxes(other, settings, every=True)
+            assert [str(error) for _, error in failed] == []
             assert sandbox.namespace in [found.sandbox for found in removed]
         else:
             await other.delete_topics([Topics(sandbox.namespace).replay_marker.name])
@@ -212,6 +151,41 @@ async def test_who_was_cleaned_away_leaves_the_sandbox_of_another_alone(
     await log.delete_topics(names)
 
 
+class KnowsNoTopic(KafkaWriter):
+    """The writer of a client whose broker says that there is no marker any more, when a sign of life is to be written."""
+
+    refused = asyncio.Event()
+
+    async def append(self, target: TopicPartition, record: NewRecord, *, timeout: float) -> Acknowledged:
+        if record.key == ALIVE_KEY:
+            self.refused.set()
+            raise TopicMissing(f"The topic {target.topic} does not exist.")
+        return await super().append(target, record, timeout=timeout)
+
+
+class WithoutTopic(KafkaLog):
+    def writer(self) -> KafkaWriter:
+        return KnowsNoTopic(self._cluster, self._administration)
+
+
+async def test_who_cannot_give_a_sign_of_life_still_looks_whether_the_sandbox_is_there(
+    log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.replay.sandbox.ALIVE_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("headrace.replay.sandbox._WATCH_SECONDS", 0.05)
+    client = WithoutTopic(settings)
+    try:
+        with pytest.raises(SandboxLost):
+            async with opened_sandbox(client, sandbox, settings.namespace, ["count"], keep=False) as lost, asyncio.timeout(20):
+                await KnowsNoTopic.refused.wait()
+                assert not lost.done()
+                await log.delete_topics([Topics(sandbox.namespace).replay_marker.name])
+                await lost
+    finally:
+        await client.close()
+    assert of_namespace(await state_of(settings), sandbox.namespace) == []
+
+
 async def test_a_sandbox_gives_signs_of_life(
     log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,8 +197,8 @@ async def test_a_sandbox_gives_signs_of_life(
             return (await state_of(sandbox)).ends[topic][0] > 3
 
         await eventually(signs)
-        [found] = [each for each in await find_markers(log) if each.topic == topic]
-    assert found.marker is not None
+        found = await find_marker(log, topic)
+    assert found is not None and found.marker is not None
     assert not found.is_over(found.alive_at + 59_000)
     assert found.is_over(found.alive_at + 61_000)
 
@@ -237,69 +211,6 @@ def test_a_replay_whose_process_is_not_found_may_still_be_silent_for_a_while(pro
     found = markers.FoundMarker(Topics("a.replay-1").replay_marker.name, marker, alive_at=1_000_000)
     assert not found.is_over(1_000_000 + silent_seconds * 1000)
     assert found.is_over(1_000_001 + silent_seconds * 1000)
-
-
-def plain(name: str) -> Topic:
-    return Topic(name=name, partitions=1, configuration={"cleanup.policy": "delete"})
-
-
-@pytest.mark.parametrize("trick", ["no marker", "foreign", "copied", "names others", "of other jobs"])
-async def test_clean_touches_nothing_without_a_marker(log: KafkaLog, settings: Settings, trick: str) -> None:
-    """Whatever a topic is called, and whatever somebody has written there."""
-    name, other = f"{settings.namespace}.replay-2", f"{settings.namespace}.other"
-    marker = made_marker(other if trick == "copied" else name, settings.namespace, ["count"], "2026-01-01T00:00:00.000Z")
-    value: dict[str, Any] = {**marker.to_wire(), "processId": GONE_PROCESS}
-    if trick == "of other jobs":
-        value["namespace"] = other
-    if trick == "names others":
-        value["topics"] = [f"{other}.job-state"]
-    topics = [Topics(other).job_state, plain(f"{name}.job-state"), plain(f"{name}.jobs.count")]
-    await log.create_topics(topics)
-    writer = log.writer()
-    await writer.start()
-    try:
-        if trick != "no marker":
-            await log.create_topics([Topics(name).replay_marker])
-            record = NewRecord(MARKER_KEY, b"not a marker" if trick == "foreign" else orjson.dumps(value))
-            await writer.append(TopicPartition(Topics(name).replay_marker.name, 0), record, timeout=30)
-        before = await state_of(settings)
-        removed, spared = await clean_sandboxes(log, settings, every=True)
-        assert name not in [found.sandbox for found in removed]
-        assert (name in [found.sandbox for found in spared]) == (trick != "no marker")
-        assert await state_of(settings) == before
-    finally:
-        await writer.stop(timeout=5)
-        names = [*(topic.name for topic in topics), Topics(name).replay_marker.name]
-        await log.delete_topics([each for each in names if each in await log.topic_names()])
-
-
-async def test_clean_spares_an_empty_topic_that_is_named_like_a_marker(log: KafkaLog, settings: Settings) -> None:
-    topic = Topics(f"{settings.namespace}.replay-3").replay_marker
-    await log.create_topics([topic])
-    try:
-        removed, spared = await clean_sandboxes(log, settings, every=True)
-        assert topic.name not in [found.topic for found in removed]
-        assert [found.is_empty for found in spared if found.topic == topic.name] == [True]
-        assert topic.name in await log.topic_names()
-    finally:
-        await log.delete_topics([topic.name])
-
-
-@pytest.mark.parametrize("worker", ["replay-marker", "marker", "replay"])
-async def test_clean_leaves_every_queue_alone(log: KafkaLog, settings: Settings, worker: str) -> None:
-    """Whatever its worker is called; the job stands in some partition, and the others are empty."""
-    queue = Topics(settings.namespace).jobs(worker)
-    await log.create_topics([queue])
-    writer = log.writer()
-    await writer.start()
-    try:
-        await writer.append(TopicPartition(queue.name, 3), NewRecord(b"key", b"{}"), timeout=30)
-        removed, spared = await clean_sandboxes(log, settings, every=True)
-        assert queue.name not in [found.topic for found in (*removed, *spared)]
-        assert queue.name in await log.topic_names()
-    finally:
-        await writer.stop(timeout=5)
-        await log.delete_topics([queue.name])
 
 
 async def test_what_breaks_off_the_replay_removes_the_sandbox(log: KafkaLog, settings: Settings, sandbox: Settings) -> None:
@@ -320,27 +231,6 @@ async def test_what_breaks_off_the_replay_removes_the_sandbox(log: KafkaLog, set
     with pytest.raises(asyncio.CancelledError):
         await task
     assert of_namespace(await state_of(settings), sandbox.namespace) == []
-
-
-class MadeAgain(KafkaLog):
-    """A cluster in which somebody who is just going asks for a topic that was deleted a moment ago, and the broker makes it."""
-
-    again = True
-
-    async def delete_topics(self, names: Collection[str]) -> None:
-        await super().delete_topics(names)
-        if names and self.again:
-            self.again = False
-            await self.create_topics([plain_topic(next(iter(names)))])
-
-
-async def test_a_topic_that_is_made_again_is_deleted_again(settings: Settings, sandbox: Settings) -> None:
-    log = MadeAgain(settings)
-    async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
-        await log.create_topics([Topics(sandbox.namespace).job_state])
-    assert not log.again
-    assert of_namespace(await state_of(settings), sandbox.namespace) == []
-    await log.close()
 
 
 @dataclass

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from headrace import Client, MemoryCompactionWorker, Settings
+from headrace.cli import replay_stream
+from headrace.cli.moments import parse_span
+from headrace.kafka.log import KafkaLog
+from headrace.replay import StreamRequest, removing
 from support import replay_workers
 from support.clusters import ClusterState, state_of
 from support.engines import ended, engine_with, eventually, with_engine
+from support.log import plain_topic
 
 TESTS = Path(replay_workers.__file__).parent.parent
 PATIENCE_SECONDS = 120
@@ -115,6 +121,27 @@ async def test_the_table_and_the_exit_code(recorded: Settings) -> None:
     assert await state_of(recorded) == before
 
 
+@pytest.mark.parametrize("where", [(), ("--sandbox",)], ids=["in process", "in a sandbox"])
+async def test_what_was_not_recorded_is_asked_for_outside_only_where_that_is_allowed(
+    recorded: Settings, tmp_path: Path, where: tuple[str, ...]
+) -> None:
+    notes = tmp_path / "notes"
+    refused = json.loads(replay(recorded, "ask", *STREAM, *where, "--json", REPLAY_NOTES=str(notes)).stdout)
+    assert (refused["counts"]["not-comparable"], refused["counts"]["same"], notes.exists()) == (30, 0, False)
+    live = json.loads(replay(recorded, "ask", *STREAM, *where, "--live", "--json", REPLAY_NOTES=str(notes)).stdout)
+    assert (live["counts"]["same"], live["jobs"]) == (30, 30)
+    assert sorted(map(int, notes.read_text().split())) == list(range(30)), "each once"
+
+
+@pytest.mark.parametrize("where", [(), ("--sandbox",)], ids=["in process", "in a sandbox"])
+async def test_as_many_jobs_run_together_as_were_asked_for(recorded: Settings, tmp_path: Path, where: tuple[str, ...]) -> None:
+    notes = tmp_path / "notes"
+    variables = {"REPLAY_TOGETHER": "3", "REPLAY_NOTES": str(notes)}
+    told = replay(recorded, "together", *STREAM, *where, "--concurrency", "3", "--json", **variables)
+    assert json.loads(told.stdout)["counts"]["same"] == 30, told.stderr
+    assert max(map(int, notes.read_text().split())) == 3
+
+
 async def test_a_terminal_shows_how_far_it_is(recorded: Settings) -> None:
     shown = replay(recorded, "", *STREAM, FORCE_COLOR="1")
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.stderr)
@@ -192,6 +219,30 @@ async def test_a_sandbox_that_is_kept_can_be_looked_at(recorded: Settings) -> No
 
     assert f"Removed {name}." in replay(recorded, "", "clean").stdout
     assert await state_of(recorded) == before
+
+
+class MadeAgain(KafkaLog):
+    """A cluster in which somebody asks for the topics of a sandbox all the while, and the broker makes them."""
+
+    async def delete_topics(self, names: Collection[str]) -> None:
+        await super().delete_topics(names)
+        await self.create_topics([plain_topic(name) for name in names if name.endswith(".job-state")])
+
+
+async def test_what_came_of_the_jobs_is_shown_though_the_sandbox_cannot_be_removed(
+    recorded: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REPLAY_MODE", "")
+    monkeypatch.setattr(removing, "_MOST_SECONDS", 2.0)
+    monkeypatch.setattr("headrace.replay.facade.KafkaLog", MadeAgain)
+    name, output, span = f"{recorded.namespace}.replay-mine", io.StringIO(), parse_span("1h", "now")
+    request = StreamRequest(code=[replay_workers.Count()], span=span, sandbox=True, into=name)
+    assert await replay_stream._replay(recorded, request, (), replay_stream._Answer(output, as_json=False)) == 2
+    assert re.search(r"^30 +same ", output.getvalue(), re.MULTILINE)
+    told = capsys.readouterr().err
+    assert f"Error: The sandbox {name} is not removed: whenever {name}.job-state is deleted, it is made again" in told
+    assert f"Removed {name}." in replay(recorded, "", "clean", "--all").stdout
+    assert of_sandboxes(await state_of(recorded), recorded) == []
 
 
 async def test_an_export_is_replayed_without_the_cluster(recorded: Settings, tmp_path: Path) -> None:

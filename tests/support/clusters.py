@@ -11,7 +11,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from headrace import Settings
 from headrace.kafka.log import KafkaLog
-from headrace.ports import TopicPartition
+from headrace.ports import Log, TopicPartition
+
+_Offsets = dict[str, dict[int, int]]
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,13 @@ class ClusterState:
     """What a namespace, and those whose names begin with its name, have on a cluster.
 
     Attributes:
+        starts: the offset of the first record that is still there of each partition of each topic.
         ends: the end offset of each partition of each topic.
         configurations: all settings of each topic.
         groups: what each consumer group has committed.
     """
 
+    starts: Mapping[str, Mapping[int, int]]
     ends: Mapping[str, Mapping[int, int]]
     configurations: Mapping[str, Mapping[str, str]]
     groups: Mapping[str, Mapping[TopicPartition, int]]
@@ -38,23 +42,29 @@ async def state_of(settings: Settings) -> ClusterState:
         topics = sorted(name for name in await log.topic_names() if name.startswith(settings.namespace))
         groups = sorted(name for name, _ in await client.list_consumer_groups() if name.startswith(settings.namespace))
         committed = {group: await log.committed_offsets(group) for group in groups}
-        return ClusterState(await _ends(log, topics), await _configurations(client, topics), committed)
+        starts, ends = await _bounds(log, topics)
+        return ClusterState(starts, ends, await _configurations(client, topics), committed)
     finally:
         await client.close()
         await log.close()
 
 
-async def _ends(log: KafkaLog, topics: Collection[str]) -> dict[str, dict[int, int]]:
+async def _bounds(log: Log, topics: Collection[str]) -> tuple[_Offsets, _Offsets]:
     reader = log.reader()
     await reader.start()
     try:
         partitions = [TopicPartition(name, number) for name in topics for number in range(await log.partition_count(name))]
-        ends: dict[str, dict[int, int]] = {name: {} for name in topics}
-        for partition, end in (await reader.end_offsets(partitions)).items():
-            ends[partition.topic][partition.partition] = end
-        return ends
+        starts, ends = await reader.start_offsets(partitions), await reader.end_offsets(partitions)
+        return _by_topic(topics, starts), _by_topic(topics, ends)
     finally:
         await reader.stop()
+
+
+def _by_topic(topics: Collection[str], offsets: Mapping[TopicPartition, int]) -> _Offsets:
+    found: _Offsets = {name: {} for name in topics}
+    for partition, offset in offsets.items():
+        found[partition.topic][partition.partition] = offset
+    return found
 
 
 async def _configurations(client: Any, topics: Collection[str]) -> dict[str, dict[str, str]]:

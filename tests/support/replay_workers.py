@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 from headrace import AbstractWorker, JobContext
@@ -14,6 +15,8 @@ class Count(AbstractWorker[dict[str, Any]]):
 
     name = "count"
     description = "Counts."
+    barrier: asyncio.Barrier | None = None
+    running = 0
 
     async def run(self, args: dict[str, Any], ctx: JobContext) -> int:
         number = int(args["number"])
@@ -22,4 +25,23 @@ class Count(AbstractWorker[dict[str, Any]]):
             raise ValueError(f"odd: {number}")
         if mode == "hang" and number >= 10:
             await asyncio.get_running_loop().create_future()
+        if mode == "ask":
+            return int(await ctx.recorded("number", lambda: _note(number)))
+        if mode == "together":
+            await self.meet(int(os.environ["REPLAY_TOGETHER"]))
         return number
+
+    async def meet(self, count: int) -> None:
+        """Waits until so many run together, and notes how many do."""
+        self.barrier = self.barrier or asyncio.Barrier(count)
+        self.running += 1
+        _note(self.running)
+        await self.barrier.wait()
+        self.running -= 1
+
+
+def _note(number: int) -> int:
+    """Has an effect outside: a line in a file."""
+    with Path(os.environ["REPLAY_NOTES"]).open("a") as notes:
+        notes.write(f"{number}\n")
+    return number

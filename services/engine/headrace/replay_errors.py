@@ -2,6 +2,7 @@
 
 HeadraceError
 ├── SandboxLost                     a replay's sandbox was removed while it ran
+├── SandboxLeft                     a replay's sandbox could not be removed
 └── RecordedError                   a replay meets again what a job's question to the outside raised
 """
 
@@ -14,6 +15,12 @@ class SandboxLost(HeadraceError):
     """The sandbox of a replay was removed by others while the replay ran."""
 
     code = "sandbox_lost"
+
+
+class SandboxLeft(HeadraceError):
+    """Not all of a replay's sandbox could be removed; the message says what is left, and what to do."""
+
+    code = "sandbox_left"
 
 
 class RecordedError(HeadraceError):

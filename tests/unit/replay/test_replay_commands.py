@@ -121,6 +121,33 @@ async def test_what_was_set_is_told_and_the_verdict_is_not_on_todays_code(shell:
     ]
 
 
+TELLS = """
+from headrace import JobContext, worker
+
+@worker
+def send_digest(args: dict, ctx: JobContext) -> str | None:
+    print("it ran")
+    return ctx.job.ctx.user_id
+"""
+
+
+async def test_a_user_may_be_named_like_a_number(shell: Shell) -> None:
+    shell.write("tells", TELLS)
+    for written, user in (("42", "42"), ("true", "true"), ('"42"', "42"), ("bob", "bob"), ("null", None)):
+        told = json.loads(shell.replay("job", "done", "tells", "--set", f"ctx.userId={written}", "--json").stdout)
+        assert (told["replayed"]["status"], told["replayed"]["result"]) == ("completed", user)
+
+
+@pytest.mark.parametrize("written", ["ctx.userId=", "ctx.conversationId=" + "x" * 2000], ids=["empty", "long"])
+async def test_what_is_no_valid_job_is_refused_before_it_runs(shell: Shell, written: str) -> None:
+    shell.write("tells", TELLS)
+    told = shell.replay("job", "done", "tells", "--set", written)
+    assert (told.returncode, told.stdout) == (2, "")
+    name = written.partition("=")[0]
+    assert told.stderr.startswith(f"Error: With another {name} it is no valid job: {name}: String should ")
+    assert "it ran" not in told.stderr
+
+
 async def test_a_name_that_the_arguments_do_not_know_is_told(shell: Shell) -> None:
     shell.write("fits", FITS)
     told = shell.replay("job", "failed", "fits", "--set", "args.copys=2")

@@ -34,6 +34,7 @@ from headrace.core.comparison import Verdict
 from headrace.engine.loading import load_workers
 from headrace.engine.outcome import without_own_frames
 from headrace.errors import ArgumentsInvalid, JobTimeout, ResultInvalid, ResultTooLarge
+from headrace.models import CallContext
 from headrace.replay.code import by_name
 from headrace.replay.differences import rerun_as_json
 from headrace.replay.facade import recorded_history
@@ -45,6 +46,9 @@ from headrace.worker import AbstractWorker
 from headrace.workers import shipped_workers
 
 EXIT_DIFFERS = 1
+
+_TEXTS = frozenset(f"ctx.{field.alias or name}" for name, field in CallContext.model_fields.items())
+"""What can only be a text, whatever it looks like."""
 
 _ALIKE = frozenset({Verdict.SAME, Verdict.NOT_COMPARABLE})
 
@@ -182,9 +186,11 @@ def _parsed(changes: Iterable[str]) -> dict[str, Any]:
         if not equals:
             raise ArgumentsInvalid(f"--set {change!r} has no value: write it as --set args.x=5.")
         try:
-            parsed[path] = orjson.loads(text)
+            value = orjson.loads(text)
         except orjson.JSONDecodeError:
-            parsed[path] = text
+            value = text
+        # A user may be named 42.
+        parsed[path] = text if path in _TEXTS and not isinstance(value, str | None) else value
     return parsed
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, TextIO
 
 import orjson
 import typer
@@ -18,6 +18,7 @@ from rich.text import Text
 
 from headrace.cli.common import (
     EXIT_INTERRUPTED,
+    EXIT_USAGE,
     AsJson,
     BootstrapServers,
     NamespaceOption,
@@ -36,8 +37,9 @@ from headrace.kafka.log import KafkaLog
 from headrace.replay.export_format import read_header
 from headrace.replay.facade import StreamRequest, replay_stream
 from headrace.replay.history import Span
+from headrace.replay.markers import MADE_UP, FoundMarker
 from headrace.replay.pacing import Order, Pacing
-from headrace.replay.sandbox import clean_sandboxes
+from headrace.replay.removing import Cleaned, clean_sandboxes
 from headrace.replay.stream import NAME_YOUR_MODULE, StreamReplay
 from headrace.replay.summary import CATEGORIES, Summary, categories_from
 from headrace.replay.wanted import parse_fields
@@ -185,6 +187,9 @@ async def _replay(settings: Settings, request: StreamRequest, failing: Collectio
     answer.show(summary, time.monotonic() - began)
     kept.tell()
     code = EXIT_DIFFERENT if summary.any_of(failing) else 0
+    if summary.not_removed:
+        typer.echo(f"Error: {summary.not_removed}", err=True)
+        code = EXIT_USAGE
     if summary.left_behind:
         typer.echo("Functions go on in threads after their time; they end with this command.", err=True)
         leave_threads_behind(code)
@@ -292,20 +297,24 @@ def clean(
     with errors_shown():
         settings = settings_from(bootstrap_servers, namespace)
         log_to_stderr(settings, default="WARNING")
-        removed, spared = run(_cleaned(settings, every))
+        cleaned = run(_cleaned(settings, every))
     if as_json:
-        names = {"removed": [each.sandbox for each in removed], "spared": [each.sandbox for each in spared]}
-        typer.echo(orjson.dumps(names).decode())
-        return
-    for each in removed:
-        typer.echo(f"Removed {each.sandbox}.")
-    for each in spared:
-        typer.echo(f"Left {each.sandbox}: {_why_spared(each, settings.namespace)}")
-    if not removed and not spared:
-        typer.echo("No replay has left a sandbox.")
+        found = {"removed": cleaned.removed, "spared": cleaned.spared, "failed": [each for each, _ in cleaned.failed]}
+        typer.echo(orjson.dumps({what: [each.sandbox for each in some] for what, some in found.items()}).decode())
+    else:
+        for each in cleaned.removed:
+            typer.echo(f"Removed {each.sandbox}.")
+        for each in cleaned.spared:
+            typer.echo(f"Left {each.sandbox}: {_why_spared(each, settings.namespace)}")
+        if not any(cleaned):
+            typer.echo("No replay has left a sandbox.")
+    for _, error in cleaned.failed:
+        typer.echo(f"Error: {error}", err=True)
+    if cleaned.failed:
+        raise typer.Exit(EXIT_USAGE)
 
 
-async def _cleaned(settings: Settings, every: bool) -> Any:
+async def _cleaned(settings: Settings, every: bool) -> Cleaned:
     log = KafkaLog(settings)
     try:
         return await clean_sandboxes(log, settings, every=every)
@@ -313,10 +322,13 @@ async def _cleaned(settings: Settings, every: bool) -> Any:
         await log.close()
 
 
-def _why_spared(found: Any, namespace: str) -> str:
+def _why_spared(found: FoundMarker, namespace: str) -> str:
     marker = found.marker
     if found.is_empty:
-        return f"nothing stands in {found.topic}, so nobody knows whose it is. Delete that topic if no replay is just beginning."
+        return (
+            f"nothing stands in {found.topic}, so nobody knows whose it is. If no replay is just beginning, --all removes it"
+            f" where its name begins with {namespace}{MADE_UP} and it is alone; else delete that topic."
+        )
     if marker is None:
         return "what stands in its topic is no marker of a replay."
     if marker.namespace != namespace:

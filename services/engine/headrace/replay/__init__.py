@@ -22,10 +22,10 @@ from headrace.replay.log_history import LogHistory as LogHistory
 from headrace.replay.log_history import open_history as open_history
 from headrace.replay.pacing import Order as Order
 from headrace.replay.pacing import Pacing as Pacing
+from headrace.replay.removing import clean_sandboxes as clean_sandboxes
 from headrace.replay.rerun import Rerun as Rerun
 from headrace.replay.rerun import Rerunner as Rerunner
 from headrace.replay.rerun import RerunOptions as RerunOptions
-from headrace.replay.sandbox import clean_sandboxes as clean_sandboxes
 from headrace.replay.state import JobAt as JobAt
 from headrace.replay.state import states_at as states_at
 from headrace.replay.stream import StreamReplay as StreamReplay

@@ -30,7 +30,7 @@ class PastAttempt:
         is_last: whether no other followed.
     """
 
-    __slots__ = ("_entry", "is_last", "number", "recorded_job", "started_at")
+    __slots__ = ("_entry", "_is_final", "is_last", "number", "recorded_job", "started_at")
 
     def __init__(self, job: RecordedJob, number: int | None = None) -> None:
         snapshot: Mapping[str, Any] = job.snapshot or {}
@@ -40,6 +40,8 @@ class PastAttempt:
         self.recorded_job = job
         self.number: int = last if number is None else number
         self.is_last = self.number == last
+        # Without a number it stands for what came of the job.
+        self._is_final = number is None
         self._entry: Mapping[str, Any] = {}
         if attempts:
             self._entry = next((each for each in attempts if each["attempt"] == self.number), self._entry)
@@ -59,9 +61,14 @@ class PastAttempt:
 
     @property
     def outcome(self) -> Outcome | None:
-        """What came of it, as far as that is known; None where it has not ended, or was interrupted."""
+        """What came of it, as far as that is known; None where it has not ended, or was interrupted.
+
+        Of a job without an end nothing has come yet: one whose newest attempt has failed waits for the next.
+        """
         if self.is_last and self.recorded_job.has_ended:
             return outcome_of(self.recorded_job)
+        if self._is_final:
+            return None
         status = _ENDS.get(self._entry.get("status", ""))
         if status is None:
             return None

@@ -7,8 +7,13 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import orjson
+from pydantic import ValidationError
+
+from headrace.codec import describe_problems
 from headrace.core.comparison import Outcome, is_same_json
 from headrace.errors import ConfigurationError
+from headrace.models import JobRecord
 from headrace.replay.history import RecordedJob
 from headrace.replay.rerun import Rerun
 
@@ -60,7 +65,8 @@ def with_changes(job: RecordedJob, changes: Mapping[str, Any]) -> RecordedJob:
             length.
 
     Raises:
-        ConfigurationError: a path does not begin with `args` or `ctx`, or leads through what has nothing inside.
+        ConfigurationError: a path does not begin with `args` or `ctx`, or leads through what has nothing inside; or what comes of
+            it is no job that could ever be accepted.
     """
     record = {**job.record, **{name: deepcopy(job.record.get(name) or {}) for name in _CHANGEABLE}}
     for path, value in changes.items():
@@ -68,7 +74,16 @@ def with_changes(job: RecordedJob, changes: Mapping[str, Any]) -> RecordedJob:
         if len(names) < 2 or names[0] not in _CHANGEABLE or not all(names):
             raise ConfigurationError(f"{path!r} is no path of what can be changed: name it as args.x, args.x.0.y, or ctx.x.")
         _set(record, names, value, path)
+    if changes:
+        _check(record, changes)
     return replace(job, record=record)
+
+
+def _check(record: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    try:
+        JobRecord.model_validate_json(orjson.dumps(record))
+    except ValidationError as error:
+        raise ConfigurationError(f"With another {', '.join(changes)} it is no valid job: {describe_problems(error)}") from None
 
 
 def _set(inside: Any, names: Sequence[str], value: Any, path: str) -> None:

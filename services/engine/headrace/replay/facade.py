@@ -17,13 +17,14 @@ from headrace.replay.code import by_name
 from headrace.replay.file_history import FileHistory, read_file_history
 from headrace.replay.history import History, Span, Wanted
 from headrace.replay.log_history import open_history
+from headrace.replay.markers import MADE_UP
 from headrace.replay.pacing import Pacing
 from headrace.replay.rerun import Rerunner, RerunOptions
 from headrace.replay.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
 from headrace.replay.stream import Counting, StreamReplay, wanted_workers
 from headrace.replay.summary import Summary
-from headrace.replay_errors import SandboxLost
+from headrace.replay_errors import SandboxLeft, SandboxLost
 from headrace.settings import Settings, load_settings
 from headrace.worker import AbstractWorker
 
@@ -64,6 +65,8 @@ class StreamRequest:
 async def replay_stream(request: StreamRequest, settings: Settings | None = None, *, watch: Watch | None = None) -> Summary:
     """Runs recorded jobs of the settings' namespace again, and tells how what came out compares with what was recorded.
 
+    Where a sandbox cannot be removed afterwards, the summary says so.
+
     Args:
         settings: from the environment when left out, with the broker that runs for this folder if it names none.
 
@@ -101,7 +104,7 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
 async def _run_in_sandbox(
     settings: Settings, request: StreamRequest, workers: Mapping[str, AbstractWorker[Any]], replay: StreamReplay
 ) -> None:
-    name = request.into or f"{settings.namespace}.replay-{uuid.uuid4().hex[:8]}"
+    name = request.into or f"{settings.namespace}{MADE_UP}{uuid.uuid4().hex[:8]}"
     own = sandbox_settings(settings, name, request.pacing.concurrency)
     log = KafkaLog(own)
     try:
@@ -111,6 +114,9 @@ async def _run_in_sandbox(
     except SandboxLost:
         replay.sandbox = None
         raise
+    except SandboxLeft as error:
+        # All jobs were run: what came of them is not to be lost by this.
+        replay.summary.not_removed = str(error)
     finally:
         await log.close()
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Collection, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
 from pydantic import ValidationError
 
 from headrace.core.topics import REPLAY_MARKER_SUFFIX, Topics
+from headrace.errors import BrokerError, TopicMissing
 from headrace.models import SandboxMarker
 from headrace.ports import Log, Record, TopicPartition
-from headrace.reading import batches_between
+from headrace.reading import records_between
 
+MADE_UP: Final = ".replay-"
+"""Stands between a namespace and the rest of the name of a sandbox to which nobody gave one."""
 MARKER_KEY: Final = b"marker"
 ALIVE_KEY: Final = b"alive"
 OVER_KEY: Final = b"over"
@@ -30,6 +32,7 @@ and none of them sees the processes of another.
 """
 SILENT_SECONDS: Final = 60.0
 """A replay that gave no sign of life for so long is over, wherever it ran. The clocks of machines may differ a little."""
+_LAST_RECORDS: Final = 10
 
 
 def made_marker(sandbox: str, namespace: str, workers: Collection[str], started_at: str) -> SandboxMarker:
@@ -69,7 +72,7 @@ class FoundMarker:
 
     Attributes:
         marker: None where its first record is no marker, or there is none.
-        is_empty: nothing stands in it: it is somebody else's, or its replay was about to write the marker.
+        is_empty: nothing has ever stood in it: it is somebody else's, or its replay was about to write the marker.
         alive_at: the log's time of the last sign of life, in milliseconds since the Unix epoch.
         has_ended: its replay has said that it is over, and that the sandbox is kept.
     """
@@ -107,18 +110,29 @@ def _exists(process_id: int) -> bool:
     return True
 
 
-async def find_markers(log: Log) -> list[FoundMarker]:
-    """Every topic of the cluster that is named like a marker's, with what stands in it."""
-    topics = sorted(name for name in await log.topic_names() if name.endswith(REPLAY_MARKER_SUFFIX))
-    if not topics:
-        return []
-    records = await _read(log, [TopicPartition(name, 0) for name in topics])
-    return [_found(name, records[name]) for name in topics]
+async def marker_topics(log: Log) -> list[str]:
+    """The names of all topics of the cluster that are named like a marker's. Raises BrokerError."""
+    return sorted(name for name in await log.topic_names() if name.endswith(REPLAY_MARKER_SUFFIX))
+
+
+async def find_marker(log: Log, topic: str) -> FoundMarker | None:
+    """What stands in a topic that is named like a marker's; None where it is gone meanwhile, and so nobody's.
+
+    Raises:
+        BrokerError: the brokers cannot be used.
+    """
+    try:
+        records, end = await _read(log, TopicPartition(topic, 0))
+        return _found(topic, records) if end else FoundMarker(topic, None, is_empty=True)
+    except (BrokerError, TopicMissing):
+        if topic in await log.topic_names():
+            raise
+        return None
 
 
 def _found(topic: str, records: Sequence[Record]) -> FoundMarker:
     if not records:
-        return FoundMarker(topic, None, is_empty=True)
+        return FoundMarker(topic, None)
     first = records[0]
     try:
         marker = SandboxMarker.model_validate_json(first.value or b"")
@@ -131,16 +145,17 @@ def _found(topic: str, records: Sequence[Record]) -> FoundMarker:
     return FoundMarker(topic, marker, alive_at=records[-1].timestamp, has_ended=any(each.key == OVER_KEY for each in records))
 
 
-async def _read(log: Log, partitions: Collection[TopicPartition]) -> dict[str, list[Record]]:
-    records: dict[str, list[Record]] = {partition.topic: [] for partition in partitions}
+async def _read(log: Log, partition: TopicPartition) -> tuple[list[Record], int]:
+    """The first record and the last ones, and the end: whatever others may have written there, no more of it is held."""
+    records: list[Record] = []
     reader = log.reader()
     await reader.start()
     try:
-        starts, ends = await reader.start_offsets(partitions), await reader.end_offsets(partitions)
-        bounds = {each: (starts[each], ends[each]) for each in partitions if starts[each] < ends[each]}
-        async with aclosing(batches_between(reader, bounds)) as batches:
-            async for partition, some in batches:
-                records[partition.topic] += some
+        start, end = (await reader.start_offsets([partition]))[partition], (await reader.end_offsets([partition]))[partition]
+        first = min(start + 1, end)
+        for bounds in ((start, first), (max(first, end - _LAST_RECORDS), end)):
+            if bounds[0] < bounds[1]:
+                records += [record async for record in records_between(reader, {partition: bounds})]
     finally:
         await reader.stop()
-    return records
+    return records, end

@@ -139,7 +139,7 @@ def lane_of(job: RecordedJob) -> Hashable | None:
 
 
 async def run_paced(
-    batches: Batches, run: Callable[[RecordedJob], Awaitable[None]], pacing: Pacing, limits: Mapping[str, int] | None = None
+    batches: Batches, run: Callable[[RecordedJob], Awaitable[object]], pacing: Pacing, limits: Mapping[str, int] | None = None
 ) -> None:
     """Runs every job of the batches once, as the pacing says, and returns when the last has ended.
 
@@ -175,7 +175,7 @@ async def ordered(batches: Batches, pacing: Pacing) -> Batches:
 class _Paced:
     """Tasks, as many as jobs may run at a time, that take what may start; most jobs cost no task of their own."""
 
-    def __init__(self, run: Callable[[RecordedJob], Awaitable[None]], pacing: Pacing, limits: Mapping[str, int]) -> None:
+    def __init__(self, run: Callable[[RecordedJob], Awaitable[object]], pacing: Pacing, limits: Mapping[str, int]) -> None:
         self._run = run
         self._tasks = pacing.concurrency
         self._limits = limits

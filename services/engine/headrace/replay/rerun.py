@@ -93,6 +93,7 @@ class Rerunner:
 
     Attributes:
         left_behind: attempts that went on after their time, and still do: only the end of the process ends those in threads.
+            `asyncio.run` waits for them at its end, however long they take; `os._exit` does not.
     """
 
     def __init__(self, history: History, workers: Iterable[AbstractWorker[Any]], options: RerunOptions | None = None) -> None:

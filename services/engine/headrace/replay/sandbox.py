@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
+import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 
 import orjson
@@ -15,8 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from headrace.core.timestamps import format_timestamp
 from headrace.core.topics import Topics
-from headrace.errors import BrokerError, ConfigurationError, SandboxInUse
-from headrace.kafka.leaving import delete_groups
+from headrace.errors import BrokerError, ConfigurationError, SandboxInUse, TopicMissing
 from headrace.models import SandboxMarker
 from headrace.namespaces import Namespace
 from headrace.ports import Log, LogWriter, NewRecord, TopicPartition
@@ -25,18 +23,18 @@ from headrace.replay.markers import (
     ALIVE_KEY,
     MARKER_KEY,
     OVER_KEY,
-    FoundMarker,
-    find_markers,
     made_marker,
 )
-from headrace.replay_errors import SandboxLost
+from headrace.replay.removing import remove_own
+from headrace.replay_errors import SandboxLeft, SandboxLost
 from headrace.runtime import wall_clock
 from headrace.sandbox_marker import has_names_of_queues
 from headrace.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 _APPEND_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.5
-_MOST_LOOKS: Final = 20
 _WATCH_SECONDS: Final = 2.0
 """So often a replay looks whether its sandbox is still there."""
 _MISSED_LOOKS: Final = 2
@@ -79,16 +77,20 @@ async def opened_sandbox(
         SandboxInUse: something of that name is on the cluster; nothing was changed.
         BrokerError: the brokers cannot be used. What was made is found by `clean`.
         SandboxLost: it was removed by others, whatever else that has led to.
+        SandboxLeft: all is done, and the sandbox cannot be removed. Where something else has ended the block, that is raised, and
+            this is logged.
     """
     marker = made_marker(settings.namespace, live, workers, format_timestamp(wall_clock()))
     writer = log.writer()
     watch = _Watch(log, writer, marker)
     alive: asyncio.Task[None] | None = None
+    is_done = False
     await writer.start()
     try:
         await _mark(log, writer, marker)
         alive = asyncio.create_task(watch.keep_up(), name="sandbox alive")
         yield watch.lost
+        is_done = True
     except Exception as error:
         if alive is not None and not isinstance(error, SandboxLost) and await watch.looks_again():
             raise _lost(marker.sandbox) from error
@@ -103,7 +105,12 @@ async def opened_sandbox(
         await writer.stop(timeout=1.0)
         # Until it was marked, the name may have been another's.
         if alive is not None and (not keep or watch.is_lost):
-            await _remove_own(log, settings, marker)
+            try:
+                await remove_own(log, settings, marker)
+            except SandboxLeft as error:
+                if is_done:
+                    raise
+                logger.error("%s", error)
 
 
 async def _mark(log: Log, writer: LogWriter, marker: SandboxMarker) -> None:
@@ -188,71 +195,11 @@ def _lost(sandbox: str) -> SandboxLost:
 
 
 async def _sign(writer: LogWriter, sandbox: str, key: bytes) -> int | None:
-    """Writes a sign; its offset. None where it was not acknowledged: the next is as good, and so is silence in the end."""
+    """Writes a sign; its offset. None where it was not acknowledged: the next is as good, and so is silence in the end.
+
+    Whether the topic is gone is for the watch to see: a broker that has just started may not know of it.
+    """
     target = TopicPartition(Topics(sandbox).replay_marker.name, 0)
-    with contextlib.suppress(BrokerError):
+    with contextlib.suppress(BrokerError, TopicMissing):
         return (await writer.append(target, NewRecord(key, b"{}"), timeout=_APPEND_SECONDS)).offset
     return None
-
-
-async def _remove_own(log: Log, settings: Settings, marker: SandboxMarker) -> None:
-    """Removes a sandbox in the end, unless it was removed before and the name is another replay's by now."""
-    others = [each.marker for each in await find_markers(log) if each.sandbox == marker.sandbox and each.marker is not None]
-    if others in ([], [marker]):
-        await remove(log, settings, marker)
-
-
-async def remove(log: Log, settings: Settings, marker: SandboxMarker) -> None:
-    """Removes all that a marker names, and the marker in the end: what breaks off in between is found again.
-
-    Raises:
-        BrokerError: the brokers cannot be used; what is left is found by `clean`.
-    """
-    await delete_groups(settings, marker.groups)
-    await _delete_for_good(log, marker.topics)
-    await asyncio.to_thread(_remove_views, settings.data_directory / "views" / marker.sandbox)
-    await log.delete_topics([Topics(marker.sandbox).replay_marker.name])
-
-
-async def _delete_for_good(log: Log, topics: Collection[str]) -> None:
-    """Deletes topics until they stay away: a client that is just going may ask for one, and has the broker make it again."""
-    gone = 0
-    for _ in range(_MOST_LOOKS):
-        there = await log.topic_names()
-        left = [name for name in topics if name in there]
-        gone = 0 if left else gone + 1
-        if gone > 1:
-            return
-        await log.delete_topics(left)
-        await asyncio.sleep(_LOOK_SECONDS)
-
-
-def _remove_views(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-async def clean_sandboxes(log: Log, settings: Settings, *, every: bool = False) -> tuple[list[FoundMarker], list[FoundMarker]]:
-    """Removes the sandboxes that replays of a namespace have left: those that were silent for a minute, or for 20 s where their
-    process is gone.
-
-    Nothing is touched that no marker names, and no sandbox of another namespace's jobs. A topic in which no marker stands is
-    spared, also an empty one: its replay may just begin, or it may be anybody's.
-
-    Args:
-        settings: name the namespace.
-        every: remove those, too, whose replay seems to run.
-
-    Returns what was removed, and what was not.
-
-    Raises:
-        BrokerError: the brokers cannot be used.
-    """
-    removed, spared = [], []
-    for found in await find_markers(log):
-        own = found.marker is not None and found.marker.namespace == settings.namespace
-        if found.marker is not None and own and (every or found.is_over(wall_clock())):
-            await remove(log, settings, found.marker)
-            removed.append(found)
-        else:
-            spared.append(found)
-    return removed, spared

@@ -20,7 +20,7 @@ from headrace.models import Job, WorkerDefinition
 from headrace.ports import AppendFailed, Log, LogWriter, NewRecord, TopicPartition
 from headrace.replay.history import RecordedJob
 from headrace.replay.pacing import Order, Pacing, ordered
-from headrace.replay.stream import StreamReplay
+from headrace.replay.stream import Rerun, StreamReplay
 from headrace.replay.summary import Summary
 from headrace.settings import Settings
 from headrace.worker import AbstractWorker
@@ -147,7 +147,7 @@ class SandboxRun:
         setattr(failure, TOLD_ATTRIBUTE, told)
         raise failure
 
-    async def _rerun(self, job: RecordedJob) -> Any:
+    async def _rerun(self, job: RecordedJob) -> Rerun:
         """Runs a job again, when one more may run: the engine is not the only one that asks for it."""
         async with self._places_of[str(job.record["workerName"])], self._places:
             return await self._replay.rerun(job)

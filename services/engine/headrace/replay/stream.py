@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from headrace.core.comparison import Comparison, Outcome
 from headrace.errors import ConfigurationError
@@ -83,7 +83,7 @@ class StreamReplay:
                 yield batch
         self.all_found = True
 
-    async def rerun(self, job: RecordedJob) -> Any:
+    async def rerun(self, job: RecordedJob) -> Rerun:
         """Runs one of them, and counts what came of it."""
         rerun = await self.reruns.rerun(job)
         worker = str(job.record["workerName"])
@@ -92,10 +92,6 @@ class StreamReplay:
         if self.heard is not None:
             self.heard(replayed)
         return rerun
-
-
-Drive = Callable[[StreamReplay], Awaitable[Summary]]
-"""How the jobs of a replay are run: `StreamReplay.run`, or in a sandbox."""
 
 
 def wanted_workers(named: Collection[str], in_code: Collection[str], recorded: Collection[str]) -> tuple[str, ...]:

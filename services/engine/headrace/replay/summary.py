@@ -84,7 +84,9 @@ class Summary:
         counts: jobs of each category, in all and by worker.
         listed: what is not the same, job by job, up to a limit; without the results, which may be large.
         left_out: how many jobs that are not the same are not listed, since there are too many.
-        left_behind: functions that went on in threads after their time, and still do when the replay is over.
+        left_behind: functions that went on in threads after their time, and still do when the replay is over. `asyncio.run` waits
+            for them at its end, however long they take: only `os._exit` ends the process before.
+        not_removed: why the replay's sandbox is still there although it was to be removed, and what to do; empty where it is not.
     """
 
     jobs: int = 0
@@ -93,6 +95,7 @@ class Summary:
     listed: list[Replayed] = field(default_factory=list)
     left_out: int = 0
     left_behind: int = 0
+    not_removed: str = ""
     _kinds: dict[str, dict[tuple[str, str], Kind]] = field(default_factory=dict)
 
     def add(self, replayed: Replayed) -> None:
