@@ -54,6 +54,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "headrace-instance-id": "i",
     },
     "RecordingHeaders": {"headrace-tenant": "t", "headrace-worker-name": "w"},
+    "SandboxMarker": {
+        **{"sandbox": "n.replay-1", "namespace": "n", "host": "h", "processId": 1, "startedAt": AT},
+        "topics": ["n.replay-1.jobs.w"],
+        "groups": [],
+    },
     "WorkerDefinition": {"name": "w", "description": "d", "category": "c"},
     "InstanceRecord": {"instanceId": "i", "workers": ["w"], "host": "h", "processId": 1, "startedAt": AT, "seenAt": AT},
     "CancelRequest": {

@@ -107,6 +107,13 @@ def test_very_many_kinds_take_no_more_than_some_memory() -> None:
     assert sum(kind.count for kind in kinds.values()) == 1_499
 
 
+def test_many_that_are_only_slower_take_no_place_of_others() -> None:
+    slower = (replayed(number, completed(1, 0.1), completed(1, 0.5)) for number in range(10_100))
+    summary = summary_of(*slower, replayed(10_100, completed(1), completed(2)))
+    assert summary.listed[-1].job_id == "job-10100"
+    assert (summary.counts["slower"], len(summary.listed), summary.left_out) == (10_100, 1_001, 9_100)
+
+
 def test_what_is_listed_takes_no_more_than_some_memory() -> None:
     summary = summary_of(*(replayed(n, completed("x" * 1_000), completed("y" * 1_000)) for n in range(10_100)))
     assert (summary.counts["different"], len(summary.listed)) == (10_100, 10_000)

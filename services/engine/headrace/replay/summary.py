@@ -32,6 +32,8 @@ CATEGORIES: Final = (
 _MOST_KINDS: Final = 1_000
 _SHOWN_KINDS: Final = 5
 _LISTED_JOBS: Final = 10_000
+# On a busy machine most jobs are slower: they must not take the places of those that came to something else.
+_LISTED_SLOWER: Final = 1_000
 _LONGEST_VALUE: Final = 300
 _CHANGING = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\b0x[0-9a-fA-F]+\b|\d+")
 
@@ -97,6 +99,8 @@ class Summary:
     left_behind: int = 0
     not_removed: str = ""
     _kinds: dict[str, dict[tuple[str, str], Kind]] = field(default_factory=dict)
+    # How many are listed that are only slower, and how many others.
+    _listed: Counter[bool] = field(default_factory=Counter)
 
     def add(self, replayed: Replayed) -> None:
         """Counts a job."""
@@ -113,10 +117,12 @@ class Summary:
             of_worker[category] += 1
             if category != _SAME:
                 self._note(category, replayed)
-        if len(self.listed) < _LISTED_JOBS:
-            self.listed.append(_without_results(replayed))
-        else:
+        only_slower = replayed.comparison.verdict is Verdict.SAME
+        if self._listed[only_slower] >= (_LISTED_SLOWER if only_slower else _LISTED_JOBS):
             self.left_out += 1
+            return
+        self._listed[only_slower] += 1
+        self.listed.append(_without_results(replayed))
 
     def worst(self, category: str) -> list[Kind]:
         """The kinds of a category that weigh most, the worst first."""
