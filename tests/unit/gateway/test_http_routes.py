@@ -193,6 +193,8 @@ async def test_other_methods_and_paths(client: httpx.AsyncClient) -> None:
     assert {each.strip() for each in response.headers["allow"].split(",")} == {"GET", "POST"}
     assert (await client.head("/jobs")).status_code == 405
     problem(await client.get("/nothing"), 404, "route_unknown")
+    for path in ("/nothing", "/tools/scheduler"):
+        assert "/openapi.json" in (await client.get(path)).json()["detail"], "it says what to do"
 
 
 async def test_a_broker_that_is_away_is_503(gateway: Served, client: httpx.AsyncClient, log: WrittenLog) -> None:

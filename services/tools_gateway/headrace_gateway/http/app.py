@@ -120,11 +120,17 @@ def _add_tools(app: FastAPI, gateway: Gateway, calls: ToolCalls) -> None:
 _CODES: Final[dict[int, str]] = {HTTPStatus.NOT_FOUND: "route_unknown", HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
 
 
+_HINTS: Final[dict[int, str]] = {
+    HTTPStatus.NOT_FOUND: "There is nothing at this path: GET /openapi.json tells what there is, GET /tools which tools.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "This path takes other methods (see the header Allow): GET /openapi.json tells what for.",
+}
+
+
 async def _problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers) if error.headers else None
     code = _CODES.get(error.status_code, "request_invalid")
-    return ProblemResponse(error.status_code, str(error.detail), headers, code=code)
+    return ProblemResponse(error.status_code, _HINTS.get(error.status_code, str(error.detail)), headers, code=code)
 
 
 async def _wrong(_: Request, error: Exception) -> Response:
