@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 KeyT = TypeVar("KeyT")
@@ -19,10 +20,15 @@ class SharedReads(Generic[KeyT, ReadT]):
     async def read(self, key: KeyT, read: Callable[[], Coroutine[Any, Any, ReadT]]) -> ReadT:
         """What the read of that key gives which is under way, or else this one. Raises what it raises."""
         task = self._under_way.get(key)
-        if task is None:
+        # One that has just ended stays until the loop's next turn, and what it gives may be too little for who comes now.
+        if task is None or task.done():
             task = self._under_way[key] = asyncio.create_task(read(), name="history-read")
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+            task.add_done_callback(partial(self._ended, key))
         return await asyncio.shield(task)
+
+    def _ended(self, key: KeyT, task: asyncio.Task[ReadT]) -> None:
+        if self._under_way.get(key) is task:
+            del self._under_way[key]
 
     async def stop(self) -> None:
         """Ends what is under way, and waits for its end."""
