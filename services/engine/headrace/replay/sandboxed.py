@@ -16,7 +16,7 @@ from headrace.engine.engine import WorkerEngine
 from headrace.engine.outcome import TOLD_ATTRIBUTE
 from headrace.errors import ConfigurationError
 from headrace.job_context import JobContext
-from headrace.models import Job, WorkerDefinition
+from headrace.models import WorkerDefinition
 from headrace.ports import AppendFailed, Log, LogWriter, NewRecord, TopicPartition
 from headrace.replay.history import RecordedJob
 from headrace.replay.pacing import Order, Pacing, ordered
@@ -56,13 +56,9 @@ class _Again(AbstractWorker[dict[str, Any]]):
         """That of the worker itself."""
         return self._definition
 
-    async def run(self, args: dict[str, Any], ctx: JobContext) -> Any:
-        """Not called: the arguments are the worker's own to check."""
-        raise NotImplementedError
-
-    async def process_job(self, job: Job, ctx: JobContext | None = None) -> Any:  # noqa: ARG002 - the context is the replay's own
+    async def run(self, args: dict[str, Any], ctx: JobContext) -> Any:  # noqa: ARG002 - they are the worker's own to check
         """Runs the recorded job of that id again."""
-        return await self._run.again(job.id)
+        return await self._run.again(ctx.job.id)
 
 
 class SandboxRun:
