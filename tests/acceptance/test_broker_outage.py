@@ -46,37 +46,35 @@ async def test_everything_stops_in_time_and_says_what_is_lost(
 ) -> None:
     target = TopicPartition(topic, 0)
     writer, reader, member = log.writer(), log.reader(), Member(log, topic, f"{topic}.group")
-    await writer.start()
-    await writer.append(target, NewRecord(b"key", b"0"), timeout=10)
-    await reader.start()
-    await reader.assign({target: 1})
-    await member.start()
-    await member.joined(2)
-    await member.pause_polling()
     outcomes = Outcomes()
-    async with away(fragile_broker):
-        for number in range(1_000):
-            writer.submit(TopicPartition(topic, number % 2), numbered([number], size=2_000), outcomes.expect(number))
-        async with within(1.0):
-            with pytest.raises(TimeoutError):
-                await writer.append(target, NewRecord(b"key", b"late"), timeout=1.0)
-        assert await reader.fetch(timeout=0.2) == {}
-        assert await member.consumer.fetch(timeout=0.2, maximum=10) == {}
-        async with within(1.0):
-            assert not await member.consumer.commit({target: Committed(0)}, timeout=1.0)
-        async with within(2.0):
-            with pytest.raises(BrokerUnreachable, match=fragile_broker.bootstrap_servers):
-                await log.topic_names()
-        async with within(2.0):
-            with pytest.raises(BrokerUnreachable, match=fragile_broker.bootstrap_servers):
-                await log.writer().start()
-        async with within(1.0):
-            await writer.stop(timeout=1.0)
-        assert len(await outcomes.failures()) == 1_000
-        async with within(2.0):
-            await reader.stop()
-        async with within(1.0):
-            await member.consumer.stop(timeout=1.0)
+    async with started(writer), started(reader), members(member):
+        await writer.append(target, NewRecord(b"key", b"0"), timeout=10)
+        await reader.assign({target: 1})
+        await member.joined(2)
+        await member.pause_polling()
+        async with away(fragile_broker):
+            for number in range(1_000):
+                writer.submit(TopicPartition(topic, number % 2), numbered([number], size=2_000), outcomes.expect(number))
+            async with within(1.0):
+                with pytest.raises(TimeoutError):
+                    await writer.append(target, NewRecord(b"key", b"late"), timeout=1.0)
+            assert await reader.fetch(timeout=0.2) == {}
+            assert await member.consumer.fetch(timeout=0.2, maximum=10) == {}
+            async with within(1.0):
+                assert not await member.consumer.commit({target: Committed(0)}, timeout=1.0)
+            async with within(2.0):
+                with pytest.raises(BrokerUnreachable, match=fragile_broker.bootstrap_servers):
+                    await log.topic_names()
+            async with within(2.0):
+                with pytest.raises(BrokerUnreachable, match=fragile_broker.bootstrap_servers):
+                    await log.writer().start()
+            async with within(1.0):
+                await writer.stop(timeout=1.0)
+            assert len(await outcomes.failures()) == 1_000
+            async with within(2.0):
+                await reader.stop()
+            async with within(1.0):
+                await member.consumer.stop(timeout=1.0)
 
 
 async def test_everything_goes_on_when_the_broker_is_back(fragile_broker: LocalBroker, log: KafkaLog, topic: str) -> None:

@@ -24,7 +24,7 @@ from headrace.broker.configuration import HOST
 from headrace.broker.readiness import describe_cluster, wait_until_ready
 from headrace.errors import LocalBrokerError, LocalBrokerInUse
 from headrace.settings import load_settings
-from support.processes import alive, processes_naming, read_line, wait_until
+from support.processes import alive, freeze, processes_naming, read_line, wait_until
 
 # What owns a broker, for as long as its standard input is open; then it ends as the last argument says.
 OWNER = """
@@ -188,7 +188,7 @@ async def test_a_predecessor_whose_owner_died_is_waited_for(tmp_path: Path, owne
     owner = Owner(tmp_path)
     owners.callback(owner.kill)
     # Its watchdog is frozen, so Java lives on, and the data are in use, until it thaws.
-    os.kill(owner.watchdog, signal.SIGSTOP)
+    freeze(owner.watchdog)
     owner.kill()
     assert alive(owner.java)
     thaw = threading.Timer(1.0, os.kill, (owner.watchdog, signal.SIGCONT))

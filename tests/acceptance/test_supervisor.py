@@ -19,7 +19,7 @@ from headrace import Client, Job, Settings
 from headrace.core.records import LEASE_PREFIX
 from headrace.core.topics import Topics
 from support.engines import ended, engine_process, eventually, read_all, releases
-from support.processes import alive
+from support.processes import alive, freeze
 
 # Each attempt says so in a file of its own, outside of Kafka; a job waits for as long as a file is missing.
 WORKERS = """
@@ -153,7 +153,7 @@ async def test_without_a_supervisor_the_kernel_kills_what_cannot_look_at_its_lea
         with engine_process(settings, workers, **SHORT_LEASE) as engines:
             await enqueue(client, "hold_the_interpreter", "greedy")
             pid, _ = await begun(workers, "greedy")
-            engines.process.send_signal(signal.SIGSTOP)
+            freeze(engines.process.pid)
             engine = psutil.Process(pid)
 
             async def gone() -> bool:
@@ -186,7 +186,7 @@ async def test_a_supervisor_that_was_frozen_kills_no_engine_that_has_renewed_its
         with engine_process(settings, workers, **SHORT_LEASE) as engines:
             job = await enqueue(client, "step", "watched", until="go")
             pid, _ = await begun(workers, "watched")
-            os.kill(engines.process.pid, signal.SIGSTOP)
+            freeze(engines.process.pid)
             over_at = time.time() + 1.5 * float(SHORT_LEASE["HEADRACE_ENGINE_LEASE_SECONDS"])
 
             async def renewed() -> bool:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from headrace.views.process import keeper as keeper_module
 from headrace.views.process.keeper import ProcessKeeper
 from support.gateway import publish_workers
 from support.log import eventually
-from support.processes import alive
+from support.processes import alive, freeze, frozen
 
 PATIENCE = 60.0
 
@@ -55,15 +55,6 @@ def pid_of(client: Client) -> int:
 
 def children() -> set[int]:
     return {child.pid for child in psutil.Process().children(recursive=True)}
-
-
-@contextmanager
-def frozen(pid: int) -> Any:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 async def ids(client: Client) -> set[str]:
@@ -146,7 +137,7 @@ async def test_while_the_process_stands_still_whoever_reads_waits_for_a_moment_a
 async def test_a_process_that_hangs_is_killed_and_replaced(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(settings) as client:
         first = pid_of(client)
-        os.kill(first, signal.SIGSTOP)
+        freeze(first)
         monkeypatch.setattr(keeper_module, "HUNG_SECONDS", 2.0)
         await eventually(lambda: not alive(first), "it is killed")
         monkeypatch.undo()
@@ -165,7 +156,7 @@ async def test_a_process_that_stands_still_does_not_keep_its_parent_from_ending(
     async with asyncio.timeout(PATIENCE):
         async with opened(settings) as client:
             pid = pid_of(client)
-            os.kill(pid, signal.SIGSTOP)
+            freeze(pid)
             await client.enqueue(digest, {"n": 1})
     assert not psutil.pid_exists(pid)
 

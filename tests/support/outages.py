@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from headrace.broker import LocalBroker
+from support import processes
 
 Away = Callable[[LocalBroker], AbstractAsyncContextManager[None]]
 
@@ -26,8 +25,5 @@ async def killed(broker: LocalBroker) -> AsyncIterator[None]:
 @asynccontextmanager
 async def frozen(broker: LocalBroker) -> AsyncIterator[None]:
     """The broker's connections stay open, and it says nothing."""
-    os.kill(broker.node.pid, signal.SIGSTOP)
-    try:
+    with processes.frozen(broker.node.pid):
         yield
-    finally:
-        os.kill(broker.node.pid, signal.SIGCONT)

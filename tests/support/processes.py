@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -31,6 +34,31 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def freeze(pid: int) -> None:
+    """Stops a process where it is, until `SIGCONT`.
+
+    `kill` comes back before that has happened: on a busy machine other threads of the process run on for as long as
+    the one that takes the signal waits for its turn, and answer what they are asked meanwhile.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: _stands_still(pid), f"process {pid} stands still")
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """A process that stands still meanwhile."""
+    try:
+        freeze(pid)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _stands_still(pid: int) -> bool:
+    threads = [thread.id for thread in psutil.Process(pid).threads()] if psutil.LINUX else [pid]
+    return all(psutil.Process(each).status() == psutil.STATUS_STOPPED for each in threads)
 
 
 def processes_naming(text: str | Path) -> list[int]:

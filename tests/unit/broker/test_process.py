@@ -14,7 +14,7 @@ import pytest
 
 from headrace.broker.process import ProcessOptions, WatchedProcess
 from headrace.errors import LocalBrokerError
-from support.processes import alive, wait_until
+from support.processes import alive, freeze, wait_until
 
 # It answers SIGTERM as it is told to, and says when it is ready to be tried.
 PROGRAM = """
@@ -81,7 +81,7 @@ def test_stop_kills_what_does_not_end_in_time(output: Path, started: list[Watche
 def test_stop_ends_a_frozen_program(output: Path, started: list[WatchedProcess]) -> None:
     started.append(WatchedProcess(command("orderly"), ProcessOptions(output=output, grace_seconds=0.2)))
     wait_until_ready(output)
-    os.kill(started[0].pid, signal.SIGSTOP)
+    freeze(started[0].pid)
     assert started[0].stop() == 128 + signal.SIGKILL
 
 
