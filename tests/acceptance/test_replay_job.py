@@ -254,8 +254,8 @@ async def test_what_ran_is_run_again_and_nothing_changes(settings: Settings, she
 async def test_the_debugger_opens_where_a_job_fails(settings: Settings, shell: Shell) -> None:
     async with ran(settings, shell, [("packs", {"items": 5}), ("packs", {"items": 1})]) as [failed, completed]:
         shown = shell.replay(failed.id, "shop", "--pdb", stdin="p ('in the debugger', args['items'])\nwhere\nq\n")
-        assert "('in the debugger', 5)" in shown and "raise ValueError" in shown
-        assert "debugger" not in shell.replay(completed.id, "shop", "--pdb")
+        assert "(Pdb)" in shown and "('in the debugger', 5)" in shown and "raise ValueError" in shown
+        assert "(Pdb)" not in shell.replay(completed.id, "shop", "--pdb")
 
 
 BLOCKING = """
@@ -296,6 +296,7 @@ async def test_a_function_in_a_thread_does_not_hold_the_command_up(settings: Set
 
 async def test_what_cannot_be_replayed_is_told_in_a_line(settings: Settings, shell: Shell) -> None:
     async with ran(settings, shell, [("packs", {"items": 1})]) as [job]:
+        before = await state_of(settings)
         assert "nothing-like-it" in shell.refused("nothing-like-it", "shop")
         assert "'packs', which is not in the code that was loaded. Loaded are: memory_compaction_worker." in shell.refused(job.id)
         assert "no attempt 7" in shell.refused(job.id, "shop", "--attempt", "7")
@@ -303,6 +304,7 @@ async def test_what_cannot_be_replayed_is_told_in_a_line(settings: Settings, she
         assert "no path" in shell.refused(job.id, "shop", "--set", "id=1")
         assert "has no value" in shell.refused(job.id, "shop", "--set", "args.items")
         assert "cannot be imported" in shell.refused(job.id, "no_such_module")
+        assert await state_of(settings) == before
 
 
 async def test_the_memory_is_as_it_was_at_the_jobs_time(settings: Settings) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from headrace import AbstractWorker, Client, JobContext, Settings
-from headrace.replay import Pacing, Span, StreamRequest, Summary, replay_stream
-from headrace.replay.pacing import Order
+from headrace import AbstractWorker, Client, Job, JobContext, Retry, Settings
+from headrace.replay import Span, StreamRequest, Summary, replay_stream
 from headrace.replay.summary import SLOWER
 from support.clusters import state_of
-from support.engines import ended, engine_with, with_engine
+from support.engines import ended, engine_with, eventually, with_engine
+from support.process_workers import DiesLive
 from support.traffic import WORKERS, Fetch, NumberArgs, Render, Tally, TallyArgs, Traffic, record_traffic
 
 EVER = Span(0, 2**42)
@@ -99,18 +99,77 @@ async def test_a_thousand_jobs(settings: Settings) -> None:
 async def test_twenty_thousand_jobs(settings: Settings) -> None:
     traffic = await record_traffic(settings, 20_000, cancelled=200)
     await check_replays(settings, traffic)
+    before = await state_of(settings)
     in_sandbox = await replay_stream(request_of(*WORKERS, sandbox=True), settings)
     assert verdicts_of(in_sandbox) == {"not-comparable": traffic.cancelled}
     assert in_sandbox.jobs == traffic.count
+    assert await state_of(settings) == before
 
 
-@pytest.mark.parametrize("order", Order)
-async def test_of_some_jobs_in_an_order_and_at_a_speed(settings: Settings, order: Order) -> None:
+async def test_of_some_jobs(settings: Settings) -> None:
     traffic = await record_traffic(settings, 300, cancelled=3)
-    pacing = Pacing(order=order, speed=1_000.0)
-    failed = request_of(*WORKERS, fields={"status": "failed", "userId": "ada"}, workers=("tally",), pacing=pacing)
+    failed = request_of(*WORKERS, fields={"status": "failed", "userId": "ada"}, workers=("tally",))
     summary = await replay_stream(failed, settings)
     assert summary.counts == {"same": len(traffic.ids("tally", every=50))}
+
+
+class Holds(AbstractWorker[dict[str, Any]]):
+    """Goes on until it is cancelled, in the live run."""
+
+    name = "holds"
+    description = "Waits for what does not come."
+
+    async def run(self, args: dict[str, Any], ctx: JobContext) -> str:
+        if not ctx.replaying:
+            await asyncio.Event().wait()
+        return "done"
+
+
+class ComesLater(AbstractWorker[dict[str, Any]]):
+    """Wants to be tried again in an hour, in the live run."""
+
+    name = "comes_later"
+    description = "Is not ready yet."
+
+    async def run(self, args: dict[str, Any], ctx: JobContext) -> str:
+        if not ctx.replaying:
+            raise Retry("not ready", after=3_600)
+        return "done"
+
+
+@pytest.mark.parametrize("sandbox", [False, True])
+async def test_what_the_code_did_not_end_cannot_be_compared(settings: Settings, sandbox: bool) -> None:
+    """Cancelled while it ran, cancelled while it waited for its retry, ended by the death of its process, and not ended."""
+    workers = (Holds, ComesLater, DiesLive)
+    async with engine_with(with_engine(settings, janitor=False), *workers), Client(settings) as client:
+
+        async def stands(job: Job, status: str, attempt: int) -> None:
+            async def check() -> bool:
+                found = await client.get_job(job.id)
+                return found is not None and (found.status, found.attempt) == (status, attempt)
+
+            await eventually(check)
+
+        running, waiting, left = [await client.enqueue(name, {}) for name in ("holds", "comes_later", "comes_later")]
+        await stands(running, "running", 1)
+        await stands(waiting, "queued", 1)
+        await stands(left, "queued", 1)
+        for job in (running, waiting):
+            await client.cancel_job(job.id)
+            assert (await ended(client, job)).status == "cancelled"
+        died = await ended(client, await client.enqueue("dies_live", {}))
+        assert (died.status, died.error and died.error.type) == ("failed", "headrace.errors.WorkerProcessDied")
+    before = await state_of(settings)
+    summary = await replay_stream(request_of(*workers, sandbox=sandbox), settings)
+    assert verdicts_of(summary) == {"not-comparable": {running.id, waiting.id, left.id, died.id}}
+    told = sorted((kind.worker, kind.what.partition(":")[0], kind.count) for kind in summary.worst("not-comparable"))
+    assert told == [
+        ("comes_later", "cancelled", 1),
+        ("comes_later", "had not ended", 1),
+        ("dies_live", "headrace.errors.WorkerProcessDied", 1),
+        ("holds", "cancelled", 1),
+    ]
+    assert await state_of(settings) == before
 
 
 async def test_a_sandbox_gives_the_same_and_nothing_is_left_of_it(settings: Settings) -> None:

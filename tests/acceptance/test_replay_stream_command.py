@@ -272,9 +272,17 @@ WRONG: dict[str, tuple[Sequence[str], str]] = {
     ),
     "a worker of which nothing is recorded": (
         [*STREAM, "--worker", "memory_compaction_worker"],
-        "memory_compaction_worker",
+        "Nothing is recorded of a worker named 'memory_compaction_worker' in the namespace ",
     ),
     "a name that no namespace can have": ([*STREAM, "--into", "a/b"], "No sandbox can be named 'a/b'"),
+    "a span before the log": (
+        ["stream", "support.replay_workers", "--from", "2020-01-01T00:00:00Z", "--to", "2020-01-02T00:00:00Z"],
+        "lies before the first job of count that is in the log, which was accepted at ",
+    ),
+    "a span that is to come": (
+        ["stream", "support.replay_workers", "--from", "2999-01-01T00:00:00Z", "--to", "2999-01-02T00:00:00Z"],
+        "is still to come. The last job of count that is in the log was accepted at ",
+    ),
 }
 
 
@@ -295,4 +303,7 @@ async def test_bad_input_changes_nothing(recorded: Settings) -> None:
         assert (wrong.returncode, wrong.stdout) == (2, ""), what
         assert message in wrong.stderr, what
         assert "Traceback" not in wrong.stderr, what
+    taken = replay(recorded, "", *STREAM, "--into", recorded.namespace)
+    assert (taken.returncode, taken.stdout) == (2, "")
+    assert f"{recorded.namespace!r} cannot be a sandbox: the cluster has {recorded.namespace}." in taken.stderr
     assert await state_of(recorded) == before

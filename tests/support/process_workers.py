@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from headrace import AbstractWorker, GiveUp, Job, JobContext, Retry
+from headrace import AbstractWorker, GiveUp, Job, JobContext, Retry, RetryPolicy
 from support.memory_engines import GatedWorker
 
 
@@ -201,3 +201,18 @@ class NoWorker(AbstractWorker[dict[str, Any]]):
 
 
 kept = NoWorker(5)
+
+
+class DiesLive(AbstractWorker[dict[str, Any]]):
+    """Its process dies in the live run, and not in a replay."""
+
+    name = "dies_live"
+    description = "Takes its process with it."
+    executor = "process"
+    concurrency = 1
+    retry = RetryPolicy(max_attempts=1)
+
+    def run(self, args: dict[str, Any], ctx: JobContext) -> str:
+        if not ctx.replaying:
+            os._exit(3)
+        return "alive"
