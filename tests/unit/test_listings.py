@@ -94,6 +94,7 @@ def test_an_error_stands_below_its_job_and_leaves_the_columns_alone(columns: int
     [job_id, status, *_, worker] = lines[2].split()
     assert (job_id, status, worker) == (JOB_ID, "failed", "memory_compaction")
     assert lines[3].startswith(f"  ValueError: {LONG[:100]}") and lines[3].endswith(f"{LONG[-50:]} the end")
+    assert (" … " in lines[3]) is (columns is not None), "a pipe has all of it"
     assert len(lines) == 4
 
 

@@ -251,3 +251,11 @@ def test_the_jobs_of_some_ids_are_of_the_time_too() -> None:
 def test_a_time_without_a_zone_is_refused(name: str) -> None:
     with pytest.raises(ArgumentsInvalid, match="need a time zone"):
         JobFilter(**{name: datetime(2026, 1, 31)})  # type: ignore[arg-type]  # one of the times
+
+
+def test_a_time_within_a_millisecond_is_after_its_begin() -> None:
+    connection, jobs = filled()
+    within = FIRST + timedelta(milliseconds=3, microseconds=1)
+    for wanted in (JobFilter(since=within), JobFilter(until=within)):
+        found = [listed(body)["id"] for body in page(connection, wanted, 1_000, None).bodies]
+        assert found == by_hand(jobs, wanted) and found
