@@ -247,7 +247,7 @@ def test_an_export_gives_what_the_log_gave_without_what_was_redacted(settings: S
     jobs = asyncio.run(traffic(settings))
     path, hidden = tmp_path / "span.jsonl.gz", tmp_path / "hidden.jsonl.gz"
     said = before_and_after(settings, lambda: printed(settings, "export", "--from", "1h", "--output", str(path)))
-    assert "4 jobs of 2 workers, 1 recordings and 1 records of memory" in said
+    assert "4 jobs of 2 workers, 1 recording and 1 record of memory" in said
 
     async def compare() -> None:
         file, orders = read_file_history(path), ConversationRef("default", "ann", "orders")
@@ -267,7 +267,7 @@ def test_an_export_gives_what_the_log_gave_without_what_was_redacted(settings: S
     paths = ("args.pin", "recordings.rate.key", "memory.content", "error.message", "error.traceback")
     redacted = [f"--redact={each}" for each in paths]
     said = refused(settings, "export", "--from", "1h", "-o", str(hidden), *redacted, "--redact=args.misspelt")
-    assert "--redact args.misspelt has met nothing" in said and files_of(tmp_path) == {path.name}
+    assert "--redact args.misspelt has met nothing" in said and "`" not in said and files_of(tmp_path) == {path.name}
     message_alone = cli(settings, "export", "--from", "1h", "-o", str(hidden), "--redact=error.message")
     assert (message_alone.exit_code, "Warning: error.message: each error.traceback" in message_alone.stderr) == (0, True)
     printed(settings, "export", "--from", "1h", "-o", str(hidden), "--force", *redacted)
@@ -352,7 +352,9 @@ def test_bad_input_is_told_and_changes_nothing(settings: Settings, tmp_path: Pat
         assert f"was accepted at {first}, and may be deleted" in told and f"or as long as that job is there at {first}" in told
     assert second.id in printed(settings, "timeline", second.id)
     printed(settings, "export", "--from", first, "-o", path)
-    assert "is there already" in refused(settings, "export", "--from", first, "-o", path)
+    assert "is there already: name another file, or allow that by --force." in refused(
+        settings, "export", "--from", first, "-o", path
+    )
     assert files_of(tmp_path) == {"span.gz"}
 
 

@@ -70,6 +70,13 @@ def test_workers_and_jobs_are_listed(settings: Settings) -> None:
     strange = ran(settings, "jobs", "--worker", "gret")
     assert "No worker is named 'gret'. Defined are: fail, greet." in strange and completed not in strange
     assert "No worker" not in ran(settings, "jobs", "--worker", "greet")
+    created = json_of(settings, "job", completed)["createdAt"]
+    assert created in jobs, "a time of the table is one that can be given back"
+    since, until = (ran(settings, "jobs", option, created) for option in ("--since", "--until"))
+    assert completed in since and failed not in since
+    assert failed in until and completed not in until
+    assert completed in ran(settings, "jobs", "--since", "2h")
+    assert done(settings, "jobs", "--until", "2h").stdout == "No jobs match.\n"
     listed = json_of(settings, "jobs", "--json", "--limit", "1")["jobs"]
     assert [(job["id"], job["status"]) for job in listed] == [(completed, "completed")]
     described = json_of(settings, "workers", "--json")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from headrace.cli.moments import parse_moment, parse_span
+from headrace.cli.moments import parse_moment, parse_since_and_until, parse_span
 from headrace.errors import ArgumentsInvalid
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -40,6 +40,18 @@ def test_a_moment_is_a_time_or_how_long_ago_it_was(text: str, moment: datetime) 
 def test_anything_else_is_none(text: str) -> None:
     with pytest.raises(ArgumentsInvalid, match=r"--at .* is no time"):
         parse_moment(text, NOW, "--at")
+
+
+def test_since_and_until_can_be_left_out_and_are_in_order() -> None:
+    assert parse_since_and_until(None, None) == (None, None)
+    assert parse_since_and_until(None, "2026-01-31T09:15:00Z") == (None, datetime(2026, 1, 31, 9, 15, tzinfo=UTC))
+    first, last = parse_since_and_until("2h", "now")
+    assert first is not None and last is not None and last - first == timedelta(hours=2)
+    for since, until in (("1h", "2h"), ("now", "now")):
+        with pytest.raises(ArgumentsInvalid, match=r"--since .* is not before --until"):
+            parse_since_and_until(since, until)
+    with pytest.raises(ArgumentsInvalid, match="--until 'soon' is no time"):
+        parse_since_and_until(None, "soon")
 
 
 def test_a_span_ends_after_it_begins() -> None:

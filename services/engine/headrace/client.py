@@ -6,6 +6,8 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +17,6 @@ from headrace.acceptance import Acceptance, AcceptsAgain, IdSource
 from headrace.broker.discovery import given_settings, settings_of_this_folder
 from headrace.control import Control, cancel_job, wait_for_end
 from headrace.core.retry import RetryPolicy
-from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
 from headrace.dead_letters.facade import Redriving
 from headrace.errors import ArgumentsInvalid, BrokerUnreachable, ConfigurationError, JobUnknown
@@ -32,7 +33,7 @@ from headrace.submission import Arguments, WorkerReference, check_names, shared_
 from headrace.tool_calls.facade import AnsweringCalls
 from headrace.tool_models import JobList
 from headrace.view_process import process_for
-from headrace.views.job_queries import JobFilter, WorkerCounts
+from headrace.views.job_queries import JobFilter, WorkerCounts, status_named
 from headrace.views.jobs import JobView
 from headrace.views.on_demand import JobViewOnDemand, Readiness
 from headrace.views.watching import JobWatching
@@ -218,25 +219,19 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
         worker_name: str | None = None,
         user_id: str | None = None,
         conversation_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
         limit: int = 20,
         cursor: str | None = None,
     ) -> JobList:
-        """A page of jobs, newest first.
+        """A page of jobs, newest first; of those created at or after `since` and before `until`, which have a zone, if given.
 
         Raises:
-            ArgumentsInvalid: the cursor is none that a page gave.
+            ArgumentsInvalid: the cursor is none that a page gave, there is no such status, or a time has no zone.
         """
-        if status is not None and status not in set(JobStatus):
-            raise ArgumentsInvalid(f"{status!r} is no status; there are: {', '.join(JobStatus)}.")
-        view = await self._view.open()
-        job_filter = JobFilter(
-            tenant=tenant,
-            status=JobStatus(status) if status else None,
-            worker_name=worker_name,
-            user_id=user_id,
-            conversation_id=conversation_id,
-        )
-        return await view.list_jobs(job_filter, limit=limit, cursor=cursor)
+        who = JobFilter(tenant=tenant, worker_name=worker_name, user_id=user_id, conversation_id=conversation_id)
+        wanted = replace(who, status=status_named(status), since=since, until=until)
+        return await (await self._view.open()).list_jobs(wanted, limit=limit, cursor=cursor)
 
     async def get_job(self, job_id: str, *, tenant: str = DEFAULT_TENANT, fresh: bool = False) -> Job | None:
         """A job as it stands, whole; None when the tenant has no such job.

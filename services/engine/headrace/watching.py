@@ -6,10 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from headrace.core.status import JobStatus
-from headrace.errors import ArgumentsInvalid
 from headrace.models import DEFAULT_TENANT, Job, WorkerSummary
-from headrace.views.job_queries import JobFilter
+from headrace.views.job_queries import JobFilter, status_named
 from headrace.views.on_demand import JobViewOnDemand
 from headrace.views.watching import JobsChanged as JobsChanged
 from headrace.views.watching import JobWatching
@@ -70,11 +68,9 @@ class Watching(ABC):
             ChangesGone: too much has happened since `after`, or it is of another log: list the jobs, and watch without it.
             WatchInterrupted: whoever iterates was too slow, or the view was closed or is made anew; go on from the last token.
         """
-        if status is not None and status not in set(JobStatus):
-            raise ArgumentsInvalid(f"{status!r} is no status; there are: {', '.join(JobStatus)}.")
         wanted = JobFilter(
             tenant=tenant,
-            status=JobStatus(status) if status else None,
+            status=status_named(status),
             worker_name=worker_name,
             user_id=user_id,
             conversation_id=conversation_id,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from headrace import JobContext
 from headrace.core.comparison import Verdict
+from headrace.errors import AttemptUnknown
+from headrace.replay.attempts import PastAttempt
 from support.histories import past_attempt, recorded_job
 from support.reruns import Does, rerun
 
@@ -26,3 +30,30 @@ async def test_of_a_job_that_has_not_ended_only_an_attempt_that_is_named_is_comp
     for number in (1, 2):
         named = await rerun(Does(returns), job, attempt=number)
         assert (named.comparison.verdict, named.replayed.result) == (Verdict.NEWLY_FIXED, number)
+
+
+@pytest.mark.parametrize(
+    ("kept", "number", "told"),
+    [
+        ([], 2, "Job a-job has no attempt 2: none was begun."),
+        ([1], 2, "Job a-job has no attempt 2: there is attempt 1 alone."),
+        ([1, 2, 3], 4, "Job a-job has no attempt 4: there are attempts 1 to 3."),
+        ([5, 6], 0, "Job a-job has no attempt 0: there are attempts 5 to 6."),
+        ([5, 6], 4, "Nothing is left of attempt 4 of job a-job: kept are attempts 5 to 6."),
+        ([21], 1, "Nothing is left of attempt 1 of job a-job: kept is attempt 21 alone."),
+    ],
+    ids=["none", "one", "later", "no-number", "gone", "gone-but-one"],
+)
+def test_an_attempt_that_there_is_not_is_told_with_those_that_there_are(kept: list[int], number: int, told: str) -> None:
+    job = recorded_job("does", attempts=[past_attempt(each, "failed", ("E", "m")) for each in kept], status="failed")
+    with pytest.raises(AttemptUnknown, match=f"^{re.escape(told)}$"):
+        PastAttempt(job, number)
+
+
+async def test_what_became_of_a_job_whose_newest_record_is_damaged_is_not_known() -> None:
+    async def returns(args: dict[str, Any], ctx: JobContext) -> Any:
+        return 3
+
+    told = await rerun(Does(returns), replace(recorded_job("does", result=3), damaged=True))
+    assert (told.comparison.verdict, told.recorded) == (Verdict.NOT_COMPARABLE, None)
+    assert told.comparison.reason == "the newest record of what became of it is damaged"

@@ -41,7 +41,10 @@ def test_a_file_that_comes_meanwhile_is_left_alone(tmp_path: Path, links: bool, 
     if not links:
         monkeypatch.setattr("os.link", no_links)
     path = tmp_path / "span.gz"
-    with pytest.raises(ArgumentsInvalid, match="is there already"), ExportWriter(path) as writer:
+    with (
+        pytest.raises(ArgumentsInvalid, match="is there already: name another file, or allow that by `overwrite`"),
+        ExportWriter(path) as writer,
+    ):
         path.write_text("mine")
         writer.finish(ExportHeader(namespace="n", span=SPAN))
     assert (path.read_text(), files_of(tmp_path)) == ("mine", [path.name])

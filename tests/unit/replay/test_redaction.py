@@ -104,7 +104,7 @@ def test_whoever_must_not_know_the_conversation_does_not_get_its_memory(path: st
     ],
 )
 def test_what_cannot_be_left_out_is_refused(path: str) -> None:
-    with pytest.raises(ArgumentsInvalid, match="--redact"):
+    with pytest.raises(ArgumentsInvalid, match="`redact`"):
         Redaction([path])
 
 

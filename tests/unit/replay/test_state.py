@@ -189,7 +189,9 @@ async def test_a_moment_at_which_jobs_ran_that_were_deleted_since_is_refused(
     # As when jobs are kept for longer now than they were: what is left of it still tells.
     longer = LogHistory(log, log.topics, retention_seconds=time.time())
     for second in (2, 19):
-        with pytest.raises(HistoryGone, match=r"job done, which ended at 1970-01-01T00:17:00.000Z, was deleted"):
+        with pytest.raises(
+            HistoryGone, match=r"job done, which ended at 1970-.*Z, was deleted.* from 1970-01-01T00:17:00.000Z on\."
+        ):
             await told(longer, second)
     assert set(await told(longer, 20)) == {"failed"}
     elsewhere = next(number for number in range(8) if engines.state(number) != engines.state(0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 import pytest
 
 from headrace.core import snapshots
@@ -192,8 +191,15 @@ async def test_a_damaged_snapshot_costs_itself_alone(
     assert (damaged.source, damaged.offset) == (engines.state(0), offset) and damaged.void is (where == "passed-over")
     assert ("headers" if where == "headers" else "value") in damaged.note
     assert found.state["status"] == status and (await history.find("job")).has_ended is (status == "completed")
+    # Damaged is the job where nothing that counts has followed.
+    newest = where == "last"
+    assert (found.status, (await history.find("job")).damaged) == ("damaged" if newest else status, newest)
+    assert found.to_wire().get("damaged", False) is newest
     moments = [each async for batch in states_at(history, running.timestamp + 10) for each in batch]
-    assert [each.state["status"] for each in moments] == [status]
+    assert [(each.state["status"], each.status) for each in moments] == [(status, "damaged" if newest else status)]
+    assert [each.to_wire().get("damaged", False) for each in moments] == [newest]
+    [job] = [job async for batch in history.jobs(Wanted(span=Span(0, 1 << 50))) for job in batch]
+    assert (job.damaged, job.has_ended) == (newest, status == "completed")
     engines.log.cluster.delete_records(engines.jobs(0), 1)
     with pytest.raises(HistoryGone, match=f"it was {status} at the end"):
         await timeline_of(history, "job")
@@ -252,27 +258,6 @@ async def test_what_others_wrote_of_it_stands_in_its_time(log: WrittenLog, engin
     ]  # fmt: skip
     assert change(found.lines[2], "recordings.model.0") == (MISSING, {"said": "hi"})
     assert found.lines[5].note == "poison: it kills"
-
-
-async def test_the_jobs_that_came_of_it_are_told_with_how_they_stand(
-    log: WrittenLog, engines: Engines, history: LogHistory
-) -> None:
-    other = Engines(log, "other")
-    engines.enqueue("job")
-    other.enqueue("child", parentId="job")
-    other.enqueue("named", args={"about": "job"})
-    other.enqueue("stranger", parentId="jobs")
-    engines.enqueue("again", 1, retryOf="job")
-    epoch = other.claim("one", -1)
-    other.run("child", epoch)
-    found = await timeline_of(history, "job")
-    assert sorted((each.relation, each.job.id, each.status) for each in found.relatives) == [
-        ("child", "child", "running"), ("retry", "again", "queued")
-    ]  # fmt: skip
-    assert sorted(line.event for line in found.lines) == ["accepted", "child", "retry"]
-    wire = orjson.loads(orjson.dumps(found.to_wire()))
-    assert [each["id"] for each in wire["children"]] == ["child"] and wire["children"][0]["workerName"] == "other"
-    assert wire["lines"][0]["topic"] == engines.jobs(0).topic and wire["lines"][0]["origin"] == "log"
 
 
 def test_what_changed_is_told_by_the_path_of_each_field() -> None:

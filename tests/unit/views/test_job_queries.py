@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from functools import cache
 
 import orjson
@@ -14,13 +15,14 @@ from hypothesis import strategies as st
 from headrace.core.identifiers import fresh_id
 from headrace.core.ownership import Version
 from headrace.core.status import JobStatus
-from headrace.core.timestamps import format_timestamp
+from headrace.core.timestamps import format_timestamp, from_milliseconds
 from headrace.errors import ArgumentsInvalid
-from headrace.views.job_queries import Cursor, JobFilter, check_limit, count, index_for, page, statement
+from headrace.views.job_queries import Cursor, JobFilter, check_limit, count, index_for, page, several, statement
 from headrace.views.job_rows import LATE_INDEXES, SCHEMA, STATUS_NUMBERS, job_key, listed, row_of, whole
 from headrace.views.job_table import write_facts
 
 NAMES = (None, "a", "b")
+FIRST = from_milliseconds(1_780_000_000_000)
 
 
 @cache
@@ -65,10 +67,14 @@ def by_hand(jobs: list[dict[str, object]], wanted: JobFilter) -> list[object]:
         and wanted.worker_name in (None, job["workerName"])
         and wanted.user_id in (None, job["ctx"].get("userId"))  # type: ignore[attr-defined]
         and wanted.conversation_id in (None, job["ctx"].get("conversationId"))  # type: ignore[attr-defined]
+        and (wanted.since is None or datetime.fromisoformat(str(job["createdAt"])) >= wanted.since)
+        and (wanted.until is None or datetime.fromisoformat(str(job["createdAt"])) < wanted.until)
     ]
     return [job["id"] for job in sorted(found, key=order, reverse=True)]
 
 
+# In microseconds: a job is created in a whole millisecond.
+moments = st.integers(-2_000, 45_000).map(lambda shift: FIRST + timedelta(microseconds=shift))
 filters = st.builds(
     JobFilter,
     tenant=st.sampled_from(["default", "other", "nobody"]),
@@ -76,6 +82,8 @@ filters = st.builds(
     worker_name=st.sampled_from([None, "worker_0", "worker_1", "worker_2"]),
     user_id=st.sampled_from([*NAMES, "c"]),
     conversation_id=st.sampled_from(NAMES),
+    since=st.one_of(st.none(), moments),
+    until=st.one_of(st.none(), moments),
 )
 
 
@@ -108,6 +116,9 @@ def test_pages_put_together_are_what_the_filter_lets_through(wanted: JobFilter, 
         (JobFilter(worker_name="worker_0", status=JobStatus.QUEUED), "jobs_by_worker"),
         (JobFilter(conversation_id="b"), "jobs_by_conversation"),
         (JobFilter(conversation_id="b", user_id="a", status=JobStatus.QUEUED), "jobs_by_conversation"),
+        (JobFilter(since=FIRST, until=FIRST + timedelta(milliseconds=20)), "jobs_by_tenant"),
+        (JobFilter(user_id="a", since=FIRST), "jobs_by_user"),
+        (JobFilter(conversation_id="b", until=FIRST), "jobs_by_conversation"),
     ],
     ids=repr,
 )
@@ -121,8 +132,8 @@ def test_each_filter_is_served_by_an_index_in_its_order(wanted: JobFilter, index
     assert reads
     assert all(step.startswith("SEARCH jobs USING INDEX") or "COVERING INDEX" in step for step in reads)
     assert all("=?" in step for step in reads)
-    if after is not None:
-        assert all("created" in step for step in reads), "a later page begins where the index says"
+    if after is not None or wanted.since or wanted.until:
+        assert all("created" in step for step in reads), "a later page begins where the index says, and so does a time"
     assert not [step for step in plan if step.startswith("SCAN jobs")]
 
 
@@ -225,3 +236,26 @@ def test_of_a_long_context_lists_show_whose_job_it_is(raw: dict[str, object]) ->
     assert shown["ctx"] == {"userId": "u", "conversationId": "c", "source": "s"}
     assert shown["ctxOmitted"] is True
     assert whole(row.body, row.arguments, row.details) == raw
+
+
+def test_the_jobs_of_some_ids_are_of_the_time_too() -> None:
+    connection, jobs = filled()
+    of_one = [job for job in jobs if job["tenant"] == "default"][:40]
+    keys = [job_key(str(job["id"])) for job in of_one]
+    for wanted in (JobFilter(), JobFilter(since=FIRST + timedelta(milliseconds=2), until=FIRST + timedelta(milliseconds=4))):
+        expected = set(by_hand(of_one, wanted))
+        assert expected and {listed(each.body)["id"] for each in several(connection, keys, wanted)} == expected
+
+
+@pytest.mark.parametrize("name", ["since", "until"])
+def test_a_time_without_a_zone_is_refused(name: str) -> None:
+    with pytest.raises(ArgumentsInvalid, match="need a time zone"):
+        JobFilter(**{name: datetime(2026, 1, 31)})  # type: ignore[arg-type]  # one of the times
+
+
+def test_a_time_within_a_millisecond_is_after_its_begin() -> None:
+    connection, jobs = filled()
+    within = FIRST + timedelta(milliseconds=3, microseconds=1)
+    for wanted in (JobFilter(since=within), JobFilter(until=within)):
+        found = [listed(body)["id"] for body in page(connection, wanted, 1_000, None).bodies]
+        assert found == by_hand(jobs, wanted) and found

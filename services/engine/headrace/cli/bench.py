@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from headrace.bench.engine import measure_engine
@@ -25,6 +24,7 @@ from headrace.bench.view import measure_view
 from headrace.bench.waiting import measure_waiting
 from headrace.broker import BrokerRequest, LocalBrokerOptions, provide_broker
 from headrace.cli.common import BootstrapServers, base_settings, errors_shown, log_to_stderr
+from headrace.cli.listing import output_console
 from headrace.kafka.log import KafkaLog
 from headrace.runtime import run
 from headrace.settings import Settings
@@ -198,13 +198,13 @@ def replay(
 def memory(as_json: AsJson = False) -> None:
     """How many of the facts that were listed by hand the summariser keeps. It needs no broker."""
     result = measure_memory()
-    Console(stderr=as_json).print(table_of(result))
+    output_console(stderr=as_json).print(table_of(result))
     if as_json:
         typer.echo(orjson.dumps(result).decode())
 
 
 def _measure(name: str, measurement: Measurement, bootstrap_servers: str | None, as_json: bool) -> None:
-    console = Console(stderr=as_json)
+    console = output_console(stderr=as_json)
     with errors_shown():
         settings = base_settings(bootstrap_servers)
         log_to_stderr(settings, default="ERROR")

@@ -18,7 +18,7 @@ from rich.text import Text
 from headrace.broker import Broker, BrokerRequest, provide_broker
 from headrace.broker.discovery import with_broker_of_this_folder
 from headrace.client import Client
-from headrace.errors import HeadraceError
+from headrace.errors import ArgumentsInvalid, HeadraceError
 from headrace.log_lines import stderr_handler
 from headrace.settings import Settings, load_settings
 
@@ -69,6 +69,22 @@ def errors_shown() -> Iterator[None]:
     except HeadraceError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(EXIT_USAGE) from None
+
+
+@contextmanager
+def arguments_as_options(**options: str) -> Iterator[None]:
+    """Has an error of a function name the options of its command, where by itself it names the function's arguments.
+
+    Args:
+        options: by argument, which errors have in backticks.
+    """
+    try:
+        yield
+    except ArgumentsInvalid as error:
+        text = str(error)
+        for argument, option in options.items():
+            text = text.replace(f"`{argument}`", option)
+        raise ArgumentsInvalid(text) from error
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import datetime
 from heapq import nlargest
 from typing import Annotated, Any, get_args
 
@@ -27,9 +27,10 @@ from headrace.cli.common import (
     settings_from,
     warn_of_unknown_worker,
 )
-from headrace.cli.listing import Listing, Row
-from headrace.cli.moments import parse_moment
+from headrace.cli.listing import Listing, Row, output_console
+from headrace.cli.moments import parse_since_and_until
 from headrace.cli.redriving import RedrivePlan, Tally, matching_letters, named_letters, redrive_letters, select_letters
+from headrace.core.timestamps import format_timestamp, to_milliseconds
 from headrace.dead_letters import DeadLetter, DeadLetterFilter
 from headrace.errors import ArgumentsInvalid
 from headrace.models import DeadLetterHeaders
@@ -155,18 +156,12 @@ def filter_from(
     """The filter of the options. A reason that is none of those known is told: a newer engine may give others.
 
     Raises:
-        ArgumentsInvalid: a time is none.
+        ArgumentsInvalid: a time is none, or the first is not before the second.
     """
     if reason is not None and reason not in _REASONS:
         typer.echo(plain(f"No reason is named {reason!r}. There are: {', '.join(_REASONS)}.").plain, err=True)
-    now = datetime.now(UTC)
-    return DeadLetterFilter(
-        worker_name=worker,
-        reason=reason,
-        job_id=job,
-        since=None if since is None else parse_moment(since, now, "--since"),
-        until=None if until is None else parse_moment(until, now, "--until"),
-    )
+    first, last = parse_since_and_until(since, until)
+    return DeadLetterFilter(worker_name=worker, reason=reason, job_id=job, since=first, until=last)
 
 
 def _arguments(text: str | None) -> dict[str, Any] | None:
@@ -220,17 +215,17 @@ async def _named_only(settings: Settings, name: str) -> list[DeadLetter]:
 def letters_listing(letters: Sequence[DeadLetter], nothing: str = "No dead letters.") -> Listing:
     """Dead letters for the terminal; which job each is of, and why it is one, stands in a line of its own."""
     columns = ("letter", "written", "reason", "worker")
-    return Listing("Dead letters, newest first (times in UTC)", columns, nothing, [_letter_row(each) for each in letters])
+    return Listing("Dead letters, newest first", columns, nothing, [_letter_row(each) for each in letters])
 
 
 def _letter_row(letter: DeadLetter) -> Row:
-    cells = (letter.place, f"{letter.written_at:%m-%d %H:%M:%S}", letter.reason or "-", letter.worker_name or "-")
+    cells = (letter.place, format_timestamp(to_milliseconds(letter.written_at)), letter.reason or "-", letter.worker_name or "-")
     told = [text for text in (f"job {letter.job_id}" if letter.job_id else "", letter.message or "") if text]
     return Row(cells, [Text(": ".join(told), style="red")] if told else [])
 
 
 def _print_letter(letter: DeadLetter) -> None:
-    console = Console()
+    console = output_console()
     described = letter.to_wire()
     for name in ("key", "keyBase64", "value", "valueBase64", "headers"):
         described.pop(name, None)

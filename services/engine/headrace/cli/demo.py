@@ -23,7 +23,7 @@ from headrace.broker import Broker, BrokerRequest, LocalBrokerOptions, OwnedBrok
 from headrace.cli.common import StopNow, base_settings, errors_shown, exit_interrupted, interruptible_broker, log_to_stderr, plain
 from headrace.cli.dev import running_system
 from headrace.cli.inspect import jobs_listing, workers_listing
-from headrace.cli.listing import Listing
+from headrace.cli.listing import Listing, is_bounded, output_console
 from headrace.core.status import TERMINAL
 from headrace.kafka.log import KafkaLog
 from headrace.memory import Memory, ParsedConversation, parse_conversation
@@ -79,13 +79,14 @@ class Agent:
 
 def demo() -> None:
     """Compact the memory of a long fictional conversation: broker, engine and gateway are started, and ended again."""
-    console, started = Console(), time.perf_counter()
+    console, started = output_console(), time.perf_counter()
     good: bool | None = None
     with errors_shown(), suppress(StopNow):
         settings = base_settings()
         log_to_stderr(settings, default="ERROR")
         settings = settings.model_copy(update={"namespace": f"demo-{time.time_ns() // 1_000_000:x}"})
-        console.rule("headrace: a background job for an agent, on a real Kafka log")
+        title = "headrace: a background job for an agent, on a real Kafka log"
+        console.rule(title) if is_bounded(console) else console.print(title)
         console.print("Starting broker, engine and gateway ...")
         request = BrokerRequest(options=LocalBrokerOptions(ephemeral=True), published=False)
         with interruptible_broker(settings, request) as (broker, stopped):
@@ -207,7 +208,8 @@ def _show_memory(before: MemorySnapshot, after: MemorySnapshot, console: Console
     console.print(table)
     for entry in after.entries:
         if entry.role == "summary":
-            console.print(Panel(plain(entry.content), title="the summary, in place of the oldest turns", title_align="left"))
+            title = "the summary, in place of the oldest turns"
+            console.print(Panel(plain(entry.content), title=title, title_align="left", expand=is_bounded(console)))
 
 
 def _verdict(job: Job, before: MemorySnapshot, after: MemorySnapshot, console: Console) -> bool:

@@ -20,6 +20,7 @@ from headrace.broker import Broker, BrokerRequest, LocalBrokerOptions, OwnedBrok
 from headrace.broker.discovery import running_broker
 from headrace.cli.common import NamespaceOption, StopNow, base_settings, errors_shown, interruptible_broker, log_to_stderr
 from headrace.cli.engine import WorkerPaths, build_engine
+from headrace.cli.listing import output_console
 from headrace.engine.engine import WorkerEngine
 from headrace.engine.loading import load_workers
 from headrace.runtime import StopRequested, StopSignals, leave_threads_behind, run
@@ -109,7 +110,7 @@ def dev(
 
 
 async def _serve(settings: Settings, broker: Broker, stopped: threading.Event, *, workers: list[str], ephemeral: bool) -> None:
-    console = Console()
+    console = output_console()
     problem: str | None = None
     with StopSignals() as signals:
         started: list[WorkerEngine] = []

@@ -16,6 +16,7 @@ from headrace.cli.common import (
     AsJson,
     BootstrapServers,
     NamespaceOption,
+    arguments_as_options,
     errors_shown,
     exit_interrupted,
     log_to_stderr,
@@ -23,6 +24,7 @@ from headrace.cli.common import (
     settings_from,
 )
 from headrace.cli.moments import parse_span
+from headrace.core.texts import counted
 from headrace.replay.exporting import Exported, export_span
 from headrace.replay.history import Wanted
 from headrace.replay.log_history import open_history
@@ -63,7 +65,8 @@ def export(
         settings = settings_from(bootstrap_servers, namespace)
         log_to_stderr(settings, default="WARNING")
         try:
-            exported = asyncio.run(_unless_stopped(_write(settings, wanted, output, redact or [], force=force)))
+            with arguments_as_options(overwrite="--force", redact="--redact"):
+                exported = asyncio.run(_unless_stopped(_write(settings, wanted, output, redact or [], force=force)))
         except StopRequested:
             exit_interrupted()
     for warning in exported.warnings:
@@ -99,9 +102,8 @@ async def _write(settings: Settings, wanted: Wanted, output: Path, redact: list[
 def _print(exported: Exported, output: Path) -> None:
     counts = exported.header.counts
     size = output.stat().st_size
-    typer.echo(
-        f"{counts['job']} jobs of {counts['worker']} workers, {counts['recording']} recordings and {counts['memory']} records of "
-        f"memory are in {output} ({size / 1e6:.1f} MB)."
-    )
+    jobs, workers, recordings = (counted(counts[kind], kind) for kind in ("job", "worker", "recording"))
+    memory = counted(counts["memory"], "record")
+    typer.echo(f"{jobs} of {workers}, {recordings} and {memory} of memory are in {output} ({size / 1e6:.1f} MB).")
     for path, count in exported.redactions.items():
-        typer.echo(f"  {path}: redacted {count} times")
+        typer.echo(f"  {path}: redacted {counted(count, 'time')}")

@@ -9,10 +9,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, ask, plain, warn_of_unknown_worker
+from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, ask, errors_shown, plain, warn_of_unknown_worker
 from headrace.cli.listing import Listing, Row
+from headrace.cli.moments import parse_since_and_until
 from headrace.client import Client
 from headrace.core.status import JobStatus
+from headrace.core.timestamps import format_timestamp, to_milliseconds
 from headrace.errors import JobUnknown
 from headrace.models import Job, WorkerSummary
 from headrace.tool_models import JobList
@@ -61,6 +63,10 @@ def jobs(
     worker: Annotated[str | None, typer.Option(help="Only jobs of this worker.")] = None,
     user: Annotated[str | None, typer.Option(help="Only jobs of this user.")] = None,
     conversation: Annotated[str | None, typer.Option(help="Only jobs of this conversation.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Only jobs created since then: 2026-01-31T09:15:00Z, or 2h for two hours ago.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Only jobs created before then; as --since.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
     bootstrap_servers: BootstrapServers = None,
     namespace: NamespaceOption = None,
@@ -69,7 +75,16 @@ def jobs(
     """List jobs, newest first; or do a failed one anew, or cancel one."""
     if _is_for_a_subcommand(context):
         return
-    wanted: dict[str, Any] = {"status": status, "worker_name": worker, "user_id": user, "conversation_id": conversation}
+    with errors_shown():
+        span = parse_since_and_until(since, until)
+    wanted: dict[str, Any] = {
+        "since": span[0],
+        "until": span[1],
+        "status": status,
+        "worker_name": worker,
+        "user_id": user,
+        "conversation_id": conversation,
+    }
 
     async def read(client: Client) -> tuple[JobList, list[str]]:
         return await client.list_jobs(limit=limit, **wanted), sorted(await client.worker_definitions())
@@ -79,7 +94,7 @@ def jobs(
     if as_json:
         Console().print_json(data=page.to_wire())
     else:
-        narrowed = any(value is not None for value in (worker, user, conversation))
+        narrowed = any(value is not None for value in (worker, user, conversation, *span))
         nothing = f"No {status.value} jobs" if status else "No jobs"
         jobs_listing(page, nothing + (" match." if narrowed else ".")).print()
 
@@ -139,10 +154,10 @@ def _live(summary: WorkerSummary) -> str:
 def jobs_listing(page: JobList, nothing: str = "No jobs.") -> Listing:
     """Jobs for the terminal; an error stands in a line of its own."""
     columns = ("job", "status", "created", "worker")
-    return Listing("Jobs, newest first (times in UTC)", columns, nothing, [_job_row(job) for job in page.jobs])
+    return Listing("Jobs, newest first", columns, nothing, [_job_row(job) for job in page.jobs])
 
 
 def _job_row(job: Job) -> Row:
     status = Text(job.status.value, style=_STATUS_STYLES.get(job.status, ""))
     notes = [Text(f"{job.error.type}: {job.error.message}", style="red")] if job.error else []
-    return Row((job.id, status, job.created_at.strftime("%m-%d %H:%M:%S"), job.worker_name), notes)
+    return Row((job.id, status, format_timestamp(to_milliseconds(job.created_at)), job.worker_name), notes)

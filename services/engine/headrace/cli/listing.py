@@ -1,6 +1,9 @@
 """Tables for the terminal whose columns are never squeezed away: what is there to be copied stays whole.
 
 Rich makes all columns of a table narrower when one of them is too wide, those that are not to be wrapped, too.
+
+One rule holds for what any command prints: a terminal, or a width that is set by `COLUMNS`, bounds its lines; what goes into a
+pipe or a file is neither cut nor wrapped, so that whatever is looked for stands in one line.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from headrace.cli.common import plain
 from headrace.core.texts import cut_in_the_middle
 
 _MOST_OF_A_NOTE = 300
-_LEAST_OF_THE_LAST = 12
+_LEAST_OF_THE_LAST = 8
 _WIDE_GAP, _NARROW_GAP = 2, 1
+# As many columns as no line of a pipe has.
+_NO_WIDTH = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ class Row:
 
     Attributes:
         cells: one for each column; others' texts as they are, or a `Text` with a style.
-        notes: what stands below, each in a line of its own; of a long one, its beginning and its end.
+        notes: what stands below, each in a line of its own; of a long one at a terminal, its beginning and its end.
     """
 
     cells: Sequence[str | Text]
@@ -41,21 +46,27 @@ class Listing:
     Attributes:
         columns: their names. The last is cut where the terminal is narrow; all others are as wide as what stands in them.
         nothing: what is said in place of a listing without rows.
+        summary: what stands below the title, each in a line of its own.
     """
 
     title: str
     columns: Sequence[str]
     nothing: str
     rows: list[Row] = field(default_factory=list)
+    summary: Sequence[Text] = ()
 
-    def print(self, console: Console | None = None) -> None:
-        """Prints it. What goes into a pipe or a file, of no set width, is cut nowhere."""
+    def print(self, console: Console | None = None, *, full: bool = False) -> None:
+        """Prints it. What goes into a pipe or a file, of no set width, is cut nowhere.
+
+        Args:
+            full: nothing is cut at a terminal either: its lines are broken where it ends.
+        """
         console = console or Console()
         if not self.rows:
             console.print(Text(self.nothing), soft_wrap=True)
             return
         console.print(Text(self.title, style="italic"), soft_wrap=True)
-        for line in self._lines(console.width if is_bounded(console) else None):
+        for line in (*self.summary, *self._lines(None if full or not is_bounded(console) else console.width)):
             console.print(line, soft_wrap=True)
 
     def _lines(self, width: int | None) -> list[Text]:
@@ -69,9 +80,18 @@ class Listing:
         for cells, row in zip(body, self.rows, strict=True):
             lines.append(_line(cells, widths, last, gap))
             for note in row.notes:
-                shown = cut_in_the_middle(" ".join(note.plain.split()), _MOST_OF_A_NOTE)
+                whole = " ".join(note.plain.split())
+                shown = whole if width is None else cut_in_the_middle(whole, _MOST_OF_A_NOTE)
                 lines.append(Text("  ").append_text(plain(shown, style=str(note.style))))
         return lines
+
+
+def output_console(*, stderr: bool = False) -> Console:
+    """A console for standard output, or standard error, that wraps nothing which goes into a pipe or a file."""
+    console = Console(stderr=stderr)
+    if not is_bounded(console):
+        console.width = _NO_WIDTH
+    return console
 
 
 def is_bounded(console: Console) -> bool:

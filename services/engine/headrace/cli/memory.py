@@ -10,11 +10,11 @@ from typing import Annotated, Any, TypeVar, cast, get_args
 
 import orjson
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from headrace.cli.common import BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, opened, plain, settings_from
+from headrace.cli.listing import output_console
 from headrace.errors import ConversationInvalid
 from headrace.memory import Memory, ParsedConversation, load_conversation, parse_conversation
 from headrace.memory.summarise.tokens import estimate_tokens
@@ -145,7 +145,7 @@ def _as_object(
 def _print_table(
     user: str, conversation: str, snapshot: MemorySnapshot, entries: Sequence[tuple[MemoryEntry, str | None]]
 ) -> None:
-    console = Console()
+    console = output_console()
     if not entries:
         console.print(plain(f"Nothing is known of conversation {conversation} of {user}."))
         return

@@ -10,7 +10,7 @@ from headrace.errors import ArgumentsInvalid
 from headrace.replay.history import Span
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-# As tables show times, which are in UTC: with a Z after them they can be given back.
+# As people write it.
 _BETWEEN_DATE_AND_TIME = re.compile(r"(?<=^[0-9]{4}-[0-9]{2}-[0-9]{2}) (?=[0-9])")
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 
@@ -29,10 +29,23 @@ def parse_moment(text: str, now: datetime, option: str) -> datetime:
         return from_milliseconds(parse_timestamp(_BETWEEN_DATE_AND_TIME.sub("T", text)))
     except (ValueError, OverflowError):
         raise ArgumentsInvalid(
-            f"{option} {text!r} is no time: give one with its zone, such as 2026-01-31T09:15:00Z (tables show times in UTC: put a"
-            " Z after them), or how long ago it was:"
-            " 90s, 30m, 2h, 7d; or now."
+            f"{option} {text!r} is no time: give one with its zone, as tables show it, such as 2026-01-31T09:15:00Z, or how long "
+            "ago it was: 90s, 30m, 2h, 7d; or now."
         ) from None
+
+
+def parse_since_and_until(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:
+    """The times of `--since` and `--until`, of which either may be left out.
+
+    Raises:
+        ArgumentsInvalid: one of them is no time, or the first is not before the second.
+    """
+    now = datetime.now(UTC)
+    first = None if since is None else parse_moment(since, now, "--since")
+    last = None if until is None else parse_moment(until, now, "--until")
+    if first is not None and last is not None and first >= last:
+        raise ArgumentsInvalid(f"--since {since!r} is not before --until {until!r}: nothing is of that time.")
+    return first, last
 
 
 def parse_span_in_export(start: str | None, end: str, exported: Span) -> Span:

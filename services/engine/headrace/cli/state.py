@@ -75,7 +75,7 @@ class _Found:
 
     def add(self, batch: Sequence[JobAt]) -> None:
         """Takes in jobs, in any order."""
-        self.counts.update(str(each.state["status"]) for each in batch)
+        self.counts.update(each.status for each in batch)
         self._jobs += batch
         if len(self._jobs) > 2 * self._limit:
             self._jobs = nlargest(self._limit, self._jobs, key=_age)
@@ -139,29 +139,29 @@ def _print(found: _Found, moment: int) -> None:
     if total:
         typer.echo(", ".join(f"{count} {status}" for status, count in sorted(found.counts.items())) + ".")
     if total > len(jobs):
-        typer.echo(f"{total - len(jobs)} older ones are not shown: give a greater --limit, --where, or --json.", err=True)
+        left_out = "1 older one is" if total - len(jobs) == 1 else f"{total - len(jobs)} older ones are"
+        typer.echo(f"{left_out} not shown: give a greater --limit, --where, or --json.", err=True)
 
 
 def states_listing(jobs: Iterable[JobAt], moment: int) -> Listing:
     """How jobs stood at a moment, for the terminal."""
-    title = f"Jobs at {format_timestamp(moment)}, newest first (times in UTC)"
-    columns = ("job", "accepted", "status", "attempt", "told by", "worker")
+    title = f"Jobs at {format_timestamp(moment)}, newest first"
+    columns = ("job", "accepted", "status", "told by", "worker")
     return Listing(title, columns, "No job had been accepted that matches.", [_row(each) for each in jobs])
 
 
 def _row(each: JobAt) -> Row:
     state: dict[str, Any] = dict(each.state)
-    status = str(state["status"])
-    accepted = format_timestamp(each.job.accepted_at).replace("T", " ").removesuffix("Z")
-    told_by = Text(each.origin, style="dim" if each.origin == "log" else "cyan")
+    status, attempt = each.status, state["attempt"]
     cells = (
         each.job.id,
-        accepted,
-        Text(status, style=EVENT_STYLES.get(status, "")),
-        str(state["attempt"]),
-        told_by,
+        format_timestamp(each.job.accepted_at),
+        Text(f"{status} ({attempt})" if attempt else status, style=EVENT_STYLES.get(status, "")),
+        Text(each.origin, style="dim" if each.origin == "log" else "cyan"),
         str(state["workerName"]),
     )
     error = state.get("error")
     notes = [Text(f"{error['type']}: {error['message']}", style="red")] if error else []
+    if each.job.damaged:
+        notes.append(Text(f"The newest record of then cannot be read; before it, it was {state['status']}.", style="red"))
     return Row(cells, notes)

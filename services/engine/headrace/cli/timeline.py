@@ -21,11 +21,12 @@ from headrace.cli.common import (
     plain,
     settings_from,
 )
-from headrace.cli.listing import Listing, Row
+from headrace.cli.listing import Listing, Row, is_bounded
 from headrace.core.timestamps import format_timestamp
 from headrace.replay.log_history import open_history
+from headrace.replay.relatives import Relative
 from headrace.replay.steps import MISSING, Change
-from headrace.replay.timeline import Line, Relative, Timeline, timeline_of
+from headrace.replay.timeline import Line, Timeline, timeline_of
 from headrace.settings import Settings
 
 EVENT_STYLES: Final[Mapping[str, str]] = {
@@ -47,6 +48,7 @@ def timeline(
     job_id: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")],
     bootstrap_servers: BootstrapServers = None,
     namespace: NamespaceOption = None,
+    full: Annotated[bool, typer.Option("--full", help="Show each value whole; as it is in a pipe, and with --json.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tell everything that is known of a job, in order: each record of it, what it changed, and the jobs that came of it.
@@ -60,7 +62,7 @@ def timeline(
     if as_json:
         typer.echo(orjson.dumps(found.to_wire(), option=orjson.OPT_INDENT_2).decode())
     else:
-        print_timeline(found, settings.namespace)
+        print_timeline(found, settings.namespace, full=full)
 
 
 async def _read(settings: Settings, job_id: str) -> Timeline:
@@ -68,46 +70,73 @@ async def _read(settings: Settings, job_id: str) -> Timeline:
         return await timeline_of(history, job_id)
 
 
-def print_timeline(found: Timeline, namespace: str, console: Console | None = None) -> None:
-    """Prints a timeline, and the jobs that came of the job."""
-    status, worker = found.state["status"], found.job.record["workerName"]
-    title = f"Job {found.job.id} of {worker}: {status} (times in UTC)"
-    columns = ("time", "told by", "event", "place")
-    Listing(title, columns, "", [_row(line, namespace) for line in found.lines]).print(console)
-    if found.relatives:
-        (console or Console()).print()
-        rows = [_relative_row(each) for each in found.relatives]
-        Listing("Jobs that came of it", ("accepted", "relation", "status", "worker", "job"), "", rows).print(console)
+def print_timeline(found: Timeline, namespace: str, console: Console | None = None, *, full: bool = False) -> None:
+    """Prints a timeline, and the jobs around the job.
+
+    Args:
+        full: each value is shown whole, also at a terminal.
+    """
+    console = console or Console()
+    longest = None if full or not is_bounded(console) else _LONGEST_VALUE
+    title = f"Job {found.job.id} of {found.job.record['workerName']}: {found.status}"
+    rows = [_row(line, namespace, longest) for line in found.lines]
+    Listing(title, ("time", "told by", "event", "place"), "", rows, _summary(found)).print(console, full=full)
+    earlier = [each for each in found.relatives if each.relation == "retried"]
+    later = [each for each in found.relatives if each.relation != "retried"]
+    for title, relatives in (("Jobs that it does anew", earlier), ("Jobs that came of it", later)):
+        if relatives:
+            console.print()
+            columns = ("job", "accepted", "relation", "status", "worker")
+            Listing(title, columns, "", [_relative_row(each) for each in relatives]).print(console, full=full)
 
 
-def _row(line: Line, namespace: str) -> Row:
+def _summary(found: Timeline) -> list[Text]:
+    """Where the job stands in its chain of retries: what it does anew, and how that ended at last."""
+    told = []
+    if found.job.damaged:
+        told.append(Text("The newest record of it cannot be read: what is told of it is what stood before.", style="red"))
+    if found.retry_of is not None:
+        left = {each.job.id: each for each in found.relatives if each.relation == "retried"}
+        known = left.get(found.retry_of)
+        told.append(Text(f"It does job {found.retry_of} anew, which is {known.status if known else 'not in the log any more'}."))
+    if count := len(found.retries):
+        last, status = found.outcome
+        times = "once" if count == 1 else f"{count} times"
+        told.append(
+            Text(f"It was done anew {times}; at last, as job {last}, it is {status}.", style=EVENT_STYLES.get(status, ""))
+        )
+    return [plain(each.plain, style=str(each.style)) for each in told]
+
+
+def _row(line: Line, namespace: str, longest: int | None) -> Row:
     style = EVENT_STYLES.get(line.event, "") if not line.void else "dim strike"
     event = line.event if line.attempt is None else f"{line.event} ({line.attempt})"
     place = f"{line.source.topic.removeprefix(f'{namespace}.')}/{line.source.partition}/{line.offset}"
-    at = format_timestamp(line.at).replace("T", " ").removesuffix("Z")
-    cells = (at, Text(line.origin, style="dim" if line.origin == "log" else "cyan"), Text(event, style=style), place)
+    told_by = Text(line.origin, style="dim" if line.origin == "log" else "cyan")
+    cells = (format_timestamp(line.at), told_by, Text(event, style=style), place)
     notes = [Text(line.note, style="dim" if line.void else "italic")] if line.note else []
-    return Row(cells, [*notes, *(_change(each) for each in line.changes if _is_told(each))])
+    return Row(cells, [*notes, *(_change(each, longest) for each in line.changes if _is_told(each))])
 
 
 def _is_told(change: Change) -> bool:
     return change.path.partition(".")[0] not in _TOLD_ELSEWHERE
 
 
-def _change(change: Change) -> Text:
-    before = "" if change.before is MISSING else f"{_short(change.before)} -> "
-    return Text(f"{change.path}: {before}{_short(change.after)}", style=_CHANGE_STYLES.get(change.path.partition(".")[0], "dim"))
+def _change(change: Change, longest: int | None) -> Text:
+    before = "" if change.before is MISSING else f"{_shown(change.before, longest)} -> "
+    style = _CHANGE_STYLES.get(change.path.partition(".")[0], "dim")
+    return Text(f"{change.path}: {before}{_shown(change.after, longest)}", style=style)
 
 
-def _short(value: Any) -> str:
+def _shown(value: Any, longest: int | None) -> str:
     if value is MISSING:
         return "gone"
     text = value if isinstance(value, str) else orjson.dumps(value).decode()
     text = " ".join(plain(text).plain.split())
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+    return text if longest is None or len(text) <= longest else f"{text[:longest]}..."
 
 
 def _relative_row(each: Relative) -> Row:
-    at = format_timestamp(each.job.accepted_at).replace("T", " ").removesuffix("Z")
     status = Text(each.status, style=EVENT_STYLES.get(each.status, ""))
-    return Row((at, each.relation, status, str(each.job.record["workerName"]), each.job.id))
+    cells = (each.job.id, format_timestamp(each.job.accepted_at), each.relation, status, str(each.job.record["workerName"]))
+    return Row(cells)

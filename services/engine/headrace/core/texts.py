@@ -1,10 +1,19 @@
-"""Texts that are too long to be shown."""
+"""Texts that are shown: numbers of things, and what is too long."""
 
 from __future__ import annotations
 
 from typing import Final
 
 _MARK: Final = " … "
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """So many of something, as `1 job` or `3 jobs`.
+
+    Args:
+        many: what several are called; `one` with an s when empty.
+    """
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def cut_in_the_middle(text: str, longest: int) -> str:

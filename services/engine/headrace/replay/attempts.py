@@ -116,5 +116,8 @@ class PastAttempt:
 def _there_are(job_id: str, number: int, numbers: list[int]) -> str:
     if not numbers:
         return f"Job {job_id} has no attempt {number}: none was begun."
-    kept = f"attempt {numbers[0]}" if len(numbers) == 1 else f"attempts {numbers[0]} to {numbers[-1]}"
-    return f"Job {job_id} has no attempt {number}, or nothing is left of it: kept are {kept}."
+    first, last = numbers[0], numbers[-1]
+    kept = f"is attempt {first} alone" if first == last else f"are attempts {first} to {last}"
+    if 1 <= number <= last:
+        return f"Nothing is left of attempt {number} of job {job_id}: kept {kept}."
+    return f"Job {job_id} has no attempt {number}: there {kept}."

@@ -4,7 +4,7 @@
 |---|---|
 | header | `format`, `version`, `namespace`, `from`, `to`, `workers`, `redacted`, `counts`, and `sha256` |
 | `worker` | the definition of a worker |
-| `job` | a job record, where it stood, and the snapshot that counted |
+| `job` | a job record, where it stood, and the snapshot that counted; `damaged` where that cannot be read |
 | `recording` | what an attempt of a job got from outside |
 | `memory` | a record of a conversation that a job is about |
 
@@ -161,7 +161,7 @@ class ExportWriter:
         try:
             yield
         except FileExistsError:
-            raise ArgumentsInvalid(f"{self._path} is there already: name another file, or say --force.") from None
+            raise ArgumentsInvalid(f"{self._path} is there already: name another file, or allow that by `overwrite`.") from None
         except OSError as error:
             raise ArgumentsInvalid(f"{self._path} cannot be written: {error.strerror or error}.") from None
 

@@ -63,7 +63,7 @@ async def export_span(
         await exporting.write(watch)
         if writer.counts["job"] and redaction.missed:
             raise ArgumentsInvalid(
-                f"--redact {redaction.missed[0]} has met nothing: is it misspelt, or inside of another one? No file was written."
+                f"`redact` {redaction.missed[0]} has met nothing: is it misspelt, or inside of another one? No file was written."
             )
         header = ExportHeader(
             namespace=history.topics.namespace,
@@ -122,6 +122,7 @@ class _Exporting:
             acceptedAt=job.accepted_at,
             record=self.redaction.job(job.record),
             snapshot=None if job.snapshot is None else self.redaction.job(job.snapshot),
+            **({"damaged": True} if job.damaged else {}),
         )
 
     async def _write_recordings(self, job: RecordedJob) -> None:

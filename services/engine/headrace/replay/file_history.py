@@ -172,7 +172,8 @@ class FileHistory:
 
 def _job_of(line: Mapping[str, Any], redacted: Collection[str]) -> RecordedJob:
     source = TopicPartition(line["topic"], line["partition"])
-    return RecordedJob(line["record"], source, line["offset"], line["acceptedAt"], line["snapshot"], redacted)
+    damaged = line.get("damaged") is True
+    return RecordedJob(line["record"], source, line["offset"], line["acceptedAt"], line["snapshot"], redacted, damaged)
 
 
 def read_file_history(path: Path) -> FileHistory:

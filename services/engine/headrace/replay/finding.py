@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -14,7 +14,7 @@ from headrace.core.topics import Topics
 from headrace.errors import HistoryGone, JobUnknown
 from headrace.ports import Log, LogReader, Record, TopicPartition
 from headrace.reading import batches_between
-from headrace.replay.folding import Claims, Seen, place_of
+from headrace.replay.folding import Claims, Seen, Standing, place_of
 from headrace.replay.history import RecordedJob, Span
 from headrace.replay.joining import BEFORE_MILLISECONDS, Accepted, job_record_of
 from headrace.replay.layout import Bounds, Layout, read_layout
@@ -46,60 +46,71 @@ class Trail:
     removals: list[Record] = field(default_factory=list)
     duplicates: list[Record] = field(default_factory=list)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was written of it."""
+        return self.job.damaged or self.job.snapshot is not None
+
 
 async def find_job(log: Log, topics: Topics, job_id: str) -> Trail:
     """Looks for a job in the queues of all workers, and then for its state.
-
-    The record of a fresh id is looked for at the time that the id tells, and then, as that of any other, everywhere.
 
     Raises:
         JobUnknown: nothing is in the log of it.
         HistoryGone: its record was deleted; the message says what is left.
     """
     layout = await read_layout(log, topics)
-    made = made_at(job_id)
-    spans = [ALL_TIME] if made is None else [Span(made - _AROUND_MILLISECONDS, made + _AROUND_MILLISECONDS), ALL_TIME]
-    for span in spans:
-        found = await _records_of(log, layout, span, job_id)
-        if found:
-            trails = [await _trail(log, layout, record, job_id) for record in found]
-            # Of several records with one id one is done, and the others are passed over.
-            chosen = next((trail for trail in trails if trail.job.snapshot is not None), trails[0])
-            others = [
-                record for record, trail in zip(found, trails, strict=True) if trail is not chosen and trail.job.snapshot is None
-            ]
-            return replace(chosen, duplicates=others)
+    if found := await records_of_job(log, layout, job_id):
+        trails = [await _trail(log, layout, record, job_id) for record in found]
+        # Of several records with one id one is done, and the others are passed over.
+        chosen = next((trail for trail in trails if trail.has_begun), trails[0])
+        others = [record for record, trail in zip(found, trails, strict=True) if trail is not chosen and not trail.has_begun]
+        return replace(chosen, duplicates=others)
     raise await _missing(log, layout, job_id)
 
 
-async def _records_of(log: Log, layout: Layout, span: Span, job_id: str) -> list[Record]:
-    async with reading(log) as reader:
-        bounds = await bounds_of(reader, layout.queues, Span(max(0, span.start), span.end), ahead=_AROUND_MILLISECONDS)
-    found = await search(log, layout, bounds, job_id, lambda raw: raw["id"] == job_id)
-    return sorted((record for record, _ in found), key=lambda record: record.timestamp)
+async def records_of_job(log: Log, layout: Layout, job_id: str) -> list[Record]:
+    """The records that have a job's id, oldest first: of a request that was made again there are several.
+
+    That of a fresh id is looked for at the time that the id tells, and then, as that of any other, everywhere.
+    """
+    made = made_at(job_id)
+    spans = [ALL_TIME] if made is None else [Span(made - _AROUND_MILLISECONDS, made + _AROUND_MILLISECONDS), ALL_TIME]
+    for span in spans:
+        async with reading(log) as reader:
+            bounds = await bounds_of(reader, layout.queues, Span(max(0, span.start), span.end), ahead=_AROUND_MILLISECONDS)
+        async with aclosing(mentions(log, layout, bounds, mention_of(job_id))) as named:
+            found = [record async for record, raw in named if raw["id"] == job_id]
+        if found:
+            return sorted(found, key=lambda record: record.timestamp)
+    return []
 
 
-async def search(
-    log: Log, layout: Layout, bounds: Bounds, job_id: str, wanted: Callable[[Mapping[str, Any]], bool]
-) -> list[tuple[Record, Mapping[str, Any]]]:
-    """The job records among those that name a job anywhere which are wanted, with what they hold."""
-    # Most records need not be decoded: the id does not stand in them, however it may be written.
-    needle = orjson.dumps(job_id) if job_id.isascii() else b""
+def mention_of(job_id: str) -> bytes:
+    """What stands in the JSON of every record that names a job, unless characters are escaped in it."""
+    # An id beyond ASCII may be written in several ways: any record can have it.
+    return orjson.dumps(job_id) if job_id.isascii() else b""
+
+
+async def mentions(log: Log, layout: Layout, bounds: Bounds, *needles: bytes) -> AsyncGenerator[tuple[Record, Mapping[str, Any]]]:
+    """The job records in which one of the needles stands, with what they hold, and some others. Most need not be decoded."""
     # Some writers of JSON have any character as its number. Ids have no slash, and a quotation mark is escaped by all.
-    escape = b"\\u"
+    wanted = (*needles, b"\\u")
 
     async def read(reader: LogReader, queue: TopicPartition) -> AsyncGenerator[tuple[Record, Mapping[str, Any]]]:
         worker = layout.worker_of(queue)
         async with aclosing(batches_between(reader, {queue: bounds[queue]})) as batches:
             async for _, records in batches:
                 for record in records:
-                    if record.value is not None and (needle in record.value or escape in record.value):
+                    value = record.value
+                    if value is not None and any(needle in value for needle in wanted):
                         raw = job_record_of(record, worker)
-                        if raw is not None and wanted(raw):
+                        if raw is not None:
                             yield record, raw
 
     async with aclosing(side_by_side(log, list(bounds), read)) as found:
-        return [each async for each in found]
+        async for each in found:
+            yield each
 
 
 async def _trail(log: Log, layout: Layout, record: Record, job_id: str) -> Trail:
@@ -107,6 +118,7 @@ async def _trail(log: Log, layout: Layout, record: Record, job_id: str) -> Trail
     accepted = Accepted(layout.worker_of(queue), queue, record)
     snapshots: list[tuple[Record, Seen | None]] = []
     removals: list[Record] = []
+    newest = Standing()
     state = layout.part_of(queue).state
     if state is not None:
         claims, key = Claims(), job_id.encode()
@@ -123,11 +135,16 @@ async def _trail(log: Log, layout: Layout, record: Record, job_id: str) -> Trail
                             removals.append(each)
                         elif seen is None or seen.place == place:
                             snapshots.append((each, seen))
+                            if seen is None or seen.void:
+                                continue
+                            newest.offer(seen, each)
                             # A damaged record costs itself, and not what was written before it.
-                            if seen is not None and not seen.void and snapshot_of(each) is not None:
+                            if snapshot_of(each) is not None:
                                 accepted.offer(seen, each)
     job = accepted.recorded()
     assert job is not None, "it was decoded before"
+    if newest.version != accepted.version:
+        job = replace(job, damaged=True)
     return Trail(layout, accepted, job, snapshots, removals)
 
 

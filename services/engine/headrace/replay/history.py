@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from headrace.core.comparison import Outcome
 from headrace.core.status import TERMINAL, JobStatus
@@ -12,6 +12,9 @@ from headrace.core.timestamps import parse_timestamp
 from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, MemorySnapshot, TopicPartition
 from headrace.ports import RecordingKey as RecordingKey
+
+DAMAGED: Final = "damaged"
+"""In place of the status of a job whose newest valid record cannot be read."""
 
 
 class Span(NamedTuple):
@@ -34,6 +37,8 @@ class RecordedJob:
         accepted_at: the time of that record, in milliseconds since the Unix epoch.
         snapshot: the newest valid snapshot, as the wire has it; None where no engine had begun with the job.
         redacted: the paths of what was taken out of both.
+        damaged: the newest valid record of its state cannot be read: what became of it is not known. The snapshot is then one
+            before it, or None where none is left, or none was looked for.
     """
 
     record: Mapping[str, Any]
@@ -42,6 +47,7 @@ class RecordedJob:
     accepted_at: int
     snapshot: Mapping[str, Any] | None
     redacted: Collection[str] = ()
+    damaged: bool = False
 
     @property
     def id(self) -> str:
@@ -50,8 +56,8 @@ class RecordedJob:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it had ended, by what was read."""
-        return self.snapshot is not None and self.snapshot["status"] in TERMINAL
+        """Whether it had ended, by what was read; never where that is damaged."""
+        return not self.damaged and self.snapshot is not None and self.snapshot["status"] in TERMINAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from headrace.core.ownership import Version
 from headrace.core.records import SOURCE_HEADER, VERSION_HEADER, parse_version, source_prefix
 from headrace.core.snapshots import queued
 from headrace.core.status import TERMINAL
-from headrace.core.timestamps import parse_timestamp
+from headrace.core.timestamps import format_timestamp, parse_timestamp
 from headrace.errors import HistoryGone
 from headrace.models import JobRecord
 from headrace.ports import LogReader, TopicPartition, UnplacedRecord
@@ -238,9 +238,9 @@ class States:
         if int(offset) < self.firsts.get(prefix + slash, 0):
             self._earlier.add(record.key)
         if int(offset) < self.starts.get(prefix + slash, 0):
-            self._check_deleted(record)
+            self._check_deleted(prefix + slash, record)
 
-    def _check_deleted(self, record: UnplacedRecord) -> None:
+    def _check_deleted(self, prefix: bytes, record: UnplacedRecord) -> None:
         """Of a job whose record is gone: it must not be one of the span, which would be told as if it had never been."""
         try:
             raw = decode_object(record.value)
@@ -248,9 +248,11 @@ class States:
         except UNUSABLE:
             return
         if created in self.span:
+            left = [entry.record.timestamp for each, entry in self.entries.items() if each.startswith(prefix)]
+            advice = f"at {format_timestamp(max(created + 1, min(left)))}" if left else f"after {raw['createdAt']}"
             raise HistoryGone(
                 f"Not all of the span is in the log any more: job {raw.get('id')}, accepted at {raw['createdAt']}, was deleted "
-                "from its queue, with all before it. Begin later."
+                f"from its queue, with all before it. Begin {advice}."
             )
 
 

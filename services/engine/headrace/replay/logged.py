@@ -9,8 +9,9 @@ import orjson
 
 from headrace.ports import TopicPartition
 from headrace.replay.history import RecordedJob
+from headrace.replay.snapshots import snapshot_in
 
-_FIELDS: Final = ("record", "source", "offset", "accepted_at", "snapshot", "redacted")
+_FIELDS: Final = ("record", "source", "offset", "accepted_at", "snapshot", "redacted", "damaged")
 
 
 class LoggedJob(RecordedJob):
@@ -20,10 +21,11 @@ class LoggedJob(RecordedJob):
         record, snapshot: objects, or the JSON of one.
     """
 
-    __slots__ = ("_record", "_snapshot")
+    __slots__ = ("_is_damaged", "_record", "_snapshot")
 
     _record: bytes | Mapping[str, Any]
     _snapshot: bytes | Mapping[str, Any] | None
+    _is_damaged: bool
 
     def __init__(
         self,
@@ -33,6 +35,7 @@ class LoggedJob(RecordedJob):
         accepted_at: int,
         snapshot: bytes | Mapping[str, Any] | None,
         redacted: Collection[str] = (),
+        damaged: bool = False,
     ) -> None:
         _set_record(self, record)
         _set_source(self, source)
@@ -40,6 +43,7 @@ class LoggedJob(RecordedJob):
         _set_accepted_at(self, accepted_at)
         _set_snapshot(self, snapshot)
         _set_redacted(self, redacted)
+        _set_damaged(self, damaged)
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -56,10 +60,19 @@ class LoggedJob(RecordedJob):
         """The newest valid snapshot, as the wire has it; None where no engine had begun with the job, or it is damaged."""
         found = self._snapshot
         if isinstance(found, bytes):
-            found = _snapshot_in(found)
+            # One that is damaged must not end the reading of all others.
+            found = snapshot_in(found)
             object.__setattr__(self, "_snapshot", found)
+            if found is None:
+                _set_damaged(self, True)
         assert not isinstance(found, bytes)
         return found
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the newest valid record of its state cannot be read."""
+        _ = self.snapshot  # that is known when it was decoded
+        return self._is_damaged
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RecordedJob):
@@ -69,17 +82,8 @@ class LoggedJob(RecordedJob):
     __hash__ = None  # type: ignore[assignment]  # as of every object that holds mappings
 
 
-def _snapshot_in(value: bytes) -> Mapping[str, Any] | None:
-    """One that is damaged must not end the reading of all others."""
-    try:
-        found = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        return None
-    return found if isinstance(found, dict) and "status" in found else None
-
-
 # The class is frozen, and this sets what it has in half the time that `object.__setattr__` takes: there are millions of jobs.
-_set_record, _set_snapshot = (vars(LoggedJob)[name].__set__ for name in ("_record", "_snapshot"))
+_set_record, _set_snapshot, _set_damaged = (vars(LoggedJob)[name].__set__ for name in ("_record", "_snapshot", "_is_damaged"))
 _set_source, _set_offset, _set_accepted_at, _set_redacted = (
     vars(RecordedJob)[name].__set__ for name in ("source", "offset", "accepted_at", "redacted")
 )

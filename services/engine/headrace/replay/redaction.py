@@ -150,11 +150,11 @@ def redacted_outcome(outcome: Outcome, paths: Collection[str]) -> Outcome:
 def _parts(path: str) -> Path:
     parts = tuple(path.split("."))
     if not all(parts):
-        raise ArgumentsInvalid(f"--redact {path!r} is no path of a field: give it as args.password.")
+        raise ArgumentsInvalid(f"`redact` {path!r} is no path of a field: give it as args.password.")
     if parts[0] in (_RECORDINGS, "args", "ctx") and len(parts) == 1:
-        raise ArgumentsInvalid(f"--redact {path!r} is no path of a field: give {path}.* for all of it.")
+        raise ArgumentsInvalid(f"`redact` {path!r} is no path of a field: give {path}.* for all of it.")
     if parts[0] not in _WITH_ALL_BELOW and parts not in _EXACTLY:
-        raise ArgumentsInvalid(f"--redact {path!r}: a replay needs that. What can be left out is {_ALLOWED}.")
+        raise ArgumentsInvalid(f"`redact` {path!r}: a replay needs that. What can be left out is {_ALLOWED}.")
     return parts
 
 

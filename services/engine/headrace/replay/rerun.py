@@ -228,6 +228,8 @@ class Rerunner:
             comparison = Comparison(Verdict.ARGUMENTS_REFUSED)
         if comparison.verdict in _BY_WHAT_IS_MISSING and (missing := _missing(effects)) is not None:
             comparison = Comparison(Verdict.NOT_COMPARABLE, reason=missing)
+        if past.recorded_job.damaged and comparison.verdict is Verdict.NOT_COMPARABLE:
+            comparison = Comparison(Verdict.NOT_COMPARABLE, reason=_DAMAGED)
         return Rerun(
             job=past.recorded_job,
             attempt=past.number,
@@ -240,6 +242,7 @@ class Rerunner:
         )
 
 
+_DAMAGED: Final = "the newest record of what became of it is damaged"
 _BY_WHAT_IS_MISSING: Final = frozenset({Verdict.DIFFERENT, Verdict.NEWLY_FAILING})
 """What may come of it that something was not recorded: nobody knows what the code makes of an answer."""
 

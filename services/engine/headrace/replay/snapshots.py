@@ -35,8 +35,13 @@ _check_told = plain_validator(_Told)
 
 def snapshot_of(record: UnplacedRecord) -> Mapping[str, Any] | None:
     """The job in a record of its state, or None where that is damaged, whatever its headers say."""
+    return snapshot_in(record.value)
+
+
+def snapshot_in(value: bytes | None) -> Mapping[str, Any] | None:
+    """The job in the value of a record of its state, or None where that is damaged."""
     try:
-        raw = decode_object(record.value)
+        raw = decode_object(value)
         _check_told(raw)
     except UNUSABLE:
         return None

@@ -10,13 +10,14 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from headrace.codec import decode_object
+from headrace.core.ownership import supersedes
 from headrace.core.status import TERMINAL
 from headrace.core.timestamps import format_timestamp, parse_timestamp
 from headrace.errors import HistoryGone
 from headrace.ports import LogReader, TopicPartition, UnplacedRecord
 from headrace.reading import unplaced_between
 from headrace.replay.folding import UNUSABLE, Claims, Place, Seen, Standing
-from headrace.replay.history import RecordedJob, Span
+from headrace.replay.history import DAMAGED, RecordedJob, Span
 from headrace.replay.joining import (
     BEFORE_MILLISECONDS,
     SETTLED_MILLISECONDS,
@@ -50,14 +51,24 @@ class JobAt:
     origin: Origin
 
     @property
+    def status(self) -> str:
+        """The status of then; `damaged` where the newest record up to then cannot be read, and it may have been another one."""
+        return DAMAGED if self.job.damaged else str(self.state["status"])
+
+    @property
     def state(self) -> Mapping[str, Any]:
-        """The job as it was then, with its arguments."""
+        """The job as it was then, with its arguments; as it was last known, where a newer record is damaged."""
         assert self.job.snapshot is not None
         return {**self.job.snapshot, "args": self.job.record["args"]}
 
     def to_wire(self) -> dict[str, Any]:
         """As JSON."""
-        return {"origin": self.origin, "acceptedAt": format_timestamp(self.job.accepted_at), "job": self.state}
+        return {
+            "origin": self.origin,
+            "acceptedAt": format_timestamp(self.job.accepted_at),
+            **({"damaged": True} if self.job.damaged else {}),
+            "job": self.state,
+        }
 
 
 async def states_at(
@@ -124,11 +135,32 @@ class _Around:
     Attributes:
         until: the one that counted at the moment.
         after: the first later one, where there is none up to it.
+        damaged: the newest record up to the moment that cannot be read, where none that counts followed.
     """
 
     standing: Standing = field(default_factory=Standing)
     until: _Kept | None = None
     after: _Kept | None = None
+    damaged: UnplacedRecord | None = None
+    _unread: Seen | None = None
+
+    def pass_over(self, seen: Seen, record: UnplacedRecord) -> None:
+        """Takes in a record up to the moment that cannot be read."""
+        if self._is_newer(seen):
+            self.damaged, self._unread = record, seen
+
+    def take(self, seen: Seen, kept: _Kept) -> None:
+        """Takes in one that can be read, and was true by the moment."""
+        if self.standing.offer(seen, kept.record):
+            self.until = kept
+            if self._unread is not None and not self._is_newer(self._unread):
+                self.damaged = self._unread = None
+
+    def _is_newer(self, seen: Seen) -> bool:
+        known = self.standing
+        if known.version is None or seen.version == known.version:
+            return known.version is None
+        return supersedes(seen.version, known.version, known.status, seen.outdone)
 
     @property
     def is_decided(self) -> bool:
@@ -178,14 +210,17 @@ class _Moments:
         if record.timestamp > self._at and found.is_decided and not seen.repeated:
             return
         if (kept := _kept(record, seen)) is None:
+            if record.timestamp <= self._at:
+                found.pass_over(seen, record)
+                self._begun.add(record.key)
             return
         if not found.is_decided:
             self._undecided -= 1
             self._begun.add(record.key)
         if kept.at > self._at:
             found.after = found.after or kept
-        elif found.standing.offer(seen, record):
-            found.until = kept
+        else:
+            found.take(seen, kept)
 
     def _check_deleted(self, seen: Seen, record: UnplacedRecord) -> None:
         """Of a job whose record is gone: it must not have run at the moment, and be left out as if it had never been."""
@@ -200,19 +235,24 @@ class _Moments:
         if created <= self._at < updated:
             raise HistoryGone(
                 f"Not all of the moment is in the log any more: job {raw.get('id')}, which ended at {raw['updatedAt']}, was "
-                "deleted from its queue, with all before it. Take a later moment."
+                f"deleted from its queue, with all before it. Take a moment from {raw['updatedAt']} on."
             )
 
     def of(self, place: Place, entry: Accepted) -> JobAt | None:
         """How a job stood, or None where its record is damaged, or that of another one once more."""
         job, found = entry.recorded(), self._found[place]
+        if job is None:
+            return None
+        key = job.id.encode()
+        # Of what is rebuilt from a later record nothing is missing.
+        damaged = found.after is None and found.damaged is not None and found.damaged.key == key
         # A request that was made again has a record of its own, which its engine passed over: it is the same job.
-        if job is None or (not found.is_decided and job.id.encode() in self._begun):
+        if not found.is_decided and not damaged and key in self._begun:
             return None
         # A queue that was made anew has other jobs at the same offsets.
-        kept = [each for each in (found.until, found.after) if each is not None and each.record.key == job.id.encode()]
+        kept = [each for each in (found.until, found.after) if each is not None and each.record.key == key]
         moment = state_at(accepted_state(job), [each.known() for each in kept], self._at)
-        return JobAt(replace(job, snapshot=moment.state), moment.origin)
+        return JobAt(replace(job, snapshot=moment.state, damaged=damaged), moment.origin)
 
 
 def _kept(record: UnplacedRecord, seen: Seen) -> _Kept | None:

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
 from headrace.core.records import REMOVAL_HEADER, cancellation_key
-from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp
 from headrace.dead_letters.letters import dead_letter_of
-from headrace.ports import Log, LogReader, Record, TopicPartition
+from headrace.ports import Record, TopicPartition
 from headrace.reading import batches_between, records_of
-from headrace.replay.finding import Trail, search
-from headrace.replay.folding import Place, Seen, Standing, place_of
-from headrace.replay.history import RecordedJob, Span
-from headrace.replay.joining import Accepted, States, accepted_state
-from headrace.replay.layout import Part
+from headrace.replay.finding import Trail
+from headrace.replay.folding import Seen, Standing
+from headrace.replay.history import DAMAGED, RecordedJob, Span
+from headrace.replay.joining import accepted_state
 from headrace.replay.log_history import LogHistory
 from headrace.replay.rebuilding import Origin, known_from, missing_records, rebuilt_between, untold_attempts
 from headrace.replay.recorded_answers import Answer
-from headrace.replay.scanning import reading, side_by_side
+from headrace.replay.relatives import EARLIER_MILLISECONDS, Relative, relatives_of
+from headrace.replay.scanning import reading
 from headrace.replay.snapshots import snapshot_of
-from headrace.replay.spans import AHEAD_MILLISECONDS, ALL_TIME, bounds_of
+from headrace.replay.spans import ALL_TIME, bounds_of
 from headrace.replay.steps import MISSING, Change, changes_between, event_of
-
-_EARLIER_MILLISECONDS: Final = AHEAD_MILLISECONDS
-"""So much before a job others' records of it are looked for: its caller's clock may be so far ahead of theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,37 +71,12 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Relative:
-    """A job that another one enqueued (`child`), or that does another one anew (`retry`)."""
-
-    relation: str
-    job: RecordedJob
-
-    @property
-    def status(self) -> str:
-        """As it stands now."""
-        return str(self.job.snapshot["status"] if self.job.snapshot is not None else JobStatus.QUEUED)
-
-    def to_wire(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "relation": self.relation,
-            "id": self.job.id,
-            "workerName": self.job.record["workerName"],
-            "status": self.status,
-            "acceptedAt": format_timestamp(self.job.accepted_at),
-            "topic": self.job.source.topic,
-            "partition": self.job.source.partition,
-            "offset": self.job.offset,
-        }
-
-
-@dataclass(frozen=True, slots=True)
 class Timeline:
-    """A job, all that happened to it, and the jobs that came of it.
+    """A job, all that happened to it, the jobs that came of it, and its chain of retries.
 
     Attributes:
-        state: the job as it stands now.
+        state: the job as it stands now; as it was last known, where a newer record is damaged.
+        relatives: what it does anew, from the first of the chain on; then its children, by their times; then what does it anew.
     """
 
     job: RecordedJob
@@ -113,13 +84,40 @@ class Timeline:
     lines: Sequence[Line]
     relatives: Sequence[Relative]
 
+    @property
+    def status(self) -> str:
+        """As the job stands now; `damaged` where the newest record of it cannot be read."""
+        return DAMAGED if self.job.damaged else str(self.state["status"])
+
+    @property
+    def retry_of(self) -> str | None:
+        """The id of the job that this one does anew; its own record may be gone from the log."""
+        found = self.job.record.get("retryOf")
+        return None if found is None else str(found)
+
+    @property
+    def retries(self) -> Sequence[Relative]:
+        """The jobs that do this one anew, or a retry of it."""
+        return [each for each in self.relatives if each.relation == "retry"]
+
+    @property
+    def outcome(self) -> tuple[str, str]:
+        """What became of the work at last: the id and the status of the newest retry, or of the job where there is none."""
+        if retries := self.retries:
+            return retries[-1].job.id, retries[-1].status
+        return self.job.id, self.status
+
     def to_wire(self) -> dict[str, Any]:
         """As JSON."""
+        last, status = self.outcome
         return {
             "job": self.state,
+            **({"damaged": True} if self.job.damaged else {}),
+            "outcome": {"id": last, "status": status},
             "lines": [line.to_wire() for line in self.lines],
             "children": [each.to_wire() for each in self.relatives if each.relation == "child"],
-            "retries": [each.to_wire() for each in self.relatives if each.relation == "retry"],
+            "retries": [each.to_wire() for each in self.retries],
+            "retried": [each.to_wire() for each in self.relatives if each.relation == "retried"],
         }
 
 
@@ -132,14 +130,14 @@ async def timeline_of(history: LogHistory, job_id: str) -> Timeline:
         BrokerError: the brokers cannot be reached.
     """
     trail = await history.trail(job_id)
-    job, log = trail.job, history.log
+    job = trail.job
     own = own_lines(trail)
-    relatives = await _relatives(log, trail)
+    relatives = await relatives_of(history.log, trail)
     others = [
         *_recorded(await history.all_recordings(job_id)),
         *await _cancellations(history, job),
         *await _dead_letters(history, job),
-        *_related(relatives),
+        *_related(relatives, job.id),
         *map(_duplicate, trail.duplicates),
     ]
     state = job.snapshot if job.snapshot is not None else accepted_state(job)
@@ -299,7 +297,7 @@ async def _dead_letters(history: LogHistory, job: RecordedJob) -> list[Line]:
     partitions = [TopicPartition(topic, number) for number in range(await history.log.partition_count(topic))]
     lines = []
     async with reading(history.log) as reader:
-        since = Span(max(0, job.accepted_at - _EARLIER_MILLISECONDS), ALL_TIME.end)
+        since = Span(max(0, job.accepted_at - EARLIER_MILLISECONDS), ALL_TIME.end)
         bounds = dict(await bounds_of(reader, partitions, since))
         async with aclosing(batches_between(reader, bounds)) as batches:
             async for source, records in batches:
@@ -318,38 +316,8 @@ async def _dead_letters(history: LogHistory, job: RecordedJob) -> list[Line]:
     return lines
 
 
-# --- jobs that came of it -------------------------------------------------------------------------------------------------
-
-
-async def _relatives(log: Log, trail: Trail) -> list[Relative]:
-    """Children and retries: those jobs accepted since then that name this one. They may be of any worker."""
-    job, layout = trail.job, trail.layout
-    since = Span(max(0, job.accepted_at - _EARLIER_MILLISECONDS), ALL_TIME.end)
-    async with reading(log) as reader:
-        bounds = await bounds_of(reader, layout.queues, since)
-    found = await search(log, layout, bounds, job.id, lambda raw: job.id in (raw.get("parentId"), raw.get("retryOf")))
-    entries: dict[Part, dict[Place, Accepted]] = {}
-    for record, _ in found:
-        part = next(part for part in layout.parts if (record.topic, record.partition) in part.queues)
-        queue = TopicPartition(record.topic, record.partition)
-        worker = layout.worker_of(queue)
-        place = place_of(worker, record.partition, record.offset)
-        entries.setdefault(part, {})[place] = Accepted(worker, queue, record)
-
-    async def read(reader: LogReader, part: Part) -> AsyncGenerator[Relative]:
-        if part.state is not None:
-            first = min(entry.record.timestamp for entry in entries[part].values())
-            await States(entries[part], {}, {}, Span(first, first + 1)).read(reader, part.state)
-        for entry in entries[part].values():
-            recorded = entry.recorded()
-            assert recorded is not None, "it was decoded before"
-            yield Relative("child" if recorded.record.get("parentId") == job.id else "retry", recorded)
-
-    async with aclosing(side_by_side(log, list(entries), read)) as relatives:
-        return sorted([each async for each in relatives], key=lambda each: each.job.accepted_at)
-
-
-def _related(relatives: Iterable[Relative]) -> list[Line]:
+def _related(relatives: Iterable[Relative], job_id: str) -> list[Line]:
+    """What came of the job itself: what came of its retries happened to these."""
     return [
         Line(
             at=each.job.accepted_at,
@@ -360,4 +328,5 @@ def _related(relatives: Iterable[Relative]) -> list[Line]:
             note=f"job {each.job.id} of {each.job.record['workerName']}, {each.status} now",
         )
         for each in relatives
+        if each.relation == "child" or each.retry_of == job_id
     ]

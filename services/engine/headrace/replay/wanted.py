@@ -11,7 +11,7 @@ import orjson
 from headrace.core.status import JobStatus
 from headrace.errors import ArgumentsInvalid
 from headrace.models import Job, JobRecord
-from headrace.replay.history import RecordedJob
+from headrace.replay.history import DAMAGED, RecordedJob
 
 _SHORT: Final = {"userId": "ctx.userId", "conversationId": "ctx.conversationId"}
 _NAMES: Final = sorted({*_SHORT, *(str(field.alias) for model in (Job, JobRecord) for field in model.model_fields.values())})
@@ -54,7 +54,10 @@ def matches(job: RecordedJob, fields: Mapping[str, str]) -> bool:
 def _value(job: RecordedJob, path: str) -> Any:
     first, *rest = path.split(".")
     value = _MISSING
-    if job.snapshot is not None and first in job.snapshot:
+    if job.damaged:
+        # What it was last is not known: only what never changes is.
+        value = DAMAGED if first == "status" else job.record.get(first, _MISSING)
+    elif job.snapshot is not None and first in job.snapshot:
         value = job.snapshot[first]
     elif first == "status":
         value = JobStatus.QUEUED

@@ -6,10 +6,12 @@ import sqlite3
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from headrace.core.ownership import Version
 from headrace.core.status import JobStatus
+from headrace.core.timestamps import to_milliseconds
 from headrace.errors import ArgumentsInvalid
 from headrace.models import DEFAULT_TENANT
 from headrace.views.job_rows import STATUS_NUMBERS, STATUSES, JobKey, Origin, job_key, name_key, partition_key
@@ -21,13 +23,44 @@ ALWAYS_THERE: Final = "jobs_by_tenant"
 
 @dataclass(frozen=True, kw_only=True)
 class JobFilter:
-    """Which jobs: those of one tenant, and of them the ones that have all that is given."""
+    """Which jobs: those of one tenant, and of them the ones that have all that is given.
+
+    Attributes:
+        since, until: created at or after the one and before the other; with a zone.
+
+    Raises:
+        ArgumentsInvalid: a time has no zone.
+    """
 
     tenant: str = DEFAULT_TENANT
     status: JobStatus | None = None
     worker_name: str | None = None
     user_id: str | None = None
     conversation_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if any(moment is not None and moment.tzinfo is None for moment in (self.since, self.until)):
+            raise ArgumentsInvalid("since and until need a time zone: nobody could say which moment they mean without.")
+
+    @property
+    def created(self) -> list[tuple[str, int]]:
+        """Conditions on when a job was created, in milliseconds since the Unix epoch."""
+        bounds = ((">=", self.since), ("<", self.until))
+        return [(f"created {relation} ?", _at_or_after(moment)) for relation, moment in bounds if moment is not None]
+
+
+def _at_or_after(moment: datetime) -> int:
+    """The first whole millisecond that is not before a time."""
+    return to_milliseconds(moment) + bool(moment.microsecond % 1_000)
+
+
+def status_named(name: str | None) -> JobStatus | None:
+    """The status of a name. Raises ArgumentsInvalid where there is none."""
+    if name is not None and name not in set(JobStatus):
+        raise ArgumentsInvalid(f"{name!r} is no status; there are: {', '.join(JobStatus)}.")
+    return JobStatus(name) if name else None
 
 
 class Cursor(NamedTuple):
@@ -110,11 +143,12 @@ def statement(wanted: JobFilter, limit: int, after: Cursor | None, index: str) -
     condition = " AND ".join(f"{column} = ?" for column, _ in named)
     if None not in ranges:
         condition += " AND status = ?"
+    condition += "".join(f" AND {bound}" for bound, _ in wanted.created)
     if after is not None:
         condition += " AND (created, id) < (?, ?)"
     one = f"SELECT place, created, id FROM jobs INDEXED BY {index} WHERE {condition} ORDER BY created DESC, id DESC LIMIT ?"
     # In the order of the conditions.
-    begin: list[object] = [] if after is None else [after.created, after.id]
+    begin: list[object] = [*(at for _, at in wanted.created), *([] if after is None else [after.created, after.id])]
     values: list[object] = []
     for status in ranges:
         values += [*(key for _, key in named), *([] if status is None else [status]), *begin, limit]
@@ -169,6 +203,9 @@ def several(connection: sqlite3.Connection, keys: Sequence[JobKey], wanted: JobF
     if wanted.status is not None:
         sql += " AND status = ?"
         values.append(STATUS_NUMBERS[wanted.status])
+    for bound, at in wanted.created:
+        sql += f" AND {bound}"
+        values.append(at)
     found = {
         key: Standing(key, Version(epoch, attempt, sequence), STATUSES[status], body)
         for key, epoch, attempt, sequence, status, body in connection.execute(sql, values)
