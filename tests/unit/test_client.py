@@ -110,6 +110,7 @@ async def test_a_timeout_that_is_no_time_is_refused(tmp_path: Path, timeout: flo
             lambda: client.cancel_job(job.id, timeout=timeout),
             lambda: client.pause_worker(DEFINITION.name, timeout=timeout),
             lambda: client.resume_worker(DEFINITION.name, timeout=timeout),
+            lambda: client.remove_worker(DEFINITION.name, timeout=timeout),
         ]
         for ask in asked:
             with pytest.raises(ArgumentsInvalid, match=f"The timeout is {timeout}: give a number of seconds above 0"):
@@ -138,6 +139,7 @@ async def test_one_that_is_not_open_says_so_whatever_it_is_asked(tmp_path: Path)
             lambda: client.count_jobs([DEFINITION.name]),
             lambda: client.pause_worker(DEFINITION.name),
             lambda: client.resume_worker(DEFINITION.name),
+            lambda: client.remove_worker(DEFINITION.name),
             lambda: anext(client.watch_job("any")),
             lambda: client.redrive([]),
         ]

@@ -53,6 +53,7 @@ from headrace.errors import (
     TopicMissing,
     WatchInterrupted,
     WorkerImportError,
+    WorkerInUse,
     WorkerProcessDied,
     WorkerUnknown,
 )
@@ -188,6 +189,7 @@ __all__ = [
     "WorkerDefinition",
     "WorkerEngine",
     "WorkerImportError",
+    "WorkerInUse",
     "WorkerList",
     "WorkerManagerArguments",
     "WorkerProcessDied",

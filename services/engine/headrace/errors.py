@@ -23,6 +23,7 @@
     │   ├── JobNotCancellable           the job has ended
     │   └── DeadLetterUnusable          no job can be made of a dead letter
     ├── JobUnknown                      no such job
+    ├── WorkerInUse                     a worker cannot be removed: an engine runs it, or jobs of it have not ended
     ├── WatchInterrupted                a watcher of jobs is told no more for now, and may go on from where it was
     ├── ChangesGone                     what a watcher of jobs has missed cannot be told any more
     ├── HistoryGone                     what is to be looked at is in the log no more
@@ -193,6 +194,12 @@ class JobUnknown(HeadraceError):
     """There is no job of that id, or it is another tenant's."""
 
     code = "job_unknown"
+
+
+class WorkerInUse(HeadraceError):
+    """A worker is not removed while an engine runs it, or jobs of it wait or run; nothing was changed."""
+
+    code = "worker_in_use"
 
 
 class WatchInterrupted(HeadraceError):

@@ -31,7 +31,7 @@ from headrace_gateway.access import (
     Turns,
     authenticator_for,
 )
-from headrace_gateway.operations import Jobs, Operations, Told
+from headrace_gateway.operations import Jobs, Operations, Told, Unattended
 from headrace_gateway.tools import ToolRegistry, built_in_tools
 from headrace_gateway.tools.formats import ToolFormat, formatted
 from headrace_gateway.tools.strict import NotStrict
@@ -73,6 +73,7 @@ class Gateway:
         )
         self._stopping = asyncio.Event()
         self._resuming = Turns()
+        self._unattended = Unattended(jobs)
         self.access = Access(self._authenticator, Limits(allowance), audit)
 
     async def __aenter__(self) -> Self:
@@ -137,6 +138,7 @@ class Gateway:
         return Operations(
             self._jobs,
             principal,
+            unattended=self._unattended,
             timeout=self._settings.gateway.enqueue_timeout_seconds,
             called=admission.called,
             told=told,
