@@ -19,6 +19,7 @@ from support.engines import ended, engine_with, eventually, read_all, with_engin
 from support.gateway import data_of, refusal_code, running_gateway
 
 JOB_SECONDS = 60.0
+TENANTS = ("one", "another", "a third")
 
 
 @worker(name="fetcher", kind="fetching")
@@ -51,12 +52,13 @@ async def test_a_worker_is_removed_when_nobody_runs_it_and_nothing_is_left_to_do
             assert (await ended(client, done)).status == "completed"
             with pytest.raises(WorkerInUse, match="'fetcher' is not removed: 1 engine runs it"):
                 await client.remove_worker("fetcher")
-        waiting = await client.enqueue("fetcher", {}, tenant="another")
-        assert "1 of its jobs waits" in await asyncio.to_thread(removed, settings, code=2)
-        assert "1 of its jobs waits" in await asyncio.to_thread(removed, settings, "--dry-run", code=2)
+        waiting = [await client.enqueue("fetcher", {}, tenant=tenant) for tenant in TENANTS]
+        assert "3 of its jobs wait" in await asyncio.to_thread(removed, settings, code=2)
+        assert "3 of its jobs wait" in await asyncio.to_thread(removed, settings, "--dry-run", code=2)
         async with engine_with(settings, fetcher):
-            job = await client.wait_for_job(waiting.id, tenant="another", wait=JOB_SECONDS)
-            assert job is not None and job.status == "completed"
+            for each in waiting:
+                job = await client.wait_for_job(each.id, tenant=each.tenant, wait=JOB_SECONDS)
+                assert job is not None and job.status == "completed"
 
         assert "can be removed" in await asyncio.to_thread(removed, settings, "--dry-run")
         assert await offered(agent) == (True, True)

@@ -61,5 +61,5 @@ async def test_nothing_of_one_that_an_engine_runs_until_none_does(caplog: pytest
 async def test_every_accepted_job_counts(caplog: pytest.LogCaptureFixture) -> None:
     jobs = InMemoryJobs()
     operations = Operations(jobs, a_principal("ann"), unattended=Unattended(jobs))
-    await operations.enqueue(FIRST, {"to": "ann"})
+    await operations.enqueue(FIRST, {"to": ["ann"]})
     assert len(lines(caplog)) == 1
