@@ -12,6 +12,7 @@ A transport serves a call so:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +36,8 @@ from headrace_gateway.operations import Jobs, Operations, Told, Unattended
 from headrace_gateway.tools import ToolRegistry, built_in_tools
 from headrace_gateway.tools.formats import ToolFormat, formatted
 from headrace_gateway.tools.strict import NotStrict
+
+logger = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -99,6 +102,8 @@ class Gateway:
 
     async def stop(self) -> None:
         """Writes what the audit still has, and ends the connections."""
+        if left_out := self.access.strangers.left_out:
+            logger.warning("%d refusals of callers whom nobody knows were not audited in the end: there were too many.", left_out)
         if self._audit is not None:
             await self._audit.stop()
         await self._authenticator.stop()
