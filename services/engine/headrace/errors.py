@@ -46,7 +46,6 @@
     │   ├── ConversationInvalid         what is to be put in is no conversation, or no entry
     │   └── SummaryRejected             a summary is empty, not shorter, or an error
     ├── NotRecorded                     a replay asks for what no recording tells
-    ├── AttemptUnknown                  a job has no attempt of that number, or nothing is left of it
     ├── EngineStuck                     an attempt goes on long after its time: its engine has to end
     └── RecordUndecodable               a record is not what its topic promises
 
@@ -331,12 +330,6 @@ class NotRecorded(HeadraceError):
     """A replay asks for an answer by `ctx.recorded` that was not recorded, or for memory that is not in the export."""
 
     code = "not_recorded"
-
-
-class AttemptUnknown(HeadraceError):
-    """A job has no attempt of the number that was asked for, or nothing is left of it; the message names those that there are."""
-
-    code = "attempt_unknown"
 
 
 class Retry(JobFailed):
