@@ -13,12 +13,11 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
-from headrace import GiveUp, Job, JobContext, NewEntry, Retry, WorkerUnknown, worker
+from headrace import GiveUp, Job, JobContext, NewEntry, NotRecorded, Retry, WorkerUnknown, worker
 from headrace.core.comparison import Verdict
 from headrace.core.retry import qualified_name
 from headrace.core.snapshots import shorten
 from headrace.core.status import JobStatus
-from headrace.errors import NotRecorded
 from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, MemorySnapshot
 from headrace.recordings.failures import encode_failure
