@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 import socket
@@ -19,8 +20,11 @@ from headrace.broker import Broker
 from headrace.kafka.log import KafkaLog
 from headrace.settings import Settings
 from support.dev import check_ephemeral_dev
+from support.markdown import ROOT, blocks
 from support.processes import processes_naming, wait_until
 from support.terminal import Command, Terminal, opened_terminal
+
+GATEWAY_PAGE = ROOT / "docs" / "gateway.md"
 
 WORKERS = """
 import asyncio
@@ -154,12 +158,38 @@ def test_a_dev_that_joined_a_broker_ends_when_that_is_gone(terminal: Terminal) -
     first.wait_for("Ctrl-C ends")
     second = terminal.start("headrace", "dev")
     second.wait_for("Ctrl-C ends")
-    assert "started for this folder by process" in second.output
+    assert f"started for this folder by process {first.process.pid}" in second.output
+    assert "Engine and gateway have joined the broker that runs already" in second.output
+    assert "start in another folder, or set HEADRACE_DATA_DIRECTORY" in second.output
+    assert "have joined" not in first.output
+    assert "Ctrl-C ends both, and not the broker." in second.output
+    terminal.environment["HEADRACE_DATA_DIRECTORY"] = str(terminal.folder / "apart")
+    apart = terminal.start("headrace", "dev")
+    apart.wait_for("Ctrl-C ends")
+    assert "have joined" not in apart.output
+    assert apart.interrupt() == 0, apart.output
     assert first.interrupt() == 0, first.output
     assert second.process.wait(90) == 1, second.output
     assert "which another command of this folder ran, is gone" in second.output
     assert "Traceback" not in second.output
     assert processes_naming(terminal.folder) == []
+
+
+def test_dev_answers_the_kafka_producer_of_the_docs(terminal: Terminal) -> None:
+    [block] = [each for each in blocks(GATEWAY_PAGE, "python") if each.file == "call_by_record.py"]
+    (terminal.folder / "call_by_record.py").write_text(block.code)
+    [commands] = [each.code for each in blocks(GATEWAY_PAGE, "bash") if "call_by_record.py" in each.code]
+    of_dev, of_program = commands.splitlines()
+    name, _, value = of_dev.removesuffix(" headrace dev").partition("=")
+    terminal.environment[name] = value
+    dev = terminal.start("headrace", "dev")
+    dev.wait_for("Ctrl-C ends")
+    name = of_program.partition("=")[0]
+    [address] = re.findall(r"broker .*?(127[.]0[.]0[.]1:[0-9]+)", dev.output)
+    terminal.environment[name] = address
+    answered = json.loads(terminal.run(sys.executable, "call_by_record.py"))
+    assert (answered["ok"], answered["data"]["scheduled"]) == (True, True)
+    assert dev.interrupt() == 0, dev.output
 
 
 def test_dev_ends_with_its_terminal(terminal: Terminal) -> None:

@@ -126,6 +126,21 @@ async def test_context_headers_that_are_wrong_are_400(client: httpx.AsyncClient,
     assert header.title() in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("header", ["Headrace-UserId", "Headrace-User", "X-Headrace-User-Id", "headrace_user_id", "headrace-x"])
+async def test_a_header_that_looks_like_context_and_is_none_is_400(client: httpx.AsyncClient, header: str) -> None:
+    response = await client.post("/tools/worker_manager", json={"action": "list_workers"}, headers={header: "ann"})
+    assert (response.status_code, refusal_code(response)) == (400, "context_invalid")
+    told = response.json()["error"]["message"]
+    assert told.startswith(f"There is no header {header.lower()}:")
+    assert told.endswith("Headrace-User-Id, Headrace-Conversation-Id, Headrace-Source.")
+
+
+async def test_other_headers_are_nobodys_concern(client: httpx.AsyncClient) -> None:
+    headers = {"HEADRACE-USER-ID": "ann", "X-Request-Id": "1", "Traceparent": "00", "X-Headracer": "a proxy's own"}
+    response = await client.post("/tools/worker_manager", json={"action": "list_workers"}, headers=headers)
+    assert response.status_code == 200
+
+
 async def test_a_context_header_that_comes_twice_is_400(client: httpx.AsyncClient) -> None:
     response = await client.post("/tools/nothing", headers=[("Headrace-User-Id", "ann"), ("Headrace-User-Id", "bob")])
     assert (response.status_code, refusal_code(response)) == (400, "context_invalid")

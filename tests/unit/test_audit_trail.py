@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import orjson
 import pytest
@@ -27,7 +28,7 @@ def records(cluster: InMemoryCluster) -> list[AuditRecord]:
     return [decode(AuditRecord, record.value) for partition in partitions for record in cluster.records(partition)]
 
 
-def entry(number: int = 0, **values: str | None) -> AuditEntry:
+def entry(number: int = 0, **values: Any) -> AuditEntry:
     return AuditEntry(at=1_769_850_900_123 + number, transport="http", outcome="ok", **values)
 
 
@@ -38,7 +39,7 @@ async def test_each_entry_is_a_record_that_its_model_reads() -> None:
             trail.write(
                 entry(number, tenant="acme", subject=f"user/{number % 7}", tool="scheduler", action="enqueue", job_id="j")
             )
-        trail.write(entry())
+        trail.write(entry(100, left_out=3))
         await eventually(lambda: len(records(cluster)) == 101, "it was written")
     found = {record.at.timestamp(): record for record in records(cluster)}
     known = found[1_769_850_900.150]
@@ -55,6 +56,7 @@ async def test_each_entry_is_a_record_that_its_model_reads() -> None:
         "jobId": "j",
     }
     assert {record.outcome for record in found.values()} == {"ok"}
+    assert sorted(record.left_out or 0 for record in found.values()) == [0] * 100 + [3]
 
 
 async def test_what_is_written_last_is_in_the_log_after_the_stop() -> None:

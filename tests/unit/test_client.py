@@ -110,6 +110,7 @@ async def test_a_timeout_that_is_no_time_is_refused(tmp_path: Path, timeout: flo
             lambda: client.cancel_job(job.id, timeout=timeout),
             lambda: client.pause_worker(DEFINITION.name, timeout=timeout),
             lambda: client.resume_worker(DEFINITION.name, timeout=timeout),
+            lambda: client.remove_worker(DEFINITION.name, timeout=timeout),
         ]
         for ask in asked:
             with pytest.raises(ArgumentsInvalid, match=f"The timeout is {timeout}: give a number of seconds above 0"):
@@ -138,6 +139,7 @@ async def test_one_that_is_not_open_says_so_whatever_it_is_asked(tmp_path: Path)
             lambda: client.count_jobs([DEFINITION.name]),
             lambda: client.pause_worker(DEFINITION.name),
             lambda: client.resume_worker(DEFINITION.name),
+            lambda: client.remove_worker(DEFINITION.name),
             lambda: anext(client.watch_job("any")),
             lambda: client.redrive([]),
         ]
@@ -160,3 +162,16 @@ def test_an_address_is_no_settings() -> None:
     for make in (Client, WorkerEngine):
         with pytest.raises(TypeError, match=r"headrace.Settings, not str: write load_settings\(bootstrap_servers="):
             make("localhost:9092")  # type: ignore[arg-type]
+
+
+async def test_how_far_its_view_is_is_not_told_before_it_is_known(tmp_path: Path) -> None:
+    settings = load_settings(bootstrap_servers="memory:9092", data_directory=tmp_path)
+    async with Client(settings, log=InMemoryLog(InMemoryCluster()), view=True) as client, asyncio.timeout(PATIENCE):
+        told = [client.readiness()]
+        while not told[-1].ready:
+            await asyncio.sleep(0.001)
+            told.append(client.readiness())
+    assert (told[0].ready, told[0].behind) == (False, 0)
+    assert told[0].detail == "the view of jobs is being opened, and how much it has to read is not known yet"
+    assert told[-1].detail == "the view of jobs is up to date"
+    assert not any("0 records" in each.detail for each in told)

@@ -159,3 +159,29 @@ async def test_a_schema_that_is_none_or_leads_elsewhere_takes_anything() -> None
         with contextlib.suppress(ArgumentsInvalid):
             assert not schemas.certainly_fit(published(schema), [{"name": 5}])
         await schemas.check(published(schema), [{"name": 5}])
+
+
+CLOSED = {
+    "type": "object",
+    "properties": {
+        "colour": {"type": "string"},
+        "size": {"type": "object", "properties": {"width": {}}, "additionalProperties": False},
+    },
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        ({"color": "red"}, "args: 'color': there is no such name: did you mean colour? (there are: colour, size)."),
+        ({"size": {"depth": 1}}, "args.size: 'depth': there is no such name (there are: width)."),
+        ({"taste": 1}, "args: 'taste': there is no such name (there are: colour, size)."),
+    ],
+    ids=["near", "inside", "far"],
+)
+async def test_a_name_that_is_unknown_is_told_with_those_that_there_are(args: dict[str, Any], told: str) -> None:
+    definition = WorkerDefinition(name="paint", description="Paints.", category="tool", arguments_schema=CLOSED)
+    with pytest.raises(ArgumentsInvalid) as refused:
+        await PublishedSchemas().check(definition, [args])
+    assert str(refused.value) == f"Arguments of paint are wrong: {told}"

@@ -126,6 +126,9 @@ NO_TIMES: list[Any] = [
     "2026-01-31T09:15:00Z\n",
     "0001-01-01T00:00:00+01:00",
     "9999-12-31T23:59:59-01:00",
+    # Of a year that has four digits, and not in UTC, in which times are written.
+    "1000-01-01T00:00:00+23:59",
+    "2999-12-31T23:59:59-00:01",
 ]
 
 
@@ -143,6 +146,7 @@ def test_what_is_no_time_is_none_for_the_engine_the_model_and_the_view(value: An
     [
         *("2026-01-31T09:15:00Z", "2026-01-31T09:15:00.1Z", "2026-01-31T09:15:00.123456789Z", "2026-01-31T10:15:00.123+01:00"),
         *("1000-01-02T00:00:00+23:59", "2999-12-30T23:59:59.999-23:59"),
+        *("1000-01-01T00:00:00Z", "1000-01-01T23:59:00+23:59", "2999-12-31T23:59:59.999Z"),
     ],
 )
 def test_every_time_with_a_zone_is_the_same_for_the_engine_the_model_and_the_view(value: str) -> None:
@@ -155,6 +159,7 @@ def test_every_time_with_a_zone_is_the_same_for_the_engine_the_model_and_the_vie
     st.from_regex(r"[0-2][0-9]{3}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]([.][0-9]+)?(Z|[+-][0-2][0-9]:[0-9]{2})")
 )
 @example("1000-01-01T00:00:00-00:60")
+@example("1000-01-01T00:00:00+00:01")
 def test_no_time_is_one_for_the_engine_and_none_for_the_view(value: str) -> None:
     def outcome(check: Callable[[], Any]) -> str:
         try:

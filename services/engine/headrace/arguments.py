@@ -7,10 +7,11 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
+from headrace.core.texts import cut_in_the_middle, unknown_name
 from headrace.errors import ArgumentsInvalid
 from headrace.models import WorkerDefinition
 
@@ -25,6 +26,7 @@ Check = Callable[[Any], bool]
 
 _MOST_PROBLEMS = 5
 _LONGEST_PROBLEM = 200
+_LONGEST_NAMES = 1_000
 _MOST_VALIDATORS = 256
 _LARGEST_IN_LOOP_BYTES = 16_384
 # What a worker publishes that takes any JSON object.
@@ -159,11 +161,22 @@ def _describe(error: ValidationError, root: str) -> str:
     """Where it is and what is wrong, in short."""
     nearest = _nearest(error)
     place = ".".join(str(part) for part in (root, *nearest.absolute_path))
+    if (unknown := _unknown_names(nearest)) is not None:
+        return f"{place}: {cut_in_the_middle(unknown, _LONGEST_NAMES)}"
     message = nearest.message
     if len(message) > _LONGEST_PROBLEM:
         # The value, which may be long, stands first in these messages, and what is wrong with it last.
         message = f"{message[:60]} … {message[-(_LONGEST_PROBLEM - 60) :]}"
     return f"{place}: {message}"
+
+
+def _unknown_names(error: ValidationError) -> str | None:
+    """What is told of names that a closed object does not know; None for any other problem."""
+    described = error.schema
+    if error.validator != "additionalProperties" or not isinstance(described, dict) or "patternProperties" in described:
+        return None
+    known, instance = described.get("properties", {}), cast("dict[str, Any]", error.instance)
+    return ", ".join(f"{name!r}: {unknown_name(name, known)}" for name in instance if name not in known)
 
 
 def _nearest(error: ValidationError) -> ValidationError:

@@ -56,6 +56,7 @@ class AuditEntry:
     tool: str | None = None
     action: str | None = None
     job_id: str | None = None
+    left_out: int = 0
 
 
 class AuditTrail:
@@ -180,6 +181,7 @@ class AuditTrail:
             "action": entry.action,
             "outcome": entry.outcome,
             "jobId": entry.job_id,
+            "leftOut": entry.left_out or None,
         }
         return orjson.dumps({name: value for name, value in fields.items() if value is not None})
 

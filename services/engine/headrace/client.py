@@ -25,6 +25,7 @@ from headrace.kafka.log import KafkaLog
 from headrace.memory.facade import Remembering
 from headrace.memory.store import TopicMemoryStore
 from headrace.models import DEFAULT_TENANT, CallContext, Job, WorkerDefinition, WorkerSummary
+from headrace.operating import ENQUEUE_SECONDS, Operating
 from headrace.ports import Log
 from headrace.resubmission import arguments_of, retry_failed
 from headrace.runtime import wall_clock
@@ -44,12 +45,10 @@ from headrace.watching import Watching
 _logger = logging.getLogger(__name__)
 
 
-ENQUEUE_SECONDS = 10.0
 _CATCH_UP_SECONDS = 60.0
-_HEARD_SECONDS = 5.0
 
 
-class Client(Watching, Remembering, Redriving, AnsweringCalls):
+class Client(Watching, Remembering, Redriving, AnsweringCalls, Operating):
     """Enqueues jobs, and looks at workers and jobs. An async context manager.
 
     Args:
@@ -317,25 +316,6 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
         """A job as it stands at its end, or after `wait` seconds; None when the tenant has no such job."""
         return await wait_for_end(await self._view.open(), job_id, tenant, wait)
 
-    async def pause_worker(self, name: str, *, timeout: float = ENQUEUE_SECONDS) -> None:
-        """Has all engines start no job of a worker until it is resumed, also those that start later. What runs goes on.
-
-        Raises:
-            WorkerUnknown: no such worker is defined.
-            BrokerError: the request was not acknowledged in time; the call can be repeated.
-        """
-        self._check_open()
-        await self._acceptance.check_worker(name)
-        await self._control.pause(name, timeout=timeout)
-        await self._heard()
-
-    async def resume_worker(self, name: str, *, timeout: float = ENQUEUE_SECONDS) -> None:
-        """Ends the pause of a worker: its jobs start at once. Raises as `pause_worker`."""
-        self._check_open()
-        await self._acceptance.check_worker(name)
-        await self._control.resume(name, timeout=timeout)
-        await self._heard()
-
     def define(self, definition: WorkerDefinition) -> None:
         """Makes a worker known to this client before any engine has published it."""
         self._acceptance.define(definition)
@@ -352,11 +332,6 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls):
         if self.closed or not self._opened:
             how = "is closed" if self.closed else "is not open"
             raise ConfigurationError(f"This Client {how}: use it within `async with Client() as client:`.")
-
-    async def _heard(self) -> None:
-        """So that `list_workers` tells at once what was asked for."""
-        with contextlib.suppress(TimeoutError):
-            await self._directory.catch_up(_HEARD_SECONDS)
 
     async def _accept(
         self,

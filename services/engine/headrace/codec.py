@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NotRequired, Required, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NotRequired, Required, TypeVar, get_args
 
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 from typing_extensions import TypedDict
 
+from headrace.core.texts import unknown_name
 from headrace.core.timestamps import parse_timestamp
 from headrace.errors import RecordUndecodable
 from headrace.fields import LONGEST_IDENTITY, LONGEST_JOB_ID
@@ -75,7 +77,7 @@ def validate(model: type[ModelT], raw: dict[str, Any]) -> ModelT:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise RecordUndecodable(f"the record is no {model.__name__}: {describe_problems(error)}") from None
+        raise RecordUndecodable(f"the record is no {model.__name__}: {describe_problems(error, model)}") from None
 
 
 def plain_validator(model: type[BaseModel]) -> Callable[[dict[str, Any]], Any]:
@@ -143,9 +145,40 @@ def _is_identity(value: Any) -> bool:
     return type(value) is str and 0 < len(value) <= LONGEST_IDENTITY
 
 
-def describe_problems(error: ValidationError) -> str:
-    """Each field and what is wrong with it, in one line, without the values that were given."""
+def describe_problems(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """Each field and what is wrong with it, in one line, without the values that were given.
+
+    Args:
+        model: what was validated; with it, the names are told that there are where one is given that there is not.
+    """
     return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']}"
+        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {_described(problem, model)}"
         for problem in error.errors(include_url=False, include_context=False, include_input=False)
     )
+
+
+def _described(problem: ErrorDetails, model: type[BaseModel] | None) -> str:
+    if problem["type"] != "extra_forbidden":
+        return problem["msg"]
+    *place, name = problem["loc"]
+    if model is None:
+        return "there is no such name"
+    return unknown_name(str(name), _names_at(model, place))
+
+
+def _names_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    """The names of the fields that a model has at a place, as they are on the wire."""
+    models = [model]
+    for step in place:
+        fields = ((name, field) for each in models for name, field in each.model_fields.items())
+        # What is no field's name is a place in a list, or says which of several models was meant.
+        models = [
+            inner for name, field in fields if step in (name, field.alias) for inner in _models_in(field.annotation)
+        ] or models
+    return list(dict.fromkeys(field.alias or name for each in models for name, field in each.model_fields.items()))
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]

@@ -23,6 +23,7 @@
     │   ├── JobNotCancellable           the job has ended
     │   └── DeadLetterUnusable          no job can be made of a dead letter
     ├── JobUnknown                      no such job
+    ├── WorkerInUse                     a worker cannot be removed: an engine runs it, or jobs of it have not ended
     ├── WatchInterrupted                a watcher of jobs is told no more for now, and may go on from where it was
     ├── ChangesGone                     what a watcher of jobs has missed cannot be told any more
     ├── HistoryGone                     what is to be looked at is in the log no more
@@ -45,7 +46,6 @@
     │   ├── ConversationInvalid         what is to be put in is no conversation, or no entry
     │   └── SummaryRejected             a summary is empty, not shorter, or an error
     ├── NotRecorded                     a replay asks for what no recording tells
-    ├── AttemptUnknown                  a job has no attempt of that number, or nothing is left of it
     ├── EngineStuck                     an attempt goes on long after its time: its engine has to end
     └── RecordUndecodable               a record is not what its topic promises
 
@@ -195,6 +195,12 @@ class JobUnknown(HeadraceError):
     code = "job_unknown"
 
 
+class WorkerInUse(HeadraceError):
+    """A worker is not removed while an engine runs it, or jobs of it wait or run; nothing was changed."""
+
+    code = "worker_in_use"
+
+
 class WatchInterrupted(HeadraceError):
     """A watcher of jobs is told no more: it was too slow, or its view is gone. It can go on from its last token."""
 
@@ -324,12 +330,6 @@ class NotRecorded(HeadraceError):
     """A replay asks for an answer by `ctx.recorded` that was not recorded, or for memory that is not in the export."""
 
     code = "not_recorded"
-
-
-class AttemptUnknown(HeadraceError):
-    """A job has no attempt of the number that was asked for, or nothing is left of it; the message names those that there are."""
-
-    code = "attempt_unknown"
 
 
 class Retry(JobFailed):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, PlainSerializer, StringConstraints, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
-from headrace.core.timestamps import TIMESTAMP_PATTERN, format_timestamp, to_milliseconds
+from headrace.core.timestamps import EARLIEST, TIMESTAMP_PATTERN, TOO_LATE, format_timestamp, to_milliseconds
 from headrace.core.topics import WORKER_NAME_PATTERN
 from headrace.errors import LONGEST_WAIT_SECONDS
 
@@ -43,10 +43,9 @@ class _WrittenWithZone:
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
         # Checked without a line of Python: an engine asks this for every job.
-        text = core_schema.chain_schema(
-            [core_schema.str_schema(pattern=TIMESTAMP_PATTERN, strict=True), core_schema.datetime_schema(tz_constraint="aware")]
-        )
-        moment = core_schema.datetime_schema(tz_constraint="aware", strict=True)
+        read = core_schema.datetime_schema(tz_constraint="aware", ge=EARLIEST, lt=TOO_LATE)
+        text = core_schema.chain_schema([core_schema.str_schema(pattern=TIMESTAMP_PATTERN, strict=True), read])
+        moment = core_schema.datetime_schema(tz_constraint="aware", strict=True, ge=EARLIEST, lt=TOO_LATE)
         return core_schema.custom_error_schema(
             core_schema.json_or_python_schema(text, core_schema.union_schema([text, moment], mode="left_to_right")),
             custom_error_type="timestamp",

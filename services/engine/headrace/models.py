@@ -351,6 +351,11 @@ class AuditRecord(WireModel):
     action: str | None = Field(None, description="The operation that was asked for; none where it did not come to one.")
     outcome: str = Field(description="`ok`, `cancelled` where the caller left, or the code of the refusal.")
     job_id: str | None = Field(None, description="The job that it was about, if there is one.")
+    left_out: int | None = Field(
+        None,
+        ge=1,
+        description="How many refusals of callers whom nobody knows the gateway did not record before this one, being too many.",
+    )
 
 
 RECORDS: Final[tuple[type[WireModel], ...]] = (

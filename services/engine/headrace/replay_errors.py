@@ -1,6 +1,7 @@
 """Errors that a replay alone raises, beside those of `headrace.errors`.
 
 HeadraceError
+├── AttemptUnknown                  a job has no attempt of that number, or nothing is left of it
 ├── SandboxLost                     a replay's sandbox was removed while it ran
 ├── SandboxLeft                     a replay's sandbox could not be removed
 └── RecordedError                   a replay meets again what a job's question to the outside raised
@@ -15,6 +16,12 @@ class SandboxLost(HeadraceError):
     """The sandbox of a replay was removed by others while the replay ran."""
 
     code = "sandbox_lost"
+
+
+class AttemptUnknown(HeadraceError):
+    """A job has no attempt of the number that was asked for, or nothing is left of it; the message names those that there are."""
+
+    code = "attempt_unknown"
 
 
 class SandboxLeft(HeadraceError):

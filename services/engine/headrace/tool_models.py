@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, WithJsonSchema
 
 from headrace.core.status import JobStatus
 from headrace.fields import Identity, JobId, PlainIdentity, WorkerName
@@ -64,12 +64,19 @@ class SchedulerReceipt(WireModel):
     job: Job | None = Field(None, description="With `wait`: the job as it stood at its end, or when the time was over.")
 
 
+ListedStatus = Annotated[
+    JobStatus, WithJsonSchema({"type": "string", "enum": [status for status in JobStatus if status is not JobStatus.SCHEDULED]})
+]
+"""The status of jobs that are asked for. `scheduled` is taken, and offered to nobody: no job stands so before one can be given a
+later time."""
+
+
 class WorkerManagerArguments(ClosedModel):
     """Look at background workers and jobs, do a failed job anew, and cancel one."""
 
     action: Literal["list_workers", "list_jobs", "get_job", "retry_job", "cancel_job"] = Field(description="What to do.")
     job_id: JobId | None = Field(None, description="Which job; for get_job, retry_job and cancel_job alone.")
-    status: JobStatus | None = Field(None, description="Only jobs that stand so.")
+    status: ListedStatus | None = Field(None, description="Only jobs that stand so.")
     worker_name: WorkerName | None = Field(None, description="Only jobs of this worker.")
     user_id: PlainIdentity | None = Field(None, description="Only jobs of this user.")
     conversation_id: PlainIdentity | None = Field(None, description="Only jobs of this conversation.")

@@ -121,7 +121,8 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
         try:
             return cast("ArgumentsT", self.arguments_model.model_validate(args))
         except ValidationError as error:
-            raise ArgumentsInvalid(f"Arguments of {self.name} are wrong: {describe_problems(error)}.") from None
+            problems = describe_problems(error, self.arguments_model)
+            raise ArgumentsInvalid(f"Arguments of {self.name} are wrong: {problems}.") from None
 
     def definition(self) -> WorkerDefinition:
         """What is published about the worker.

@@ -12,6 +12,7 @@ A transport serves a call so:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -31,10 +32,12 @@ from headrace_gateway.access import (
     Turns,
     authenticator_for,
 )
-from headrace_gateway.operations import Jobs, Operations, Told
+from headrace_gateway.operations import Jobs, Operations, Told, Unattended
 from headrace_gateway.tools import ToolRegistry, built_in_tools
 from headrace_gateway.tools.formats import ToolFormat, formatted
 from headrace_gateway.tools.strict import NotStrict
+
+logger = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -73,6 +76,7 @@ class Gateway:
         )
         self._stopping = asyncio.Event()
         self._resuming = Turns()
+        self._unattended = Unattended(jobs)
         self.access = Access(self._authenticator, Limits(allowance), audit)
 
     async def __aenter__(self) -> Self:
@@ -98,6 +102,8 @@ class Gateway:
 
     async def stop(self) -> None:
         """Writes what the audit still has, and ends the connections."""
+        if left_out := self.access.strangers.left_out:
+            logger.warning("%d refusals of callers whom nobody knows were not audited in the end: there were too many.", left_out)
         if self._audit is not None:
             await self._audit.stop()
         await self._authenticator.stop()
@@ -137,6 +143,7 @@ class Gateway:
         return Operations(
             self._jobs,
             principal,
+            unattended=self._unattended,
             timeout=self._settings.gateway.enqueue_timeout_seconds,
             called=admission.called,
             told=told,

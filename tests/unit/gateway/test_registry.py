@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel
@@ -187,3 +187,37 @@ async def test_arguments_that_are_no_json_are_refused() -> None:
     code, message = await refused(a_tool(), arguments={"text": "x", "anything": {1, 2}})
     assert code == "arguments_invalid"
     assert "no JSON" in message
+
+
+class Part(ClosedModel):
+    """A part of what is said."""
+
+    first_word: str | None = None
+
+
+class PartsArguments(ClosedModel):
+    """What to say, in parts."""
+
+    text: str
+    parts: list[Part] | None = None
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"text": "x", "anythin": 1}, "anythin: there is no such name (there are: text, parts)."),
+        ({"text": "x", "part": []}, "part: there is no such name: did you mean parts? (there are: text, parts)."),
+        (
+            {"text": "x", "parts": [{}, {"first_word": "y"}]},
+            "parts.1.first_word: there is no such name: did you mean firstWord? (there are: firstWord).",
+        ),
+    ],
+    ids=["far", "near", "inside"],
+)
+async def test_a_name_that_is_unknown_is_told_with_those_that_there_are(given: dict[str, Any], told: str) -> None:
+    async def never(arguments: PartsArguments, caller: Caller) -> Echo:
+        raise AssertionError("it was called")
+
+    tool = a_tool(handler=cast("Any", never), arguments=PartsArguments)
+    code, message = await refused(tool, arguments=given)
+    assert (code, message) == ("arguments_invalid", f"Arguments of echo are wrong: {told}")

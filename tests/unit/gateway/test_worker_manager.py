@@ -6,8 +6,18 @@ from typing import Any
 
 import pytest
 
-from headrace import CallContext, Job, JobNotCancellable, JobNotRetriable, ToolCall, ToolRefusal, ToolSuccess
+from headrace import (
+    CallContext,
+    Job,
+    JobNotCancellable,
+    JobNotRetriable,
+    ToolCall,
+    ToolRefusal,
+    ToolSuccess,
+    WorkerManagerArguments,
+)
 from headrace_gateway import built_in_tools
+from headrace_gateway.tools.worker_manager import worker_manager_tool
 from support.jobs import InMemoryJobs, a_job, operations_of
 
 
@@ -174,3 +184,14 @@ async def test_what_belongs_to_another_action_is_told_with_that_action() -> None
     assert answer.error.message == (
         "jobId cannot be given with action 'list_jobs': leave it out, or use action 'get_job' or 'retry_job' or 'cancel_job'."
     )
+
+
+def test_no_status_is_offered_that_no_job_can_have() -> None:
+    offered = worker_manager_tool().input_schema["properties"]["status"]
+    [statuses] = [part["enum"] for part in offered["anyOf"] if "enum" in part]
+    assert statuses == ["queued", "running", "completed", "failed", "cancelled"]
+
+
+async def test_a_status_that_no_job_has_yet_is_taken() -> None:
+    asked = WorkerManagerArguments.model_validate_json('{"action": "list_jobs", "status": "scheduled"}', strict=True)
+    assert asked.status == "scheduled"

@@ -13,17 +13,17 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
-from headrace import GiveUp, Job, JobContext, NewEntry, Retry, WorkerUnknown, worker
+from headrace import GiveUp, Job, JobContext, NewEntry, NotRecorded, Retry, WorkerUnknown, worker
 from headrace.core.comparison import Verdict
 from headrace.core.retry import qualified_name
 from headrace.core.snapshots import shorten
 from headrace.core.status import JobStatus
-from headrace.errors import AttemptUnknown, NotRecorded
 from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, MemorySnapshot
 from headrace.recordings.failures import encode_failure
 from headrace.replay.history import RecordedJob, RecordingKey
 from headrace.replay.rerun import Rerunner, RerunOptions
+from headrace.replay_errors import AttemptUnknown
 from support.histories import InMemoryHistory, past_attempt, recorded_job
 from support.reruns import Does, DoesInThread, rerun
 

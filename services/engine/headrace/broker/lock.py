@@ -35,8 +35,9 @@ def held_lock(directory: Path) -> Iterator[int]:
                 # A broker whose owner died is about to be stopped; one whose owner lives is not ours to wait for.
                 if time.monotonic() >= deadline or _process_exists(owner):
                     raise LocalBrokerInUse(
-                        f"The process {owner} runs a broker on {directory} already. Use that one, end it, or choose "
-                        "another --data-directory."
+                        f"The process {owner} runs a broker on {directory} already, which does not answer yet, or "
+                        "is not for others. Wait until it does, end that process, or have data of your own: with another "
+                        "HEADRACE_DATA_DIRECTORY, or --data-directory of `headrace broker`."
                     ) from None
                 time.sleep(POLL_SECONDS)
         os.ftruncate(descriptor, 0)

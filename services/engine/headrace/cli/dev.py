@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _ALIVE_CHECK_SECONDS = 1.0
 # Of a broker that another process runs: so many looks in a row, each of some seconds, must find nothing.
 _LOOKS_IN_VAIN = 3
+_JOINED = """\
+Engine and gateway have joined the broker that runs already: they share its jobs with the others there, and end when it does.
+For a system of its own start in another folder, or set HEADRACE_DATA_DIRECTORY to one; or end that broker's process first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +145,12 @@ def _announce(system: System, console: Console) -> None:
     console.print("broker  ", system.broker.description, markup=False, highlight=False)
     console.print("engine  ", f"runs {', '.join(system.engine.workers)}", markup=False, highlight=False)
     console.print("gateway ", f"{url}/tools   described by {url}/openapi.json", markup=False, highlight=False)
+    if system.broker.kind == "running":
+        console.print(_JOINED, markup=False, highlight=False)
     wanted = system.settings.gateway.port
     if wanted and not url.endswith(f":{wanted}"):
-        console.print(f"Port {wanted} is taken by another program, so the gateway has a free one.", markup=False, highlight=False)
-    console.print("Ctrl-C ends all three.")
+        console.print(f"Port {wanted} is taken already, so the gateway has a free one.", markup=False, highlight=False)
+    console.print("Ctrl-C ends all three." if isinstance(system.broker, OwnedBroker) else "Ctrl-C ends both, and not the broker.")
 
 
 async def _broken(system: System) -> str:

@@ -23,6 +23,7 @@ from headrace.cli import (
     keys,
     mcp,
     memory,
+    removing,
     replay,
     replay_stream,
     schemas,
@@ -90,6 +91,7 @@ application.command("job")(inspect.job)
 inspect.jobs_application.command("cancel")(control.cancel)
 inspect.workers_application.command("pause")(control.pause)
 inspect.workers_application.command("resume")(control.resume)
+inspect.workers_application.command("remove")(removing.remove)
 application.add_typer(inspect.workers_application, name="workers")
 application.add_typer(inspect.jobs_application, name="jobs")
 application.command("timeline")(timeline.timeline)

@@ -8,7 +8,12 @@ from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# The years are those of which every moment has four digits in every zone, and so can be written and sorted.
+EARLIEST = datetime(1000, 1, 1, tzinfo=UTC)
+"""The first moment that can be written: its year has four digits, so that times sort as text."""
+TOO_LATE = datetime(3000, 1, 1, tzinfo=UTC)
+"""The first moment after all that can be written."""
+
+# The years are those that a time has in its own zone; in UTC it may lie in one before or after them, and is refused then.
 TIMESTAMP_PATTERN = r"^[12][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-2][0-9]:[0-5][0-9])$"
 """A time on the wire, for every reader of one: text, with a zone, since nobody could say which moment it means without."""
 _TIMESTAMP = re.compile(TIMESTAMP_PATTERN, re.ASCII)
@@ -33,7 +38,10 @@ def _parse_second(text: str) -> int:
 def _parse(text: str) -> int:
     if not _TIMESTAMP.fullmatch(text):
         raise ValueError("a time is text as in RFC 3339, with its zone: 2026-01-31T09:15:00.123Z")
-    return to_milliseconds(datetime.fromisoformat(text))
+    moment = datetime.fromisoformat(text)
+    if not EARLIEST <= moment < TOO_LATE:
+        raise ValueError(f"a time is from the year {EARLIEST.year} to {TOO_LATE.year - 1} in UTC")
+    return to_milliseconds(moment)
 
 
 def parse_timestamp(text: str) -> int:
@@ -41,7 +49,7 @@ def parse_timestamp(text: str) -> int:
 
     Raises:
         TypeError: it is no text.
-        ValueError: it is no time, or has no zone.
+        ValueError: it is no time, has no zone, or cannot be written in UTC.
     """
     # As headrace writes it: the second is known from the record before, as a rule.
     if len(text) == 24 and text[19] == "." and text[23] == "Z" and (fraction := text[20:23]).isdecimal() and text.isascii():

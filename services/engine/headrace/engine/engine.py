@@ -208,7 +208,7 @@ class WorkerEngine:
         await self._client.start()
         definitions = [worker.definition() for worker in self._workers.values()]
         self._presence = Presence(
-            self._writer, topics.workers.name, self.instance_id, definitions, self._now, settings.presence_interval_seconds
+            self._writer, self._client._directory, self.instance_id, definitions, self._now, settings.presence_interval_seconds
         )
         await self._presence.publish()
         if self._oversight is not None:

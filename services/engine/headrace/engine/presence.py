@@ -14,6 +14,7 @@ from headrace.core.timestamps import from_milliseconds
 from headrace.errors import HeadraceError
 from headrace.models import InstanceRecord, WorkerDefinition
 from headrace.ports import LogWriter, NewRecord, TopicPartition
+from headrace.views.workers import WorkerDirectory
 
 _logger = logging.getLogger(__name__)
 
@@ -22,19 +23,24 @@ _WITHDRAW_SECONDS = 2.0
 
 
 class Presence:
-    """Publishes the definitions once, and the instance again and again."""
+    """Publishes the definitions, and the instance again and again.
+
+    Args:
+        directory: what everybody reads of workers: a definition that was taken out of it while the engine lives is put back.
+    """
 
     def __init__(
         self,
         writer: LogWriter,
-        topic: str,
+        directory: WorkerDirectory,
         instance_id: str,
         definitions: Collection[WorkerDefinition],
         now: Callable[[], int],
         interval_seconds: float,
     ) -> None:
         self._writer = writer
-        self._target = TopicPartition(topic, 0)
+        self._directory = directory
+        self._target = TopicPartition(directory.topic, 0)
         self._instance_id = instance_id
         self._definitions = definitions
         self._now = now
@@ -43,8 +49,7 @@ class Presence:
 
     async def publish(self) -> None:
         """Writes the definitions, which outlive the engine, and its first sign of life."""
-        for definition in self._definitions:
-            await self._append(NewRecord(definition_key(definition.name), encode(definition)))
+        await self._define(self._definitions)
         await self._append(self._sign_of_life())
 
     async def keep_up(self) -> None:
@@ -54,6 +59,9 @@ class Presence:
             await asyncio.sleep(self._interval_seconds)
             try:
                 await self._append(self._sign_of_life())
+                # Whoever removed the worker may not have seen this engine: it was frozen, or had no broker, or has just started.
+                known = self._directory.definitions
+                await self._define([each for each in self._definitions if each.name not in known])
             except (HeadraceError, TimeoutError) as error:
                 # Once for an outage: each try takes some seconds, and the next follows.
                 level = logging.WARNING if heard else logging.DEBUG
@@ -68,6 +76,10 @@ class Presence:
             await self._append(NewRecord(instance_key(self._instance_id), None), timeout=_WITHDRAW_SECONDS)
         except (HeadraceError, TimeoutError) as error:
             _logger.warning("this engine could not take itself out of the list: %s", str(error) or "no acknowledgement in time")
+
+    async def _define(self, definitions: Collection[WorkerDefinition]) -> None:
+        for definition in definitions:
+            await self._append(NewRecord(definition_key(definition.name), encode(definition)))
 
     def _sign_of_life(self) -> NewRecord:
         record = InstanceRecord(

@@ -9,9 +9,9 @@ from headrace.core.comparison import Outcome
 from headrace.core.snapshots import HISTORY_MESSAGE_BYTES, accepted, failures, shorten
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp, parse_timestamp
-from headrace.errors import AttemptUnknown
 from headrace.models import Job
 from headrace.replay.history import RecordedJob, outcome_of, seconds_of
+from headrace.replay_errors import AttemptUnknown
 
 _ENDS: Final = {"completed": JobStatus.COMPLETED, "failed": JobStatus.FAILED, "cancelled": JobStatus.CANCELLED}
 

@@ -20,6 +20,8 @@ LARGEST_PAGE: Final = 1_000
 ALWAYS_THERE: Final = "jobs_by_tenant"
 """The index that serves any filter of a tenant's jobs while a new file has no other yet."""
 
+_UNFINISHED: Final = (JobStatus.SCHEDULED, JobStatus.QUEUED, JobStatus.RUNNING)
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobFilter:
@@ -259,6 +261,29 @@ def count_of_worker(connection: sqlite3.Connection, tenant: str, worker: str, us
 
     waiting = counted(JobStatus.QUEUED) + counted(JobStatus.SCHEDULED)
     return WorkerCounts(min(waiting, MOST_COUNTED), counted(JobStatus.RUNNING), counted(JobStatus.FAILED))
+
+
+def count_unfinished(connection: sqlite3.Connection, worker: str, partitions: int) -> tuple[int, int]:
+    """How many jobs of a worker wait, and how many run, of all tenants.
+
+    Args:
+        partitions: of the worker's queue.
+    """
+    # One range of the index for each tenant and status: what has ended is by far the most, and is not looked at.
+    sources = [partition_key(worker, number) for number in range(partitions)]
+    found = dict(
+        connection.execute(
+            f"""WITH RECURSIVE tenants (key) AS (
+                SELECT min(tenant_key) FROM jobs
+                UNION ALL SELECT (SELECT min(tenant_key) FROM jobs WHERE tenant_key > tenants.key) FROM tenants
+                WHERE tenants.key IS NOT NULL)
+            SELECT jobs.status, count(*) FROM tenants CROSS JOIN jobs INDEXED BY {ALWAYS_THERE} ON jobs.tenant_key = tenants.key
+            WHERE jobs.status IN (?, ?, ?) AND jobs.source_key IN ({",".join("?" * partitions)}) GROUP BY jobs.status""",
+            [*(STATUS_NUMBERS[status] for status in _UNFINISHED), *sources],
+        ).fetchall()
+    )
+    running = int(found.pop(STATUS_NUMBERS[JobStatus.RUNNING], 0))
+    return sum(found.values()), running
 
 
 def matches(raw: dict[str, object], wanted: JobFilter) -> bool:

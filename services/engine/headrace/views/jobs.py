@@ -27,6 +27,7 @@ from headrace.views.job_queries import (
     check_limit,
     count,
     count_of_worker,
+    count_unfinished,
     matches,
     page,
     several,
@@ -199,6 +200,10 @@ class JobView:
         return await self._read(
             lambda connection: {worker: count_of_worker(connection, tenant, worker, user_id) for worker in workers}
         )
+
+    async def count_unfinished(self, worker: str, partitions: int) -> tuple[int, int]:
+        """How many jobs of a worker, whose queue has so many partitions, wait, and how many run, of all tenants."""
+        return await self._read(lambda connection: count_unfinished(connection, worker, partitions))
 
     async def get_job(self, job_id: str, *, tenant: str = DEFAULT_TENANT) -> Job | None:
         """A job with all that is known of it, or None if the tenant has none of that id."""

@@ -123,10 +123,11 @@ class JobViewOnDemand:
         behind = self._view.behind
         if self._silence is not None:
             return Readiness(False, behind, f"the brokers do not answer: {self._silence}")
-        ready = self._view.caught_up
-        return Readiness(
-            ready, behind, "the view of jobs is up to date" if ready else f"the view of jobs is {behind} records behind"
-        )
+        if self._view.caught_up:
+            return Readiness(True, behind, "the view of jobs is up to date")
+        # How much there is to read is known when the ends of its topics are.
+        far = f"is {behind} records behind" if behind else "is being opened, and how much it has to read is not known yet"
+        return Readiness(False, behind, f"the view of jobs {far}")
 
     async def stop(self) -> None:
         """Closes the view, if it is open."""

@@ -112,6 +112,11 @@ class WorkerDirectory:
         self._changed.append(call)
 
     @property
+    def topic(self) -> str:
+        """Name of the topic in which definitions and engines stand."""
+        return self._topics.workers.name
+
+    @property
     def definitions(self) -> Mapping[str, WorkerDefinition]:
         """The definition of each worker, by name."""
         return self._definitions

@@ -18,6 +18,7 @@ from headrace_gateway.access.exposure import Names, check_exposure
 from headrace_gateway.access.limits import Allowance, Limits
 from headrace_gateway.access.principal import LOCAL, Principal
 from headrace_gateway.access.scopes import ALL_SCOPES, Scope
+from headrace_gateway.access.strangers import Strangers
 from headrace_gateway.access.turns import Turns
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Principal",
     "RateLimited",
     "Scope",
+    "Strangers",
     "TooManyInFlight",
     "TrailAudit",
     "Turns",

@@ -16,6 +16,7 @@ from headrace_gateway.access.issuer import is_loopback
 from headrace_gateway.access.limits import Limits
 from headrace_gateway.access.principal import Principal
 from headrace_gateway.access.records import check_made_for, check_of_record
+from headrace_gateway.access.strangers import Strangers
 
 Transport = Literal["http", "mcp", "stdio", "kafka"]
 
@@ -51,6 +52,7 @@ class Audited:
         action: the first operation that it asked for, by its name in the list of operations; None where it came to none.
         outcome: `ok`, `cancelled`, or the code of the refusal.
         job_id: the job that it was about, if that is known to exist.
+        left_out: how many refusals of callers whom nobody knows were not audited before this one: there were too many.
     """
 
     at: int
@@ -60,6 +62,7 @@ class Audited:
     action: str | None = None
     outcome: str = OK
     job_id: str | None = None
+    left_out: int = 0
 
 
 class Audit(Protocol):
@@ -147,6 +150,7 @@ class Access:
         limits: how much each principal may do at a time.
         audit: told of every call, refusals included; nobody is when left out.
         now: milliseconds since the Unix epoch.
+        strangers: how many refusals of callers whom nobody knows are audited.
     """
 
     def __init__(
@@ -155,8 +159,10 @@ class Access:
         limits: Limits,
         audit: Audit | None = None,
         now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        strangers: Strangers | None = None,
     ) -> None:
         self.limits = limits
+        self.strangers = strangers or Strangers()
         self._authenticator = authenticator
         self._audit = audit
         self._now = now
@@ -190,8 +196,10 @@ class Access:
             raise
 
     def refused(self, arrival: Arrival, code: str, tool: str | None = None) -> None:
-        """Audits a call that was refused before anybody knew who it was."""
-        self.write(Audited(self._now(), arrival, tool=tool, outcome=code))
+        """Audits a call that was refused before anybody knew who it was, unless there are too many of them."""
+        left_out = self.strangers.take()
+        if left_out is not None:
+            self.write(Audited(self._now(), arrival, tool=tool, outcome=code, left_out=left_out))
 
     def admit(self, principal: Principal, arrival: Arrival, tool: str | None = None, *, stream: bool = False) -> Admission:
         """Lets one call in, for as long as the block lasts; audits it, however it ends. Entering the block raises:

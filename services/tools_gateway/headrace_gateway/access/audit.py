@@ -42,6 +42,7 @@ class TrailAudit:
                 action=audited.action,
                 outcome=audited.outcome,
                 job_id=audited.job_id,
+                left_out=audited.left_out,
             )
         )
 

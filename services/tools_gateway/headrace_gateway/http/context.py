@@ -17,16 +17,23 @@ CONTEXT_HEADERS: Final = {
 }
 _FIELDS = {header.lower().encode(): (header, field) for header, field in CONTEXT_HEADERS.items()}
 
+_ALIKE: Final = (b"headrace-", b"headrace_", b"x-headrace-", b"x-headrace_")
+"""What only a header of headrace begins with; others, as proxies add them, are nobody's concern."""
+_LONGEST_SHOWN: Final = 100
+
 
 def context_from_headers(headers: Iterable[tuple[bytes, bytes]]) -> CallContext:
     """The context that the `Headrace-*` headers give. Their values are UTF-8.
 
     Raises:
-        ToolRefused: one is given twice, or is empty, longer than 200 characters, not UTF-8 or has control characters.
+        ToolRefused: one is given twice, or is empty, longer than 200 characters, not UTF-8 or has control characters; or one is
+            named like these, and is none of them: a call that was to be a user's must not be nobody's.
     """
     given: dict[str, str] = {}
     for name, raw in headers:
         if (known := _FIELDS.get(name)) is None:  # in a scope the names of headers are in lower case
+            if name.startswith(_ALIKE):
+                raise _unknown(name)
             continue
         header, field = known
         if field in given:
@@ -51,6 +58,11 @@ def _text(header: str, raw: bytes) -> str:
         return check_plain(value)
     except ValueError as error:
         raise _invalid(header, str(error)) from None
+
+
+def _unknown(name: bytes) -> ToolRefused:
+    given = name[:_LONGEST_SHOWN].decode("latin-1")
+    return ToolRefused("context_invalid", f"There is no header {given}: the context is given by {', '.join(CONTEXT_HEADERS)}.")
 
 
 def _invalid(header: str, problem: str) -> ToolRefused:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
-from headrace import ClosedModel, JobStatus, MemoryEntry, MemorySnapshot, NewEntry, PlainIdentity, WireModel
+from headrace import ClosedModel, ListedStatus, MemoryEntry, MemorySnapshot, NewEntry, PlainIdentity, WireModel
 
 LARGEST_PAGE = 100
 LARGEST_ENTRIES_PAGE = 1_000
@@ -53,7 +53,7 @@ class NoQuery(ClosedModel):
 class ChangesQuery(ClosedModel):
     """Which jobs: those that have all that is given."""
 
-    status: JobStatus | None = Field(None, description="The status that they have now.")
+    status: ListedStatus | None = Field(None, description="The status that they have now.")
     worker_name: PlainIdentity | None = Field(None, description="Who does them.")
     user_id: PlainIdentity | None = Field(None, description="For whom they are done.")
     conversation_id: PlainIdentity | None = Field(None, description="The conversation that they came from.")

@@ -135,7 +135,7 @@ def parse_query(model: type[BaseModel], request: Request) -> BaseModel:
     try:
         return model.model_validate(given, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise ArgumentsInvalid(f"The query is wrong: {describe_problems(error)}.") from None
+        raise ArgumentsInvalid(f"The query is wrong: {describe_problems(error, model)}.") from None
 
 
 def parse_body(model: type[BaseModel], raw: dict[str, Any]) -> BaseModel:
@@ -150,4 +150,4 @@ def parse_body(model: type[BaseModel], raw: dict[str, Any]) -> BaseModel:
         # From JSON, since only there a strict check takes text for a time.
         return model.model_validate_json(orjson.dumps(raw), strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise ArgumentsInvalid(f"The body is wrong: {describe_problems(error)}.") from None
+        raise ArgumentsInvalid(f"The body is wrong: {describe_problems(error, model)}.") from None

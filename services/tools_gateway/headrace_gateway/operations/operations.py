@@ -26,6 +26,7 @@ from headrace import (
 from headrace_gateway.access import Principal, Scope
 from headrace_gateway.operations.catalogue import OPERATIONS, Effect, operation
 from headrace_gateway.operations.jobs import Conversations, Jobs
+from headrace_gateway.operations.unattended import Unattended
 
 DEFAULT_LIMIT = 20
 
@@ -41,6 +42,7 @@ class Operations:
 
     Args:
         jobs: of all tenants.
+        unattended: told of each job that was accepted; nobody is when left out.
         timeout: seconds to wait for the acknowledgement of what is written.
         called: told the name of each operation before it is done, or refused.
         told: told of each change of a job that is waited for; nobody is when left out.
@@ -57,6 +59,7 @@ class Operations:
         jobs: Jobs,
         principal: Principal,
         *,
+        unattended: Unattended | None = None,
         timeout: float = 10.0,
         called: Callable[[str], None] | None = None,
         told: Told | None = None,
@@ -66,6 +69,7 @@ class Operations:
     ) -> None:
         self.principal = principal
         self._jobs = jobs
+        self._unattended = unattended
         self._timeout = timeout
         self._called = called
         self._told = told
@@ -92,7 +96,7 @@ class Operations:
         user_id = self.principal.check_user(context.user_id)
         if user_id != context.user_id:
             context = context.model_copy(update={"user_id": user_id})
-        return await self._jobs.enqueue(
+        job = await self._jobs.enqueue(
             worker,
             args,
             context,
@@ -102,6 +106,7 @@ class Operations:
             idempotency_scope=context.user_id,
             timeout=self._timeout,
         )
+        return await self._noted(job)
 
     @operation(Scope.WORKERS_READ, Effect.READ)
     async def list_workers(self) -> list[WorkerSummary]:
@@ -169,7 +174,8 @@ class Operations:
         """Does a failed job anew, and returns the new one; see `headrace.Client.retry_job`."""
         self._require("retry_job")
         await self._check_mine(job_id)
-        return self._shown(await self._jobs.retry_job(job_id, tenant=self.principal.tenant, timeout=self._timeout))
+        again = await self._jobs.retry_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
+        return self._shown(await self._noted(again))
 
     @operation(Scope.JOBS_CANCEL, Effect.CANCEL)
     async def cancel_job(self, job_id: str, *, wait: float = 0.0) -> Job:
@@ -258,6 +264,12 @@ class Operations:
         if self._called is not None:
             self._called(name)
         self.principal.require(OPERATIONS[name].scope)
+
+    async def _noted(self, job: Job) -> Job:
+        """The job, which was accepted."""
+        if self._unattended is not None:
+            await self._unattended.accepted(job.worker_name)
+        return job
 
     def _shown(self, job: Job) -> Job:
         """A job that was changed: whole for who may see jobs, and to others no more than that it is there, and how it stands."""

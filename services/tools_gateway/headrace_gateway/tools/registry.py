@@ -91,7 +91,7 @@ def parse_arguments(tool: ToolDefinition[Any], arguments: dict[str, Any]) -> Wir
         given = without_needless_nulls(arguments, tool.input_schema)
         if given != arguments:
             return parse_arguments(tool, given)
-        raise ArgumentsInvalid(f"Arguments of {tool.name} are wrong: {describe_problems(error)}.") from None
+        raise ArgumentsInvalid(f"Arguments of {tool.name} are wrong: {describe_problems(error, tool.arguments)}.") from None
     return parsed
 
 

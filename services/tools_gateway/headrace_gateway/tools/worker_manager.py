@@ -12,8 +12,8 @@ Look at your own background work, have a failed job done anew, and cancel a job 
 action "list_workers": the workers there are, what each does, the kind under which scheduler offers it, the schema of its \
 arguments, and on how many instances it runs (0, or paused: jobs are accepted, and wait).
 
-action "list_jobs": jobs, newest first, each with its status: scheduled, queued, running, completed, failed or cancelled. Narrow \
-it with status, workerName, userId and conversationId; nextCursor, given as cursor, gets the next page.
+action "list_jobs": jobs, newest first, each with its status: queued, running, completed, failed or cancelled. Narrow it \
+with status, workerName, userId and conversationId; nextCursor, given as cursor, gets the next page.
 
 action "get_job": the job jobId whole, with its result or its error.
 
