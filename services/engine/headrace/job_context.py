@@ -20,7 +20,7 @@ from headrace.errors import JobCancelled, JobRefused, MemoryStoreError
 from headrace.idempotency import ChildIds
 from headrace.models import CallContext, Job
 from headrace.ports import ConversationMemory, Recorder
-from headrace.recordings import RecordedCalls
+from headrace.recordings import RecordedCalls, check_function
 
 ResultT = TypeVar("ResultT")
 
@@ -284,16 +284,20 @@ class JobContext:
             BrokerError: it was not acknowledged in time. It counts as an interruption of the attempt, and no failure.
             NotRecorded: this is a replay, and the attempt recorded no such thing.
             ValueError: the name is empty, or too long; or the key is no JSON.
+            TypeError: `fn` is no function, but what one has given, as a coroutine.
             RuntimeError: it is called in a plain function, where nobody could await it.
         """
+        check_function(name, fn)
         _check_awaited("recorded")
         return self._recorded_calls().recorded(name, fn, key=key, reuse=reuse)
 
     def recorded_from_thread(self, name: str, fn: Callable[[], Any], *, key: Any = None, reuse: bool = False) -> Any:
         """What `recorded` does, for plain functions: `fn` may block, and is called in this thread.
 
-        Raises as `recorded`, and RuntimeError in the thread of the event loop, which it would block for ever.
+        Raises as `recorded`, TypeError where `fn` is a coroutine function, or gives a coroutine, and RuntimeError in the thread
+        of the event loop, which it would block for ever.
         """
+        check_function(name, fn)
         loop = self._services.loop
         if _runs_here(loop):
             raise RuntimeError("recorded_from_thread() is for plain functions, in threads: await recorded() in a coroutine.")
