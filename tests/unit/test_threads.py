@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -64,6 +65,22 @@ def test_what_runs_is_given_up_and_goes_on() -> None:
     gate.set()
     assert ended.wait(20)
     wait_until(lambda: not named(), "its threads have ended")
+
+
+def test_what_has_not_begun_by_then_does_not_begin() -> None:
+    threads, begun = DaemonThreads("testing"), threading.Event()
+    threads.submit(int).result()
+    interval = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(20)  # nobody else has a turn meanwhile
+        future = threads.submit(begun.set)
+        threads.shutdown()
+    finally:
+        sys.setswitchinterval(interval)
+    with pytest.raises(CancelledError):
+        future.result(timeout=0)
+    wait_until(lambda: not named(), "its threads have ended")
+    assert not begun.is_set()
 
 
 class Large:

@@ -17,11 +17,8 @@ class _Call(NamedTuple):
     function: Callable[[], Any]
 
 
-_Inbox = SimpleQueue[_Call | None]
-
-
 class DaemonThreads(Executor):
-    """Runs each function at once, in a thread that has none to run, or in a new one.
+    """Runs each function at once, in a thread that is free, or in a new one.
 
     Those of `ThreadPoolExecutor` are joined when Python ends, daemons or not. These are known to nobody else.
 
@@ -32,9 +29,11 @@ class DaemonThreads(Executor):
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()
-        self._idle: list[_Inbox] = []
-        self._under_way: set[Future[Any]] = set()
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        # How many threads wait for a call, or will in a moment, that none is meant for.
+        self._idle = 0
         self._made = 0
+        self._under_way: set[Future[Any]] = set()
         self._is_shut_down = False
 
     def submit(
@@ -50,45 +49,48 @@ class DaemonThreads(Executor):
         with self._lock:
             if self._is_shut_down:
                 raise RuntimeError("no function is run in these threads any more")
-            inbox = self._idle.pop() if self._idle else self._started()
+            if self._idle:
+                self._idle -= 1
+            else:
+                self._start()
             self._under_way.add(future)
-        inbox.put(_Call(future, lambda: function(*args, **options)))
+        self._calls.put(_Call(future, lambda: function(*args, **options)))
         return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - it waits for nothing
-        """Takes nothing more, and gives up what runs: whoever waits for that gets a `CancelledError`, while it goes on."""
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - as an Executor has it
+        """Takes nothing more, and gives up what runs: whoever waits for that gets a `CancelledError`, and it goes on.
+
+        It waits for nothing, whatever it is told.
+        """
         with self._lock:
             self._is_shut_down = True
-            idle, self._idle = self._idle, []
+            idle, self._idle = self._idle, 0
             given_up, self._under_way = self._under_way, set()
-        for inbox in idle:
-            inbox.put(None)
+        for _ in range(idle):
+            self._calls.put(None)
         for future in given_up:
             future.set_exception(CancelledError())
 
-    def _started(self) -> _Inbox:
-        inbox: _Inbox = SimpleQueue()
+    def _start(self) -> None:
         self._made += 1
-        threading.Thread(target=self._serve, args=(inbox,), name=f"{self._name}_{self._made}", daemon=True).start()
-        return inbox
+        threading.Thread(target=self._serve, name=f"{self._name}_{self._made}", daemon=True).start()
 
-    def _serve(self, inbox: _Inbox) -> None:
-        while (call := inbox.get()) is not None:
-            result, error = _outcome(call.function)
+    def _serve(self) -> None:
+        goes_on = True
+        while goes_on and (call := self._calls.get()) is not None:
+            # One that was given up before it began is not begun.
+            result, error = (None, None) if call.future.done() else _outcome(call.function)
             with self._lock:
                 is_waited_for = call.future in self._under_way
                 self._under_way.discard(call.future)
                 goes_on = not self._is_shut_down
-                if goes_on:
-                    self._idle.append(inbox)
+                self._idle += goes_on
             if is_waited_for and error is not None:
                 call.future.set_exception(error)
             elif is_waited_for:
                 call.future.set_result(result)
             # An idle thread holds nothing of its last call.
             del call, result, error
-            if not goes_on:
-                return
 
 
 def _outcome(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:

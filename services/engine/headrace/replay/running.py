@@ -43,17 +43,13 @@ class OwnThreads(Executor):
         """See `DaemonThreads.submit`."""
 
         def call() -> ResultT:
+            self._count(1)
             try:
                 return function(*args, **options)
             finally:
                 self._count(-1)
 
-        self._count(1)
-        try:
-            return self._threads.submit(call)
-        except BaseException:
-            self._count(-1)
-            raise
+        return self._threads.submit(call)
 
     def _count(self, change: int) -> None:
         with self._lock:
