@@ -73,6 +73,6 @@ print(rerunner.left_behind, flush=True)
 def test_neither_the_loop_nor_python_waits_for_them(loop: str, main: str, said: str) -> None:
     program = PROGRAM.format(tests=str(TESTS), main=textwrap.indent(main, "    "), loop=loop)
     command = [sys.executable, "-W", "error", "-c", program]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.stdout.splitlines() == [said, "given up", "1", "the loop has ended"], ended.stderr
     assert (ended.returncode, ended.stderr) == (0, "")

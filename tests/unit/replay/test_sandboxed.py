@@ -12,8 +12,9 @@ import pytest
 from headrace import JobContext
 from headrace.errors import BrokerUnreachable
 from headrace.ports import RecordingKey
-from headrace.replay import Pacing, RecordedJob, Rerun, Rerunner, Span, StreamReplay, Wanted
+from headrace.replay import Pacing, RecordedJob, Rerunner, Span, StreamReplay, Wanted
 from headrace.replay.sandboxed import SandboxRun
+from headrace.replay.stream import Rerun
 from headrace.testing import InMemoryLog
 from support.histories import InMemoryHistory, recorded_job
 from support.log import eventually
