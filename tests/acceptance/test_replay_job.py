@@ -27,6 +27,7 @@ SAMPLE = files("headrace").joinpath("samples/second-bakery.conversation.json")
 
 WORKERS = """
 import asyncio
+import json
 import os
 import time
 
@@ -55,6 +56,11 @@ def packs(args: dict, ctx: JobContext) -> int:
     if args.get("items", 0) > 2:
         raise ValueError(f"{args['items']} are too many")
     return args["items"]
+
+
+@worker
+def reads(args: dict, ctx: JobContext) -> dict:
+    return json.loads(args["text"])
 
 
 @worker(executor="process")
@@ -256,6 +262,14 @@ async def test_the_debugger_opens_where_a_job_fails(settings: Settings, shell: S
         shown = shell.replay(failed.id, "shop", "--pdb", stdin="p ('in the debugger', args['items'])\nwhere\nq\n")
         assert "(Pdb)" in shown and "('in the debugger', 5)" in shown and "raise ValueError" in shown
         assert "(Pdb)" not in shell.replay(completed.id, "shop", "--pdb")
+
+
+async def test_the_debugger_begins_in_the_workers_code(settings: Settings, shell: Shell) -> None:
+    async with ran(settings, shell, [("reads", {"text": "{no json"})]) as [failed]:
+        shown = shell.replay(failed.id, "shop", "--pdb", stdin="p ('here', args['text'])\ndown\np ('there', s)\nq\n")
+    assert "('here', '{no json')" in shown, "the frame of the worker"
+    assert "('there', '{no json')" in shown, "that of json.loads, below it"
+    assert shown.rindex("return json.loads") < shown.index("('here'") < shown.rindex("json/__init__.py")
 
 
 BLOCKING = """

@@ -20,7 +20,7 @@ from headrace.errors import JobCancelled, JobRefused, MemoryStoreError
 from headrace.idempotency import ChildIds
 from headrace.models import CallContext, Job
 from headrace.ports import ConversationMemory, Recorder
-from headrace.recordings import RecordedCalls
+from headrace.recordings import RecordedCalls, check_function
 
 ResultT = TypeVar("ResultT")
 
@@ -126,10 +126,12 @@ class JobContext:
         services: JobServices | None = None,
         fencing_token: tuple[int, int] = (0, 1),
         started_at: str | None = None,
+        arguments: Any = UNSET,
     ) -> None:
         """
         Args:
             started_at: when the attempt began, as its record says; None where nothing was written of it.
+            arguments: the job's, as its worker's `parse_arguments` gives them; left out, the worker parses them when it runs.
         """
         self.attempt = attempt
         self.fencing_token = fencing_token
@@ -137,7 +139,7 @@ class JobContext:
         self._job: Job | None = None
         self._services = services or JobServices()
         self._memory: ConversationMemory | None = None
-        self._arguments: Any = UNSET
+        self._arguments = arguments
         self._children: ChildIds | None = None
         self._started_at = started_at
         self._clock: tuple[int, float] | None = None
@@ -256,7 +258,7 @@ class JobContext:
         async def enqueue() -> Job:
             return await self.enqueue(worker, args, ctx, **options)
 
-        return asyncio.run_coroutine_threadsafe(enqueue(), loop).result()
+        return _done_in(loop, enqueue())
 
     def recorded(self, name: str, fn: Callable[[], Any], *, key: Any = None, reuse: bool = False) -> Coroutine[Any, Any, Any]:
         """What `fn` gives, which comes from outside: a model's answer, an HTTP response. It is recorded for replays of the job.
@@ -282,23 +284,27 @@ class JobContext:
             BrokerError: it was not acknowledged in time. It counts as an interruption of the attempt, and no failure.
             NotRecorded: this is a replay, and the attempt recorded no such thing.
             ValueError: the name is empty, or too long; or the key is no JSON.
+            TypeError: `fn` is no function, but what one has given, as a coroutine.
             RuntimeError: it is called in a plain function, where nobody could await it.
         """
+        check_function(name, fn)
         _check_awaited("recorded")
         return self._recorded_calls().recorded(name, fn, key=key, reuse=reuse)
 
     def recorded_from_thread(self, name: str, fn: Callable[[], Any], *, key: Any = None, reuse: bool = False) -> Any:
         """What `recorded` does, for plain functions: `fn` may block, and is called in this thread.
 
-        Raises as `recorded`, and RuntimeError in the thread of the event loop, which it would block for ever.
+        Raises as `recorded`, TypeError where `fn` is a coroutine function, or gives a coroutine, and RuntimeError in the thread
+        of the event loop, which it would block for ever.
         """
+        check_function(name, fn)
         loop = self._services.loop
         if _runs_here(loop):
             raise RuntimeError("recorded_from_thread() is for plain functions, in threads: await recorded() in a coroutine.")
 
         def wait_for(work: Coroutine[Any, Any, ResultT]) -> ResultT:
             # In a process of its own a plain function runs outside of any event loop.
-            return asyncio.run(work) if loop is None else asyncio.run_coroutine_threadsafe(work, loop).result()
+            return asyncio.run(work) if loop is None else _done_in(loop, work)
 
         return self._recorded_calls().recorded_from_thread(name, fn, wait_for, key=key, reuse=reuse)
 
@@ -367,6 +373,16 @@ def _check_awaited(name: str) -> None:
     """Raises RuntimeError in a thread without an event loop: what is never awaited would be left undone without a word."""
     if not _runs_here(None):
         raise RuntimeError(f"{name}() is for coroutines, which await it: call {name}_from_thread() in a plain function.")
+
+
+def _done_in(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Has another thread's event loop do something, and waits for it. Raises RuntimeError where that loop is closed."""
+    try:
+        future = asyncio.run_coroutine_threadsafe(work, loop)
+    except BaseException:
+        work.close()  # or Python would complain, beside the error, that nobody awaited it
+        raise
+    return future.result()
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop | None) -> bool:

@@ -8,7 +8,7 @@ import contextvars
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast, get_args, get_origin, get_type_hints, overload
 
@@ -180,6 +180,29 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
             )
         if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout <= LONGEST_WAIT_SECONDS):
             raise ConfigurationError(f"{owner}.timeout is {timeout!r}: give it seconds, above 0 and up to a year.")
+
+
+def runs_in_loop(worker: AbstractWorker[Any]) -> bool:
+    """Whether a worker's `run` is a coroutine function, which runs in the event loop and can be cancelled; else in a thread."""
+    return worker._runs_in_loop
+
+
+def run_attempt(worker: AbstractWorker[Any], ctx: JobContext) -> Coroutine[Any, Any, Any]:
+    """One attempt of the job that `ctx` stands for, as `process_job` runs it; engines and replays come in here.
+
+    A `process_job` of the worker's own is called. Otherwise a `Job` is made for those alone who look at it.
+
+    Raises:
+        ArgumentsInvalid: the job's arguments do not fit the worker's model, and `ctx` was not given any.
+    """
+    if overrides_process_job(worker):
+        return worker.process_job(ctx.job, ctx)
+    return worker._process(ctx)
+
+
+def overrides_process_job(worker: AbstractWorker[Any]) -> bool:
+    """Whether a worker has a `process_job` of its own, which may do anything around, or in place of, its `run`."""
+    return type(worker).process_job is not AbstractWorker.process_job
 
 
 def properties_of(schema: Mapping[str, Any]) -> Mapping[str, Any]:

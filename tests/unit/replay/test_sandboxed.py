@@ -14,6 +14,7 @@ from headrace.errors import BrokerUnreachable
 from headrace.ports import RecordingKey
 from headrace.replay import Pacing, RecordedJob, Rerunner, Span, StreamReplay, Wanted
 from headrace.replay.sandboxed import SandboxRun
+from headrace.replay.stream import Rerun
 from headrace.testing import InMemoryLog
 from support.histories import InMemoryHistory, recorded_job
 from support.log import eventually
@@ -56,21 +57,32 @@ class SecondLater(ListedHistory):
             yield batch
 
 
+class Asked(SandboxRun):
+    """Keeps who has asked for a place, in their order; whoever gets one at once has begun by then."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.asked: list[str] = []
+
+    async def _rerun(self, job: RecordedJob) -> Rerun:
+        self.asked.append(job.id)
+        return await super()._rerun(job)
+
+
 async def test_a_job_that_was_accepted_twice_does_not_run_beside_as_many_as_may_run(tmp_path: Path) -> None:
     async def returns(args: dict[str, Any], ctx: JobContext) -> Any:
         return 1
 
     bench, gate = Bench(tmp_path), asyncio.Event()
-    batches = [[of_number(1), of_number(2)], [of_number(1)]]
+    batches = [jobs := [of_number(1), of_number(2)], [of_number(1)]]
     today = Today(lambda args: args["number"], gate=gate)
     history = SecondLater(batches, today)
     replay = StreamReplay(history, today, everything(batches), Pacing(concurrency=1))
-    run = SandboxRun(InMemoryLog(bench.cluster), bench.settings, {"count": Does(returns, name="count")}, replay)
+    run = Asked(InMemoryLog(bench.cluster), bench.settings, {"count": Does(returns, name="count")}, replay)
     async with asyncio.timeout(20):
         task = asyncio.create_task(run.run())
         await eventually(lambda: replay.found == 3, "all jobs are read")
-        for _ in range(100):  # whoever may begin does now
-            await asyncio.sleep(0)
+        await eventually(lambda: run.asked == [jobs[0].id, jobs[0].id], "the engine and the duplicate have asked for a place")
         gate.set()
         summary = await task
     assert (summary.jobs, today.most_together) == (3, 1)

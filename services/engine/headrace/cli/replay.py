@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import pdb
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from headrace.cli.common import (
 )
 from headrace.cli.engine import WorkerPaths
 from headrace.cli.replay_changes import Changes, changes_of
+from headrace.cli.replay_debugger import LoadedCode, debug
 from headrace.cli.replay_shown import show
 from headrace.core.comparison import Verdict
 from headrace.engine.loading import load_workers
@@ -77,7 +77,9 @@ def job(
         typer.Option("--set", metavar="PATH=VALUE", help="Another argument, as args.pages.0=5: JSON, or else a text; or ctx.x."),
     ] = None,
     live: LiveOption = False,
-    debug: Annotated[bool, typer.Option("--pdb", help="Open the debugger where it fails.")] = False,
+    debugger: Annotated[
+        bool, typer.Option("--pdb", help="Open the debugger where it fails: in your code, with libraries below by `down`.")
+    ] = False,
     file: FileOption = None,
     shipped: ShippedOption = True,
     bootstrap_servers: BootstrapServers = None,
@@ -91,11 +93,12 @@ def job(
     with errors_shown(), output_apart() as output:
         settings = replay_settings(file, bootstrap_servers, namespace)
         log_to_stderr(settings)
-        again = _Again(settings, replayed_workers(settings, workers, shipped=shipped), file, output)
-        options = RerunOptions(live=live, keep_raised=debug)
+        loaded = replayed_workers(settings, workers, shipped=shipped)
+        again = _Again(settings, loaded, file, output)
+        options = RerunOptions(live=live, keep_raised=debugger)
         rerun = asyncio.run(again.run(job_id, attempt, _parsed(changes or []), options, as_json=as_json))
-    if debug:
-        _debug(rerun)
+    if debugger:
+        _debug(rerun, by_name(loaded)[rerun.job.record["workerName"]])
     raise typer.Exit(_exit_code(rerun))
 
 
@@ -194,14 +197,14 @@ def _parsed(changes: Iterable[str]) -> dict[str, Any]:
     return parsed
 
 
-def _debug(rerun: Rerun) -> None:
-    """Opens the debugger in the frame where the attempt failed."""
+def _debug(rerun: Rerun, worker: AbstractWorker[Any]) -> None:
+    """Opens the debugger where the attempt failed in the worker's code."""
     frames = _frames(rerun.raised)
     if frames is None:
         why = "it did not fail" if rerun.error is None else "what it failed by was not raised in the worker's code"
         typer.echo(f"Nothing to debug: {why}.", err=True)
     else:
-        pdb.post_mortem(frames)
+        debug(frames, LoadedCode(worker, Path.cwd()))
 
 
 def _frames(error: BaseException | None) -> TracebackType | None:

@@ -13,7 +13,7 @@ from headrace.engine.partition import Work
 from headrace.engine.states import State
 from headrace.engine.timeouts import Timeouts
 from headrace.job_context import JobContext, JobServices
-from headrace.worker import AbstractWorker
+from headrace.worker import AbstractWorker, overrides_process_job, run_attempt, runs_in_loop
 
 
 class Execution:
@@ -36,10 +36,8 @@ class Execution:
         self._services = replace(services, cancelled=self._is_cancelled)
         self._over = over
         self._processes = means.processes
-        # A Job is made for those alone who look at it.
-        self._overridden = type(worker).process_job is not AbstractWorker.process_job
-        # What `process_job` does with a coroutine function, without a coroutine around it.
-        self._in_loop = worker._runs_in_loop
+        self._overridden = overrides_process_job(worker)
+        self._in_loop = runs_in_loop(worker)
         self._apart = worker.executor == "process" and means.processes is not None
         self._timeout = worker.timeout
         self._timeouts = Timeouts(worker.name, means)
@@ -57,12 +55,11 @@ class Execution:
             if processes is not None:
                 begun = partial(self._begin_timeout, work, cancels=True)
                 result = await processes.run(work, ctx, alone=work.original is not None, begun=begun)
-            elif self._overridden:
-                result = await self._worker.process_job(ctx.job, ctx)
-            elif self._in_loop:
+            elif self._in_loop and not self._overridden:
+                # What `run_attempt` does with a coroutine function, without a coroutine around it.
                 result = await self._worker.run(work.arguments, ctx)
             else:
-                result = await self._worker._process(ctx)
+                result = await run_attempt(self._worker, ctx)
         except GeneratorExit as raised:
             if not _is_run(work):
                 raise  # the event loop is closed, and nothing can be written any more
@@ -107,9 +104,14 @@ class Execution:
         fields = work.state.fields
         number, started_at = fields["attempt"], fields["attempts"][-1]["startedAt"]
         token = (work.partition.writer.epoch, number)
-        ctx = JobContext(work, attempt=number, services=self._services, fencing_token=token, started_at=started_at)
-        ctx._arguments = work.arguments
-        return ctx
+        return JobContext(
+            work,
+            attempt=number,
+            services=self._services,
+            fencing_token=token,
+            started_at=started_at,
+            arguments=work.arguments,
+        )
 
 
 def _is_run(work: Work) -> bool:

@@ -61,7 +61,7 @@ def describe_error(error: BaseException) -> dict[str, str]:
 def without_own_frames(error: BaseException) -> TracebackType | None:
     """Where an exception was raised, from the first frame on that is not headrace's own."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_next is not None and _is_own(frames.tb_frame.f_code.co_filename):
+    while frames is not None and frames.tb_next is not None and is_own_code(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
     return frames
 
@@ -84,7 +84,8 @@ def text_of(error: BaseException) -> str:
         return f"({type.__repr__(type(error))} without a text)"
 
 
-def _is_own(filename: str) -> bool:
+def is_own_code(filename: str) -> bool:
+    """Whether a file is one of headrace itself, and not of a worker that comes with it."""
     return filename.startswith(_OWN_CODE) and not filename.startswith(str(Path(_OWN_CODE) / "workers"))
 
 

@@ -1,6 +1,7 @@
 """What jobs got from outside, recorded in the topic `recordings`, so that their replays get the same."""
 
 from headrace.recordings.calls import RecordedCalls as RecordedCalls
+from headrace.recordings.calls import check_function as check_function
 from headrace.recordings.failures import decode_failure as decode_failure
 from headrace.recordings.live import LiveRecordings as LiveRecordings
 from headrace.recordings.names import given_names as given_names

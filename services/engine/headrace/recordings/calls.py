@@ -105,17 +105,23 @@ class RecordedCalls:
 
     def recorded_from_thread(self, name: str, fn: Callable[[], Any], wait_for: WaitFor, *, key: Any, reuse: bool) -> Any:
         """See `JobContext.recorded_from_thread`."""
+        if inspect.iscoroutinefunction(fn):
+            raise _asks_in_a_coroutine(name)
         call, recorder = self._called(name, key), self._recorder
         with self._under_way(call, reuse=reuse):
             found = None if recorder is None else wait_for(recorder.find(call.key, reuse=reuse))
             if found is None:
                 try:
                     with self._inside(call):
-                        found = _encoded(name, fn())
+                        given = fn()
+                        found = None if inspect.isawaitable(given) else _encoded(name, given)
                 except Exception as error:
                     if recorder is not None and is_recorded(error):
                         wait_for(recorder.write(self._failed(call), encode_failure(error)))
                     raise
+                if found is None:
+                    _close_unawaited(given)
+                    raise _asks_in_a_coroutine(name)  # a fault of the code, and no answer: a replay of other code gets along
                 if recorder is not None:
                     wait_for(recorder.write(call.key, found))
         return orjson.loads(found)
@@ -166,6 +172,35 @@ class RecordedCalls:
             number = self._failures[call.counted, call.number]
             self._failures[call.counted, call.number] += 1
         return call.key._replace(failure=number)
+
+
+def check_function(name: str, fn: Any) -> None:
+    """Looks whether there is something to be called, and closes a coroutine that was given in its place.
+
+    Raises:
+        TypeError: there is not; the message says what to write instead.
+    """
+    if callable(fn):
+        return
+    _close_unawaited(fn)
+    given = "a coroutine" if inspect.iscoroutine(fn) else type.__repr__(type(fn))
+    raise TypeError(
+        f"recorded({name!r:.80}) was given {given} in place of a function: a replay could not leave it undone. Give a function "
+        f"without arguments that makes it, as in recorded({name!r:.80}, lambda: ask(question))."
+    )
+
+
+def _close_unawaited(given: Any) -> None:
+    """Has Python not complain, beside the error that follows, of a coroutine that nobody awaits."""
+    if inspect.iscoroutine(given):
+        given.close()
+
+
+def _asks_in_a_coroutine(name: str) -> TypeError:
+    return TypeError(
+        f"recorded_from_thread({name!r:.80}) was given a coroutine function, which a thread cannot await: give a plain function, "
+        f"or make `run` an `async def` and await recorded({name!r:.80}, ...)."
+    )
 
 
 def _warn(name: str) -> None:

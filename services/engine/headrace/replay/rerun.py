@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from types import TracebackType
@@ -30,12 +28,12 @@ from headrace.replay.effects import CapturedChildren, Effects
 from headrace.replay.history import History, RecordedJob
 from headrace.replay.past_memory import PastMemory
 from headrace.replay.redaction import redacted_outcome
+from headrace.replay.running import RunningAttempt
 from headrace.replay.waiting import WaitedHistory
-from headrace.worker import AbstractWorker
+from headrace.threads import DaemonThreads
+from headrace.worker import AbstractWorker, runs_in_loop
 
 ARGUMENTS_INVALID: Final = "arguments_invalid"
-_STUBBORN_SECONDS: Final = 10.0
-_MOMENT_SECONDS: Final = 0.5
 _MOST_READ_AHEAD: Final = 50_000
 """So many records of a partition of `memory` are read for a job that names a conversation, and may never ask for its memory."""
 
@@ -90,10 +88,6 @@ class Rerunner:
 
     Raises:
         ConfigurationError: two workers have one name.
-
-    Attributes:
-        left_behind: attempts that went on after their time, and still do: only the end of the process ends those in threads.
-            `asyncio.run` waits for them at its end, however long they take; `os._exit` does not.
     """
 
     def __init__(self, history: History, workers: Iterable[AbstractWorker[Any]], options: RerunOptions | None = None) -> None:
@@ -102,23 +96,33 @@ class Rerunner:
         self._options = options or RerunOptions()
         # Whoever has a place gets a thread at once, a new one where others were left behind: nobody waits for it on the clock.
         self._places = asyncio.Semaphore(self._options.threads)
-        self._executor = ThreadPoolExecutor(sys.maxsize, thread_name_prefix="headrace-replay")
+        self._threads = DaemonThreads("headrace-replay")
         self._children: CapturedChildren | None = None
         self._use_memory: set[str] = set()
         self._asking = asyncio.Lock()
-        self.left_behind = 0
+        self._left_behind: set[RunningAttempt] = set()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown()
         await asyncio.gather(*(close_worker(worker) for worker in self._workers.values()))
 
     @property
     def workers(self) -> Mapping[str, AbstractWorker[Any]]:
         """The workers, by name."""
         return self._workers
+
+    @property
+    def left_behind(self) -> int:
+        """How many attempts went on after their time, and still do, also when this was left.
+
+        What runs in a thread ends by itself or with the process, and holds neither `asyncio.run` nor the end of Python. A
+        coroutine that takes no notice of being cancelled does.
+        """
+        self._left_behind = {each for each in self._left_behind if each.goes_on}
+        return len(self._left_behind)
 
     async def rerun(self, job: RecordedJob, *, attempt: int | None = None) -> Rerun:
         """Runs an attempt of a job again, with the arguments, the context, the ids and the time that it had.
@@ -144,25 +148,27 @@ class Rerunner:
         await waited.read_ahead(job.id, past.number)
         name = worker.definition().name
         await waited.read_memory_ahead(job, at_most=None if name in self._use_memory else _MOST_READ_AHEAD)
-        running = _Running(worker, past.recorded_job.record.get("attemptTimeout") or worker.timeout, waited)
+        seconds = past.recorded_job.record.get("attemptTimeout") or worker.timeout
+        running = RunningAttempt(worker, seconds, waited, self._threads)
         ctx = JobContext(
             past,
             attempt=past.number,
             services=self._services(past, effects, running, waited),
             fencing_token=past.token,
             started_at=past.started_at,
+            arguments=arguments,
         )
-        ctx._arguments = arguments
-        async with nullcontext() if worker._runs_in_loop else self._places:
+        async with nullcontext() if runs_in_loop(worker) else self._places:
             begun = time.perf_counter()
             try:
                 result, raised, late_after = await running.run(ctx)
             finally:
-                self._note(running)
-            seconds = max(0.0, time.perf_counter() - begun - waited.seconds)
+                if running.goes_on and not running.is_ending:
+                    self._left_behind.add(running)
+            took = max(0.0, time.perf_counter() - begun - waited.seconds)
         if waited.failure is not None:
             raise waited.failure
-        return self._told(past, effects, conclude(result, raised, late_after), seconds)
+        return self._told(past, effects, conclude(result, raised, late_after), took)
 
     def _worker_of(self, job: RecordedJob) -> AbstractWorker[Any]:
         name = job.record["workerName"]
@@ -175,7 +181,7 @@ class Rerunner:
             )
         return worker
 
-    def _services(self, past: PastAttempt, effects: Effects, running: _Running, history: WaitedHistory) -> JobServices:
+    def _services(self, past: PastAttempt, effects: Effects, running: RunningAttempt, history: WaitedHistory) -> JobServices:
         options = self._options
 
         def memory(job: Job) -> BoundMemory:
@@ -191,7 +197,7 @@ class Rerunner:
         return JobServices(
             now=lambda: past.began,
             memory=memory,
-            executor=self._executor,
+            executor=running.threads,
             report=effects.report,
             cancelled=running.is_over,
             enqueue=enqueue,
@@ -206,14 +212,6 @@ class Rerunner:
                 own = {name: worker.definition() for name, worker in self._workers.items()}
                 self._children = CapturedChildren({**await self._history.worker_definitions(), **own})
             return self._children
-
-    def _note(self, running: _Running) -> None:
-        if not running.task.done() and not running.is_ending:
-            self.left_behind += 1
-            running.task.add_done_callback(self._has_ended)
-
-    def _has_ended(self, _: object) -> None:
-        self.left_behind -= 1
 
     def _told(self, past: PastAttempt, effects: Effects, conclusion: Conclusion, seconds: float | None) -> Rerun:
         error = conclusion.error or {}
@@ -255,90 +253,3 @@ def _missing(effects: Effects) -> str | None:
         where = effects.memory_unknown[0]
         return f"the memory of conversation {where.conversation_id!r} of user {where.user_id!r} is not in the export"
     return None
-
-
-class _Running:
-    """An attempt that runs.
-
-    Attributes:
-        task: of the attempt, once it was begun.
-        is_ending: whether it was cancelled with whoever waits for it, and will end by that.
-    """
-
-    __slots__ = ("_cancels", "_is_over", "_seconds", "_waited", "_worker", "is_ending", "task")
-
-    def __init__(self, worker: AbstractWorker[Any], seconds: float | None, waited: WaitedHistory) -> None:
-        self._worker = worker
-        self._seconds = seconds
-        self._waited = waited
-        self._cancels = worker._runs_in_loop
-        self._is_over = False
-        self.is_ending = False
-        self.task: asyncio.Task[tuple[Any, BaseException | None]]
-
-    def is_over(self, _: object) -> bool:
-        """Whether the attempt is to end, since its time is over; asked from any thread."""
-        return self._is_over
-
-    async def run(self, ctx: JobContext) -> tuple[Any, BaseException | None, float | None]:
-        """What it returns, what it raises, and how many seconds it might have taken, if it took more."""
-        # A task of its own, as in an engine: it can be cancelled, and what it sets in a context variable is not seen by another.
-        self.task = asyncio.create_task(_caught(self._worker, ctx))
-        try:
-            if self._seconds is not None:
-                return await self._in_time(self._seconds)
-            if self._cancels:
-                return await self._to_its_end()
-            await asyncio.wait((self.task,))
-            return *self.task.result(), None
-        except asyncio.CancelledError:
-            self._is_over = True
-            self.task.cancel()
-            self.is_ending = self._cancels
-            raise
-
-    async def _to_its_end(self) -> tuple[Any, BaseException | None, float | None]:
-        """Waits for a coroutine, which is cancelled with whoever waits; it costs less than `asyncio.wait`."""
-        own = asyncio.current_task()
-        assert own is not None
-        before = own.cancelling()
-        result, error = await self.task
-        if own.cancelling() > before:
-            raise asyncio.CancelledError  # it was caught in there
-        return result, error, None
-
-    async def _in_time(self, seconds: float) -> tuple[Any, BaseException | None, float | None]:
-        waited_for, begun = (self.task,), time.perf_counter()
-        # What is read of the history takes time that the job did not need then.
-        while (left := seconds - (time.perf_counter() - begun - self._waited.seconds)) > 0:
-            await asyncio.wait(waited_for, timeout=left)
-            if self.task.done():
-                return *self.task.result(), None
-        self._is_over = True
-        if self._cancels:
-            self.task.cancel()
-        # A function in a thread cannot be stopped: it may look at `ctx.cancelled`, and is left behind if it does not.
-        await asyncio.wait(waited_for, timeout=_STUBBORN_SECONDS if self._cancels else _MOMENT_SECONDS)
-        result, error = self.task.result() if self.task.done() else (None, None)
-        return result, error, seconds
-
-
-async def _caught(worker: AbstractWorker[Any], ctx: JobContext) -> tuple[Any, BaseException | None]:
-    """What an attempt returns, and what it raises, also an attempt to end the process."""
-    try:
-        if type(worker).process_job is not AbstractWorker.process_job:
-            return await worker.process_job(ctx.job, ctx), None
-        return await worker._process(ctx), None
-    except GeneratorExit as error:
-        if not _is_at_work():
-            raise  # the event loop is closed
-        return None, error
-    except BaseException as error:
-        return None, error
-
-
-def _is_at_work() -> bool:
-    try:
-        return asyncio.current_task() is not None
-    except RuntimeError:  # no event loop runs
-        return False

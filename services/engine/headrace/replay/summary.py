@@ -86,8 +86,7 @@ class Summary:
         counts: jobs of each category, in all and by worker.
         listed: what is not the same, job by job, up to a limit; without the results, which may be large.
         left_out: how many jobs that are not the same are not listed, since there are too many.
-        left_behind: functions that went on in threads after their time, and still do when the replay is over. `asyncio.run` waits
-            for them at its end, however long they take: only `os._exit` ends the process before.
+        left_behind: attempts that went on after their time, and still do when the replay is over; see `Rerunner.left_behind`.
         not_removed: why the replay's sandbox is still there although it was to be removed, and what to do; empty where it is not.
     """
 

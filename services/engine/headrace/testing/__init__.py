@@ -3,11 +3,14 @@
 cluster = InMemoryCluster()
 engine = WorkerEngine(settings, log=InMemoryLog(cluster))
 held = cluster.hold_acknowledgements(engine.topics.job_state.name)
+
+For a test of one worker, `job_for` makes a job to give to its `process_job`.
 """
 
 from headrace.testing.cluster import InMemoryCluster
 from headrace.testing.faults import Faults, Hold
+from headrace.testing.jobs import job_for
 from headrace.testing.log import InMemoryLog
 from headrace.testing.storage import StoredRecord
 
-__all__ = ["Faults", "Hold", "InMemoryCluster", "InMemoryLog", "StoredRecord"]
+__all__ = ["Faults", "Hold", "InMemoryCluster", "InMemoryLog", "StoredRecord", "job_for"]

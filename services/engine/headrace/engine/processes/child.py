@@ -34,7 +34,7 @@ from headrace.models import Job
 from headrace.ports import ConversationMemory
 from headrace.processes.logs import LogForwarder
 from headrace.processes.starting import leave_signals_to_parent
-from headrace.worker import AbstractWorker
+from headrace.worker import AbstractWorker, overrides_process_job, runs_in_loop
 
 _PR_SET_PDEATHSIG = 1
 _CLOSE_SECONDS = 5.0
@@ -131,7 +131,7 @@ class _Child:
     def _call(self, job: Job, ctx: JobContext) -> Any:
         worker = self._worker
         context = contextvars.copy_context()
-        if type(worker).process_job is AbstractWorker.process_job and not worker._runs_in_loop:
+        if not overrides_process_job(worker) and not runs_in_loop(worker):
             # In the main thread, and outside of any event loop.
             return context.run(lambda: worker.run(worker.parse_arguments(job.args or {}), ctx))
         return self._runner.run(worker.process_job(job, ctx), context=context)
