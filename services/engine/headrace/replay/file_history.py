@@ -120,7 +120,7 @@ class FileHistory:
             WorkerUnknown: no job of one of the workers is in the export.
         """
         if wanted.span.start < self.span.start:
-            raise HistoryGone(span_gone(wanted.span, self.span.start, f"of {self._path}"))
+            raise HistoryGone(span_gone(wanted.span, self.span, str(self._path)))
         if wanted.span.start >= self.span.end:
             raise HistoryGone(
                 f"The span begins at {format_timestamp(wanted.span.start)}, and that of {self._path} ends at "
