@@ -172,7 +172,6 @@ async def test_who_cannot_give_a_sign_of_life_still_looks_whether_the_sandbox_is
     log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headrace.replay.sandbox.ALIVE_EVERY_SECONDS", 0.05)
-    monkeypatch.setattr("headrace.replay.sandbox._WATCH_SECONDS", 0.05)
     client = WithoutTopic(settings)
     try:
         with pytest.raises(SandboxLost):

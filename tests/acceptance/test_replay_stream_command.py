@@ -21,7 +21,7 @@ from headrace.cli import replay_stream
 from headrace.cli.moments import parse_span
 from headrace.kafka.log import KafkaLog
 from headrace.replay import StreamRequest, removing
-from support import replay_workers
+from support import renamed_workers, replay_workers
 from support.clusters import ClusterState, state_of
 from support.engines import ended, engine_with, eventually, with_engine
 from support.log import plain_topic
@@ -237,7 +237,8 @@ async def test_what_came_of_the_jobs_is_shown_though_the_sandbox_cannot_be_remov
     monkeypatch.setattr("headrace.replay.facade.KafkaLog", MadeAgain)
     name, output, span = f"{recorded.namespace}.replay-mine", io.StringIO(), parse_span("1h", "now")
     request = StreamRequest(code=[replay_workers.Count()], span=span, sandbox=True, into=name)
-    assert await replay_stream._replay(recorded, request, (), replay_stream._Answer(output, as_json=False)) == 2
+    unchecked = replay_stream._Check((), ())
+    assert await replay_stream._replay(recorded, request, unchecked, replay_stream._Answer(output, as_json=False)) == 2
     assert re.search(r"^30 +same ", output.getvalue(), re.MULTILINE)
     told = capsys.readouterr().err
     assert f"Error: The sandbox {name} is not removed: whenever {name}.job-state is deleted, it is made again" in told
@@ -290,10 +291,71 @@ async def test_who_names_no_module_is_told_to(settings: Settings) -> None:
     async with engine_with(with_engine(settings, janitor=False), replay_workers.Count, MemoryCompactionWorker(settings)):
         pass
     told = replay(settings, "", "stream", "--from", "1h")
-    expected = "No job of memory_compaction_worker is in the log. Name the module of your workers, such as my_app.workers."
+    expected = (
+        "Of the workers that were loaded (memory_compaction_worker) none has recorded jobs. Recorded are those of: none. Name the"
+        " module of your workers, such as my_app.workers."
+    )
     assert (told.returncode, told.stderr) == (2, f"Error: {expected}\n")
     told = replay(settings, "", "stream", "support.replay_workers", "--worker", "count", "--from", "1h")
     assert (told.returncode, told.stderr) == (2, "Error: No job of count is in the log.\n")
+
+
+@pytest.fixture
+async def renamed(recorded: Settings) -> Settings:
+    """The same namespace, in which a worker of a new name has done 5 further jobs, and one that comes with headrace a job."""
+    workers = (renamed_workers.Counting, MemoryCompactionWorker(recorded))
+    async with engine_with(with_engine(recorded, janitor=False), *workers), Client(recorded) as client:
+        conversation = {"userId": "ada", "conversationId": "trip"}
+        asked = [await client.enqueue("counting", {"number": number}, {"userId": "ada"}) for number in range(5)]
+        for job in [*asked, await client.enqueue("memory_compaction_worker", conversation, conversation)]:
+            await ended(client, job)
+    return recorded
+
+
+RENAMED = ("stream", "support.renamed_workers:Counting", "--from", "1h")
+
+
+@pytest.mark.parametrize("where", ["in process", "in a sandbox", "from a file"])
+async def test_jobs_of_a_worker_that_was_renamed_are_told_and_fail_a_check(renamed: Settings, tmp_path: Path, where: str) -> None:
+    words: tuple[str, ...] = RENAMED + (("--sandbox",) if where == "in a sandbox" else ())
+    if where == "from a file":
+        file = str(tmp_path / "all.gz")
+        assert command(renamed, "", "export", "--from", "1h", "--output", file).returncode == 0
+        words = (*RENAMED[:2], "--file", file)
+    before = await state_of(renamed)
+    told = replay(renamed, "", *words, "--fail-on", "newly-failing,different")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("6 jobs replayed in ")
+    line = r"^30 +not-in-code +not replayed: the loaded code has no such worker\n  30 jobs of count: not in the loaded code\n"
+    assert re.search(line, told.stdout, re.MULTILINE), told.stdout
+
+    failing = replay(renamed, "", *words, "--fail-on", "not-in-code", "--json")
+    assert failing.returncode == 1, failing.stderr
+    summary = json.loads(failing.stdout)
+    assert (summary["jobs"], summary["counts"]["not-in-code"], summary["workers"]["count"]["not-in-code"]) == (6, 30, 30)
+
+    named = replay(renamed, "", *words, "--worker", "counting", "--fail-on", "not-in-code", "--json")
+    assert (named.returncode, json.loads(named.stdout)["counts"]["not-in-code"]) == (0, 0), named.stderr
+    assert await state_of(renamed) == before
+
+
+async def test_a_check_passes_over_nothing_only_of_what_comes_with_headrace(renamed: Settings) -> None:
+    """No job of the user's own worker is in the span, however many others are."""
+    words = (*RENAMED, "--where", "workerName=memory_compaction_worker")
+    nothing = replay(renamed, "", *words, "--fail-on", "different")
+    assert (nothing.returncode, nothing.stdout) == (2, "")
+    assert "--fail-on had nothing to judge: no recorded job of counting is in that span" in nothing.stderr
+    asked_for = replay(renamed, "", *words, "--worker", "memory_compaction_worker", "--fail-on", "different")
+    assert asked_for.returncode == 0, asked_for.stderr
+
+
+async def test_where_all_was_renamed_a_check_for_it_says_so(recorded: Settings) -> None:
+    failing = replay(recorded, "", *RENAMED, "--fail-on", "not-in-code")
+    assert failing.returncode == 1, failing.stderr
+    assert "  30 jobs of count: not in the loaded code\n" in failing.stdout
+    other = replay(recorded, "", *RENAMED, "--fail-on", "newly-failing")
+    assert (other.returncode, other.stdout) == (2, "")
+    assert "(counting, memory_compaction_worker) none has recorded jobs. Recorded are those of: count." in other.stderr
 
 
 async def test_bad_input_changes_nothing(recorded: Settings) -> None:

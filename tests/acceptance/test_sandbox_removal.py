@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection
 from typing import Any
 
@@ -17,8 +18,9 @@ from headrace.replay.markers import MARKER_KEY, made_marker
 from headrace.replay.removing import clean_sandboxes
 from headrace.replay.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun
-from headrace.replay_errors import SandboxLeft
+from headrace.replay_errors import SandboxLeft, SandboxLost
 from support.clusters import state_of
+from support.engines import eventually
 from support.log import plain_topic
 from support.recorded import Today
 from support.sandboxes import GONE_PROCESS, Count, odd_fails, of_namespace, plain, replay_of
@@ -192,6 +194,38 @@ async def test_what_cannot_be_removed_is_told_and_found_again(
     assert sandbox.namespace in [found.sandbox for found in removed]
     assert failed == []
     assert of_namespace(await state_of(settings), sandbox.namespace) == []
+
+
+async def test_a_replay_hears_of_its_end_though_its_topics_are_always_made_again(
+    besieged: KafkaLog, log: KafkaLog, settings: Settings, sandbox: Settings
+) -> None:
+    """As its own engine does: whenever it looks, all that it has seen is there."""
+    with pytest.raises(SandboxLost):
+        async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False) as lost:
+            await log.create_topics([Topics(sandbox.namespace).job_state])
+            _, _, failed = await clean_sandboxes(besieged, settings, every=True)
+            assert sandbox.namespace in [found.sandbox for found, _ in failed]
+            async with asyncio.timeout(30):
+                await lost
+    assert of_namespace(await state_of(settings), sandbox.namespace) == []
+
+
+async def test_what_somebody_writes_into_the_topic_of_a_marker_ends_no_replay(
+    log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.replay.sandbox.ALIVE_EVERY_SECONDS", 0.05)
+    place = TopicPartition(Topics(sandbox.namespace).replay_marker.name, 0)
+    async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False) as lost:
+        writer = log.writer()
+        await writer.start()
+        written = await writer.append(place, NewRecord(b"something else", b"{}"), timeout=30)
+        await writer.stop(timeout=5)
+
+        async def has_looked() -> bool:
+            return (await state_of(settings)).ends[place.topic][0] > written.offset + 3
+
+        await eventually(has_looked)
+        assert not lost.done()
 
 
 async def test_what_cannot_be_removed_does_not_hide_why_the_replay_has_failed(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import gc
+import json
 import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import aclosing
+from typing import Any
 
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import TopicPartition as ClientPartition
 from aiokafka.consumer.fetcher import PartitionRecords
 
 from headrace import Settings
 from headrace.core.partitions import state_partition
 from headrace.core.records import source_header, status_header
-from headrace.core.topics import Topics
+from headrace.core.topics import Topic, Topics
 from headrace.kafka import KafkaLog
 from headrace.ports import NewRecord, TopicPartition
 from headrace.replay import RecordedJob, Span, Wanted, open_history, states_at
@@ -45,6 +49,48 @@ async def damage(log: KafkaLog, topics: Topics, settings: Settings) -> None:
     await write(log, TopicPartition(topics.job_state.name, number), unreadable)
 
 
+async def plain_records(settings: Settings, topic: Topic) -> list[ConsumerRecord[bytes | None, bytes | None]]:
+    """All records of a topic in the order of each partition, by a consumer of its own that knows nothing of jobs."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.bootstrap_servers, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        partitions = [ClientPartition(topic.name, number) for number in range(topic.partitions)]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        found, ends = [], await consumer.end_offsets(partitions)
+        while any([await consumer.position(each) < ends[each] for each in partitions]):
+            for records in (await consumer.getmany(timeout_ms=200)).values():
+                found += records
+    finally:
+        await consumer.stop()
+    return found
+
+
+def decoded(value: bytes | None) -> Any:
+    """What JSON makes of it, or None."""
+    try:
+        return json.loads(value or b"")
+    except ValueError:
+        return None
+
+
+async def asked_and_told(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """By job id, the request as it was first made and the last snapshot. One engine wrote all of it: none of them is void."""
+    topics = Topics(settings.namespace)
+    requests: dict[str, Any] = {}
+    snapshots: dict[str, Any] = {}
+    for worker in WORKERS:
+        for record in await plain_records(settings, topics.jobs(worker.name)):
+            if isinstance(found := decoded(record.value), dict) and found.get("workerName") == worker.name:
+                place = {"topic": record.topic, "partition": record.partition, "offset": record.offset, "at": record.timestamp}
+                requests.setdefault(found["id"], {**place, "record": found})
+    for record in await plain_records(settings, topics.job_state):
+        found = decoded(record.value)
+        if record.key is not None and isinstance(found, dict) and {"id", "status"} <= found.keys():
+            snapshots[record.key.decode()] = found
+    return requests, snapshots
+
+
 async def test_each_job_comes_once_with_what_the_rules_make_of_its_records(settings: Settings, log: KafkaLog) -> None:
     traffic = await record_traffic(settings, 300, cancelled=15)
     await damage(log, Topics(settings.namespace), settings)
@@ -54,6 +100,12 @@ async def test_each_job_comes_once_with_what_the_rules_make_of_its_records(setti
         by_id = {job.id: job for job in scanned}
         expected = {job.id for jobs in traffic.jobs.values() for job in jobs}
         assert (len(scanned), set(by_id)) == (len(expected), expected)
+        requests, snapshots = await asked_and_told(settings)
+        for job in scanned:
+            place = {"topic": job.source.topic, "partition": job.source.partition, "offset": job.offset, "at": job.accepted_at}
+            assert {**place, "record": job.record} == requests[job.id]
+            assert job.snapshot == snapshots[job.id]
+        assert set(requests) == expected
         # The state of a moment goes by every record's own rules.
         ruled: dict[str, RecordedJob] = {}
         async with aclosing(states_at(history, time.time_ns() // 1_000_000 + 1_000)) as moments:

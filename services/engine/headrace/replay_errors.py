@@ -4,12 +4,16 @@ HeadraceError
 ├── AttemptUnknown                  a job has no attempt of that number, or nothing is left of it
 ├── SandboxLost                     a replay's sandbox was removed while it ran
 ├── SandboxLeft                     a replay's sandbox could not be removed
-└── RecordedError                   a replay meets again what a job's question to the outside raised
+├── RecordedError                   a replay meets again what a job's question to the outside raised
+└── ConfigurationError
+    └── NothingInCode               of the workers of today's code nothing was ever recorded
 """
 
 from __future__ import annotations
 
-from headrace.errors import HeadraceError
+from collections.abc import Mapping
+
+from headrace.errors import ConfigurationError, HeadraceError
 
 
 class SandboxLost(HeadraceError):
@@ -44,3 +48,15 @@ class RecordedError(HeadraceError):
         super().__init__(message)
         self.type = type
         self.message = message
+
+
+class NothingInCode(ConfigurationError):
+    """Of the workers of today's code nothing was ever recorded; the message names those that have recorded jobs.
+
+    Attributes:
+        left_out: how many jobs of these are in the span, by worker.
+    """
+
+    def __init__(self, message: str, left_out: Mapping[str, int]) -> None:
+        super().__init__(message)
+        self.left_out = left_out

@@ -10,8 +10,8 @@ import pytest
 
 from headrace import JobContext
 from headrace.core.comparison import Verdict
-from headrace.errors import AttemptUnknown
 from headrace.replay.attempts import PastAttempt
+from headrace.replay_errors import AttemptUnknown
 from support.histories import past_attempt, recorded_job
 from support.reruns import Does, rerun
 

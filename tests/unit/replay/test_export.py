@@ -140,6 +140,8 @@ async def test_a_span_that_is_not_within_that_of_the_export_is_refused(
     await export_span(filled, Wanted(span=Span(1_001, 100_000)), path)
     with pytest.raises(HistoryGone, match=r"1970-01-01T00:00:01.001Z: begin at 1970-01-01T00:00:01.001Z\."):
         await all_jobs(read_file_history(path), Wanted(span=SPAN))
+    with pytest.raises(HistoryGone, match=r"to 1970-01-01T00:00:01.000Z lies before that of \S+late.gz, which is from 1970-"):
+        await all_jobs(read_file_history(path), Wanted(span=Span(0, 1_000)))
     with pytest.raises(HistoryGone, match=r"ends at 1970-01-01T00:01:40.000Z: begin before that"):
         await all_jobs(read_file_history(path), Wanted(span=Span(100_000, 200_000)))
     with pytest.raises(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,32 @@ async def test_every_job_is_run_compared_and_told() -> None:
     }
     assert [kind.what for kind in summary.worst("not-comparable")] == ["cancelled", "had not ended"]
     assert heard[0].worker == "count"
+
+
+async def test_how_many_jobs_will_have_the_fields_is_told_by_the_share_that_had_them_so_far() -> None:
+    statuses = ["failed", "completed", "completed", "completed"], ["completed"] * 2, ["failed"] * 2
+    numbers = iter(range(8))
+    batches = [[recorded_job(next(numbers), status=status) for status in batch] for batch in statuses]
+    wanted = replace(everything(batches), fields={"status": "failed"})
+    replay = StreamReplay(ListedHistory(batches), Today(odd_fails), wanted)
+    told = [(replay.read, replay.expected(8))]
+    ids = []
+    async with aclosing(replay.jobs()) as chosen:
+        async for batch in chosen:
+            ids += [job.id for job in batch]
+            told.append((replay.read, replay.expected(8)))
+            assert replay.expected(None) is None, "nobody knows how many are to be read"
+    assert ids == [batches[0][0].id, batches[2][0].id, batches[2][1].id]
+    assert [*told, (replay.read, replay.expected(8))] == [(0, None), (4, 2), (8, 3), (8, 3)]
+    assert replay.expected(None) == 3
+
+
+async def test_without_fields_all_are_expected() -> None:
+    batches = [[recorded_job(number) for number in range(3)]]
+    replay = StreamReplay(ListedHistory(batches), Today(odd_fails), everything(batches))
+    assert (replay.expected(4), replay.expected(None)) == (4, None)
+    await replay.run()
+    assert replay.expected(4) == 3, "some were no jobs"
 
 
 async def test_of_two_workers_with_one_name_nobody_knows_which_is_meant(tmp_path: Path) -> None:

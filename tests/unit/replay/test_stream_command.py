@@ -53,26 +53,92 @@ def test_every_field_that_jobs_have_can_be_asked_for() -> None:
     assert len(parse_fields([*texts, "workerName=count", "orderingKey=k", "schemaVersion=1", "parentId=p"])) == 12
 
 
-def exported_job(file: Path) -> None:
-    """An export of ten seconds with a job of their first."""
-    job = recorded_job(1)
+def exported_jobs(file: Path, *workers: str) -> None:
+    """An export of ten seconds with a job of each worker, of their second second."""
     with ExportWriter(file) as writer:
-        place = {"topic": job.source.topic, "partition": job.source.partition, "offset": job.offset}
-        writer.add("job", **place, acceptedAt=job.accepted_at, record=job.record, snapshot=job.snapshot)
+        for number, worker in enumerate(workers, 1):
+            job = recorded_job(number, worker=worker)
+            place = {"topic": job.source.topic, "partition": job.source.partition, "offset": job.offset}
+            writer.add("job", **place, acceptedAt=job.accepted_at, record=job.record, snapshot=job.snapshot)
         writer.finish(ExportHeader(namespace="headrace", span=Span(0, 10_000), counts=writer.counts))
 
 
 def test_a_check_that_had_nothing_to_judge_is_not_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPLAY_MODE", "")
     file = tmp_path / "one.jsonl.gz"
-    exported_job(file)
+    exported_jobs(file, "count")
     words = ["replay", "stream", "support.replay_workers", "--file", str(file), "--json"]
     nothing = CliRunner().invoke(application, [*words, "--fail-on", "newly-failing", "--where", "status=failed"])
     assert (nothing.exit_code, nothing.stdout) == (2, "")
-    assert "--fail-on had nothing to judge: no recorded job is in that span" in nothing.stderr
+    assert "--fail-on had nothing to judge: no recorded job of count is in that span" in nothing.stderr
     judged = CliRunner().invoke(application, [*words, "--fail-on", "newly-failing", "--where", "status=completed"])
     assert judged.exit_code == 0, judged.output
     assert CliRunner().invoke(application, [*words, "--where", "status=failed"]).exit_code == 0, "nobody asked for a judgement"
+
+
+SHIPPED = "memory_compaction_worker"
+NOTHING = (2, "")
+FAILED = (1, {"jobs": 0, "not-in-code": 1})
+
+
+@pytest.mark.parametrize(
+    ("recorded", "words", "expected"),
+    [
+        (["count", "tally"], [], (0, {"jobs": 1, "not-in-code": 1})),
+        (["count", "tally"], ["--fail-on", "newly-failing"], (0, {"jobs": 1, "not-in-code": 1})),
+        (["count", "tally"], ["--fail-on", "newly-failing,not-in-code"], (1, {"jobs": 1, "not-in-code": 1})),
+        (["count", "tally"], ["--fail-on", "not-in-code", "--worker", "count"], (0, {"jobs": 1, "not-in-code": 0})),
+        (["count", "tally"], ["--fail-on", "not-in-code", "--where", "workerName=count"], (0, {"jobs": 1, "not-in-code": 0})),
+        (["count", "tally"], ["--fail-on", "not-in-code", "--where", "workerName=tally"], FAILED),
+        (["count", "tally"], ["--fail-on", "different", "--where", "workerName=tally"], NOTHING),
+        (["count"], ["--fail-on", "not-in-code"], (0, {"jobs": 1, "not-in-code": 0})),
+        (["tally"], [], NOTHING),
+        (["tally"], ["--fail-on", "different"], NOTHING),
+        (["tally"], ["--fail-on", "not-in-code"], FAILED),
+        (["tally"], ["--fail-on", "not-in-code", "--to", "1970-01-01T00:00:01Z"], NOTHING),
+        ([SHIPPED], [], (0, {"jobs": 1, "not-in-code": 0})),
+        ([SHIPPED], ["--fail-on", "different"], NOTHING),
+        ([SHIPPED], ["--fail-on", "different", "--worker", SHIPPED], (0, {"jobs": 1, "not-in-code": 0})),
+        ([SHIPPED, "tally"], ["--fail-on", "different"], NOTHING),
+        ([SHIPPED, "tally"], ["--fail-on", "not-in-code"], (1, {"jobs": 1, "not-in-code": 1})),
+        ([SHIPPED, "count"], ["--fail-on", "different"], (0, {"jobs": 2, "not-in-code": 0})),
+        ([SHIPPED, "count"], ["--fail-on", "different", "--no-shipped"], (0, {"jobs": 1, "not-in-code": 1})),
+    ],
+)  # fmt: skip
+def test_a_check_is_one_of_jobs_whose_worker_is_in_the_code(
+    recorded: list[str], words: list[str], expected: tuple[int, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLAY_MODE", "")
+    file = tmp_path / "some.jsonl.gz"
+    exported_jobs(file, *recorded)
+    told = CliRunner().invoke(application, ["replay", "stream", "support.replay_workers", "--file", str(file), "--json", *words])
+    summary = json.loads(told.stdout) if told.stdout else None
+    found = "" if summary is None else {"jobs": summary["jobs"], "not-in-code": summary["counts"]["not-in-code"]}
+    assert (told.exit_code, found) == expected, told.output
+
+
+def test_who_names_no_module_checks_what_comes_with_headrace(tmp_path: Path) -> None:
+    file = tmp_path / "one.jsonl.gz"
+    exported_jobs(file, SHIPPED)
+    assert CliRunner().invoke(application, ["replay", "stream", "--file", str(file), "--fail-on", "different"]).exit_code == 0
+
+
+def test_a_check_over_nothing_says_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLAY_MODE", "")
+    file = tmp_path / "some.jsonl.gz"
+    exported_jobs(file, SHIPPED, "tally")
+    told = CliRunner().invoke(
+        application, ["replay", "stream", "support.replay_workers", "--file", str(file), "--fail-on", "different"]
+    )
+    assert told.stderr == (
+        "Error: --fail-on had nothing to judge: no recorded job of count is in that span, with what --where and --worker say."
+        " 1 job of tally: not in the loaded code.\n"
+    )
+
+
+def test_the_help_says_that_a_new_question_is_checked_by_nothing() -> None:
+    shown = CliRunner().invoke(application, ["replay", "stream", "--help"], env={"COLUMNS": "400", "TERM": "dumb"})
+    assert "not-in-code. A job that meets a new `ctx.recorded` is not-comparable, and so checked by nothing" in shown.stdout
 
 
 @pytest.mark.parametrize(
@@ -94,7 +160,7 @@ def test_a_span_in_an_export_is_that_of_the_export_or_within(
 ) -> None:
     monkeypatch.setenv("REPLAY_MODE", "")
     file = tmp_path / "one.jsonl.gz"
-    exported_job(file)
+    exported_jobs(file, "count")
     told = CliRunner().invoke(application, ["replay", "stream", "support.replay_workers", "--file", str(file), "--json", *span])
     if jobs is None:
         assert (told.exit_code, told.stdout) == (2, "")

@@ -11,7 +11,8 @@ from headrace.core.comparison import Comparison, Outcome, Verdict, compare
 from headrace.core.status import JobStatus
 from headrace.errors import ConfigurationError
 from headrace.replay.stream import wanted_workers
-from headrace.replay.summary import CATEGORIES, Replayed, Summary, categories_from
+from headrace.replay.summary import CATEGORIES, Replayed, Summary, categories_from, told_not_in_code
+from headrace.replay_errors import NothingInCode
 
 
 def completed(result: Any = None, seconds: float | None = 0.01) -> Outcome:
@@ -129,10 +130,31 @@ def test_categories_are_named() -> None:
     assert not summary_of(replayed(1, completed(1), completed(1))).any_of({"different"})
 
 
+def test_jobs_that_nobody_can_run_are_told_by_worker_and_are_none_that_were_run() -> None:
+    summary = summary_of(replayed(1, completed(1, 0.1), completed(1, 0.5)), replayed(2, completed(1), completed(2), "other"))
+    summary.leave_out({"gone": 1, "renamed": 3_000, "other": 2})
+    assert list(summary.not_in_code.items()) == [("renamed", 3_000), ("other", 2), ("gone", 1)]
+    assert told_not_in_code(summary.not_in_code) == [
+        "3,000 jobs of renamed: not in the loaded code",
+        "2 jobs of other: not in the loaded code",
+        "1 job of gone: not in the loaded code",
+    ]
+    told = summary.to_json()
+    assert (told["jobs"], told["counts"]["not-in-code"], told["workers"]["renamed"]["not-in-code"]) == (2, 3_003, 3_000)
+    assert summary.any_of({"not-in-code"})
+    assert [summary.jobs_of(each) for each in (["digest"], ["other", "renamed"], ["renamed"], [])] == [1, 1, 0, 0]
+
+
+def test_json_tells_of_a_sandbox_that_is_left() -> None:
+    assert Summary().to_json()["notRemoved"] is None
+    assert Summary(not_removed="It is still there.").to_json()["notRemoved"] == "It is still there."
+
+
 def test_workers_are_those_of_the_code() -> None:
     assert wanted_workers((), ["a", "b"], ["b", "c"]) == ("b",)
     assert wanted_workers(("a",), ["a", "b"], ["b"]) == ("a",)
     with pytest.raises(ConfigurationError, match=r"named 'c'. Loaded are: a, b"):
         wanted_workers(("c",), ["a", "b"], ["c"])
-    with pytest.raises(ConfigurationError, match=r"none has recorded jobs. Recorded are those of: c"):
-        wanted_workers((), ["a"], ["c"])
+    with pytest.raises(NothingInCode, match=r"none has recorded jobs. Recorded are those of: c") as nothing:
+        wanted_workers((), ["a"], ["c"], {"c": 5})
+    assert nothing.value.left_out == {"c": 5}

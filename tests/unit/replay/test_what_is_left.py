@@ -13,7 +13,7 @@ from headrace.errors import HistoryGone
 from headrace.replay.history import Span
 from headrace.replay.log_history import LogHistory
 from headrace.replay.state import states_at
-from support.timed_jobs import MINUTE, give_time, jobs, put_at
+from support.timed_jobs import ALWAYS, MINUTE, give_time, jobs, put_at
 from support.written_jobs import Engines, WrittenLog
 
 
@@ -24,17 +24,40 @@ async def test_a_span_before_the_log_says_where_it_begins(engines: Engines, hist
         put_at(engines, (100 + number) * MINUTE, f"job-{number}")
     with pytest.raises(
         HistoryGone,
-        match=r"to 1970-01-01T01:40:00.000Z lies before .*: begin at 1970-01-01T01:40:00.000Z\.",
+        match=r"to 1970-01-01T01:40:00.000Z lies before .* came from 1970-01-01T01:40:00.000Z to 1970-01-01T01:43:00.000Z\.",
     ):
         await jobs(history, Span(0, 100 * MINUTE))
     assert len(await jobs(history, Span(0, 101 * MINUTE))) == 1, "nothing was deleted: all that ever was is there"
     engines.log.cluster.delete_records(engines.jobs(0), 2)
     with pytest.raises(HistoryGone, match=r"begin at 2.*Z, or as long as that job is there at 1970-01-01T01:42:00.000Z"):
-        await jobs(history, Span(101 * MINUTE, 200 * MINUTE))
+        await jobs(history, Span(101 * MINUTE, ALWAYS.end))
     assert len(await jobs(history, Span(102 * MINUTE, 200 * MINUTE))) == 2
     engines.log.cluster.delete_records(engines.jobs(0), 4)
     with pytest.raises(HistoryGone, match="is in the log any more"):
         await jobs(history)
+
+
+async def test_of_a_span_that_is_gone_it_is_not_said_where_to_begin(engines: Engines, history: LogHistory) -> None:
+    for number in range(4):
+        put_at(engines, (100 + number) * MINUTE, f"job-{number}")
+    engines.log.cluster.delete_records(engines.jobs(0), 2)
+    with pytest.raises(HistoryGone) as gone:
+        await jobs(history, Span(90 * MINUTE, 102 * MINUTE))
+    assert re.fullmatch(
+        r"The whole span from 1970-01-01T01:30:00.000Z to 1970-01-01T01:42:00.000Z is gone: the jobs of the namespace view-test"
+        r" that are left came from 1970-01-01T01:42:00.000Z to 1970-01-01T01:43:00.000Z. All that came since 2\S+Z is there\.",
+        str(gone.value),
+    )
+    with pytest.raises(HistoryGone, match=r"at any time: begin at 1970-01-01T01:42:00.000Z, as long as that job is there\."):
+        await jobs(history, Span(90 * MINUTE, 103 * MINUTE))
+    # Another partition has some of it, and so nobody knows what this one had.
+    put_at(engines, 95 * MINUTE, "old", 1)
+    with pytest.raises(
+        HistoryGone,
+        match=r"is gone: jobs of send_digest that were accepted before 1970-01-01T01:42:00.000Z were deleted, and the first in"
+        r" one of its partitions was accepted at 1970-01-01T01:42:00.000Z\. All that came since 2\S+Z is there\.",
+    ):
+        await jobs(history, Span(90 * MINUTE, 102 * MINUTE))
 
 
 async def test_a_span_that_is_still_to_come_says_where_the_log_ends(engines: Engines, history: LogHistory) -> None:
@@ -54,11 +77,13 @@ async def test_each_queue_of_which_something_was_deleted_is_judged_by_itself(eng
         put_at(engines, (100 + number) * MINUTE, f"job-{number}")
     engines.log.cluster.delete_records(engines.jobs(0), 1)
     with pytest.raises(HistoryGone, match=r"first job of send_digest .* at 1970-01-01T01:41:00.000Z, .*: begin at 2"):
-        await jobs(history, Span(60 * MINUTE, 200 * MINUTE))
+        await jobs(history, Span(60 * MINUTE, ALWAYS.end))
     assert [job.id for job in await jobs(history, Span(101 * MINUTE, 200 * MINUTE))] == ["job-1"]
     engines.log.cluster.delete_records(engines.jobs(0), 2)
-    with pytest.raises(HistoryGone, match=r"send_digest .* were deleted: .* is still to come"):
-        await jobs(history, Span(60 * MINUTE, 200 * MINUTE))
+    with pytest.raises(HistoryGone, match=r"send_digest .* were deleted: .* is still to come\. Begin at 2"):
+        await jobs(history, Span(60 * MINUTE, ALWAYS.end))
+    with pytest.raises(HistoryGone, match=r"is gone: jobs of send_digest .* is still to come\. All that came since 2"):
+        await jobs(history, Span(40 * MINUTE, 200 * MINUTE))
 
 
 async def test_what_is_young_is_there_whatever_was_deleted(engines: Engines, history: LogHistory) -> None:

@@ -41,10 +41,12 @@ from headrace.replay.markers import MADE_UP, FoundMarker
 from headrace.replay.pacing import Order, Pacing
 from headrace.replay.removing import Cleaned, clean_sandboxes
 from headrace.replay.stream import NAME_YOUR_MODULE, StreamReplay
-from headrace.replay.summary import CATEGORIES, Summary, categories_from
+from headrace.replay.summary import CATEGORIES, NOT_IN_CODE, Summary, categories_from, told_not_in_code
 from headrace.replay.wanted import parse_fields
+from headrace.replay_errors import NothingInCode
 from headrace.runtime import StopRequested, StopSignals, leave_threads_behind, run
 from headrace.settings import Settings
+from headrace.workers import shipped_workers
 
 EXIT_DIFFERENT = 1
 _TOLD_EVERY_SECONDS = 0.2
@@ -56,6 +58,7 @@ _STYLES = {
     "newly-fixed": "cyan",
     "slower": "magenta",
     "arguments-refused": "red",
+    NOT_IN_CODE: "yellow",
 }
 _EXPLAINED = {
     "same": "status, result and error are as they were",
@@ -65,7 +68,12 @@ _EXPLAINED = {
     "slower": "over twice as long, and over 100 ms; counted beside their verdict",
     "not-comparable": "cancelled, crashed, not ended, or not recorded then: see --live",
     "arguments-refused": "today's code does not take their arguments",
+    NOT_IN_CODE: "not replayed: the loaded code has no such worker",
 }
+_FAIL_ON_HELP = (
+    f"Exit with 1 if there are any of these, with commas between: {', '.join(CATEGORIES[1:])}. A job that meets a new"
+    " `ctx.recorded` is not-comparable, and so checked by nothing, unless that is among them, or --live asks outside."
+)
 
 
 def stream(
@@ -95,9 +103,7 @@ def stream(
     keep: Annotated[bool, typer.Option("--keep", help="Keep that namespace, until `headrace replay clean`.")] = False,
     file: FileOption = None,
     live: LiveOption = False,
-    fail_on: Annotated[
-        str | None, typer.Option(help=f"Exit with 1 if there are any of these, with commas between: {', '.join(CATEGORIES[1:])}.")
-    ] = None,
+    fail_on: Annotated[str | None, typer.Option(help=_FAIL_ON_HELP)] = None,
     shipped: ShippedOption = True,
     bootstrap_servers: BootstrapServers = None,
     namespace: NamespaceOption = None,
@@ -126,9 +132,46 @@ def stream(
             file=file,
             live=live,
         )
+        check = _Check(failing, _own_workers(settings, request, workers or ()))
         with _modules_asked_for(workers or ()):
-            code = run(_replay(settings, request, failing, _Answer(output, as_json)))
+            code = run(_replay(settings, request, check, _Answer(output, as_json)))
     raise typer.Exit(code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """What --fail-on asks for.
+
+    Attributes:
+        failing: the categories of which no job is to be.
+        workers: whose jobs have to be there, or nothing is checked.
+    """
+
+    failing: Collection[str]
+    workers: Collection[str]
+
+    def exit_code(self, summary: Summary) -> int:
+        """What it comes to.
+
+        Raises:
+            ArgumentsInvalid: there was nothing to judge.
+        """
+        if summary.any_of(self.failing):
+            return EXIT_DIFFERENT
+        if self.failing and not summary.jobs_of(self.workers):
+            others = "".join(f" {each}." for each in told_not_in_code(summary.not_in_code))
+            raise ArgumentsInvalid(
+                f"--fail-on had nothing to judge: no recorded job of {', '.join(sorted(self.workers))} is in that span, with what"
+                f" --where and --worker say.{others}"
+            )
+        return 0
+
+
+def _own_workers(settings: Settings, request: StreamRequest, paths: Collection[str]) -> set[str]:
+    """Whose jobs the user wants to see checked: workers that come with headrace are loaded beside others, unless asked for."""
+    names = {worker.definition().name for worker in request.code}
+    shipped = {worker.definition().name for worker in shipped_workers(settings)}
+    return set(request.workers) or (names - shipped if paths else names) or names
 
 
 @contextmanager
@@ -162,7 +205,7 @@ def _speed(text: str) -> float | None:
     return speed
 
 
-async def _replay(settings: Settings, request: StreamRequest, failing: Collection[str], answer: _Answer) -> int:
+async def _replay(settings: Settings, request: StreamRequest, check: _Check, answer: _Answer) -> int:
     """Does it and shows what came of it; the exit code."""
     began = time.monotonic()
     kept = _Kept(request, settings)
@@ -176,17 +219,21 @@ async def _replay(settings: Settings, request: StreamRequest, failing: Collectio
             kept.tell()
             # A function in a thread may go on for as long as it wants to.
             leave_threads_behind(EXIT_INTERRUPTED)
+        except NothingInCode as error:
+            summary = Summary()
+            summary.leave_out(error.left_out)
+            if not summary.any_of(check.failing):
+                raise
         except HeadraceError:
             kept.tell()
             raise
-    if failing and not summary.jobs:
+    try:
+        code = check.exit_code(summary)
+    except ArgumentsInvalid:
         kept.tell()
-        raise ArgumentsInvalid(
-            "--fail-on had nothing to judge: no recorded job is in that span, with what --where and --worker say."
-        )
+        raise
     answer.show(summary, time.monotonic() - began)
     kept.tell()
-    code = EXIT_DIFFERENT if summary.any_of(failing) else 0
     if summary.not_removed:
         typer.echo(f"Error: {summary.not_removed}", err=True)
         code = EXIT_USAGE
@@ -232,8 +279,7 @@ async def _progress(replay: StreamReplay, total: int | None) -> AsyncIterator[No
 
         def tell() -> None:
             done, elapsed = replay.summary.jobs, time.monotonic() - began
-            known = replay.found if replay.all_found else total
-            bar.update(task, completed=done, total=known, rate=f"{done / elapsed:,.0f}/s" if elapsed else "")
+            bar.update(task, completed=done, total=replay.expected(total), rate=f"{done / elapsed:,.0f}/s" if elapsed else "")
 
         async def follow() -> None:
             while True:
@@ -268,7 +314,7 @@ class _Answer:
             return
         rate = f", {summary.jobs / seconds:,.0f}/s" if seconds else ""
         counted = f"{summary.jobs:,} {'job' if summary.jobs == 1 else 'jobs'}"
-        rows = [_row(summary, category) for category in CATEGORIES] if summary.jobs else []
+        rows = [_row(summary, category) for category in CATEGORIES] if summary.counts else []
         title = f"{counted} replayed in {seconds:.1f} s{rate}"
         listing = Listing(title, ["jobs", "", ""], "No recorded job is in that span.", rows)
         listing.print(Console(file=self.output))
@@ -277,11 +323,10 @@ class _Answer:
 def _row(summary: Summary, category: str) -> Row:
     count = summary.counts[category]
     style = _STYLES.get(category, "") if count else "dim"
-    worst = [
-        Text("  ").append_text(plain(f"{kind.count:,} × {kind.worker}: {kind.what}  ({kind.example})"))
-        for kind in summary.worst(category)
-    ]
-    return Row((f"{count:,}", Text(category, style=style), Text(_EXPLAINED[category], style="dim")), worst)
+    worst = [f"{kind.count:,} × {kind.worker}: {kind.what}  ({kind.example})" for kind in summary.worst(category)]
+    told = told_not_in_code(summary.not_in_code) if category == NOT_IN_CODE else worst
+    below = [Text("  ").append_text(plain(each)) for each in told]
+    return Row((f"{count:,}", Text(category, style=style), Text(_EXPLAINED[category], style="dim")), below)
 
 
 # --- clean --------------------------------------------------------------------------------------------------------------

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from itertools import count
+from itertools import count, islice
 from typing import Final, NamedTuple
 
 from headrace.errors import NotRecorded
 from headrace.ports import RecordingKey
-from headrace.recordings import decode_failure, of_either_kind
+from headrace.recordings import decode_failure, given_names, of_either_kind
 from headrace.replay.effects import Effects
 from headrace.replay.waiting import WaitedHistory
 
@@ -23,6 +23,10 @@ class _Past(NamedTuple):
 
     value: bytes
     place: int
+
+
+def _without_key(name: str) -> str:
+    return list(islice(given_names(name), 2))[-1]
 
 
 class PastAnswers:
@@ -67,10 +71,24 @@ class PastAnswers:
             self._effects.asked_outside.append(sure)
             return None
         self._effects.not_recorded.append(sure)
-        raise NotRecorded(
-            f"Attempt {self._attempt} of job {self._job_id} recorded nothing as {sure.name!r}, number {sure.number}: it went"
-            " another way, ended before that, or was cancelled while it asked; or it is more than a week ago. `--live` asks"
-            " outside for it now."
+        raise NotRecorded(self._not_recorded(sure, unsure, own))
+
+    def _not_recorded(self, sure: RecordingKey, unsure: RecordingKey, own: Mapping[RecordingKey, _Past]) -> str:
+        asked = f"Attempt {self._attempt} of job {self._job_id} recorded nothing as {sure.name!r}, number {sure.number}"
+        of_name = sum(key.name in (sure.name, unsure.name) and key.failure is None for key in own)
+        alike = sum(_without_key(key.name) == _without_key(sure.name) and key.failure is None for key in own)
+        if of_name:
+            why = f"it has {of_name} by that name, and today's code asks for more"
+        elif alike:
+            why = f"it has {alike} of the same name with other keys or none, so that the key is another one than it was"
+        else:
+            why = (
+                "today's code asks anew, or by another name than then; or the attempt went another way, ended before that, or"
+                " was cancelled while it asked; or it is more than a week ago"
+            )
+        return (
+            f"{asked}: {why}. If that is meant, as of a new call, `--live` asks outside for it now; if not, mend the code: a call"
+            " has to have the name and the key that it had then, and to be made as often."
         )
 
     async def write(self, key: RecordingKey, value: bytes) -> None:

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from headrace.broker.discovery import given_settings, settings_of_this_folder
-from headrace.errors import ConfigurationError
+from headrace.errors import ConfigurationError, HistoryGone
 from headrace.kafka.log import KafkaLog
 from headrace.replay.code import by_name
 from headrace.replay.file_history import FileHistory, read_file_history
-from headrace.replay.history import History, Span, Wanted
+from headrace.replay.history import Span, Wanted
 from headrace.replay.log_history import open_history
 from headrace.replay.markers import MADE_UP
 from headrace.replay.pacing import Pacing
 from headrace.replay.rerun import Rerunner, RerunOptions
 from headrace.replay.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxed import SandboxRun, check_pacing
-from headrace.replay.stream import Counting, StreamReplay, wanted_workers
-from headrace.replay.summary import Summary
+from headrace.replay.stream import StoredHistory, StreamReplay, left_out, wanted_workers
+from headrace.replay.summary import Summary, told_not_in_code
 from headrace.replay_errors import SandboxLeft, SandboxLost
 from headrace.settings import Settings, load_settings
 from headrace.worker import AbstractWorker
@@ -65,14 +65,15 @@ class StreamRequest:
 async def replay_stream(request: StreamRequest, settings: Settings | None = None, *, watch: Watch | None = None) -> Summary:
     """Runs recorded jobs of the settings' namespace again, and tells how what came out compares with what was recorded.
 
-    Where a sandbox cannot be removed afterwards, the summary says so.
+    If the request names no workers, jobs of those that are not in the code are counted as such, and not run. Where a sandbox
+    cannot be removed afterwards, the summary says so.
 
     Args:
         settings: from the environment when left out, with the broker that runs for this folder if it names none.
 
     Raises:
         ConfigurationError: the request cannot be done: a worker is not in the code, two have one name, or the sandbox's name is
-            in use.
+            in use. It is NothingInCode where nothing was ever recorded of the workers of the code.
         HistoryGone: the span begins before what is left of the log.
         BrokerError: the brokers cannot be used.
         SandboxLost: the sandbox was removed while the replay ran.
@@ -84,19 +85,26 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
     async with AsyncExitStack() as stack:
         history = await stack.enter_async_context(recorded_history(own, request.file))
         code = by_name(request.code)
-        names = wanted_workers(request.workers, code, await _recorded_workers(history))
-        wanted = Wanted(span=_span(history, request), workers=names, fields=request.fields)
+        wanted = Wanted(span=_span(history, request), workers=request.workers, fields=request.fields)
+        recorded = await history.recorded_workers()
+        others = await left_out(history, wanted, code, recorded)
+        names = wanted_workers(request.workers, code, recorded, others)
+        wanted = replace(wanted, workers=names)
         chosen = {name: code[name] for name in names}
         options = RerunOptions(live=request.live, threads=min(request.pacing.concurrency, _MOST_THREADS))
         rerunner = await stack.enter_async_context(Rerunner(history, chosen.values(), options))
         limits = {name: worker.concurrency for name, worker in chosen.items() if worker.concurrency is not None}
         replay = StreamReplay(history, rerunner, wanted, request.pacing, limits=limits)
+        replay.summary.leave_out(others)
         if watch is not None:
-            await stack.enter_async_context(watch(replay, await _total(history, wanted)))
-        if request.sandbox:
-            await _run_in_sandbox(own, request, chosen, replay)
-        else:
-            await replay.run()
+            await stack.enter_async_context(watch(replay, await history.count(wanted)))
+        try:
+            if request.sandbox:
+                await _run_in_sandbox(own, request, chosen, replay)
+            else:
+                await replay.run()
+        except HistoryGone as error:
+            raise HistoryGone(" ".join([str(error), *(f"{each}." for each in told_not_in_code(others))])) from None
         replay.summary.left_behind = rerunner.left_behind
         return replay.summary
 
@@ -122,7 +130,7 @@ async def _run_in_sandbox(
 
 
 @asynccontextmanager
-async def recorded_history(settings: Settings, file: Path | None) -> AsyncIterator[History]:
+async def recorded_history(settings: Settings, file: Path | None) -> AsyncIterator[StoredHistory]:
     """What was recorded, for a block: of the settings' namespace, or in an export.
 
     Raises:
@@ -136,20 +144,9 @@ async def recorded_history(settings: Settings, file: Path | None) -> AsyncIterat
         yield history
 
 
-async def _recorded_workers(history: History) -> Collection[str]:
-    return history.workers if isinstance(history, FileHistory) else await history.worker_definitions()
-
-
-def _span(history: History, request: StreamRequest) -> Span:
+def _span(history: StoredHistory, request: StreamRequest) -> Span:
     if request.span is not None:
         return request.span
     if isinstance(history, FileHistory):
         return history.span
     raise ConfigurationError("Give the span: only an export has one of its own.")
-
-
-async def _total(history: History, wanted: Wanted) -> int | None:
-    """How many jobs are to be run, where that is known before they are read."""
-    if wanted.fields or not isinstance(history, Counting):
-        return None
-    return await history.count(wanted)

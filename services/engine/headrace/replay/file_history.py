@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from array import array
+from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -118,7 +120,7 @@ class FileHistory:
             WorkerUnknown: no job of one of the workers is in the export.
         """
         if wanted.span.start < self.span.start:
-            raise HistoryGone(span_gone(wanted.span, self.span.start, f"of {self._path}"))
+            raise HistoryGone(span_gone(wanted.span, self.span, str(self._path)))
         if wanted.span.start >= self.span.end:
             raise HistoryGone(
                 f"The span begins at {format_timestamp(wanted.span.start)}, and that of {self._path} ends at "
@@ -146,6 +148,22 @@ class FileHistory:
         """How many jobs of these workers were accepted in the span, whatever their fields are."""
         chosen = (times for worker, times in self._accepted.items() if not wanted.workers or worker in wanted.workers)
         return sum(at in wanted.span for times in chosen for at in times)
+
+    async def recorded_workers(self) -> Collection[str]:
+        """The names of those that have jobs in it."""
+        return self.workers
+
+    async def count_left(self, wanted: Wanted) -> Counter[str]:
+        """How many of the jobs that are wanted are in it, by worker. Raises as `jobs` where fields are given."""
+        if not wanted.fields:
+            times = {worker: self._accepted[worker] for worker in wanted.workers or self._accepted}
+            counts = Counter({worker: sum(at in wanted.span for at in each) for worker, each in times.items()})
+            return +counts
+        counts = Counter()
+        async with aclosing(self.jobs(wanted)) as batches:
+            async for batch in batches:
+                counts.update(str(job.record["workerName"]) for job in batch)
+        return counts
 
     async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
         """What an attempt of a job recorded, as JSON."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Final
@@ -18,6 +19,7 @@ from headrace.kafka.log import KafkaLog
 from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, Log, LogReader, MemorySnapshot, TopicPartition
 from headrace.reading import records_of
+from headrace.replay.counting import count_accepted, recorded_workers
 from headrace.replay.finding import Trail, find_job
 from headrace.replay.history import RecordedJob, RecordingKey, Span, Wanted
 from headrace.replay.joining import States, by_place, chunks_of, read_accepted
@@ -125,10 +127,37 @@ class LogHistory:
             starts = await reader.start_offsets(layout.queues)
         # Also those of which something was deleted: it may have been of the span.
         parts = [part for part in layout.parts if any(queue in bounds or starts[queue] for queue in part.queues)]
-        read = partial(self._read_part, layout, wanted, bounds, starts)
+        read = partial(_read_part, layout, wanted, bounds, starts, self._told)
         async with aclosing(side_by_side(self._log, parts, read)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    def _told(self, until: int) -> None:
+        self._until = max(self._until, until)
+
+    async def recorded_workers(self) -> Collection[str]:
+        """The names of the workers that have ever had a job."""
+        return await recorded_workers(self._log, self._topics)
+
+    async def count_left(self, wanted: Wanted) -> Counter[str]:
+        """How many of the jobs that are wanted are left, by worker. That others were deleted is no error.
+
+        Raises:
+            WorkerUnknown: one of the workers has no queue.
+        """
+        if not wanted.fields:
+            return await count_accepted(self._log, self._topics, wanted)
+        layout = await read_layout(self._log, self._topics, wanted.workers)
+        async with reading(self._log) as reader:
+            bounds = await bounds_of(reader, layout.queues, wanted.span)
+        parts = [part for part in layout.parts if any(queue in bounds for queue in part.queues)]
+        counts: Counter[str] = Counter()
+        # Nobody asks for what these recorded: until when that may be is not to be kept.
+        read = partial(_read_part, layout, wanted, bounds, {}, lambda _: None)
+        async with aclosing(side_by_side(self._log, parts, read)) as pieces:
+            async for piece in pieces:
+                counts.update(layout.worker_of(job.source) for job in piece)
+        return counts
 
     async def count(self, wanted: Wanted) -> int:
         """About how many jobs of these workers were accepted in the span, whatever their fields are: so many records stand there.
@@ -140,25 +169,6 @@ class LogHistory:
             firsts = await since(reader, layout.queues, wanted.span.start)
             ends = await until(reader, layout.queues, wanted.span.end)
         return sum(max(0, ends[queue] - firsts[queue]) for queue in layout.queues)
-
-    async def _read_part(
-        self, layout: Layout, wanted: Wanted, bounds: Bounds, starts: Mapping[TopicPartition, int], reader: LogReader, part: Part
-    ) -> AsyncGenerator[Sequence[RecordedJob]]:
-        own = {queue: bounds[queue] for queue in part.queues if queue in bounds}
-        entries = await read_accepted(reader, layout, own, wanted.span)
-        firsts = {queue: begin for queue, (begin, _) in own.items()}
-        states = States(entries, by_place(layout, part, starts), by_place(layout, part, firsts), wanted.span)
-        if part.state is not None:
-            await states.read(reader, part.state)
-        again = states.made_again()
-        self._until = max(self._until, states.said_until(again))
-        for chunk in chunks_of(entries, _AT_ONCE):
-            jobs = [job for place, entry in chunk if place not in again and (job := entry.recorded()) is not None]
-            if wanted.fields:
-                jobs = [job for job in jobs if matches(job, wanted.fields)]
-            if jobs:
-                yield jobs
-            await asyncio.sleep(0)
 
     async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
         """What an attempt of a job recorded, as JSON; of a job that `find` or `jobs` gave before."""
@@ -179,6 +189,38 @@ class LogHistory:
     async def memory_records(self, conversation: ConversationRef, until: int) -> Sequence[TimedRow]:
         """The records of which a conversation's memory at a time is made."""
         return await self._memory.records_until(conversation, until)
+
+
+async def _read_part(
+    layout: Layout,
+    wanted: Wanted,
+    bounds: Bounds,
+    starts: Mapping[TopicPartition, int],
+    tell: Callable[[int], None],
+    reader: LogReader,
+    part: Part,
+) -> AsyncGenerator[Sequence[RecordedJob]]:
+    """The jobs of a part that are wanted, in pieces.
+
+    Args:
+        starts: where the queues begin: a job of the span that was deleted raises HistoryGone. None of them, and none does.
+        tell: gets, before the jobs are given, when all is said of them.
+    """
+    own = {queue: bounds[queue] for queue in part.queues if queue in bounds}
+    entries = await read_accepted(reader, layout, own, wanted.span)
+    firsts = {queue: begin for queue, (begin, _) in own.items()}
+    states = States(entries, by_place(layout, part, starts), by_place(layout, part, firsts), wanted.span)
+    if part.state is not None:
+        await states.read(reader, part.state)
+    again = states.made_again()
+    tell(states.said_until(again))
+    for chunk in chunks_of(entries, _AT_ONCE):
+        jobs = [job for place, entry in chunk if place not in again and (job := entry.recorded()) is not None]
+        if wanted.fields:
+            jobs = [job for job in jobs if matches(job, wanted.fields)]
+        if jobs:
+            yield jobs
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager

@@ -1,7 +1,8 @@
 """The marker of a sandbox: by it alone is known what belongs to the sandbox of a replay, and whether that replay still runs.
 
 It is the first record of a topic of the sandbox that is made before all others and deleted after them. The records behind it are
-signs of life, and the last says that a sandbox was kept. Whatever a marker does not name is none of the sandbox's.
+signs of life, and the last says that a sandbox was kept, or that others have begun to remove it. Whatever a marker does not name
+is none of the sandbox's.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ MADE_UP: Final = ".replay-"
 MARKER_KEY: Final = b"marker"
 ALIVE_KEY: Final = b"alive"
 OVER_KEY: Final = b"over"
-ALIVE_EVERY_SECONDS: Final = 10.0
-GONE_SECONDS: Final = 2 * ALIVE_EVERY_SECONDS
+REMOVED_KEY: Final = b"removed"
+"""What is deleted is made again for as long as its replay asks for it: that hears of its end by this."""
+ALIVE_EVERY_SECONDS: Final = 2.0
+GONE_SECONDS: Final = 20.0
 """So long is a replay silent whose process is gone. That one is not found says little alone: containers may share a host's name,
 and none of them sees the processes of another.
 """
@@ -75,6 +78,7 @@ class FoundMarker:
         is_empty: nothing has ever stood in it: it is somebody else's, or its replay was about to write the marker.
         alive_at: the log's time of the last sign of life, in milliseconds since the Unix epoch.
         has_ended: its replay has said that it is over, and that the sandbox is kept.
+        is_removed: somebody has begun to remove it.
     """
 
     topic: str
@@ -82,6 +86,7 @@ class FoundMarker:
     is_empty: bool = False
     alive_at: int = 0
     has_ended: bool = False
+    is_removed: bool = False
 
     @property
     def sandbox(self) -> str:
@@ -142,7 +147,9 @@ def _found(topic: str, records: Sequence[Record]) -> FoundMarker:
     own = first.offset == 0 and first.key == MARKER_KEY and f"{marker.sandbox}{REPLAY_MARKER_SUFFIX}" == topic
     if not own:
         return FoundMarker(topic, None)
-    return FoundMarker(topic, marker, alive_at=records[-1].timestamp, has_ended=any(each.key == OVER_KEY for each in records))
+    keys = {each.key for each in records}
+    has_ended, is_removed = OVER_KEY in keys, REMOVED_KEY in keys
+    return FoundMarker(topic, marker, alive_at=records[-1].timestamp, has_ended=has_ended, is_removed=is_removed)
 
 
 async def _read(log: Log, partition: TopicPartition) -> tuple[list[Record], int]:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from headrace.core.topics import Topics
-from headrace.errors import BrokerError, BrokerUnreachable
+from headrace.errors import BrokerError, BrokerUnreachable, TopicMissing
 from headrace.kafka.leaving import delete_groups
 from headrace.models import SandboxMarker
-from headrace.ports import Log
-from headrace.replay.markers import MADE_UP, FoundMarker, find_marker, marker_topics
+from headrace.ports import Log, NewRecord, TopicPartition
+from headrace.replay.markers import MADE_UP, REMOVED_KEY, FoundMarker, find_marker, marker_topics
 from headrace.replay_errors import SandboxLeft
 from headrace.runtime import wall_clock
 from headrace.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 _LOOK_SECONDS: Final = 0.5
 _MOST_SECONDS: Final = 60.0
 """A replay that runs, and loses its sandbox, takes some ten seconds to end; until then it asks for its topics."""
+_TELL_SECONDS: Final = 10.0
 _MOST_NAMED: Final = 3
 
 
@@ -49,6 +53,20 @@ async def remove_own(log: Log, settings: Settings, marker: SandboxMarker) -> Non
         raise _left(marker, str(error)) from error
     if found is None or found.marker in (None, marker):
         await remove(log, settings, marker)
+
+
+async def _tell_its_replay(log: Log, marker_topic: str) -> None:
+    """Has a replay that runs end by itself. Else it may go on for half a minute: its engine has topics made again that it uses,
+    and so it may not notice that they are gone.
+    """
+    writer = log.writer()
+    try:
+        await writer.start()
+        await writer.append(TopicPartition(marker_topic, 0), NewRecord(REMOVED_KEY, b"{}"), timeout=_TELL_SECONDS)
+    except (BrokerError, TopicMissing) as error:
+        logger.debug("nobody is told of the end of %s: %s", marker_topic, error)
+    finally:
+        await writer.stop(timeout=1.0)
 
 
 async def remove(log: Log, settings: Settings, marker: SandboxMarker) -> None:
@@ -149,6 +167,8 @@ async def clean_sandboxes(log: Log, settings: Settings, *, every: bool = False) 
             cleaned.spared.append(found)
             continue
         try:
+            if not found.is_over(wall_clock()):
+                await _tell_its_replay(log, found.topic)
             await remove(log, settings, found.marker)
         except SandboxLeft as error:
             cleaned.failed.append((found, error))

@@ -23,6 +23,7 @@ from headrace.replay.markers import (
     ALIVE_KEY,
     MARKER_KEY,
     OVER_KEY,
+    find_marker,
     made_marker,
 )
 from headrace.replay.removing import remove_own
@@ -35,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 _APPEND_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.5
-_WATCH_SECONDS: Final = 2.0
-"""So often a replay looks whether its sandbox is still there."""
 _MISSED_LOOKS: Final = 2
 
 
@@ -139,6 +138,7 @@ class _Watch:
         self._log = log
         self._writer = writer
         self._sandbox = marker.sandbox
+        self._last_sign = 0
         self._own = {*marker.topics, Topics(marker.sandbox).replay_marker.name}
         self._seen: set[str] = {Topics(marker.sandbox).replay_marker.name}
         self._missed = 0
@@ -151,15 +151,25 @@ class _Watch:
 
     async def keep_up(self) -> None:
         """Goes on until it is lost."""
-        loop, last = asyncio.get_running_loop(), 0
-        due = loop.time() + ALIVE_EVERY_SECONDS
         while not await self.finds_it_lost():
-            await asyncio.sleep(min(_WATCH_SECONDS, max(0.0, due - loop.time())))
-            if loop.time() >= due:
-                offset = await _sign(self._writer, self._sandbox, ALIVE_KEY)
-                if offset is not None and offset <= last:  # the topic is not the one that it was: the broker has made it again
-                    self._lose()
-                last, due = offset or last, loop.time() + ALIVE_EVERY_SECONDS
+            await asyncio.sleep(ALIVE_EVERY_SECONDS)
+            await self._give_sign()
+
+    async def _give_sign(self) -> None:
+        offset = await _sign(self._writer, self._sandbox, ALIVE_KEY)
+        if offset is None:
+            return
+        # Made again by the broker, the topic is not the one that it was; and behind a gap somebody else has written there.
+        is_another = offset <= self._last_sign
+        if is_another or (offset > self._last_sign + 1 and await self._is_being_removed()):
+            self._lose()
+        self._last_sign = offset
+
+    async def _is_being_removed(self) -> bool:
+        with contextlib.suppress(BrokerError):
+            found = await find_marker(self._log, Topics(self._sandbox).replay_marker.name)
+            return found is not None and found.is_removed
+        return False
 
     async def looks_again(self) -> bool:
         """Looks as often as it takes to be sure."""

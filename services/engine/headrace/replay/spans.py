@@ -74,14 +74,18 @@ async def check_is_left(reader: LogReader, layout: Layout, span: Span, whose: st
         deleted = " any more" if any(starts.values()) else ""
         raise HistoryGone(f"No job {whose} is in the log{deleted}.")
     cut = [queue for queue in queues if starts[queue]]
-    if cut and span.start < kept_from:
-        if _is_moment(span):
-            raise HistoryGone(_moment_gone(span, f"of {layout.worker_of(cut[0])}", kept_from))
-        _check_cut(layout, cut, await _first_times(reader, cut), span, kept_from)
+    may_be_deleted = bool(cut) and span.start < kept_from
+    if may_be_deleted and _is_moment(span):
+        raise HistoryGone(_moment_gone(span, f"of {layout.worker_of(cut[0])}", kept_from))
     before = await until(reader, queues, span.end)
     if all(starts[queue] >= before[queue] for queue in queues):
         first = min((await _first_times(reader, queues)).values())
-        raise HistoryGone(_span_before(span, first, max(first, _begin_at(kept_from)) if cut else first, whose))
+        if _is_moment(span):
+            raise HistoryGone(_moment_before(span, first, max(first, _begin_at(kept_from)) if cut else first, whose))
+        left = Span(first, max((await _last_times(reader, queues)).values()))
+        raise HistoryGone(_all_gone(span, left, whose, kept_from) if may_be_deleted else _span_before(span, left, whose))
+    if may_be_deleted:
+        _check_cut(layout, cut, await _first_times(reader, cut), span, kept_from)
     # How all stands in a moment is no other than how it stands now; who asks for a later one has the zone wrong.
     tolerated = AHEAD_MILLISECONDS if _is_moment(span) else 0
     if span.start > time.time_ns() // 1_000_000 + tolerated:
@@ -100,17 +104,28 @@ def _check_cut(
     if left[latest] <= span.start:
         return
     whose = f"of {layout.worker_of(latest)}"
-    advised = format_timestamp(_begin_at(kept_from))
-    if left[latest] <= kept_from:
-        first = format_timestamp(left[latest])
+    first, advised = left[latest], _begin_at(kept_from)
+    # Where nothing of the span is left in that queue, there is nothing in it to begin at.
+    fitting = [at for at in (advised, first) if at < span.end]
+    begins = f"was accepted at {format_timestamp(first)}" if latest in firsts else "is still to come"
+    if not fitting:
+        raise HistoryGone(
+            f"The {_told(span)} is gone: jobs {whose} that were accepted before {format_timestamp(min(first, kept_from))} were "
+            f"deleted, and the first in one of its partitions {begins}. {_all_there(kept_from)}"
+        )
+    if first <= kept_from:
+        then = f"at {format_timestamp(first)}"
+        ways = f"{then}, as long as that job is there"
+        if advised in fitting:
+            ways = f"at {format_timestamp(advised)}, or as long as that job is there {then}"
         raise HistoryGone(
             f"The span begins at {format_timestamp(span.start)}, and the first job {whose} that is in the log was accepted at "
-            f"{first}, and may be deleted at any time: begin at {advised}, or as long as that job is there at {first}."
+            f"{format_timestamp(first)}, and may be deleted at any time: begin {ways}."
         )
-    begins = f"was accepted at {format_timestamp(left[latest])}" if latest in firsts else "is still to come"
     raise HistoryGone(
         f"The span begins at {format_timestamp(span.start)}, and jobs {whose} that were accepted before "
-        f"{format_timestamp(kept_from)} were deleted: the first in one of its partitions {begins}. Begin at {advised}."
+        f"{format_timestamp(kept_from)} were deleted: the first in one of its partitions {begins}. "
+        f"Begin at {format_timestamp(fitting[0])}."
     )
 
 
@@ -120,11 +135,17 @@ def _begin_at(kept_from: int) -> int:
     return kept_from + min(_SLACK_MILLISECONDS, retention // 2)
 
 
-def span_gone(span: Span, left: int, whose: str) -> str:
-    """What is said of a span that begins before the first record, whose time is `left`."""
+def _all_there(kept_from: int) -> str:
+    return f"All that came since {format_timestamp(_begin_at(kept_from))} is there."
+
+
+def span_gone(span: Span, left: Span, where: str) -> str:
+    """What is said of a span that begins before that of an export."""
+    if span.end <= left.start:
+        return f"The {_told(span)} lies before that of {where}, which is {_from_to(left)}."
     return (
-        f"The span begins at {format_timestamp(span.start)}, and the first job {whose} that is in the log was accepted at "
-        f"{format_timestamp(left)}: begin at {format_timestamp(left)}."
+        f"The span begins at {format_timestamp(span.start)}, and that of {where} at {format_timestamp(left.start)}: begin at "
+        f"{format_timestamp(left.start)}."
     )
 
 
@@ -136,11 +157,25 @@ def _moment_gone(span: Span, whose: str, kept_from: int) -> str:
     )
 
 
-def _span_before(span: Span, first: int, advised: int, whose: str) -> str:
+def _moment_before(span: Span, first: int, advised: int, whose: str) -> str:
     return (
         f"The {_told(span)} lies before the first job {whose} that is in the log, which was accepted at "
         f"{format_timestamp(first)}: begin at {format_timestamp(advised)}."
     )
+
+
+def _all_gone(span: Span, left: Span, whose: str, kept_from: int) -> str:
+    """What is said of a span whose jobs were deleted, all of them, if there were any."""
+    return f"The whole {_told(span)} is gone: the jobs {whose} that are left came {_from_to(left)}. {_all_there(kept_from)}"
+
+
+def _span_before(span: Span, left: Span, whose: str) -> str:
+    """What is said of a span before the first job that there ever was, or before the first that is left of later ones."""
+    return f"The {_told(span)} lies before the first job {whose} that is in the log: those that are there came {_from_to(left)}."
+
+
+def _from_to(span: Span) -> str:
+    return f"from {format_timestamp(span.start)} to {format_timestamp(span.end)}"
 
 
 def _span_to_come(span: Span, last: int, whose: str) -> str:
@@ -156,8 +191,7 @@ def _is_moment(span: Span) -> bool:
 
 
 def _told(span: Span) -> str:
-    start = format_timestamp(span.start)
-    return f"moment {start}" if _is_moment(span) else f"span from {start} to {format_timestamp(span.end)}"
+    return f"moment {format_timestamp(span.start)}" if _is_moment(span) else f"span {_from_to(span)}"
 
 
 async def _last_times(reader: LogReader, queues: Collection[TopicPartition]) -> dict[TopicPartition, int]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Final, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 from headrace.core.comparison import Comparison, Outcome
 from headrace.errors import ConfigurationError
 from headrace.replay.history import History, RecordedJob, Wanted
 from headrace.replay.pacing import Batches, Pacing, run_paced
 from headrace.replay.summary import Replayed, Summary
+from headrace.replay.wanted import matches
+from headrace.replay_errors import NothingInCode
 
 NAME_YOUR_MODULE: Final = "Name the module of your workers, such as my_app.workers."
 
@@ -33,12 +35,17 @@ class Reruns(Protocol):
     async def rerun(self, job: RecordedJob) -> Rerun: ...
 
 
-@runtime_checkable
-class Counting(Protocol):
-    """A history that can tell at once how many jobs it has."""
+class StoredHistory(History, Protocol):
+    """A history that can tell how many jobs it has without reading all of them."""
 
     async def count(self, wanted: Wanted) -> int:
-        """How many jobs are in the span, of these workers, whatever their fields are."""
+        """About how many jobs are in the span, of these workers, whatever their fields are."""
+
+    async def recorded_workers(self) -> Collection[str]:
+        """The names of the workers that have recorded jobs."""
+
+    async def count_left(self, wanted: Wanted) -> Mapping[str, int]:
+        """How many of the jobs that are wanted are there, by worker; without those of which there are none."""
 
 
 @dataclass(slots=True)
@@ -47,7 +54,8 @@ class StreamReplay:
 
     Attributes:
         summary: of those that were run.
-        found: how many were read so far.
+        read: how many jobs of the span and of these workers were read so far, whatever their fields are.
+        found: how many of them are wanted.
         all_found: whether there are no more.
         heard: called with each job that was run.
         limits: how many jobs of a worker run at a time at most, by its name.
@@ -60,6 +68,7 @@ class StreamReplay:
     pacing: Pacing = field(default_factory=Pacing)
     heard: Callable[[Replayed], None] | None = None
     summary: Summary = field(default_factory=Summary)
+    read: int = 0
     found: int = 0
     all_found: bool = False
     limits: Mapping[str, int] = field(default_factory=dict)
@@ -77,11 +86,28 @@ class StreamReplay:
 
     async def jobs(self) -> Batches:
         """The jobs that are to be run, counted as they are read."""
-        async with aclosing(self.history.jobs(self.wanted)) as batches:
+        fields = self.wanted.fields
+        # All of them are asked for, so that those that are not wanted are counted, too: it is the work that is done.
+        async with aclosing(self.history.jobs(replace(self.wanted, fields={}))) as batches:
             async for batch in batches:
-                self.found += len(batch)
-                yield batch
+                self.read += len(batch)
+                chosen = [job for job in batch if matches(job, fields)] if fields else batch
+                self.found += len(chosen)
+                if chosen:
+                    yield chosen
         self.all_found = True
+
+    def expected(self, total: int | None) -> int | None:
+        """About how many jobs are to be run in all, by the share that was wanted so far; None where that cannot be known yet.
+
+        Args:
+            total: how many are to be read, if that is known.
+        """
+        if self.all_found:
+            return self.found
+        if total is None or not self.wanted.fields:
+            return total
+        return round(max(total, self.read) * self.found / self.read) if self.read else None
 
     async def rerun(self, job: RecordedJob) -> Rerun:
         """Runs one of them, and counts what came of it."""
@@ -94,11 +120,28 @@ class StreamReplay:
         return rerun
 
 
-def wanted_workers(named: Collection[str], in_code: Collection[str], recorded: Collection[str]) -> tuple[str, ...]:
+async def left_out(
+    history: StoredHistory, wanted: Wanted, in_code: Collection[str], recorded: Collection[str]
+) -> Mapping[str, int]:
+    """How many of the jobs that are wanted nobody can run, since their worker is not in the code; by worker.
+
+    Raises BrokerError.
+    """
+    missing = () if wanted.workers else set(recorded) - set(in_code)
+    return await history.count_left(replace(wanted, workers=sorted(missing))) if missing else {}
+
+
+def wanted_workers(
+    named: Collection[str], in_code: Collection[str], recorded: Collection[str], left_out: Mapping[str, int] | None = None
+) -> tuple[str, ...]:
     """The workers whose jobs are to be run: those named, or those that are both in the code and in what was recorded.
 
+    Args:
+        left_out: what `left_out` gives.
+
     Raises:
-        ConfigurationError: one that is named is not in the code, or there is none at all.
+        ConfigurationError: one that is named is not in the code.
+        NothingInCode: there is none at all.
     """
     if missing := sorted(set(named) - set(in_code)):
         raise ConfigurationError(
@@ -106,8 +149,9 @@ def wanted_workers(named: Collection[str], in_code: Collection[str], recorded: C
         )
     wanted = tuple(sorted(named or set(in_code) & set(recorded)))
     if not wanted:
-        raise ConfigurationError(
+        raise NothingInCode(
             f"Of the workers that were loaded ({', '.join(sorted(in_code)) or 'none'}) none has recorded jobs. Recorded are those"
-            f" of: {', '.join(sorted(recorded)) or 'none'}. {NAME_YOUR_MODULE}"
+            f" of: {', '.join(sorted(recorded)) or 'none'}. {NAME_YOUR_MODULE}",
+            left_out or {},
         )
     return wanted

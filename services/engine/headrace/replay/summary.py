@@ -17,6 +17,7 @@ from headrace.errors import ConfigurationError
 from headrace.replay.differences import MISSING, differences
 
 SLOWER: Final = "slower"
+NOT_IN_CODE: Final = "not-in-code"
 _SAME: Final = Verdict.SAME.value
 CATEGORIES: Final = (
     _SAME,
@@ -26,8 +27,9 @@ CATEGORIES: Final = (
     SLOWER,
     Verdict.NOT_COMPARABLE.value,
     Verdict.ARGUMENTS_REFUSED.value,
+    NOT_IN_CODE,
 )
-"""How the jobs of a replay are counted. One that was slower is counted so beside its verdict."""
+"""How the jobs of a replay are counted. One that was slower is counted so beside its verdict; one not in the code is not run."""
 
 _MOST_KINDS: Final = 1_000
 _SHOWN_KINDS: Final = 5
@@ -83,6 +85,7 @@ class Summary:
     """Counts of a replay, kept while it goes on.
 
     Attributes:
+        jobs: how many were run.
         counts: jobs of each category, in all and by worker.
         listed: what is not the same, job by job, up to a limit; without the results, which may be large.
         left_out: how many jobs that are not the same are not listed, since there are too many.
@@ -123,6 +126,24 @@ class Summary:
         self._listed[only_slower] += 1
         self.listed.append(_without_results(replayed))
 
+    def leave_out(self, jobs: Mapping[str, int]) -> None:
+        """Counts jobs that are not run since their worker, by whose name they are given, is not in the code."""
+        for worker, count in jobs.items():
+            self.counts[NOT_IN_CODE] += count
+            self.by_worker.setdefault(worker, Counter())[NOT_IN_CODE] += count
+
+    @property
+    def not_in_code(self) -> dict[str, int]:
+        """How many jobs were left out by `leave_out`, by worker; the most first."""
+        counts = {worker: counts[NOT_IN_CODE] for worker, counts in self.by_worker.items() if counts[NOT_IN_CODE]}
+        return dict(sorted(counts.items(), key=lambda each: (-each[1], each[0])))
+
+    def jobs_of(self, workers: Collection[str]) -> int:
+        """How many jobs of these workers were run."""
+        return sum(
+            counts.total() - counts[SLOWER] - counts[NOT_IN_CODE] for name, counts in self.by_worker.items() if name in workers
+        )
+
     def worst(self, category: str) -> list[Kind]:
         """The kinds of a category that weigh most, the worst first."""
         kinds = self._kinds.get(category, {}).values()
@@ -141,6 +162,7 @@ class Summary:
             "worst": {category: [kind.to_json() for kind in worst] for category in CATEGORIES if (worst := self.worst(category))},
             "notSame": [_listed(each) for each in self.listed],
             "notSameLeftOut": self.left_out,
+            "notRemoved": self.not_removed or None,
         }
 
     def _note(self, category: str, replayed: Replayed) -> None:
@@ -182,6 +204,11 @@ def _listed(replayed: Replayed) -> dict[str, Any]:
 def _brief(outcome: Outcome) -> dict[str, Any]:
     error = None if outcome.error_type is None else {"type": outcome.error_type, "message": outcome.error_message or ""}
     return {"status": outcome.status.value, "error": error, "seconds": outcome.seconds}
+
+
+def told_not_in_code(jobs: Mapping[str, int]) -> list[str]:
+    """A line for each worker of which jobs were left out, since it is not in the code."""
+    return [f"{count:,} {'job' if count == 1 else 'jobs'} of {worker}: not in the loaded code" for worker, count in jobs.items()]
 
 
 def categories_from(text: str) -> frozenset[str]:
