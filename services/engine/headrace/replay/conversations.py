@@ -8,7 +8,6 @@ from typing import Any
 
 from headrace.ports import ConversationRef
 from headrace.replay.history import RecordedJob
-from headrace.wire import DEFAULT_TENANT
 
 
 def conversations_of(job: RecordedJob) -> Iterator[ConversationRef]:
@@ -17,6 +16,5 @@ def conversations_of(job: RecordedJob) -> Iterator[ConversationRef]:
     users, conversations = (
         {value for each in sources if isinstance(value := each.get(name), str)} for name in ("userId", "conversationId")
     )
-    tenant = str(job.record.get("tenant", DEFAULT_TENANT))
     for user, conversation in product(users, conversations):
-        yield ConversationRef(tenant, user, conversation)
+        yield ConversationRef(job.tenant, user, conversation)

@@ -26,7 +26,7 @@ from headrace.replay.history import RecordedJob, RecordingKey, Span, Wanted
 from headrace.replay.memory_history import PastConversations
 from headrace.replay.redaction import Redaction
 from headrace.replay.spans import span_gone
-from headrace.replay.wanted import matches
+from headrace.replay.wanted import full_path, matches
 
 _AT_ONCE: Final = 500
 
@@ -122,7 +122,10 @@ class FileHistory:
         if wanted.span.start < self.span.start:
             raise HistoryGone(span_gone(wanted.span, self.span, str(self._path)))
         if wanted.span.start >= self.span.end:
+            ArgumentsInvalid: what the jobs are to be chosen by was redacted.
             raise HistoryGone(
+        if hidden := [path for path in wanted.fields if self._redaction.hides(full_path(path))]:
+            raise ArgumentsInvalid(f"No jobs can be chosen by {hidden[0]}: that was redacted in {self._path}.")
                 f"The span begins at {format_timestamp(wanted.span.start)}, and that of {self._path} ends at "
                 f"{format_timestamp(self.span.end)}: begin before that."
             )

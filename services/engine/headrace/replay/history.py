@@ -9,12 +9,26 @@ from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 from headrace.core.comparison import Outcome
 from headrace.core.status import TERMINAL, JobStatus
 from headrace.core.timestamps import parse_timestamp
-from headrace.models import WorkerDefinition
+from headrace.models import Job, JobRecord, WireModel, WorkerDefinition
 from headrace.ports import ConversationRef, MemorySnapshot, TopicPartition
 from headrace.ports import RecordingKey as RecordingKey
 
 DAMAGED: Final = "damaged"
 """In place of the status of a job whose newest valid record cannot be read."""
+
+
+def _defaults() -> dict[str, Any]:
+    """What the models take where a job on the wire lacks a field, by its name there; without those that are then not known."""
+    found = {}
+    for model in (Job, JobRecord):
+        for name, field_info in model.model_fields.items():
+            default = None if field_info.is_required() else field_info.get_default(call_default_factory=True)
+            if default is not None:
+                found[field_info.alias or name] = default.to_wire() if isinstance(default, WireModel) else default
+    return found
+
+
+_DEFAULTS: Final = _defaults()
 
 
 class Span(NamedTuple):
@@ -53,6 +67,22 @@ class RecordedJob:
     def id(self) -> str:
         """The job's id."""
         return str(self.record["id"])
+
+    @property
+    def tenant(self) -> str:
+        """Whose it is."""
+        return str(self.given("tenant"))
+
+    def given(self, name: str, otherwise: Any = None) -> Any:
+        """A field of the job as it was accepted, by its name on the wire, or what its model takes where that is not there.
+
+        Foreign writers leave out what has a default.
+
+        Args:
+            otherwise: what is given where there is neither.
+        """
+        found = self.record.get(name)
+        return found if found is not None or name in self.record else _DEFAULTS.get(name, otherwise)
 
     @property
     def has_ended(self) -> bool:

@@ -100,6 +100,11 @@ class Redaction:
         self.counts.update(path for path, rest in rests.items() if not rest)
         return {"type": value.get("type", ""), "message": REDACTED} if isinstance(value, Mapping) else REDACTED
 
+    def hides(self, path: str) -> bool:
+        """Whether a field of jobs, or a part of it, was taken out: nobody can choose by what it was."""
+        wanted = path.split(".")
+        return any(all(own in (_ANY, part) for own, part in zip(parts, wanted, strict=False)) for parts in self._jobs.values())
+
     @property
     def missed(self) -> Sequence[str]:
         """Paths with a name of the user's own that met nothing: it may be misspelt. The others cannot be."""

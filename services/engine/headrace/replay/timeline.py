@@ -273,7 +273,7 @@ def _decoded(value: bytes) -> Any:
 
 
 async def _cancellations(history: LogHistory, job: RecordedJob) -> list[Line]:
-    topic, key = history.topics.control.name, cancellation_key(str(job.record["tenant"]), job.id)
+    topic, key = history.topics.control.name, cancellation_key(job.tenant, job.id)
     if topic not in await history.log.topic_names():
         return []
     async with aclosing(records_of(history.log, topic)) as records:

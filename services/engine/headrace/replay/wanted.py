@@ -15,6 +15,7 @@ from headrace.replay.history import DAMAGED, RecordedJob
 
 _SHORT: Final = {"userId": "ctx.userId", "conversationId": "ctx.conversationId"}
 _NAMES: Final = sorted({*_SHORT, *(str(field.alias) for model in (Job, JobRecord) for field in model.model_fields.values())})
+_STATUSES: Final = tuple(status.value for status in JobStatus)
 _MISSING: Final = object()
 
 
@@ -22,7 +23,7 @@ def parse_fields(texts: list[str]) -> dict[str, str]:
     """The fields of `status=failed,userId=ada`, given once or several times.
 
     Raises:
-        ArgumentsInvalid: it is none of that form, or no job has a field of that name.
+        ArgumentsInvalid: it is none of that form, or no job has a field of that name, or none ever stands so.
     """
     fields: dict[str, str] = {}
     for each in (part for text in texts for part in text.split(",")):
@@ -32,7 +33,7 @@ def parse_fields(texts: list[str]) -> dict[str, str]:
                 f"--where {each!r} is no field with its value: give it as status=failed or args.kind=digest; no value can have a"
                 " comma."
             )
-        fields[_known(name.strip())] = value.strip()
+        fields[_known(name.strip())] = _possible(name.strip(), value.strip())
     return fields
 
 
@@ -46,9 +47,23 @@ def _known(path: str) -> str:
     raise ArgumentsInvalid(f"--where {path!r}: jobs have no field {first!r}.{advice} They have {', '.join(_NAMES)}.")
 
 
+def _possible(path: str, value: str) -> str:
+    """The value, if a field can have it, of those that have but a few."""
+    if path != "status" or value in _STATUSES:
+        return value
+    nearest = difflib.get_close_matches(value, _STATUSES, 1)
+    advice = f" Did you mean {nearest[0]}?" if nearest else ""
+    raise ArgumentsInvalid(f"--where 'status={value}': no job has that status.{advice} There are {', '.join(_STATUSES)}.")
+
+
+def full_path(path: str) -> str:
+    """The path of a field on the wire, whose short form may have been given."""
+    return _SHORT.get(path, path)
+
+
 def matches(job: RecordedJob, fields: Mapping[str, str]) -> bool:
     """Whether the job has all of the fields, as it stands now."""
-    return all(_text(_value(job, _SHORT.get(path, path))) == wanted for path, wanted in fields.items())
+    return all(_text(_value(job, full_path(path))) == wanted for path, wanted in fields.items())
 
 
 def _value(job: RecordedJob, path: str) -> Any:
@@ -62,7 +77,7 @@ def _value(job: RecordedJob, path: str) -> Any:
     elif first == "status":
         value = JobStatus.QUEUED
     else:
-        value = job.record.get(first, _MISSING)
+        value = job.given(first, _MISSING)
     for name in rest:
         value = value.get(name, _MISSING) if isinstance(value, Mapping) else _MISSING
     return value
