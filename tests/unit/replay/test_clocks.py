@@ -1,4 +1,4 @@
-"""What a history reads when clients' clocks are ahead of the brokers': all that was written of a job, and not all of the log."""
+"""What a history reads when clients' clocks are not the brokers': all that was written of a job, and not all of the log."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from headrace.core.records import cancellation_key
 from headrace.core.snapshots import Writer, running
+from headrace.errors import HistoryGone
 from headrace.ports import RecordingKey, TopicPartition
 from headrace.recordings.records import recording_key, recording_partition
 from headrace.replay.history import Span
@@ -68,6 +69,52 @@ async def test_what_others_wrote_of_a_job_whose_clients_clock_is_ahead_is_told(
         ["accepted", "started", "completed", "recorded", "cancel-requested", "dead-letter", "child"]
     )
     assert [each.status for each in found.relatives] == ["running"]
+
+
+@pytest.mark.parametrize("recorded_at", [NOW + 10, NOW - 10])
+async def test_nothing_is_told_before_the_job_or_the_attempt_that_it_is_of(
+    log: WrittenLog, engines: Engines, history: LogHistory, recorded_at: int
+) -> None:
+    log.cluster.create_topics([log.topics.recordings])
+    put_at(engines, NOW + 2 * SECOND, "job")
+    epoch = engines.claim("one", -1)
+    engines.run("job", epoch)
+    give_time(engines, 0, NOW)
+    answers = log.topics.recordings
+    place = TopicPartition(answers.name, recording_partition("job", answers.partitions))
+    log.put(place, recording_key("job", 1, RecordingKey("model", 0)), b"1", timestamp=recorded_at)
+    put_at(engines, NOW + 20, "child", 1, parentId="job")
+    engines.complete("job")
+    give_time(engines, 0, NOW + 30)
+    found = await timeline_of(history, "job")
+    assert [line.event for line in found.lines] == ["accepted", "started", "recorded", "child", "completed"]
+
+
+@pytest.mark.parametrize("ahead", [0, 59 * MINUTE])
+async def test_a_job_of_a_client_whose_clock_is_behind_is_found_behind_later_ones(
+    engines: Engines, history: LogHistory, ahead: int
+) -> None:
+    behind = 59 * MINUTE
+    put_at(engines, NOW, "first")
+    put_at(engines, NOW + behind + ahead, "of another client")
+    put_at(engines, NOW, "late")
+    assert sorted(job.id for job in await jobs(history, Span(NOW, NOW + 1))) == ["first", "late"]
+    found = [each.job.id async for batch in states_at(history, NOW) for each in batch]
+    assert sorted(found) == ["first", "late"]
+    assert [job.id for job in await jobs(history, Span(NOW + 1, NOW + 200 * MINUTE))] == ["of another client"]
+
+
+async def test_a_span_is_not_refused_for_first_records_that_are_ahead_of_their_time(
+    engines: Engines, history: LogHistory
+) -> None:
+    for partition in range(2):
+        put_at(engines, NOW + 50 * MINUTE, f"ahead-{partition}", partition)
+        put_at(engines, NOW + 1, f"job-{partition}", partition)
+    assert sorted(job.id for job in await jobs(history, Span(NOW, NOW + MINUTE))) == ["job-0", "job-1"]
+    found = [each.job.id async for batch in states_at(history, NOW + 1) for each in batch]
+    assert sorted(found) == ["job-0", "job-1"]
+    with pytest.raises(HistoryGone, match=r"came from 1970-01-01T10:00:00.001Z to .*Z\. Jobs of clients"):
+        await jobs(history, Span(0, NOW + 1))
 
 
 async def test_leases_are_known_that_were_renewed_within_the_minute_before(engines: Engines, history: LogHistory) -> None:

@@ -78,7 +78,7 @@ async def records_of_job(log: Log, layout: Layout, job_id: str) -> list[Record]:
     spans = [ALL_TIME] if made is None else [Span(made - _AROUND_MILLISECONDS, made + _AROUND_MILLISECONDS), ALL_TIME]
     for span in spans:
         async with reading(log) as reader:
-            bounds = await bounds_of(reader, layout.queues, Span(max(0, span.start), span.end), ahead=_AROUND_MILLISECONDS)
+            bounds = await bounds_of(reader, layout.queues, Span(max(0, span.start), span.end), apart=_AROUND_MILLISECONDS)
         async with aclosing(mentions(log, layout, bounds, mention_of(job_id))) as named:
             found = [record async for record, raw in named if raw["id"] == job_id]
         if found:

@@ -10,27 +10,35 @@ from typing import Final
 from headrace.core.timestamps import format_timestamp
 from headrace.errors import HistoryGone
 from headrace.ports import LogReader, TopicPartition
-from headrace.reading import batches_between
+from headrace.reading import batches_between, unplaced_between
 from headrace.replay.history import Span
 from headrace.replay.layout import Bounds, Layout
 
 AHEAD_MILLISECONDS: Final = 3_600_000
 """How far a record's time may be ahead: it is its writer's, and brokers refuse what is beyond, unless told otherwise."""
+BEHIND_MILLISECONDS: Final = 3_600_000
+"""How far a record's time may be behind and it is found all the same: nothing refuses one that is further behind."""
+_NOT_LOOKED_FOR: Final = "Jobs of clients whose clocks are over an hour behind are not looked for."
 ALL_TIME: Final = Span(0, 1 << 62)
 _SLACK_MILLISECONDS: Final = 3_600_000
 """So long a time that a message tells to begin at is good, though jobs are deleted meanwhile; at most half the retention."""
 
 
 async def bounds_of(
-    reader: LogReader, queues: Collection[TopicPartition], span: Span, *, ahead: int = AHEAD_MILLISECONDS
+    reader: LogReader,
+    queues: Collection[TopicPartition],
+    span: Span,
+    *,
+    apart: int = AHEAD_MILLISECONDS + BEHIND_MILLISECONDS,
 ) -> Bounds:
     """The offsets among which all records of the span stand, and some others; without the partitions that have none.
 
     Args:
-        ahead: up to which time after the span, in milliseconds, records of it are looked for behind ones of that time.
+        apart: by how much the clocks of two writers may differ, in milliseconds: so much later than the span may be what stands
+            before a record of it.
     """
     firsts = await since(reader, queues, span.start)
-    ends = await until(reader, queues, span.end + ahead)
+    ends = await until(reader, queues, span.end + apart)
     return {queue: (firsts[queue], ends[queue]) for queue in queues if firsts[queue] < ends[queue]}
 
 
@@ -78,8 +86,7 @@ async def check_is_left(reader: LogReader, layout: Layout, span: Span, whose: st
     if may_be_deleted and _is_moment(span):
         raise HistoryGone(_moment_gone(span, f"of {layout.worker_of(cut[0])}", kept_from))
     before = await until(reader, queues, span.end)
-    if all(starts[queue] >= before[queue] for queue in queues):
-        first = min((await _first_times(reader, queues)).values())
+    if all(starts[queue] >= before[queue] for queue in queues) and (first := await _earliest(reader, queues, span)) is not None:
         if _is_moment(span):
             raise HistoryGone(_moment_before(span, first, max(first, _begin_at(kept_from)) if cut else first, whose))
         left = Span(first, max((await _last_times(reader, queues)).values()))
@@ -160,7 +167,7 @@ def _moment_gone(span: Span, whose: str, kept_from: int) -> str:
 def _moment_before(span: Span, first: int, advised: int, whose: str) -> str:
     return (
         f"The {_told(span)} lies before the first job {whose} that is in the log, which was accepted at "
-        f"{format_timestamp(first)}: begin at {format_timestamp(advised)}."
+        f"{format_timestamp(first)}: begin at {format_timestamp(advised)}. {_NOT_LOOKED_FOR}"
     )
 
 
@@ -171,7 +178,10 @@ def _all_gone(span: Span, left: Span, whose: str, kept_from: int) -> str:
 
 def _span_before(span: Span, left: Span, whose: str) -> str:
     """What is said of a span before the first job that there ever was, or before the first that is left of later ones."""
-    return f"The {_told(span)} lies before the first job {whose} that is in the log: those that are there came {_from_to(left)}."
+    return (
+        f"The {_told(span)} lies before the first job {whose} that is in the log: those that are there came {_from_to(left)}. "
+        f"{_NOT_LOOKED_FOR}"
+    )
 
 
 def _from_to(span: Span) -> str:
@@ -192,6 +202,17 @@ def _is_moment(span: Span) -> bool:
 
 def _told(span: Span) -> str:
     return f"moment {format_timestamp(span.start)}" if _is_moment(span) else f"span {_from_to(span)}"
+
+
+async def _earliest(reader: LogReader, queues: Collection[TopicPartition], span: Span) -> int | None:
+    """The time of the earliest record, where none is from before the span's end, also behind the first ones; else None."""
+    first = min((await _first_times(reader, queues)).values())
+    async with aclosing(unplaced_between(reader, dict(await bounds_of(reader, queues, Span(0, span.end))))) as batches:
+        async for _, records in batches:
+            first = min(first, *(record.timestamp for record in records))
+            if first < span.end:
+                return None
+    return first
 
 
 async def _last_times(reader: LogReader, queues: Collection[TopicPartition]) -> dict[TopicPartition, int]:
