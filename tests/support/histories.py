@@ -44,9 +44,11 @@ class InMemoryHistory:
         return self.definitions
 
     async def find(self, job_id: str) -> RecordedJob:
-        for job in self.listed:
-            if job.id == job_id:
-                return job
+        return (await self.runs(job_id))[-1]
+
+    async def runs(self, job_id: str) -> Sequence[RecordedJob]:
+        if found := [job for job in self.listed if job.id == job_id]:
+            return found
         raise JobUnknown(f"There is no job {job_id!r}.")
 
     async def jobs(self, wanted: Wanted) -> AsyncGenerator[Sequence[RecordedJob]]:

@@ -4,6 +4,7 @@ HeadraceError
 ├── AttemptUnknown                  a job has no attempt of that number, or nothing is left of it
 ├── SandboxLost                     a replay's sandbox was removed while it ran
 ├── SandboxLeft                     a replay's sandbox could not be removed
+├── JobNotReplayable                a job cannot be run again, since what its sender wrote is none
 ├── RecordedError                   a replay meets again what a job's question to the outside raised
 └── ConfigurationError
     └── NothingInCode               of the workers of today's code nothing was ever recorded
@@ -32,6 +33,12 @@ class SandboxLeft(HeadraceError):
     """Not all of a replay's sandbox could be removed; the message says what is left, and what to do."""
 
     code = "sandbox_left"
+
+
+class JobNotReplayable(HeadraceError):
+    """A job cannot be run again, since what its sender wrote is none; the message says what is wrong with it."""
+
+    code = "job_not_replayable"
 
 
 class RecordedError(HeadraceError):

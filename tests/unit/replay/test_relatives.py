@@ -8,6 +8,7 @@ import pytest
 from headrace.core.identifiers import fresh_id
 from headrace.replay.log_history import LogHistory
 from headrace.replay.timeline import timeline_of
+from support.timed_jobs import put_at
 from support.written_jobs import Engines, WrittenLog
 
 
@@ -19,14 +20,14 @@ async def test_the_jobs_that_came_of_it_are_told_with_how_they_stand(
     other.enqueue("child", parentId="job")
     other.enqueue("named", args={"about": "job"})
     other.enqueue("stranger", parentId="jobs")
-    engines.enqueue("again", 1, retryOf="job")
+    put_at(engines, 5_000, "again", 1, retryOf="job")
     epoch = other.claim("one", -1)
     other.run("child", epoch)
     found = await timeline_of(history, "job")
     assert sorted((each.relation, each.job.id, each.status) for each in found.relatives) == [
         ("child", "child", "running"), ("retry", "again", "queued")
     ]  # fmt: skip
-    assert sorted(line.event for line in found.lines) == ["accepted", "child", "retry"]
+    assert [line.event for line in found.lines] == ["accepted", "child", "retry"]
     wire = orjson.loads(orjson.dumps(found.to_wire()))
     assert [each["id"] for each in wire["children"]] == ["child"] and wire["children"][0]["workerName"] == "other"
     assert wire["lines"][0]["topic"] == engines.jobs(0).topic and wire["lines"][0]["origin"] == "log"

@@ -142,7 +142,12 @@ class _Again:
         self, job_id: str, attempt: int | None, changes: Mapping[str, Any], options: RerunOptions, *, as_json: bool
     ) -> Rerun:
         async with replayed_history(self._settings, self._file) as history:
-            found = await history.find(job_id)
+            *earlier, found = await history.runs(job_id)
+            if earlier:
+                told = (
+                    f"{len(earlier) + 1} jobs had the id {job_id}, one after another: this is the newest. Its timeline has all."
+                )
+                typer.echo(plain(told).plain, err=True)
             async with Rerunner(history, self._workers, options) as rerunner:
                 changed = changes_of(found, changes, rerunner.workers.get(found.record["workerName"]))
                 try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
@@ -21,7 +21,7 @@ from headrace.engine.states import State
 from headrace.errors import ArgumentsInvalid, RecordUndecodable, WorkerUnknown
 from headrace.fields import Identity, JobId
 from headrace.models import DEFAULT_TENANT, SCHEMA_VERSION, CallContext, JobRecord
-from headrace.ports import Record
+from headrace.ports import Record, UnplacedRecord
 from headrace.worker import AbstractWorker
 
 _check_record = plain_validator(JobRecord)
@@ -162,6 +162,19 @@ def _continue(state: State, earlier: Begun[bytes]) -> State:
 
 def _remains(raw: dict[str, Any], record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]) -> Work | None:
     """A job of which only the id is sure, so that its sender finds it as failed."""
+    remains = remains_of(raw, record, worker.name)
+    return None if remains is None else partition.work(record, remains.record, remains.value)
+
+
+class Remains(NamedTuple):
+    """What is left of a record that is no job: a job record with nothing in it that is not sure, and its JSON."""
+
+    record: dict[str, Any]
+    value: bytes
+
+
+def remains_of(raw: dict[str, Any], record: UnplacedRecord, worker: str) -> Remains | None:
+    """What an engine of a worker takes in the place of a record that is no job; None where not even its id can be read."""
     job_id = _valid(_job_id, raw.get("id"))
     if job_id is None:
         return None
@@ -172,14 +185,14 @@ def _remains(raw: dict[str, Any], record: Record, partition: OwnedPartition, wor
         "schemaVersion": SCHEMA_VERSION,
         "id": job_id,
         "tenant": _valid(_identity, raw.get("tenant")) or DEFAULT_TENANT,
-        "workerName": worker.name,
+        "workerName": worker,
         "createdAt": format_timestamp(min(max(record.timestamp, 0), _LAST_MILLISECOND)),
         "args": {},
     }
     if len(head := orjson.dumps({**bare, "ctx": orjson.Fragment(context)})) > _RECORD_LIMIT_BYTES:
         context = b"{}"
         head = orjson.dumps({**bare, "ctx": {}})
-    return partition.work(record, {**bare, "ctx": orjson.loads(context)}, head)
+    return Remains({**bare, "ctx": orjson.loads(context)}, head)
 
 
 def _bare(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any]) -> Work | None:

@@ -22,6 +22,7 @@ from headrace.replay.log_history import LogHistory as LogHistory
 from headrace.replay.log_history import open_history as open_history
 from headrace.replay.pacing import Order as Order
 from headrace.replay.pacing import Pacing as Pacing
+from headrace.replay.refused import RefusedJob as RefusedJob
 from headrace.replay.removing import clean_sandboxes as clean_sandboxes
 from headrace.replay.rerun import Rerun as Rerun
 from headrace.replay.rerun import Rerunner as Rerunner

@@ -107,8 +107,12 @@ class FileHistory:
 
     async def find(self, job_id: str) -> RecordedJob:
         """A job. Raises JobUnknown where it is not in the export."""
-        found = await asyncio.to_thread(lambda: next((job for job in self._jobs() if job.id == job_id), None))
-        if found is None:
+        return (await self.runs(job_id))[-1]
+
+    async def runs(self, job_id: str) -> Sequence[RecordedJob]:
+        """All jobs that had an id, in the order of the log; see `History.runs`. Raises JobUnknown."""
+        found = await asyncio.to_thread(lambda: [job for job in self._jobs() if job.id == job_id])
+        if not found:
             raise JobUnknown(f"There is no job {job_id!r} in {self._path}.")
         return found
 
@@ -118,14 +122,14 @@ class FileHistory:
         Raises:
             HistoryGone: the span begins before that of the export, or after it, or ends after it.
             WorkerUnknown: no job of one of the workers is in the export.
+            ArgumentsInvalid: what the jobs are to be chosen by was redacted.
         """
+        if hidden := [path for path in wanted.fields if self._redaction.hides(full_path(path))]:
+            raise ArgumentsInvalid(f"No jobs can be chosen by {hidden[0]}: that was redacted in {self._path}.")
         if wanted.span.start < self.span.start:
             raise HistoryGone(span_gone(wanted.span, self.span, str(self._path)))
         if wanted.span.start >= self.span.end:
-            ArgumentsInvalid: what the jobs are to be chosen by was redacted.
             raise HistoryGone(
-        if hidden := [path for path in wanted.fields if self._redaction.hides(full_path(path))]:
-            raise ArgumentsInvalid(f"No jobs can be chosen by {hidden[0]}: that was redacted in {self._path}.")
                 f"The span begins at {format_timestamp(wanted.span.start)}, and that of {self._path} ends at "
                 f"{format_timestamp(self.span.end)}: begin before that."
             )

@@ -16,8 +16,9 @@ from headrace.ports import Log, LogReader, Record, TopicPartition
 from headrace.reading import batches_between
 from headrace.replay.folding import Claims, Seen, Standing, place_of
 from headrace.replay.history import RecordedJob, Span
-from headrace.replay.joining import BEFORE_MILLISECONDS, Accepted, job_record_of
+from headrace.replay.joining import BEFORE_MILLISECONDS, Accepted
 from headrace.replay.layout import Bounds, Layout, read_layout
+from headrace.replay.refused import named_record_of, refused_job
 from headrace.replay.scanning import reading, side_by_side
 from headrace.replay.snapshots import snapshot_of
 from headrace.replay.spans import ALL_TIME, bounds_of, since
@@ -32,19 +33,28 @@ class Trail:
 
     Attributes:
         layout: the queues of all workers.
-        accepted: its record, and the snapshot that counts.
+        record: what stands in its queue.
+        accepted: the same, and the snapshot that counts.
         job: the same, decoded.
         snapshots: all that are left, in the order of the log; with None where the headers cannot be read.
         removals: tombstones that a janitor has written over them.
-        duplicates: further records with its id, of which nothing was written.
+        duplicates: further records with its id, of which nothing is left: as a rule since they were passed over.
+        earlier: jobs that had its id before, oldest first: beyond the window a derived id is a new job.
     """
 
     layout: Layout
+    record: Record
     accepted: Accepted
     job: RecordedJob
     snapshots: list[tuple[Record, Seen | None]] = field(default_factory=list)
     removals: list[Record] = field(default_factory=list)
     duplicates: list[Record] = field(default_factory=list)
+    earlier: list[Trail] = field(default_factory=list)
+
+    @property
+    def runs(self) -> list[Trail]:
+        """All jobs that had its id, oldest first; it is the last of them."""
+        return [*self.earlier, self]
 
     @property
     def has_begun(self) -> bool:
@@ -61,12 +71,34 @@ async def find_job(log: Log, topics: Topics, job_id: str) -> Trail:
     """
     layout = await read_layout(log, topics)
     if found := await records_of_job(log, layout, job_id):
-        trails = [await _trail(log, layout, record, job_id) for record in found]
-        # Of several records with one id one is done, and the others are passed over.
-        chosen = next((trail for trail in trails if trail.has_begun), trails[0])
-        others = [record for record, trail in zip(found, trails, strict=True) if trail is not chosen and not trail.has_begun]
-        return replace(chosen, duplicates=others)
+        return _newest_run([await _trail(log, layout, record, job_id) for record in found])
     raise await _missing(log, layout, job_id)
+
+
+def _newest_run(trails: list[Trail]) -> Trail:
+    """Of several records with one id the last that was begun, with the others: runs of their own, or requests made again."""
+    trails = _in_order(trails)
+    begun = [number for number, trail in enumerate(trails) if trail.has_begun] or [0]
+    first, chosen = begun[0], trails[begun[-1]]
+    earlier: list[Trail] = []
+    duplicates: list[Record] = []
+    for number, trail in enumerate(trails):
+        # The first of all was done, too, if a later one was: compaction leaves of an id what was written last.
+        is_lost = number == 0 < first and trail.job.source == trails[first].job.source
+        if trail.has_begun or is_lost:
+            earlier.append(trail)
+        elif trail is not chosen:
+            duplicates.append(trail.record)
+    return replace(chosen, duplicates=duplicates, earlier=[trail for trail in earlier if trail is not chosen])
+
+
+def _in_order(trails: list[Trail]) -> list[Trail]:
+    """Those of one queue in the order of the log, whatever their clients' clocks say, and the queues by their first times."""
+    begins: dict[TopicPartition, int] = {}
+    for trail in trails:
+        at = trail.job.accepted_at
+        begins[trail.job.source] = min(at, begins.get(trail.job.source, at))
+    return sorted(trails, key=lambda trail: (begins[trail.job.source], trail.job.source, trail.job.offset))
 
 
 async def records_of_job(log: Log, layout: Layout, job_id: str) -> list[Record]:
@@ -93,7 +125,10 @@ def mention_of(job_id: str) -> bytes:
 
 
 async def mentions(log: Log, layout: Layout, bounds: Bounds, *needles: bytes) -> AsyncGenerator[tuple[Record, Mapping[str, Any]]]:
-    """The job records in which one of the needles stands, with what they hold, and some others. Most need not be decoded."""
+    """The job records in which one of the needles stands, with what they hold, and some others. Most need not be decoded.
+
+    Of a record that is none of a job an engine's idea of it is given; see `named_record_of`.
+    """
     # Some writers of JSON have any character as its number. Ids have no slash, and a quotation mark is escaped by all.
     wanted = (*needles, b"\\u")
 
@@ -104,7 +139,7 @@ async def mentions(log: Log, layout: Layout, bounds: Bounds, *needles: bytes) ->
                 for record in records:
                     value = record.value
                     if value is not None and any(needle in value for needle in wanted):
-                        raw = job_record_of(record, worker)
+                        raw = named_record_of(record, worker)
                         if raw is not None:
                             yield record, raw
 
@@ -141,11 +176,11 @@ async def _trail(log: Log, layout: Layout, record: Record, job_id: str) -> Trail
                             # A damaged record costs itself, and not what was written before it.
                             if snapshot_of(each) is not None:
                                 accepted.offer(seen, each)
-    job = accepted.recorded()
+    job = accepted.recorded() or refused_job(accepted)
     assert job is not None, "it was decoded before"
     if newest.version != accepted.version:
         job = replace(job, damaged=True)
-    return Trail(layout, accepted, job, snapshots, removals)
+    return Trail(layout, record, accepted, job, snapshots, removals)
 
 
 async def _from(reader: LogReader, partition: TopicPartition, at: int) -> dict[TopicPartition, tuple[int, int]]:

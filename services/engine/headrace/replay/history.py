@@ -115,11 +115,17 @@ class History(Protocol):
         """The workers that were defined, by name."""
 
     async def find(self, job_id: str) -> RecordedJob:
-        """A job, whenever it was.
+        """A job, whenever it was; where its id was given again, the newest that has begun.
 
         Raises:
             JobUnknown: nothing was recorded of it.
             HistoryGone: its record was removed since; the message says what is left of it.
+        """
+
+    async def runs(self, job_id: str) -> Sequence[RecordedJob]:
+        """All jobs that had an id, in the order of the log; `find` gives the last. Raises as `find`.
+
+        An id that is derived is a new job's when its request is made again after the idempotency window.
         """
 
     def jobs(self, wanted: Wanted) -> AsyncGenerator[Sequence[RecordedJob]]:

@@ -105,10 +105,16 @@ class LogHistory:
         """
         return (await self.trail(job_id)).job
 
+    async def runs(self, job_id: str) -> Sequence[RecordedJob]:
+        """All jobs that had an id, in the order of the log; see `History.runs`. Raises as `find`."""
+        return [trail.job for trail in (await self.trail(job_id)).runs]
+
     async def trail(self, job_id: str) -> Trail:
         """All that the log has of a job. Raises as `find`."""
         trail = await find_job(self._log, self._topics, job_id)
-        self._since = min(self._since, trail.job.accepted_at)
+        for run in trail.runs:
+            self._since = min(self._since, run.job.accepted_at)
+            self._until = max(self._until, run.accepted.said_until if run.has_begun else 0)
         self._until = max(self._until, trail.accepted.said_until)
         return trail
 

@@ -28,8 +28,10 @@ from headrace.replay.effects import CapturedChildren, Effects
 from headrace.replay.history import History, RecordedJob
 from headrace.replay.past_memory import PastMemory
 from headrace.replay.redaction import redacted_outcome
+from headrace.replay.refused import RefusedJob
 from headrace.replay.running import RunningAttempt
 from headrace.replay.waiting import WaitedHistory
+from headrace.replay_errors import JobNotReplayable
 from headrace.threads import DaemonThreads
 from headrace.worker import AbstractWorker, runs_in_loop
 
@@ -133,8 +135,11 @@ class Rerunner:
         Raises:
             WorkerUnknown: none of the workers has the job's name.
             AttemptUnknown: the job has no such attempt, or nothing is left of it.
+            JobNotReplayable: its record is none of a job, so that an engine refused it.
             BrokerError: what was recorded cannot be read. One that the worker raises by itself is the attempt's own.
         """
+        if isinstance(job, RefusedJob):
+            raise JobNotReplayable(job.why_not_replayed)
         worker = self._worker_of(job)
         past, effects = PastAttempt(job, attempt), Effects()
         try:

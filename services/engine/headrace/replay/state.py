@@ -30,6 +30,7 @@ from headrace.replay.joining import (
 from headrace.replay.layout import Bounds, Layout, Part, described, read_layout
 from headrace.replay.log_history import LogHistory
 from headrace.replay.rebuilding import Known, Origin, known_from, state_at
+from headrace.replay.refused import refused_job
 from headrace.replay.scanning import reading, side_by_side
 from headrace.replay.snapshots import snapshot_of
 from headrace.replay.spans import bounds_of, check_is_left, since
@@ -239,8 +240,10 @@ class _Moments:
             )
 
     def of(self, place: Place, entry: Accepted) -> JobAt | None:
-        """How a job stood, or None where its record is damaged, or that of another one once more."""
+        """How a job stood, or None where its record is damaged and nobody has refused it, or is that of another one once more."""
         job, found = entry.recorded(), self._found[place]
+        if job is None and found.is_decided:
+            job = refused_job(entry)
         if job is None:
             return None
         key = job.id.encode()

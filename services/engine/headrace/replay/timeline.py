@@ -2,72 +2,31 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import orjson
 
-from headrace.core.records import REMOVAL_HEADER, cancellation_key
-from headrace.core.timestamps import format_timestamp
+from headrace.core.records import cancellation_key
 from headrace.dead_letters.letters import dead_letter_of
 from headrace.ports import Record, TopicPartition
 from headrace.reading import batches_between, records_of
+from headrace.replay.audited_calls import calls_about
 from headrace.replay.finding import Trail
-from headrace.replay.folding import Seen, Standing
 from headrace.replay.history import DAMAGED, RecordedJob, Span
 from headrace.replay.joining import accepted_state
+from headrace.replay.lines import Line as Line
+from headrace.replay.lines import lines_of_runs
 from headrace.replay.log_history import LogHistory
-from headrace.replay.rebuilding import Origin, known_from, missing_records, rebuilt_between, untold_attempts
 from headrace.replay.recorded_answers import Answer
 from headrace.replay.relatives import EARLIER_MILLISECONDS, Relative, relatives_of
 from headrace.replay.scanning import reading
-from headrace.replay.snapshots import snapshot_of
 from headrace.replay.spans import ALL_TIME, bounds_of
-from headrace.replay.steps import MISSING, Change, changes_between, event_of
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """Something that happened to a job.
-
-    Attributes:
-        at: when, in milliseconds since the Unix epoch: the time of the record, or what a later record says.
-        origin: `snapshot` where the record itself is gone; then the place is that of the later one which tells of it.
-        event: `accepted`, `started`, `progressed`, `retrying`, `interrupted`, `completed`, `failed`, `cancelled`; `recorded`,
-            `cancel-requested`, `dead-letter`, `child`, `retry`; `repeated` and `removed` by a janitor;
-            `duplicate` where its request was made again, `damaged` where a record cannot be read.
-        void: the record counts for nothing: its writer did not hold the job any more.
-        attempt: the number of the attempt that it is about, if it is about one.
-        changes: what is other than before.
-        note: more, in words.
-    """
-
-    at: int
-    origin: Origin
-    source: TopicPartition
-    offset: int
-    event: str
-    void: bool = False
-    attempt: int | None = None
-    changes: Sequence[Change] = ()
-    note: str = ""
-
-    def to_wire(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "at": format_timestamp(self.at),
-            "origin": self.origin,
-            "topic": self.source.topic,
-            "partition": self.source.partition,
-            "offset": self.offset,
-            "event": self.event,
-            "void": self.void,
-            **({} if self.attempt is None else {"attempt": self.attempt}),
-            "changes": [change.to_wire() for change in self.changes],
-            **({"note": self.note} if self.note else {}),
-        }
+from headrace.replay.steps import MISSING, Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +35,7 @@ class Timeline:
 
     Attributes:
         state: the job as it stands now; as it was last known, where a newer record is damaged.
+        earlier: jobs that had its id before, oldest first; the lines tell of them, too.
         relatives: what it does anew, from the first of the chain on; then its children, by their times; then what does it anew.
     """
 
@@ -83,6 +43,7 @@ class Timeline:
     state: Mapping[str, Any]
     lines: Sequence[Line]
     relatives: Sequence[Relative]
+    earlier: Sequence[RecordedJob] = ()
 
     @property
     def status(self) -> str:
@@ -113,6 +74,7 @@ class Timeline:
         return {
             "job": self.state,
             **({"damaged": True} if self.job.damaged else {}),
+            **({"earlier": [_state_of(each) for each in self.earlier]} if self.earlier else {}),
             "outcome": {"id": last, "status": status},
             "lines": [line.to_wire() for line in self.lines],
             "children": [each.to_wire() for each in self.relatives if each.relation == "child"],
@@ -130,120 +92,42 @@ async def timeline_of(history: LogHistory, job_id: str) -> Timeline:
         BrokerError: the brokers cannot be reached.
     """
     trail = await history.trail(job_id)
-    job = trail.job
-    own = own_lines(trail)
-    relatives = await relatives_of(history.log, trail)
+    job, first = trail.job, trail.runs[0]
+    own = lines_of_runs(trail.runs)
+    relatives = await relatives_of(history.log, first)
     others = [
         *_recorded(await history.all_recordings(job_id)),
         *await _cancellations(history, job),
-        *await _dead_letters(history, job),
+        *await _dead_letters(history, first.job),
         *_related(relatives, job.id),
-        *map(_duplicate, trail.duplicates),
+        *(_duplicate(record, trail.runs) for record in trail.duplicates),
     ]
-    state = job.snapshot if job.snapshot is not None else accepted_state(job)
-    return Timeline(job, state, merged(own, others), relatives)
+    others += await _calls(history, job_id, own, others)
+    return Timeline(job, _state_of(job), merged(own, others), relatives, [run.job for run in trail.earlier])
 
 
-def merged(own: Iterable[Line], others: Iterable[Line]) -> list[Line]:
-    """All lines in one order: the job's own in theirs, since its writers' clocks may differ, and the others by their times."""
-    waiting, found = sorted(others, key=lambda line: line.at)[::-1], []
-    for line in own:
-        while waiting and waiting[-1].at < line.at:
-            found.append(waiting.pop())
-        found.append(line)
-    return [*found, *reversed(waiting)]
+def _state_of(job: RecordedJob) -> Mapping[str, Any]:
+    return job.snapshot if job.snapshot is not None else accepted_state(job)
 
 
-# --- the job's own records ------------------------------------------------------------------------------------------------
+def merged(own: Sequence[Line], others: Iterable[Line]) -> list[Line]:
+    """All lines in one order: the job's own in theirs, since its writers' clocks may differ, and the others by their times.
 
+    Nothing was written of a job before it was accepted, nor of an attempt before that began, whatever clocks say.
+    """
+    begun: dict[int, int] = {}
+    for number, line in enumerate(own):
+        if line.attempt is not None:
+            begun.setdefault(line.attempt, number)
+    latest = list(accumulate((line.at for line in own[1:]), max))
 
-def own_lines(trail: Trail) -> list[Line]:
-    """What the job's record tells, and the snapshots that are left, with what is rebuilt between them."""
-    job = trail.job
-    state: Mapping[str, Any] = accepted_state(job)
-    accepted = [Change(name, MISSING, value) for name, value in job.record.items()]
-    lines = [Line(at=job.accepted_at, origin="log", source=job.source, offset=job.offset, event="accepted", changes=accepted)]
-    standing = Standing()
-    for record, seen in trail.snapshots:
-        after = snapshot_of(record)
-        if seen is None or after is None:
-            lines.append(_damaged(record, seen))
-        elif seen.repeated and _is_same(state, after):
-            lines.append(_line(record, after, event="repeated"))
-        elif seen.void or not standing.offer(seen, record):
-            lines.append(_passed_over(record, seen, state, after))
-        else:
-            known = known_from(after, record.timestamp, repeated=seen.repeated)
-            lines += _rebuilt(record, state, after)
-            changes, note = changes_between(state, after), _gone(state, after)
-            lines.append(
-                _line(record, after, at=known.at, origin=known.origin, event=event_of(after), changes=changes, note=note)
-            )
-            state = after
-    return [*lines, *map(_removed, trail.removals)]
+    def place(line: Line) -> int:
+        """The number of own lines before it."""
+        return max(1 + bisect_right(latest, line.at), 1 + begun.get(line.attempt or 0, 0))
 
-
-def _line(record: Record, state: Mapping[str, Any], **more: Any) -> Line:
-    source = TopicPartition(record.topic, record.partition)
-    at = more.pop("at", record.timestamp)
-    origin: Origin = more.pop("origin", "log")
-    return Line(at=at, origin=origin, source=source, offset=record.offset, attempt=state.get("attempt") or None, **more)
-
-
-def _damaged(record: Record, seen: Seen | None) -> Line:
-    source, what = TopicPartition(record.topic, record.partition), "headers" if seen is None else "value"
-    return Line(
-        at=record.timestamp,
-        origin="log",
-        source=source,
-        offset=record.offset,
-        event="damaged",
-        void=seen is not None and seen.void,
-        note=f"its {what} cannot be read; it counts for nothing",
-    )
-
-
-def _is_same(state: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    return all(state.get(name) == after.get(name) for name in ("epoch", "attempt", "sequence"))
-
-
-def _passed_over(record: Record, seen: Seen, state: Mapping[str, Any], after: Mapping[str, Any]) -> Line:
-    if not seen.void:
-        return _line(record, after, event="repeated" if seen.repeated else event_of(after), note="outdone by what came before")
-    note = f"void: instance {after.get('instanceId')} did not hold the job any more"
-    return _line(record, after, event=event_of(after), void=True, changes=changes_between(state, after), note=note)
-
-
-def _rebuilt(record: Record, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Line]:
-    lines = []
-    for at, state, _ in rebuilt_between(before, after):
-        changes = changes_between(before, state)
-        lines.append(_line(record, state, at=at, origin="snapshot", event=event_of(state), changes=changes))
-        before = state
-    return lines
-
-
-def _gone(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """What compaction has removed between two states for good, in words."""
-    told = []
-    if untold := untold_attempts(before, after):
-        told.append(f"of attempts {untold.start} to {untold.stop - 1} nothing more is known")
-    rebuilt = sum(each.state["attempt"] == after["attempt"] for each in rebuilt_between(before, after))
-    if (missing := missing_records(before, after) - rebuilt) > 0:
-        told.append(f"{missing} more of this attempt's records were removed by compaction")
-    return "; ".join(told)
-
-
-def _removed(record: Record) -> Line:
-    headers = dict(record.headers)
-    reason = (headers.get(REMOVAL_HEADER) or b"").partition(b"/")[0].decode(errors="replace")
-    source = TopicPartition(record.topic, record.partition)
-    return Line(at=record.timestamp, origin="log", source=source, offset=record.offset, event="removed", note=reason)
-
-
-def _duplicate(record: Record) -> Line:
-    source, note = TopicPartition(record.topic, record.partition), "its request was made again, and passed over"
-    return Line(at=record.timestamp, origin="log", source=source, offset=record.offset, event="duplicate", note=note)
+    placed = [((number + 1, 0, 0), line) for number, line in enumerate(own)]
+    placed += [((place(line), 1, line.at), line) for line in others]
+    return [line for _, line in sorted(placed, key=lambda each: each[0])]
 
 
 # --- what others wrote of it ----------------------------------------------------------------------------------------------
@@ -272,6 +156,15 @@ def _decoded(value: bytes) -> Any:
         return value.decode(errors="replace")
 
 
+def _duplicate(record: Record, runs: Sequence[Trail]) -> Line:
+    source = TopicPartition(record.topic, record.partition)
+    after = [run for run in runs if run.has_begun and run.job.source == source and run.job.offset > record.offset]
+    known = [run for run in runs if run.has_begun and run not in after]
+    told = "and done, or passed over: compaction has left nothing of it" if after and not known else "and passed over"
+    note = f"its request was made again, {told}"
+    return Line(at=record.timestamp, origin="log", source=source, offset=record.offset, event="duplicate", note=note)
+
+
 async def _cancellations(history: LogHistory, job: RecordedJob) -> list[Line]:
     topic, key = history.topics.control.name, cancellation_key(job.tenant, job.id)
     if topic not in await history.log.topic_names():
@@ -288,6 +181,23 @@ async def _cancellations(history: LogHistory, job: RecordedJob) -> list[Line]:
             async for record in records
             if record.key == key and record.value is not None
         ]
+
+
+async def _calls(history: LogHistory, job_id: str, own: Sequence[Line], others: Sequence[Line]) -> list[Line]:
+    """What gateways were asked to do with it, around the times of all else: a call that did something has left more than that."""
+    times = [line.at for line in (*own, *others)]
+    return [
+        Line(
+            at=each.at,
+            origin="log",
+            source=each.source,
+            offset=each.offset,
+            event="called",
+            note=each.told,
+            changes=[Change("call", MISSING, each.fields())],
+        )
+        for each in await calls_about(history.log, history.topics, job_id, Span(min(times), max(times) + 1))
+    ]
 
 
 async def _dead_letters(history: LogHistory, job: RecordedJob) -> list[Line]:

@@ -1,0 +1,114 @@
+"""An id that was given again after the idempotency window is a new job's: both are told of, and the newest is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from headrace import JobContext
+from headrace.core.timestamps import format_timestamp
+from headrace.replay.exporting import export_span
+from headrace.replay.file_history import read_file_history
+from headrace.replay.history import Span, Wanted
+from headrace.replay.log_history import LogHistory
+from headrace.replay.timeline import timeline_of
+from headrace.testing import InMemoryLog
+from support.log import eventually
+from support.memory_engines import TOPICS, Bench, GatedWorker, passing, wall_clock
+from support.virtual_time import in_virtual_time
+
+WINDOW_SECONDS = 60
+
+
+class Sinking(GatedWorker):
+    """Does what it is asked for once, and fails from then on."""
+
+    async def run(self, args: dict[str, Any], ctx: JobContext) -> Any:
+        done = await super().run(args, ctx)
+        if len(self.started) > 1:
+            raise ValueError("not again")
+        return done
+
+
+def bench_in(folder: Path) -> Bench:
+    return Bench(folder, idempotency_window_seconds=WINDOW_SECONDS)
+
+
+def ask(bench: Bench) -> None:
+    """The request, as clients of one idempotency key make it."""
+    record = {"id": "job", "workerName": "gated", "createdAt": format_timestamp(wall_clock()), "args": {"name": "job"}}
+    bench.put(0, orjson.dumps(record))
+
+
+async def ran_twice(bench: Bench) -> LogHistory:
+    """What is recorded of a request that was made twice within the window, and once more after it."""
+    async with bench.engine(Sinking()):
+        ask(bench)
+        await passing(1)
+        ask(bench)
+        await eventually(lambda: bench.committed() == 2, "the first request is done, and the second passed over")
+        await passing(2 * WINDOW_SECONDS)
+        ask(bench)
+        await eventually(lambda: bench.statuses("job")[-1] == "failed", "the third is done")
+    return LogHistory(InMemoryLog(bench.cluster), TOPICS)
+
+
+@in_virtual_time
+async def test_a_timeline_tells_of_all_that_had_the_id(tmp_path: Path) -> None:
+    history = await ran_twice(bench_in(tmp_path))
+    found = await timeline_of(history, "job")
+    assert [(line.event, line.run) for line in found.lines] == [
+        *(("accepted", 1), ("started", 1), ("completed", 1), ("duplicate", None)),
+        *(("accepted", 2), ("started", 2), ("failed", 2)),
+    ]
+    assert [line.offset for line in found.lines if line.source.topic == TOPICS.jobs_name("gated")] == [0, 1, 2]
+    assert [line.note for line in found.lines if line.event == "accepted"] == ["run 1 of 2 of this id", "run 2 of 2 of this id"]
+    assert found.state["status"] == "failed" and [each.offset for each in found.earlier] == [0]
+    wire = found.to_wire()
+    assert (wire["job"]["status"], [each["status"] for each in wire["earlier"]]) == ("failed", ["completed"])
+    notes = [line["note"] for line in wire["lines"] if line["event"] == "duplicate"]
+    assert notes == ["its request was made again, and passed over"]
+    assert [line.get("run") for line in wire["lines"]] == [1, 1, 1, None, 2, 2, 2]
+
+
+@in_virtual_time
+async def test_the_newest_is_found_here_and_in_an_export(tmp_path: Path) -> None:
+    history = await ran_twice(bench_in(tmp_path))
+    runs = await history.runs("job")
+    assert [(job.offset, job.snapshot["status"]) for job in runs if job.snapshot] == [(0, "completed"), (2, "failed")]
+    assert await history.find("job") == runs[1]
+    await export_span(history, Wanted(span=Span(0, wall_clock())), tmp_path / "span.gz")
+    file = read_file_history(tmp_path / "span.gz")
+    assert await file.runs("job") == runs and await file.find("job") == runs[1]
+
+
+@in_virtual_time
+async def test_one_of_which_compaction_has_left_nothing_is_told_as_that(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path)
+    history = await ran_twice(bench)
+    state = bench.cluster.partition(bench.state())
+    own = [record.offset for record in state.records if record.key == b"job"]
+    state.remove(own[:-1])
+    found = await timeline_of(history, "job")
+    assert [(line.event, line.origin, line.run) for line in found.lines if line.run == 2] == [
+        *(("accepted", "log", 2), ("started", "snapshot", 2), ("failed", "log", 2)),
+    ]
+    [again] = [line for line in found.lines if line.event == "duplicate"]
+    assert (again.offset, again.run) == (1, None) and "done, or passed over" in again.note
+    lost = [line for line in found.lines if line.event == "accepted" and line.run == 1]
+    assert len(lost) == 1 and lost[0].offset == 0 and "compaction has left nothing" in lost[0].note
+    assert (await history.find("job")).offset == 2
+
+
+@in_virtual_time
+async def test_one_that_waits_is_found_though_a_client_asks_for_it_again(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path)
+    async with bench.engine(GatedWorker()):
+        pass
+    ask(bench)
+    ask(bench)
+    history = LogHistory(InMemoryLog(bench.cluster), TOPICS)
+    assert [job.offset for job in await history.runs("job")] == [0]
+    assert [line.event for line in (await timeline_of(history, "job")).lines] == ["accepted", "duplicate"]
