@@ -77,7 +77,18 @@ def timeline(settings: Settings, job_id: str) -> dict[str, Any]:
 def test_what_they_leave_out_is_what_the_models_take(written: Settings) -> None:
     assert [line["event"] for line in timeline(written, "spare")["lines"]] == ["accepted", "started", "completed"]
     assert "spare of packs: completed" in cli(written, "timeline", "spare").stdout
-    replayed = ("replay", "stream", f"{__name__}:packs", "--worker", "packs", "--from", "1h", "--where", "tenant=default", "--json")
+    replayed = (
+        "replay",
+        "stream",
+        f"{__name__}:packs",
+        "--worker",
+        "packs",
+        "--from",
+        "1h",
+        "--where",
+        "tenant=default",
+        "--json",
+    )
     assert json.loads(cli(written, *replayed).stdout)["counts"]["same"] == 1
 
 

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from headrace.core.records import source_header, status_header, version_header
+from headrace.core.snapshots import version_of
 from headrace.errors import ArgumentsInvalid
 from headrace.replay.exporting import export_span
 from headrace.replay.file_history import FileHistory, read_file_history
 from headrace.replay.history import Span, Wanted
 from headrace.replay.log_history import LogHistory
 from headrace.replay.wanted import parse_fields
-from support.written_jobs import Engines
+from support.timed_jobs import jobs
+from support.written_jobs import Engines, WrittenLog
 
 SPAN = Span(0, 100_000)
 
@@ -52,6 +55,19 @@ async def test_what_was_not_redacted_in_an_export(engines: Engines, history: Log
     file = await exported(engines, history, tmp_path, "args.customer.name", "memory.content", "error.message")
     assert await chosen(file, args__kind="digest", args__customer__city="bern", status="queued", userId="ann") == ["job"]
     assert await chosen(file, args__kind="other") == []
+
+
+async def test_a_job_whose_newest_record_is_damaged_is_chosen_by_what_never_changes(
+    log: WrittenLog, engines: Engines, history: LogHistory
+) -> None:
+    epoch = engines.claim("one", -1)
+    engines.enqueue("job")
+    engines.run("job", epoch)
+    version = version_of({**engines.snapshots["job"], "sequence": 9})
+    headers = (source_header(engines.worker, 0, 0), version_header(version), status_header("failed"))
+    log.put(engines.state(0), b"job", b"{}", headers)
+    assert [job.id for job in await jobs(history, tenant="default", **parse_fields(["status=damaged"]))] == ["job"]
+    assert await jobs(history, failures="0") == []
 
 
 @pytest.mark.parametrize(("status", "advice"), [("faild", "Did you mean failed?"), ("no", "There are")])

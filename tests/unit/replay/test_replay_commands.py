@@ -65,6 +65,32 @@ async def test_what_workers_print_does_not_mix_with_the_json(shell: Shell, words
     assert "imported" in done.stderr and "in a thread" in done.stderr
 
 
+async def test_of_an_id_that_ran_twice_the_newest_is_run_again_and_that_is_said(
+    shell: Shell, engines: Engines, history: LogHistory
+) -> None:
+    shell.write("prints", PRINTS)
+    once = shell.replay("job", "failed", "prints", "--json")
+    assert "jobs had the id" not in once.stderr
+    engines.snapshots.pop("failed")
+    engines.enqueue("failed", args={"to": ["ann"]})
+    engines.run("failed", 0)
+    engines.complete("failed", {"sent": True})
+    await export_span(history, Wanted(span=Span(0, 100_000)), shell.folder / FILE, overwrite=True)
+    done = shell.replay("job", "failed", "prints", "--json")
+    assert (done.returncode, json.loads(done.stdout)["verdict"]) == (0, "same"), done.stderr
+    assert "2 jobs had the id failed, one after another: this is the newest." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("where", "said"), [("args.to=ann", "by args.to: that was redacted in"), ("status=faild", "Did you mean failed?")]
+)
+async def test_what_jobs_cannot_be_chosen_by_is_told(shell: Shell, history: LogHistory, where: str, said: str) -> None:
+    shell.write("prints", PRINTS)
+    await export_span(history, Wanted(span=Span(0, 100_000)), shell.folder / FILE, overwrite=True, redact=["args.to"])
+    done = shell.replay("stream", "prints", "--where", where)
+    assert (done.returncode, done.stdout) == (2, "") and said in done.stderr
+
+
 SHIPPED_NAME = """
 from headrace import AbstractWorker, JobContext
 

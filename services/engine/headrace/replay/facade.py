@@ -74,6 +74,7 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
     Raises:
         ConfigurationError: the request cannot be done: a worker is not in the code, two have one name, or the sandbox's name is
             in use. It is NothingInCode where nothing was ever recorded of the workers of the code.
+        ArgumentsInvalid: the jobs are to be chosen by what was redacted in the file.
         HistoryGone: the span begins before what is left of the log.
         BrokerError: the brokers cannot be used.
         SandboxLost: the sandbox was removed while the replay ran.
@@ -84,6 +85,7 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
     own = given_settings(settings) or (settings_of_this_folder() if needs_cluster else load_settings())
     async with AsyncExitStack() as stack:
         history = await stack.enter_async_context(recorded_history(own, request.file))
+        history.check_fields(request.fields)
         code = by_name(request.code)
         wanted = Wanted(span=_span(history, request), workers=request.workers, fields=request.fields)
         recorded = await history.recorded_workers()

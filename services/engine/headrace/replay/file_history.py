@@ -124,8 +124,7 @@ class FileHistory:
             WorkerUnknown: no job of one of the workers is in the export.
             ArgumentsInvalid: what the jobs are to be chosen by was redacted.
         """
-        if hidden := [path for path in wanted.fields if self._redaction.hides(full_path(path))]:
-            raise ArgumentsInvalid(f"No jobs can be chosen by {hidden[0]}: that was redacted in {self._path}.")
+        self.check_fields(wanted.fields)
         if wanted.span.start < self.span.start:
             raise HistoryGone(span_gone(wanted.span, self.span, str(self._path)))
         if wanted.span.start >= self.span.end:
@@ -171,6 +170,11 @@ class FileHistory:
             async for batch in batches:
                 counts.update(str(job.record["workerName"]) for job in batch)
         return counts
+
+    def check_fields(self, fields: Collection[str]) -> None:
+        """Raises ArgumentsInvalid where jobs are to be chosen by a field that was redacted: none would be found."""
+        if hidden := [path for path in fields if self._redaction.hides(full_path(path))]:
+            raise ArgumentsInvalid(f"No jobs can be chosen by {hidden[0]}: that was redacted in {self._path}.")
 
     async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
         """What an attempt of a job recorded, as JSON."""

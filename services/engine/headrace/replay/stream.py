@@ -41,6 +41,9 @@ class StoredHistory(History, Protocol):
     async def count(self, wanted: Wanted) -> int:
         """About how many jobs are in the span, of these workers, whatever their fields are."""
 
+    def check_fields(self, fields: Collection[str]) -> None:
+        """Raises ArgumentsInvalid where nobody can choose jobs by one of the fields, which are given by their paths."""
+
     async def recorded_workers(self) -> Collection[str]:
         """The names of the workers that have recorded jobs."""
 

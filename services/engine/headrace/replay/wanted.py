@@ -15,7 +15,9 @@ from headrace.replay.history import DAMAGED, RecordedJob
 
 _SHORT: Final = {"userId": "ctx.userId", "conversationId": "ctx.conversationId"}
 _NAMES: Final = sorted({*_SHORT, *(str(field.alias) for model in (Job, JobRecord) for field in model.model_fields.values())})
-_STATUSES: Final = tuple(status.value for status in JobStatus)
+_NEVER_CHANGING: Final = frozenset(str(field.alias) for field in JobRecord.model_fields.values())
+_STATUSES: Final = (*(status.value for status in JobStatus if status is not JobStatus.SCHEDULED), DAMAGED)
+"""As recorded jobs can stand: what is scheduled is no job yet."""
 _MISSING: Final = object()
 
 
@@ -71,7 +73,7 @@ def _value(job: RecordedJob, path: str) -> Any:
     value = _MISSING
     if job.damaged:
         # What it was last is not known: only what never changes is.
-        value = DAMAGED if first == "status" else job.record.get(first, _MISSING)
+        value = job.given(first, _MISSING) if first in _NEVER_CHANGING else DAMAGED if first == "status" else _MISSING
     elif job.snapshot is not None and first in job.snapshot:
         value = job.snapshot[first]
     elif first == "status":
