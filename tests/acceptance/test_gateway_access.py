@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from headrace import GatewaySettings, LimitSettings, parse_key
 from headrace.api_keys import new_key
 from headrace.cli.main import application
+from headrace.replay import open_history, timeline_of
 from headrace.settings import Settings
 from headrace_gateway import GatewayServer
 from headrace_gateway.access import Arrival, Principal
@@ -234,6 +235,9 @@ async def test_every_call_is_in_the_audit_and_none_of_what_it_said(settings: Set
         {**nobody, "outcome": "host_refused"},
     ]
     assert "the-arguments" not in json.dumps(found)
+    async with open_history(settings) as history:
+        lines = (await timeline_of(history, job)).lines
+    assert [(line.event, line.note) for line in lines] == [("accepted", ""), ("called", "enqueue by ann (scheduler): ok")]
 
 
 @pytest.fixture

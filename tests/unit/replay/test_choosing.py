@@ -14,7 +14,7 @@ from headrace.replay.file_history import FileHistory, read_file_history
 from headrace.replay.history import Span, Wanted
 from headrace.replay.log_history import LogHistory
 from headrace.replay.wanted import parse_fields
-from support.timed_jobs import jobs
+from support.timed_jobs import ALWAYS, jobs
 from support.written_jobs import Engines, WrittenLog
 
 SPAN = Span(0, 100_000)
@@ -66,7 +66,7 @@ async def test_a_job_whose_newest_record_is_damaged_is_chosen_by_what_never_chan
     version = version_of({**engines.snapshots["job"], "sequence": 9})
     headers = (source_header(engines.worker, 0, 0), version_header(version), status_header("failed"))
     log.put(engines.state(0), b"job", b"{}", headers)
-    assert [job.id for job in await jobs(history, tenant="default", **parse_fields(["status=damaged"]))] == ["job"]
+    assert [job.id for job in await jobs(history, ALWAYS, tenant="default", **parse_fields(["status=damaged"]))] == ["job"]
     assert await jobs(history, failures="0") == []
 
 
