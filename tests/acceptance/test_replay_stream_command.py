@@ -278,7 +278,7 @@ WRONG: dict[str, tuple[Sequence[str], str]] = {
     "a name that no namespace can have": ([*STREAM, "--into", "a/b"], "No sandbox can be named 'a/b'"),
     "a span before the log": (
         ["stream", "support.replay_workers", "--from", "2020-01-01T00:00:00Z", "--to", "2020-01-02T00:00:00Z"],
-        "lies before the first job of count that is in the log, which was accepted at ",
+        "lies before the first job of count that is in the log: those that are there came from ",
     ),
     "a span that is to come": (
         ["stream", "support.replay_workers", "--from", "2999-01-01T00:00:00Z", "--to", "2999-01-02T00:00:00Z"],

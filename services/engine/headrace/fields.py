@@ -49,7 +49,10 @@ class _WrittenWithZone:
         return core_schema.custom_error_schema(
             core_schema.json_or_python_schema(text, core_schema.union_schema([text, moment], mode="left_to_right")),
             custom_error_type="timestamp",
-            custom_error_message="Input should be a time as in RFC 3339, with its zone, such as 2026-01-31T09:15:00.123Z",
+            custom_error_message=(
+                "Input should be a time as in RFC 3339, with its zone, such as 2026-01-31T09:15:00.123Z, "
+                f"within the years {EARLIEST.year} to {TOO_LATE.year - 1}"
+            ),
         )
 
 

@@ -6,7 +6,6 @@ import os
 import time
 import uuid
 from collections.abc import Container, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from pydantic import ValidationError
@@ -21,8 +20,6 @@ from headrace.models import PAYLOAD_LIMIT_BYTES, MemoryCompaction, MemoryEntry
 from headrace.ports import ConversationRef, NewCompaction, NewEntry, NewRecord
 
 # What is written of other moments is no time for any reader.
-_FIRST_MOMENT: Final = datetime(1000, 1, 1, tzinfo=UTC)
-_LAST_MOMENT: Final = datetime(2999, 12, 31, 23, 59, 59, tzinfo=UTC)
 SUPERSEDES_LIMIT_BYTES: Final = 1024 * 1024
 """The most that the ids in one compaction may take as JSON, so that its record fits into the topic."""
 
@@ -57,8 +54,6 @@ def _validated(conversation: ConversationRef, entry: NewEntry, number: int, now:
         raise ConversationInvalid(f"Entry {number} cannot be stored: {describe_problems(error)}.") from None
     except UnicodeEncodeError:
         raise ConversationInvalid(f"Entry {number} holds half a surrogate pair, which is no character.") from None
-    if not _FIRST_MOMENT <= made.at <= _LAST_MOMENT:
-        raise ConversationInvalid(f"Entry {number} has a time that is not within the years 1000 to 2999.")
     if size > PAYLOAD_LIMIT_BYTES:
         raise ConversationInvalid(f"Entry {number} is longer than {PAYLOAD_LIMIT_BYTES // 1024} KB: divide it into several.")
     return made
