@@ -65,7 +65,7 @@ class PastAttempt:
 
         Of a job without an end nothing has come yet: one whose newest attempt has failed waits for the next.
         """
-        if self.is_last and self.recorded_job.has_ended:
+        if self._ended_the_job:
             return outcome_of(self.recorded_job)
         if self._is_final:
             return None
@@ -77,11 +77,24 @@ class PastAttempt:
 
     def told(self, replayed: Outcome) -> Outcome:
         """What came of its replay, in as much detail as is kept of it."""
-        if self.is_last and self.recorded_job.has_ended:
+        if self._ended_the_job:
             return replayed
         message = replayed.error_message
         short = None if message is None else shorten(message, HISTORY_MESSAGE_BYTES)
         return Outcome(replayed.status, None, replayed.error_type, short, replayed.seconds)
+
+    @property
+    def _ended_the_job(self) -> bool:
+        """Whether what came of the job stands for what came of it.
+
+        One that is named may have ended before its job did, which was cancelled, or given up, while it waited for the next.
+        """
+        if not (self.is_last and self.recorded_job.has_ended):
+            return False
+        if self._is_final or not self._entry:
+            return True
+        snapshot: Mapping[str, Any] = self.recorded_job.snapshot or {}
+        return self._entry.get("status") == snapshot["status"] and _error_type(self._entry) == _error_type(snapshot)
 
     def as_job(self) -> Job:
         """The job as its worker saw it when the attempt began."""
@@ -111,6 +124,10 @@ class PastAttempt:
             "attempts": [*attempts, begun],
             **({"failures": failed} if failed > 0 else {}),
         }
+
+
+def _error_type(told: Mapping[str, Any]) -> str | None:
+    return (told.get("error") or {}).get("type")
 
 
 def _there_are(job_id: str, number: int, numbers: list[int]) -> str:
