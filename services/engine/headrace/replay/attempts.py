@@ -11,7 +11,7 @@ from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp, parse_timestamp
 from headrace.errors import AttemptUnknown
 from headrace.models import Job
-from headrace.replay.history import RecordedJob, outcome_of, seconds_of
+from headrace.replay.history import Began, RecordedJob, outcome_of, seconds_of
 
 _ENDS: Final = {"completed": JobStatus.COMPLETED, "failed": JobStatus.FAILED, "cancelled": JobStatus.CANCELLED}
 
@@ -53,6 +53,21 @@ class PastAttempt:
     def began(self) -> int:
         """When it began, in milliseconds since the Unix epoch."""
         return parse_timestamp(self.started_at)
+
+    @property
+    def beginning(self) -> Began:
+        """When it began, by all clocks of which something is known.
+
+        An engine writes when it made a snapshot, and the log when it took it in: where the newest one is by the attempt's own
+        engine, that tells how its clock differed from the brokers', but for the time that the record was under way.
+        """
+        job, began = self.recorded_job, self.began
+        snapshot: Mapping[str, Any] = job.snapshot or {}
+        at = began
+        instance = self._entry.get("instanceId")
+        if job.snapshot_at is not None and instance is not None and instance == snapshot.get("instanceId"):
+            at += job.snapshot_at - parse_timestamp(snapshot["updatedAt"])
+        return Began(at, began, job.accepted_at, job.id, self.number)
 
     @property
     def token(self) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, Header, MemorySnapshot, TopicPartition
 from headrace.replay.conversations import conversations_of
 from headrace.replay.export_format import ExportHeader, read_header, read_lines
-from headrace.replay.history import RecordedJob, RecordingKey, Span, Wanted
+from headrace.replay.history import Began, RecordedJob, RecordingKey, Span, Wanted
 from headrace.replay.memory_history import PastConversations
 from headrace.replay.redaction import Redaction
 from headrace.replay.spans import span_gone
@@ -38,6 +38,7 @@ class _MemoryRecord(NamedTuple):
     timestamp: int
     key: bytes | None
     value: bytes | None
+    timestamp_type: int
     headers: Sequence[Header] = ()
 
 
@@ -94,7 +95,8 @@ class FileHistory:
             case "memory":
                 conversation, key = line["key"].rpartition("/")[0], line["key"].encode()
                 number = key_partition(conversation, MEMORY_PARTITIONS)
-                record = _MemoryRecord("memory", number, line["offset"], line["at"], key, orjson.dumps(line["value"]))
+                value, by = orjson.dumps(line["value"]), line.get("timestampType", 0)
+                record = _MemoryRecord("memory", number, line["offset"], line["at"], key, value, by)
                 self._memory.add([record], MEMORY_PARTITIONS)
             case _:
                 pass  # of a later version
@@ -151,8 +153,8 @@ class FileHistory:
         """What an attempt of a job recorded, as JSON."""
         return self._recorded.get((job_id, attempt), {})
 
-    async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
-        """A conversation's memory at a time.
+    async def memory_at(self, conversation: ConversationRef, at: int | Began) -> MemorySnapshot:
+        """A conversation's memory as it was; see `History.memory_at`.
 
         Raises:
             NotRecorded: it is not in the export: no job names that conversation, or who talked was left out.
@@ -164,7 +166,7 @@ class FileHistory:
                 f"The memory of conversation {conversation.conversation_id!r} of user {conversation.user_id!r} is not in "
                 f"{self._path}: no job in it names both in its arguments or its context."
             )
-        return self._memory.at(conversation, at)
+        return await asyncio.to_thread(self._memory.at, conversation, at)
 
     def _jobs(self) -> Iterator[RecordedJob]:
         return (_job_of(line, self._header.redacted) for line in read_lines(self._path) if line["type"] == "job")
@@ -172,7 +174,10 @@ class FileHistory:
 
 def _job_of(line: Mapping[str, Any], redacted: Collection[str]) -> RecordedJob:
     source = TopicPartition(line["topic"], line["partition"])
-    return RecordedJob(line["record"], source, line["offset"], line["acceptedAt"], line["snapshot"], redacted)
+    made_at = line.get("snapshotAt")
+    return RecordedJob(
+        line["record"], source, line["offset"], line["acceptedAt"], line["snapshot"], redacted, snapshot_at=made_at
+    )
 
 
 def read_file_history(path: Path) -> FileHistory:

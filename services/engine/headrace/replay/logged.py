@@ -10,7 +10,7 @@ import orjson
 from headrace.ports import TopicPartition
 from headrace.replay.history import RecordedJob
 
-_FIELDS: Final = ("record", "source", "offset", "accepted_at", "snapshot", "redacted")
+_FIELDS: Final = ("record", "source", "offset", "accepted_at", "snapshot", "redacted", "snapshot_at")
 
 
 class LoggedJob(RecordedJob):
@@ -33,6 +33,7 @@ class LoggedJob(RecordedJob):
         accepted_at: int,
         snapshot: bytes | Mapping[str, Any] | None,
         redacted: Collection[str] = (),
+        snapshot_at: int | None = None,
     ) -> None:
         _set_record(self, record)
         _set_source(self, source)
@@ -40,6 +41,7 @@ class LoggedJob(RecordedJob):
         _set_accepted_at(self, accepted_at)
         _set_snapshot(self, snapshot)
         _set_redacted(self, redacted)
+        _set_snapshot_at(self, snapshot_at)
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -80,6 +82,6 @@ def _snapshot_in(value: bytes) -> Mapping[str, Any] | None:
 
 # The class is frozen, and this sets what it has in half the time that `object.__setattr__` takes: there are millions of jobs.
 _set_record, _set_snapshot = (vars(LoggedJob)[name].__set__ for name in ("_record", "_snapshot"))
-_set_source, _set_offset, _set_accepted_at, _set_redacted = (
-    vars(RecordedJob)[name].__set__ for name in ("source", "offset", "accepted_at", "redacted")
+_set_source, _set_offset, _set_accepted_at, _set_redacted, _set_snapshot_at = (
+    vars(RecordedJob)[name].__set__ for name in ("source", "offset", "accepted_at", "redacted", "snapshot_at")
 )
