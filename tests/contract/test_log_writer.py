@@ -44,6 +44,15 @@ async def test_the_acknowledgement_has_the_time_of_the_broker_where_that_counts(
     [(_, second)] = outcomes.told
     assert isinstance(second, Acknowledged)
     assert [record.timestamp for record in records] == [first.timestamp, second.timestamp, second.timestamp]
+    assert {record.timestamp_type for record in records} == {1}
+
+
+async def test_elsewhere_a_record_tells_that_its_time_is_its_writers(log: Log, make_topic: MakeTopic) -> None:
+    topic = await make_topic()
+    async with started(log.writer()) as writer:
+        await writer.append(TopicPartition(topic, 0), NewRecord(b"key", b"0"), timeout=10)
+    [record] = (await read_topic(log, topic, 1))[TopicPartition(topic, 0)]
+    assert record.timestamp_type == 0
 
 
 async def test_each_partition_keeps_the_order_of_the_calls(log: Log, make_topic: MakeTopic) -> None:

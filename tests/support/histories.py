@@ -12,7 +12,7 @@ from headrace.core.timestamps import format_timestamp, parse_timestamp
 from headrace.errors import JobUnknown
 from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, MemorySnapshot, TopicPartition
-from headrace.replay.history import RecordedJob, RecordingKey, Wanted
+from headrace.replay.history import Began, RecordedJob, RecordingKey, Wanted
 
 STARTED_AT = parse_timestamp("2026-03-02T09:30:01.000Z")
 _SECOND = 1_000
@@ -57,8 +57,8 @@ class InMemoryHistory:
     async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
         return self.recorded.get((job_id, attempt), {})
 
-    async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
-        self.asked.append((conversation, at))
+    async def memory_at(self, conversation: ConversationRef, at: int | Began) -> MemorySnapshot:
+        self.asked.append((conversation, at if isinstance(at, int) else at.at))
         return self.memories.get(conversation, MemorySnapshot(-1, (), 0, ()))
 
 

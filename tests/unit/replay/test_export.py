@@ -24,7 +24,7 @@ from headrace.recordings.records import recording_key, recording_partition
 from headrace.replay.export_format import ExportHeader, ExportWriter, read_lines
 from headrace.replay.exporting import Exported, export_span
 from headrace.replay.file_history import FileHistory, read_file_history
-from headrace.replay.history import History, RecordedJob, Span, Wanted
+from headrace.replay.history import Began, History, RecordedJob, Span, Wanted
 from headrace.replay.log_history import LogHistory
 from headrace.replay.rerun import Rerunner
 from support.histories import recorded_job
@@ -116,7 +116,7 @@ async def test_an_export_gives_what_the_log_gave(filled: LogHistory, tmp_path: P
     assert await history.find("failed") == await filled.find("failed")
     assert await history.recordings("done", 1) == await filled.recordings("done", 1) != {}
     assert await history.recordings("done", 2) == {}
-    for at in (0, 1_000, BEGUN_AT):
+    for at in (0, 1_000, BEGUN_AT, Began(BEGUN_AT, 0, 0, "done", 1), Began(1_000, 0, BEGUN_AT, "done", 1)):
         assert await history.memory_at(TRIP, at) == await filled.memory_at(TRIP, at)
     assert [entry.role for entry in (await history.memory_at(TRIP, BEGUN_AT)).entries] == ["summary", "user"]
 

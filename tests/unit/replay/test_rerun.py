@@ -21,7 +21,7 @@ from headrace.core.status import JobStatus
 from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, MemorySnapshot
 from headrace.recordings.failures import encode_failure
-from headrace.replay.history import RecordedJob, RecordingKey
+from headrace.replay.history import Began, RecordedJob, RecordingKey
 from headrace.replay.rerun import Rerunner, RerunOptions
 from headrace.replay_errors import AttemptUnknown
 from support.histories import InMemoryHistory, past_attempt, recorded_job
@@ -370,7 +370,7 @@ class SlowMemory(InMemoryHistory):
         self.most.append(at_most)
         self.ready.add(conversation)
 
-    async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
+    async def memory_at(self, conversation: ConversationRef, at: int | Began) -> MemorySnapshot:
         if conversation not in self.ready:
             await asyncio.Event().wait()
         return await super().memory_at(conversation, at)

@@ -15,7 +15,7 @@ from headrace.core.comparison import Verdict
 from headrace.errors import BrokerUnreachable
 from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, MemorySnapshot
-from headrace.replay.history import RecordingKey
+from headrace.replay.history import Began, RecordingKey
 from headrace.replay.rerun import Rerunner, RerunOptions
 from support.histories import InMemoryHistory, recorded_job
 from support.log import eventually
@@ -102,7 +102,7 @@ async def test_what_was_recorded_is_there_before_the_attempt_begins() -> None:
 
 async def test_brokers_that_are_away_are_no_failure_of_the_job() -> None:
     class Away(InMemoryHistory):
-        async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
+        async def memory_at(self, conversation: ConversationRef, at: int | Began) -> MemorySnapshot:
             raise BrokerUnreachable("no broker")
 
     async def remembers(args: dict[str, Any], ctx: JobContext) -> Any:

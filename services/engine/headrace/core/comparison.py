@@ -10,7 +10,7 @@ from headrace.core.status import JobStatus
 
 SLOWER_FACTOR: Final = 2.0
 SLOWER_SECONDS: Final = 0.1
-"""A replay is slower where it took more than twice as long, and so much more than that in all."""
+"""A replay is slower where it took more than twice as long as what was recorded, and more than so many seconds in all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,10 @@ class Conversation:
         self._live[place.id] = place
         self.weight += place.weight
 
+    def place(self, entry_id: str) -> Place | None:
+        """Where an entry or a summary stands that is live; None for any other."""
+        return self._live.get(entry_id)
+
     def is_live(self, entry_id: str) -> bool:
         """Whether the entry or summary is part of what is read now."""
         return entry_id in self._live

@@ -121,7 +121,13 @@ class Topics:
         return Topic(
             name=f"{self.namespace}.memory",
             partitions=MEMORY_PARTITIONS,
-            configuration={**_COMPACT, **_LARGEST_RECORD},
+            configuration={
+                **_COMPACT,
+                **_LARGEST_RECORD,
+                # By the clock of `job-state`, so that a replay knows what stood there when a job began. Not guarded: a topic that
+                # was made without it loses nothing.
+                "message.timestamp.type": "LogAppendTime",
+            },
         )
 
     @property

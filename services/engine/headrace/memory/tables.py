@@ -178,7 +178,7 @@ def compaction_of(
 
 def _texts(connection: sqlite3.Connection, conversation: ConversationRef, places: Iterable[Place]) -> tuple[MemoryEntry, ...]:
     number = _number(connection, conversation)
-    return tuple(_text(_value(connection, number, place.offset)) for place in places)
+    return tuple(entry_of(_value(connection, number, place.offset)) for place in places)
 
 
 def _value(connection: sqlite3.Connection, number: int, offset: int) -> bytes:
@@ -186,7 +186,8 @@ def _value(connection: sqlite3.Connection, number: int, offset: int) -> bytes:
     return bytes(row[0])
 
 
-def _text(value: bytes) -> MemoryEntry:
+def entry_of(value: bytes) -> MemoryEntry:
+    """What is read of a record: the entry, or the summary in a compaction as one."""
     if decode_object(value).get("type") != "compaction":
         return decode(MemoryEntry, value)
     written = decode(MemoryCompaction, value)

@@ -44,6 +44,9 @@ class Record(UnplacedRecord, Protocol):
     def topic(self) -> str: ...
     @property
     def partition(self) -> int: ...
+    @property
+    def timestamp_type(self) -> int | None:
+        """Whose clock its time is by: 0 for its writer's, 1 for that of the broker, None where it has none."""
 
 
 class NewRecord(NamedTuple):

@@ -10,7 +10,7 @@ from headrace.core.snapshots import HISTORY_MESSAGE_BYTES, accepted, failures, s
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp, parse_timestamp
 from headrace.models import Job
-from headrace.replay.history import RecordedJob, outcome_of, seconds_of
+from headrace.replay.history import Began, RecordedJob, outcome_of, seconds_of
 from headrace.replay_errors import AttemptUnknown
 
 _ENDS: Final = {"completed": JobStatus.COMPLETED, "failed": JobStatus.FAILED, "cancelled": JobStatus.CANCELLED}
@@ -55,6 +55,23 @@ class PastAttempt:
         return parse_timestamp(self.started_at)
 
     @property
+    def beginning(self) -> Began:
+        """When it began, by all clocks of which something is known.
+
+        An engine writes when it made a snapshot, and the log when it took it in: where the newest one is by the attempt's own
+        engine, that tells how its clock differed from the brokers', but for the time that the record was under way.
+        """
+        job, began = self.recorded_job, self.began
+        snapshot: Mapping[str, Any] = job.snapshot or {}
+        at = began
+        instance = self._entry.get("instanceId")
+        # Of a damaged newest record the log has the time, and the snapshot that stands here is one before it.
+        snapshot_at = None if job.damaged else job.snapshot_at
+        if snapshot_at is not None and instance is not None and instance == snapshot.get("instanceId"):
+            at += snapshot_at - parse_timestamp(snapshot["updatedAt"])
+        return Began(at, began, job.accepted_at, job.id, self.number)
+
+    @property
     def token(self) -> tuple[int, int]:
         """The fencing token that it had."""
         return self._entry.get("epoch", 0), self.number
@@ -65,7 +82,7 @@ class PastAttempt:
 
         Of a job without an end nothing has come yet: one whose newest attempt has failed waits for the next.
         """
-        if self.is_last and self.recorded_job.has_ended:
+        if self._ended_the_job:
             return outcome_of(self.recorded_job)
         if self._is_final:
             return None
@@ -77,11 +94,24 @@ class PastAttempt:
 
     def told(self, replayed: Outcome) -> Outcome:
         """What came of its replay, in as much detail as is kept of it."""
-        if self.is_last and self.recorded_job.has_ended:
+        if self._ended_the_job:
             return replayed
         message = replayed.error_message
         short = None if message is None else shorten(message, HISTORY_MESSAGE_BYTES)
         return Outcome(replayed.status, None, replayed.error_type, short, replayed.seconds)
+
+    @property
+    def _ended_the_job(self) -> bool:
+        """Whether what came of the job stands for what came of it.
+
+        One that is named may have ended before its job did, which was cancelled, or given up, while it waited for the next.
+        """
+        if not (self.is_last and self.recorded_job.has_ended):
+            return False
+        if self._is_final or not self._entry:
+            return True
+        snapshot: Mapping[str, Any] = self.recorded_job.snapshot or {}
+        return self._entry.get("status") == snapshot["status"] and _error_type(self._entry) == _error_type(snapshot)
 
     def as_job(self) -> Job:
         """The job as its worker saw it when the attempt began."""
@@ -111,6 +141,10 @@ class PastAttempt:
             "attempts": [*attempts, begun],
             **({"failures": failed} if failed > 0 else {}),
         }
+
+
+def _error_type(told: Mapping[str, Any]) -> str | None:
+    return (told.get("error") or {}).get("type")
 
 
 def _there_are(job_id: str, number: int, numbers: list[int]) -> str:

@@ -113,7 +113,7 @@ class _Exporting:
     def _write_job(self, job: RecordedJob) -> None:
         self._conversations.update(conversations_of(job))
         attempts = () if job.snapshot is None else job.snapshot.get("attempts") or ()
-        self._until = max(self._until, *(parse_timestamp(each["startedAt"]) for each in attempts), self._until)
+        self._until = max(self._until, job.snapshot_at or 0, *(parse_timestamp(each["startedAt"]) for each in attempts))
         self.writer.add(
             "job",
             topic=job.source.topic,
@@ -123,6 +123,7 @@ class _Exporting:
             record=self.redaction.job(job.record),
             snapshot=None if job.snapshot is None else self.redaction.job(job.snapshot),
             **({"damaged": True} if job.damaged else {}),
+            snapshotAt=job.snapshot_at,
         )
 
     async def _write_recordings(self, job: RecordedJob) -> None:
@@ -153,5 +154,6 @@ class _Exporting:
                 key=each.row.key.decode(),
                 offset=each.row.offset,
                 at=each.at,
+                timestampType=int(each.by_broker),
                 value=self.redaction.memory(orjson.loads(each.row.value)),
             )

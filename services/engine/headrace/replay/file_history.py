@@ -22,7 +22,7 @@ from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, Header, MemorySnapshot, TopicPartition
 from headrace.replay.conversations import conversations_of
 from headrace.replay.export_format import ExportHeader, read_header, read_lines
-from headrace.replay.history import RecordedJob, RecordingKey, Span, Wanted
+from headrace.replay.history import Began, RecordedJob, RecordingKey, Span, Wanted
 from headrace.replay.memory_history import PastConversations
 from headrace.replay.redaction import Redaction
 from headrace.replay.spans import span_gone
@@ -40,6 +40,7 @@ class _MemoryRecord(NamedTuple):
     timestamp: int
     key: bytes | None
     value: bytes | None
+    timestamp_type: int
     headers: Sequence[Header] = ()
 
 
@@ -96,7 +97,8 @@ class FileHistory:
             case "memory":
                 conversation, key = line["key"].rpartition("/")[0], line["key"].encode()
                 number = key_partition(conversation, MEMORY_PARTITIONS)
-                record = _MemoryRecord("memory", number, line["offset"], line["at"], key, orjson.dumps(line["value"]))
+                value, by = orjson.dumps(line["value"]), line.get("timestampType", 0)
+                record = _MemoryRecord("memory", number, line["offset"], line["at"], key, value, by)
                 self._memory.add([record], MEMORY_PARTITIONS)
             case _:
                 pass  # of a later version
@@ -180,8 +182,8 @@ class FileHistory:
         """What an attempt of a job recorded, as JSON."""
         return self._recorded.get((job_id, attempt), {})
 
-    async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
-        """A conversation's memory at a time.
+    async def memory_at(self, conversation: ConversationRef, at: int | Began) -> MemorySnapshot:
+        """A conversation's memory as it was; see `History.memory_at`.
 
         Raises:
             NotRecorded: it is not in the export: no job names that conversation, or who talked was left out.
@@ -193,7 +195,7 @@ class FileHistory:
                 f"The memory of conversation {conversation.conversation_id!r} of user {conversation.user_id!r} is not in "
                 f"{self._path}: no job in it names both in its arguments or its context."
             )
-        return self._memory.at(conversation, at)
+        return await asyncio.to_thread(self._memory.at, conversation, at)
 
     def _jobs(self) -> Iterator[RecordedJob]:
         return (_job_of(line, self._header.redacted) for line in read_lines(self._path) if line["type"] == "job")
@@ -201,8 +203,9 @@ class FileHistory:
 
 def _job_of(line: Mapping[str, Any], redacted: Collection[str]) -> RecordedJob:
     source = TopicPartition(line["topic"], line["partition"])
-    damaged = line.get("damaged") is True
-    return RecordedJob(line["record"], source, line["offset"], line["acceptedAt"], line["snapshot"], redacted, damaged)
+    record, snapshot = line["record"], line["snapshot"]
+    damaged, made_at = line.get("damaged") is True, line.get("snapshotAt")
+    return RecordedJob(record, source, line["offset"], line["acceptedAt"], snapshot, redacted, damaged, made_at)
 
 
 def read_file_history(path: Path) -> FileHistory:

@@ -53,6 +53,8 @@ class RecordedJob:
         redacted: the paths of what was taken out of both.
         damaged: the newest valid record of its state cannot be read: what became of it is not known. The snapshot is then one
             before it, or None where none is left, or none was looked for.
+        snapshot_at: the log's time of the snapshot, by the brokers' clock; None where it is not that at which the snapshot was
+            made, as where a janitor wrote it once more.
     """
 
     record: Mapping[str, Any]
@@ -62,6 +64,7 @@ class RecordedJob:
     snapshot: Mapping[str, Any] | None
     redacted: Collection[str] = ()
     damaged: bool = False
+    snapshot_at: int | None = None
 
     @property
     def id(self) -> str:
@@ -88,6 +91,22 @@ class RecordedJob:
     def has_ended(self) -> bool:
         """Whether it had ended, by what was read; never where that is damaged."""
         return not self.damaged and self.snapshot is not None and self.snapshot["status"] in TERMINAL
+
+
+class Began(NamedTuple):
+    """When an attempt began. All times are in milliseconds since the Unix epoch, each by another clock.
+
+    Attributes:
+        at: by that of the brokers, as exactly as is known.
+        started_at: by that of its engine.
+        accepted_at: when its job was accepted, by that of whoever did so.
+    """
+
+    at: int
+    started_at: int
+    accepted_at: int
+    job_id: str
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +157,12 @@ class History(Protocol):
     async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
         """What an attempt of a job recorded, as JSON."""
 
-    async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
-        """A conversation's memory at a time, in milliseconds since the Unix epoch: what `MemoryStore.read` gave then.
+    async def memory_at(self, conversation: ConversationRef, at: int | Began) -> MemorySnapshot:
+        """A conversation's memory as it was: what `MemoryStore.read` gave then.
+
+        Args:
+            at: a time, in milliseconds since the Unix epoch, by the times of the memory's records; or an attempt's beginning,
+                which is known better than by one clock.
 
         Raises:
             NotRecorded: nothing tells what it was.

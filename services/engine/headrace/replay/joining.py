@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from headrace.codec import decode_object, is_common_job_record, plain_validator
 from headrace.core.ownership import Version
-from headrace.core.records import SOURCE_HEADER, VERSION_HEADER, parse_version, source_prefix
+from headrace.core.records import REPEAT_HEADER, SOURCE_HEADER, VERSION_HEADER, parse_version, source_prefix
 from headrace.core.snapshots import queued
 from headrace.core.status import TERMINAL
 from headrace.core.timestamps import format_timestamp, parse_timestamp
@@ -66,14 +66,22 @@ class Accepted(Standing):
             return None
         # What an engine has begun with it has checked: that is decoded when somebody looks at it.
         if newest is not None and self.has_begun and (key := newest.key) and b'"id":"%b"' % key in value:
-            return LoggedJob(value, self.queue, record.offset, record.timestamp, newest.value)
+            return LoggedJob(value, self.queue, record.offset, record.timestamp, newest.value, snapshot_at=_made_at(newest))
         raw = job_record_of(record, self.worker)
         if raw is None:
             return None
         # A queue that was made anew has other jobs at the same offsets.
         is_own = newest is not None and newest.key == str(raw["id"]).encode()
-        snapshot = newest.value if newest is not None and is_own else None
-        return LoggedJob(raw, self.queue, record.offset, record.timestamp, snapshot)
+        if newest is None or not is_own:
+            return LoggedJob(raw, self.queue, record.offset, record.timestamp, None)
+        return LoggedJob(raw, self.queue, record.offset, record.timestamp, newest.value, snapshot_at=_made_at(newest))
+
+
+def _made_at(snapshot: UnplacedRecord) -> int | None:
+    """The log's time of a snapshot, unless a janitor wrote it once more."""
+    headers = snapshot.headers
+    repeated = len(headers) > 3 and any(name == REPEAT_HEADER for name, _ in headers)
+    return None if repeated else snapshot.timestamp
 
 
 def accepted_state(job: RecordedJob) -> dict[str, Any]:

@@ -21,10 +21,11 @@ from headrace.ports import ConversationRef, Log, LogReader, MemorySnapshot, Topi
 from headrace.reading import records_of
 from headrace.replay.counting import count_accepted, recorded_workers
 from headrace.replay.finding import Trail, find_job
-from headrace.replay.history import RecordedJob, RecordingKey, Span, Wanted
+from headrace.replay.history import Began, RecordedJob, RecordingKey, Span, Wanted
 from headrace.replay.joining import States, by_place, chunks_of, read_accepted
 from headrace.replay.layout import Bounds, Layout, Part, described, read_layout
-from headrace.replay.memory_history import MemoryHistory, TimedRow
+from headrace.replay.memory_history import MemoryHistory
+from headrace.replay.past_conversation import TimedRow
 from headrace.replay.recorded_answers import Answer, RecordedAnswers, of_attempt
 from headrace.replay.scanning import reading, side_by_side
 from headrace.replay.spans import ALL_TIME, bounds_of, check_is_left, since, until
@@ -187,8 +188,8 @@ class LogHistory:
         """What all attempts of a job recorded, in the order of the log; of a job that `find` or `jobs` gave before."""
         return await self._answers.of(job_id, Span(self._since, self._until))
 
-    async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
-        """A conversation's memory at a time, in milliseconds since the Unix epoch, by the times of its records."""
+    async def memory_at(self, conversation: ConversationRef, at: int | Began) -> MemorySnapshot:
+        """A conversation's memory as it was; see `History.memory_at`."""
         return await self._memory.at(conversation, at)
 
     async def read_memory_ahead(self, conversation: ConversationRef, *, at_most: int | None) -> None:
@@ -196,7 +197,7 @@ class LogHistory:
         await self._memory.read_ahead(conversation, at_most=at_most)
 
     async def memory_records(self, conversation: ConversationRef, until: int) -> Sequence[TimedRow]:
-        """The records of which a conversation's memory at a time is made."""
+        """The records of which a conversation's memory at a time, or before it, is made."""
         return await self._memory.records_until(conversation, until)
 
 

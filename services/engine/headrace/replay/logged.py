@@ -11,7 +11,7 @@ from headrace.ports import TopicPartition
 from headrace.replay.history import RecordedJob
 from headrace.replay.snapshots import snapshot_in
 
-_FIELDS: Final = ("record", "source", "offset", "accepted_at", "snapshot", "redacted", "damaged")
+_FIELDS: Final = ("record", "source", "offset", "accepted_at", "snapshot", "redacted", "damaged", "snapshot_at")
 
 
 class LoggedJob(RecordedJob):
@@ -36,6 +36,7 @@ class LoggedJob(RecordedJob):
         snapshot: bytes | Mapping[str, Any] | None,
         redacted: Collection[str] = (),
         damaged: bool = False,
+        snapshot_at: int | None = None,
     ) -> None:
         _set_record(self, record)
         _set_source(self, source)
@@ -44,6 +45,7 @@ class LoggedJob(RecordedJob):
         _set_snapshot(self, snapshot)
         _set_redacted(self, redacted)
         _set_damaged(self, damaged)
+        _set_snapshot_at(self, snapshot_at)
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -84,6 +86,6 @@ class LoggedJob(RecordedJob):
 
 # The class is frozen, and this sets what it has in half the time that `object.__setattr__` takes: there are millions of jobs.
 _set_record, _set_snapshot, _set_damaged = (vars(LoggedJob)[name].__set__ for name in ("_record", "_snapshot", "_is_damaged"))
-_set_source, _set_offset, _set_accepted_at, _set_redacted = (
-    vars(RecordedJob)[name].__set__ for name in ("source", "offset", "accepted_at", "redacted")
+_set_source, _set_offset, _set_accepted_at, _set_redacted, _set_snapshot_at = (
+    vars(RecordedJob)[name].__set__ for name in ("source", "offset", "accepted_at", "redacted", "snapshot_at")
 )

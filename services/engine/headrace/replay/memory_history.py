@@ -1,52 +1,69 @@
-"""Conversations' memory as it was, from the records of `memory` and their times."""
+"""Conversations' memory as it was, from the records of `memory`: those partitions that are asked for."""
 
 from __future__ import annotations
 
-import sqlite3
+import asyncio
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from functools import partial
-from typing import NamedTuple
+from threading import Lock
+from typing import Final
 
 from headrace.core.partitions import key_partition
 from headrace.core.topics import Topics
 from headrace.memory import tables
 from headrace.ports import ConversationRef, Log, MemorySnapshot, Record, TopicPartition
 from headrace.reading import batches_between
+from headrace.replay.history import Began
+from headrace.replay.past_conversation import BY_BROKER, PastConversation, TimedRow
 from headrace.replay.scanning import reading
 from headrace.replay.shared_reads import SharedReads
 
-
-class TimedRow(NamedTuple):
-    """A record of a conversation, and the log's time of it."""
-
-    at: int
-    row: tables.Row
+_MOST_FOLDED: Final = 200_000
+"""Records of conversations that are kept folded, those of the one that was asked for last aside."""
 
 
 class PastConversations:
-    """The records of conversations, in the order of the log."""
+    """The records of conversations, in the order of the log. It may be asked from any thread, once all of them are added."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, most_folded: int = _MOST_FOLDED) -> None:
         self._rows: dict[str, list[TimedRow]] = {}
+        self._most_folded = most_folded
+        self._folded: OrderedDict[str, PastConversation] = OrderedDict()
+        self._records_folded = 0
+        self._lock = Lock()
 
     def add(self, records: Iterable[Record], partitions: int) -> None:
         """Takes in records of one partition, which come in their order."""
         for record in records:
             for row in tables.rows_of([record], partitions):
-                self._rows.setdefault(row.conversation, []).append(TimedRow(record.timestamp, row))
+                by_broker = record.timestamp_type == BY_BROKER
+                self._rows.setdefault(row.conversation, []).append(TimedRow(record.timestamp, by_broker, row))
 
     def records_until(self, conversation: ConversationRef, at: int) -> Sequence[TimedRow]:
-        """The records of a conversation that are not newer than a time."""
-        return [each for each in self._rows.get(tables.key_of(conversation), ()) if each.at <= at]
+        """The records of a conversation of which its memory at a time, or before it, is made."""
+        with self._lock:
+            past = self._of(conversation)
+            return past.rows[: past.seen(at)]
 
-    def at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
-        """The conversation as it was read at a time."""
-        with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-            for statement in tables.SCHEMA.statements:
-                connection.execute(statement)
-            tables.add_rows(connection, [each.row for each in self.records_until(conversation, at)])
-            return tables.snapshot(connection, conversation)
+    def at(self, conversation: ConversationRef, at: int | Began) -> MemorySnapshot:
+        """The conversation as it was read; see `History.memory_at`."""
+        with self._lock:
+            past = self._of(conversation)
+            return past.after(past.seen(at))
+
+    def _of(self, conversation: ConversationRef) -> PastConversation:
+        key = tables.key_of(conversation)
+        past = self._folded.get(key)
+        if past is None:
+            past = self._folded[key] = PastConversation(self._rows.get(key, ()))
+            self._records_folded += len(past.rows)
+            # Who asks comes again soon, with the conversation's next job.
+            while self._records_folded > self._most_folded and len(self._folded) > 1:
+                self._records_folded -= len(self._folded.popitem(last=False)[1].rows)
+        self._folded.move_to_end(key)
+        return past
 
 
 class MemoryHistory:
@@ -62,17 +79,17 @@ class MemoryHistory:
         self._sizes: dict[int, int] = {}
         self._read: dict[int, PastConversations] = {}
 
-    async def at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
-        """A conversation's memory at a time. One never heard of is empty.
+    async def at(self, conversation: ConversationRef, at: int | Began) -> MemorySnapshot:
+        """A conversation's memory as it was; see `History.memory_at`. One never heard of is empty.
 
         Raises:
             BrokerError: the brokers cannot be reached.
         """
-        return (await self._of(conversation)).at(conversation, at)
+        return await asyncio.to_thread((await self._of(conversation)).at, conversation, at)
 
     async def records_until(self, conversation: ConversationRef, at: int) -> Sequence[TimedRow]:
-        """The records from which `at` makes it."""
-        return (await self._of(conversation)).records_until(conversation, at)
+        """The records from which `at` makes it, for that time or one before it."""
+        return await asyncio.to_thread((await self._of(conversation)).records_until, conversation, at)
 
     async def read_ahead(self, conversation: ConversationRef, *, at_most: int | None) -> None:
         """Reads the partition of a conversation, so that who asks for it later need not wait.
@@ -130,6 +147,6 @@ class MemoryHistory:
             bounds = {place: (starts[place], ends[place])} if starts[place] < ends[place] else {}
             async with aclosing(batches_between(reader, bounds)) as batches:
                 async for _, records in batches:
-                    past.add(records, partitions)
+                    await asyncio.to_thread(past.add, records, partitions)
         # Here, and not by who waits: all who waited may have given up.
         self._read[number] = past

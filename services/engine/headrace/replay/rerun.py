@@ -191,7 +191,7 @@ class Rerunner:
 
         def memory(job: Job) -> BoundMemory:
             self._use_memory.add(job.worker_name)
-            store = PastMemory(lambda conversation: history.memory_at(conversation, past.began), effects)
+            store = PastMemory(lambda conversation: history.memory_at(conversation, past.beginning), effects)
             return BoundMemory(store, job.tenant, job.id)
 
         async def enqueue(request: Any) -> Job:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from headrace.errors import BrokerError
 from headrace.ports import ConversationRef, MemorySnapshot, RecordingKey
 from headrace.replay.conversations import conversations_of
-from headrace.replay.history import History, ReadsMemoryAhead, RecordedJob
+from headrace.replay.history import Began, History, ReadsMemoryAhead, RecordedJob
 
 ReadT = TypeVar("ReadT")
 
@@ -52,7 +52,7 @@ class WaitedHistory:
             return ahead
         return await self._waited(self._history.recordings(job_id, attempt))
 
-    async def memory_at(self, conversation: ConversationRef, at: int) -> MemorySnapshot:
+    async def memory_at(self, conversation: ConversationRef, at: Began) -> MemorySnapshot:
         """As `History.memory_at`."""
         return await self._waited(self._history.memory_at(conversation, at))
 

@@ -94,7 +94,8 @@ class InMemoryCluster(Faults):
     def write(self, target: TopicPartition, records: Sequence[NewRecord], timestamps: Sequence[int]) -> int:
         """Writes records with the times of their writer; the offset of the first. Raises as `append`."""
         partition = self.partition(target)
-        offset = partition.append(records, timestamps)
+        kept = self._topic(target.topic).keeps_append_time
+        offset = partition.append(records, timestamps, timestamp_type=int(kept))
         if self.written is not None:
             self.written(target, partition.records[-len(records) :])
         self._wake([target.topic])

@@ -24,7 +24,7 @@ _DEFAULTS = {
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A record as it stands in the log. `timestamp` is in milliseconds since the Unix epoch."""
+    """A record as it stands in the log. `timestamp` is in milliseconds since the Unix epoch; see `Record`."""
 
     topic: str
     partition: int
@@ -33,6 +33,7 @@ class StoredRecord:
     key: bytes | None
     value: bytes | None
     headers: Sequence[Header] = ()
+    timestamp_type: int = 0
 
 
 _offset_of = attrgetter("offset")
@@ -52,11 +53,11 @@ class StoredPartition:
     end: int = 0
     records: list[StoredRecord] = field(default_factory=list)
 
-    def append(self, records: Sequence[NewRecord], timestamps: Sequence[int]) -> int:
+    def append(self, records: Sequence[NewRecord], timestamps: Sequence[int], *, timestamp_type: int = 0) -> int:
         """Writes records, and returns the offset of the first."""
         first = self.end
         self.records.extend(
-            StoredRecord(*self.name, first + number, timestamp, record.key, record.value, tuple(record.headers))
+            StoredRecord(*self.name, first + number, timestamp, record.key, record.value, tuple(record.headers), timestamp_type)
             for number, (record, timestamp) in enumerate(zip(records, timestamps, strict=True))
         )
         self.end += len(records)
