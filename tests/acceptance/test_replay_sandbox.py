@@ -28,7 +28,7 @@ from headrace.replay_errors import SandboxLost
 from support.clusters import state_of
 from support.engines import PATIENCE_SECONDS, eventually
 from support.recorded import Compared, Today, recorded_job
-from support.sandboxes import GONE_PROCESS, Count, odd_fails, of_namespace, replay_of
+from support.sandboxes import GONE_PROCESS, Count, commit_as_another, odd_fails, of_namespace, replay_of
 
 
 @pytest.fixture
@@ -71,6 +71,20 @@ async def test_a_name_that_is_in_use_is_refused_and_nothing_changes(log: KafkaLo
     for name in ("no/name", f"{settings.namespace}.jobs"):
         with pytest.raises(ConfigurationError, match="No sandbox can be named"):
             sandbox_settings(settings, name, 10)
+
+
+async def test_a_name_of_which_another_application_has_a_group_is_refused(
+    log: KafkaLog, settings: Settings, sandbox: Settings, topic: str
+) -> None:
+    """No topic has that name: by a marker that names the group, what the group has committed would be deleted in the end."""
+    group, place = f"{sandbox.namespace}.count", TopicPartition(topic, 0)
+    await commit_as_another(log, group, place, 7)
+    before = await state_of(settings)
+    with pytest.raises(SandboxInUse, match=rf"the cluster has the consumer group {group} of that namespace\."):
+        async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+            raise AssertionError("it opened")
+    assert await state_of(settings) == before
+    assert (await log.committed_offsets(group))[place] == 7
 
 
 async def test_of_two_at_once_one_gets_the_name(log: KafkaLog, settings: Settings, sandbox: Settings) -> None:
