@@ -59,6 +59,39 @@ async def test_jobs_run_in_a_sandbox_and_nothing_is_left_of_it(log: KafkaLog, se
     assert not (settings.data_directory / "views" / sandbox.namespace).exists()
 
 
+async def test_jobs_that_are_cancelled_or_held_up_in_a_sandbox_do_not_hold_up_its_replay(
+    log: KafkaLog, settings: Settings, sandbox: Settings
+) -> None:
+    """Whoever looks at the jobs of a sandbox can cancel them there, and pause their worker."""
+    today = Today(odd_fails, gate=asyncio.Event())
+    replay = replay_of(20, today)
+
+    async def stand_in_the_way() -> None:
+        async def begun() -> bool:
+            return len(today.begun) == 10
+
+        await eventually(begun)
+        async with Client(sandbox) as client:
+            await client.pause_worker("count")
+            for number in today.begun[:2]:
+                await client.cancel_job(recorded_job(number).id)
+        assert today.gate is not None
+        today.gate.set()
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+            summary, _ = await asyncio.gather(
+                SandboxRun(log, sandbox, {"count": Count()}, replay).run(), stand_in_the_way()
+            )
+    assert {each.what: each.count for each in summary.worst("not-comparable")} == {
+        "its worker is paused in the sandbox": 10,
+        "cancelled in the sandbox": 2,
+    }
+    # Eight went on to their ends, and one that was accepted twice ran beside the sandbox's engine.
+    assert (summary.jobs, summary.counts["same"] + summary.counts["newly-failing"]) == (21, 9)
+    assert of_namespace(await state_of(settings), sandbox.namespace) == []
+
+
 async def test_a_name_that_is_in_use_is_refused_and_nothing_changes(log: KafkaLog, settings: Settings) -> None:
     async with Client(settings):
         pass

@@ -7,9 +7,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
-from headrace.core.comparison import Comparison, Outcome
+from headrace.core.comparison import Comparison, Outcome, Verdict
 from headrace.errors import ConfigurationError
-from headrace.replay.history import History, RecordedJob, Wanted
+from headrace.replay.history import History, RecordedJob, Wanted, outcome_of
 from headrace.replay.pacing import Batches, Pacing, run_paced
 from headrace.replay.summary import Replayed, Summary
 
@@ -86,12 +86,22 @@ class StreamReplay:
     async def rerun(self, job: RecordedJob) -> Rerun:
         """Runs one of them, and counts what came of it."""
         rerun = await self.reruns.rerun(job)
-        worker = str(job.record["workerName"])
-        replayed = Replayed(job.id, worker, rerun.comparison, rerun.recorded, rerun.replayed)
+        self._count(Replayed(job.id, str(job.record["workerName"]), rerun.comparison, rerun.recorded, rerun.replayed))
+        return rerun
+
+    def leave_out(self, job: RecordedJob, outcome: Outcome, reason: str) -> None:
+        """Counts one of them as not comparable: its attempt was not run to its end.
+
+        Args:
+            outcome: what came of it in place of that.
+        """
+        comparison = Comparison(Verdict.NOT_COMPARABLE, reason=reason)
+        self._count(Replayed(job.id, str(job.record["workerName"]), comparison, outcome_of(job), outcome))
+
+    def _count(self, replayed: Replayed) -> None:
         self.summary.add(replayed)
         if self.heard is not None:
             self.heard(replayed)
-        return rerun
 
 
 def wanted_workers(named: Collection[str], in_code: Collection[str], recorded: Collection[str]) -> tuple[str, ...]:
