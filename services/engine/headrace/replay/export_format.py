@@ -3,7 +3,7 @@
 | line | what it has |
 |---|---|
 | header | `format`, `version`, `namespace`, `from`, `to`, `workers`, `redacted`, `counts`, and `sha256` |
-| `worker` | the definition of a worker |
+| `worker` | the definition of a worker, be there jobs of it in the file or not |
 | `job` | a job record, where it stood, and the snapshot that counted |
 | `recording` | what an attempt of a job got from outside |
 | `memory` | a record of a conversation that a job is about |

@@ -43,8 +43,8 @@ async def export_span(
     overwrite: bool = False,
     watch: Callable[[int], None] = lambda _: None,
 ) -> Exported:
-    """Writes the jobs that are wanted to a file, with their workers' definitions, what they recorded, and the memory of the
-    conversations that they are about. The file is there when it is whole.
+    """Writes the jobs that are wanted to a file, with what they recorded, the memory of the conversations that they are about, and
+    the definitions of all workers, as jobs may enqueue for any. The file is there when it is whole.
 
     Args:
         redact: paths of fields that are not to be in it; see `Redaction`.
@@ -95,17 +95,14 @@ class _Exporting:
 
     async def write(self, watch: Callable[[int], None]) -> None:
         self._until = self.wanted.span.end
-        workers: set[str] = set()
         async with aclosing(self.history.jobs(self.wanted)) as batches:
             async for batch in batches:
                 for job in batch:
                     self._write_job(job)
-                    workers.add(str(job.record["workerName"]))
                     await self._write_recordings(job)
                 watch(self.writer.counts["job"])
-        for name, definition in (await self.history.worker_definitions()).items():
-            if name in workers:
-                self.writer.add("worker", definition=definition.to_wire())
+        for definition in (await self.history.worker_definitions()).values():
+            self.writer.add("worker", definition=definition.to_wire())
         if not self.redaction.hides_conversations:
             for conversation in sorted(self._conversations):
                 await self._write_memory(conversation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from headrace.broker.discovery import given_settings, settings_of_this_folder
 from headrace.errors import ConfigurationError
 from headrace.kafka.log import KafkaLog
 from headrace.replay.code import by_name
-from headrace.replay.file_history import FileHistory, read_file_history
+from headrace.replay.file_history import read_file_history
 from headrace.replay.history import History, Span, Wanted
 from headrace.replay.log_history import open_history
 from headrace.replay.markers import MADE_UP
@@ -84,7 +84,7 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
     async with AsyncExitStack() as stack:
         history = await stack.enter_async_context(recorded_history(own, request.file))
         code = by_name(request.code)
-        names = wanted_workers(request.workers, code, await _recorded_workers(history))
+        names = wanted_workers(request.workers, code, await history.recorded_workers())
         wanted = Wanted(span=_span(history, request), workers=names, fields=request.fields)
         chosen = {name: code[name] for name in names}
         options = RerunOptions(live=request.live, threads=min(request.pacing.concurrency, _MOST_THREADS))
@@ -136,16 +136,11 @@ async def recorded_history(settings: Settings, file: Path | None) -> AsyncIterat
         yield history
 
 
-async def _recorded_workers(history: History) -> Collection[str]:
-    return history.workers if isinstance(history, FileHistory) else await history.worker_definitions()
-
-
 def _span(history: History, request: StreamRequest) -> Span:
-    if request.span is not None:
-        return request.span
-    if isinstance(history, FileHistory):
-        return history.span
-    raise ConfigurationError("Give the span: only an export has one of its own.")
+    span = request.span or history.span
+    if span is None:
+        raise ConfigurationError("Give the span: only an export has one of its own.")
+    return span
 
 
 async def _total(history: History, wanted: Wanted) -> int | None:

@@ -66,11 +66,6 @@ class FileHistory:
         """In which its jobs were accepted."""
         return self._header.span
 
-    @property
-    def workers(self) -> Collection[str]:
-        """The names of those that have jobs in it."""
-        return self._accepted.keys()
-
     def read(self) -> None:
         """Reads all of the file once. Raises ExportDamaged."""
         for line in read_lines(self._path):
@@ -100,8 +95,12 @@ class FileHistory:
                 pass  # of a later version
 
     async def worker_definitions(self) -> Mapping[str, WorkerDefinition]:
-        """The definitions of those workers whose jobs are in the export, by name."""
+        """The workers that were defined when it was made, by name."""
         return self._definitions
+
+    async def recorded_workers(self) -> Collection[str]:
+        """The names of the workers that have jobs in it."""
+        return self._accepted.keys()
 
     async def find(self, job_id: str) -> RecordedJob:
         """A job. Raises JobUnknown where it is not in the export."""

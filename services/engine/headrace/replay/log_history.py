@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Final
@@ -51,10 +51,6 @@ class LogHistory:
         # Nothing is said later of any that was given.
         self._until = 0
 
-    def close(self) -> None:
-        """Gives up what is kept on this machine; the log stays open."""
-        self._answers.close()
-
     async def stop(self) -> None:
         """Ends what is being read, and gives up what is kept on this machine; the log stays open."""
         await self._memory.stop()
@@ -69,6 +65,10 @@ class LogHistory:
     def topics(self) -> Topics:
         """Of the namespace."""
         return self._topics
+
+    @property
+    def span(self) -> None:
+        """A log has jobs of any time."""
 
     @property
     def kept_from(self) -> int:
@@ -93,6 +93,10 @@ class LogHistory:
                     except RecordUndecodable:
                         continue
         return found
+
+    async def recorded_workers(self) -> Collection[str]:
+        """The names of the workers that were defined: of each there may be jobs."""
+        return (await self.worker_definitions()).keys()
 
     async def find(self, job_id: str) -> RecordedJob:
         """A job, whenever it was; see `History.find`.
