@@ -80,9 +80,7 @@ async def test_jobs_that_are_cancelled_or_held_up_in_a_sandbox_do_not_hold_up_it
 
     async with asyncio.timeout(PATIENCE_SECONDS):
         async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
-            summary, _ = await asyncio.gather(
-                SandboxRun(log, sandbox, {"count": Count()}, replay).run(), stand_in_the_way()
-            )
+            summary, _ = await asyncio.gather(SandboxRun(log, sandbox, {"count": Count()}, replay).run(), stand_in_the_way())
     assert {each.what: each.count for each in summary.worst("not-comparable")} == {
         "its worker is paused in the sandbox": 10,
         "cancelled in the sandbox": 2,

@@ -63,8 +63,7 @@ class Sandbox:
     @property
     def told(self) -> dict[int, tuple[str, str]]:
         return {
-            int(each.job_id[-12:]): (str(each.comparison.verdict), each.comparison.reason)
-            for each in self.replay.summary.listed
+            int(each.job_id[-12:]): (str(each.comparison.verdict), each.comparison.reason) for each in self.replay.summary.listed
         }
 
 

@@ -1,4 +1,4 @@
-"""Takes members out of their groups that are no more, in their name; lists groups, and deletes those that nobody needs any more."""
+"""Takes members out of their groups that are no more, in their name; lists groups, and deletes those that nobody needs."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ async def export_span(
     overwrite: bool = False,
     watch: Callable[[int], None] = lambda _: None,
 ) -> Exported:
-    """Writes the jobs that are wanted to a file, with what they recorded, the memory of the conversations that they are about, and
-    the definitions of all workers, as jobs may enqueue for any. The file is there when it is whole.
+    """Writes the jobs that are wanted to a file, with what they recorded, the memory of the conversations that they are about,
+    and the definitions of all workers, as jobs may enqueue for any. The file is there when it is whole.
 
     Args:
         redact: paths of fields that are not to be in it; see `Redaction`.
