@@ -100,7 +100,7 @@ def _print(exported: Exported, output: Path) -> None:
     counts = exported.header.counts
     size = output.stat().st_size
     typer.echo(
-        f"{counts['job']} jobs of {counts['worker']} workers, {counts['recording']} recordings and {counts['memory']} records of "
+        f"{counts['job']} jobs, {counts['worker']} workers, {counts['recording']} recordings and {counts['memory']} records of "
         f"memory are in {output} ({size / 1e6:.1f} MB)."
     )
     for path, count in exported.redactions.items():

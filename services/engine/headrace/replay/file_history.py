@@ -9,9 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import orjson
-
-from headrace.codec import validate
+from headrace.codec import encode_foreign, validate
 from headrace.core.partitions import key_partition
 from headrace.core.timestamps import format_timestamp
 from headrace.core.topics import MEMORY_PARTITIONS
@@ -85,11 +83,11 @@ class FileHistory:
                 self._definitions[definition.name] = definition
             case "recording":
                 found = self._recorded.setdefault((line["jobId"], line["attempt"]), {})
-                found[RecordingKey(line["name"], line["number"], line.get("failure"))] = orjson.dumps(line["value"])
+                found[RecordingKey(line["name"], line["number"], line.get("failure"))] = encode_foreign(line["value"])
             case "memory":
                 conversation, key = line["key"].rpartition("/")[0], line["key"].encode()
                 number = key_partition(conversation, MEMORY_PARTITIONS)
-                record = _MemoryRecord("memory", number, line["offset"], line["at"], key, orjson.dumps(line["value"]))
+                record = _MemoryRecord("memory", number, line["offset"], line["at"], key, encode_foreign(line["value"]))
                 self._memory.add([record], MEMORY_PARTITIONS)
             case _:
                 pass  # of a later version

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
-import orjson
-
+from headrace.codec import encode_foreign
 from headrace.core.comparison import Outcome
 from headrace.core.partitions import key_partition
 from headrace.core.status import JobStatus
@@ -195,7 +194,7 @@ class SandboxRun:
         key = str(job.record.get("orderingKey") or job.id)
         value = {name: value for name, value in job.record.items() if name not in _NOT_TAKEN_OVER}
         partition = key_partition(key, await self._log.partition_count(topic))
-        return TopicPartition(topic, partition), NewRecord(key.encode(), orjson.dumps(value))
+        return TopicPartition(topic, partition), NewRecord(key.encode(), encode_foreign(value))
 
     # --- ends -----------------------------------------------------------------------------------------------------------
 
