@@ -4,8 +4,8 @@ What a test changes must be seen wherever that is: a group of an application wit
 Only what belongs to other tests is left out. They run beside this one where all share a broker (`KAFKA_BOOTSTRAP_SERVERS`), and
 of those that were before it on a broker of its own, records may just be going as their time is over. Each has a namespace of its
 own, by which its topics and groups are known: `test-` and eight hex digits, or what `headrace bench` and `headrace demo` make up.
-And Kafka's own topics, `__consumer_offsets` among them, change with every group that somebody joins: what groups have committed is
-looked at itself.
+And Kafka's own topics, `__consumer_offsets` among them, change with every group that somebody joins: what groups have committed
+is looked at itself.
 """
 
 from __future__ import annotations
