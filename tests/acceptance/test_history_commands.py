@@ -247,7 +247,7 @@ def test_an_export_gives_what_the_log_gave_without_what_was_redacted(settings: S
     jobs = asyncio.run(traffic(settings))
     path, hidden = tmp_path / "span.jsonl.gz", tmp_path / "hidden.jsonl.gz"
     said = before_and_after(settings, lambda: printed(settings, "export", "--from", "1h", "--output", str(path)))
-    assert "4 jobs of 2 workers, 1 recording and 1 record of memory" in said
+    assert "4 jobs, 2 workers, 1 recording and 1 record of memory" in said
 
     async def compare() -> None:
         file, orders = read_file_history(path), ConversationRef("default", "ann", "orders")

@@ -28,7 +28,7 @@ from headrace.replay_errors import SandboxLost
 from support.clusters import state_of
 from support.engines import PATIENCE_SECONDS, eventually
 from support.recorded import Compared, Today, recorded_job
-from support.sandboxes import GONE_PROCESS, Count, odd_fails, of_namespace, replay_of
+from support.sandboxes import GONE_PROCESS, Count, commit_as_another, odd_fails, of_namespace, replay_of
 
 
 @pytest.fixture
@@ -59,6 +59,37 @@ async def test_jobs_run_in_a_sandbox_and_nothing_is_left_of_it(log: KafkaLog, se
     assert not (settings.data_directory / "views" / sandbox.namespace).exists()
 
 
+async def test_jobs_that_are_cancelled_or_held_up_in_a_sandbox_do_not_hold_up_its_replay(
+    log: KafkaLog, settings: Settings, sandbox: Settings
+) -> None:
+    """Whoever looks at the jobs of a sandbox can cancel them there, and pause their worker."""
+    today = Today(odd_fails, gate=asyncio.Event())
+    replay = replay_of(20, today)
+
+    async def stand_in_the_way() -> None:
+        async def begun() -> bool:
+            return len(today.begun) == 10
+
+        await eventually(begun)
+        async with Client(sandbox) as client:
+            await client.pause_worker("count")
+            for number in today.begun[:2]:
+                await client.cancel_job(recorded_job(number).id)
+        assert today.gate is not None
+        today.gate.set()
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+            summary, _ = await asyncio.gather(SandboxRun(log, sandbox, {"count": Count()}, replay).run(), stand_in_the_way())
+    assert {each.what: each.count for each in summary.worst("not-comparable")} == {
+        "its worker is paused in the sandbox": 10,
+        "cancelled in the sandbox": 2,
+    }
+    # Eight went on to their ends, and one that was accepted twice ran beside the sandbox's engine.
+    assert (summary.jobs, summary.counts["same"] + summary.counts["newly-failing"]) == (21, 9)
+    assert of_namespace(await state_of(settings), sandbox.namespace) == []
+
+
 async def test_a_name_that_is_in_use_is_refused_and_nothing_changes(log: KafkaLog, settings: Settings) -> None:
     async with Client(settings):
         pass
@@ -71,6 +102,20 @@ async def test_a_name_that_is_in_use_is_refused_and_nothing_changes(log: KafkaLo
     for name in ("no/name", f"{settings.namespace}.jobs"):
         with pytest.raises(ConfigurationError, match="No sandbox can be named"):
             sandbox_settings(settings, name, 10)
+
+
+async def test_a_name_of_which_another_application_has_a_group_is_refused(
+    log: KafkaLog, settings: Settings, sandbox: Settings, topic: str
+) -> None:
+    """No topic has that name: by a marker that names the group, what the group has committed would be deleted in the end."""
+    group, place = f"{sandbox.namespace}.count", TopicPartition(topic, 0)
+    await commit_as_another(log, group, place, 7)
+    before = await state_of(settings)
+    with pytest.raises(SandboxInUse, match=rf"the cluster has the consumer group {group} of that namespace\."):
+        async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+            raise AssertionError("it opened")
+    assert await state_of(settings) == before
+    assert (await log.committed_offsets(group))[place] == 7
 
 
 async def test_of_two_at_once_one_gets_the_name(log: KafkaLog, settings: Settings, sandbox: Settings) -> None:

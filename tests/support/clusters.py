@@ -1,7 +1,16 @@
-"""All that stands in a cluster, to be compared with what stood there before."""
+"""All that stands in a cluster, to be compared with what stood there before.
+
+What a test changes must be seen wherever that is: a group of an application with another name, or a topic that nobody expected.
+Only what belongs to other tests is left out. They run beside this one where all share a broker (`KAFKA_BOOTSTRAP_SERVERS`), and
+of those that were before it on a broker of its own, records may just be going as their time is over. Each has a namespace of its
+own, by which its topics and groups are known: `test-` and eight hex digits, or what `headrace bench` and `headrace demo` make up.
+And Kafka's own topics, `__consumer_offsets` among them, change with every group that somebody joins: what groups have committed
+is looked at itself.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +27,7 @@ _Offsets = dict[str, dict[int, int]]
 
 @dataclass(frozen=True)
 class ClusterState:
-    """What a namespace, and those whose names begin with its name, have on a cluster.
+    """What a cluster has, but for what belongs to other tests, and to Kafka itself.
 
     Attributes:
         starts: the offset of the first record that is still there of each partition of each topic.
@@ -33,14 +42,32 @@ class ClusterState:
     groups: Mapping[str, Mapping[TopicPartition, int]]
 
 
+_OF_A_TEST = re.compile(r"(test-[0-9a-f]{8}|bench-[0-9a-f]{8}|demo-[0-9a-f]+)(?=[.]|$)")
+
+
+def _owner_of(name: str) -> str | None:
+    """The namespace of a test to which something of that name belongs, or None."""
+    found = _OF_A_TEST.match(name)
+    return None if found is None else found[0]
+
+
 async def state_of(settings: Settings) -> ClusterState:
-    """What is there now."""
+    """What is there now.
+
+    Args:
+        settings: the namespace tells which test looks; it may be a sandbox of that.
+    """
+    own = _owner_of(settings.namespace)
+
+    def is_looked_at(name: str) -> bool:
+        return _owner_of(name) in (None, own) and not name.startswith("__")
+
     log = KafkaLog(settings)
     client = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
     await client.start()
     try:
-        topics = sorted(name for name in await log.topic_names() if name.startswith(settings.namespace))
-        groups = sorted(name for name, _ in await client.list_consumer_groups() if name.startswith(settings.namespace))
+        topics = sorted(filter(is_looked_at, await log.topic_names()))
+        groups = sorted(name for name, _ in await client.list_consumer_groups() if is_looked_at(name))
         committed = {group: await log.committed_offsets(group) for group in groups}
         starts, ends = await _bounds(log, topics)
         return ClusterState(starts, ends, await _configurations(client, topics), committed)

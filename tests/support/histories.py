@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,13 @@ class InMemoryHistory:
         for value in values:
             number = sum(key.name == name for key in of_attempt)
             of_attempt[RecordingKey(name, number)] = orjson.dumps(value)
+
+    @property
+    def span(self) -> None:
+        """It has jobs of any time."""
+
+    async def recorded_workers(self) -> Collection[str]:
+        return {str(job.record["workerName"]) for job in self.listed}
 
     async def worker_definitions(self) -> Mapping[str, WorkerDefinition]:
         return self.definitions

@@ -6,9 +6,12 @@ from typing import Any
 
 from headrace import AbstractWorker, JobContext
 from headrace.core.topics import Topic
+from headrace.kafka.log import KafkaLog
+from headrace.ports import Committed, GroupListener, TopicPartition
 from headrace.replay.pacing import Pacing
 from headrace.replay.stream import StreamReplay
 from support.clusters import ClusterState
+from support.engines import eventually
 from support.recorded import ListedHistory, Today, everything, recorded_job
 
 GONE_PROCESS = 2**22 + 1
@@ -41,3 +44,24 @@ def replay_of(count: int, today: Today) -> StreamReplay:
 
 def plain(name: str) -> Topic:
     return Topic(name=name, partitions=1, configuration={"cleanup.policy": "delete"})
+
+
+async def commit_as_another(log: KafkaLog, group: str, place: TopicPartition, offset: int) -> None:
+    """A group that has no members any more, of an application that is none of headrace's, has read so far."""
+    held: set[TopicPartition] = set()
+
+    async def revoked(_: object) -> None:
+        held.clear()
+
+    member = log.group_consumer(place.topic, group, GroupListener(held.update, revoked))
+    await member.start()
+    try:
+
+        async def has_it() -> bool:
+            await member.fetch(timeout=0.05, maximum=1)
+            return place in held
+
+        await eventually(has_it)
+        assert await member.commit({place: Committed(offset)})
+    finally:
+        await member.stop(timeout=5)

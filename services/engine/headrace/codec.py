@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NotRequired, Required, TypeVar, get_args
 
 import orjson
@@ -40,6 +40,63 @@ def _plain(value: Any) -> Any:
         # In an order that is the same in every process, so that one result is like another.
         return sorted(value, key=encode_any)
     raise TypeError(f"{type(value).__name__} is not JSON serializable")
+
+
+def encode_foreign(value: Any, *, indent: bool = False) -> bytes:
+    """The JSON of what others wrote, as it was read: however deep it is nested.
+
+    orjson reads 1,024 levels, and writes 254. Whoever writes into a topic may use them all, and must not thereby end what is done
+    with the records of everybody else.
+
+    Args:
+        value: as `orjson.loads` gives it, or made of such.
+        indent: whether it is to be read by people; it is not indented where orjson cannot write it.
+    """
+    try:
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else None)
+    except orjson.JSONEncodeError:
+        return _encode_nested(value)
+
+
+def is_readable(encoded: bytes) -> bool:
+    """Whether JSON that `encode_foreign` has made is not nested too deep to be read again."""
+    if encoded.count(b"{") + encoded.count(b"[") <= _LEVELS_READ:
+        return True
+    try:
+        orjson.loads(encoded)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+_LEVELS_READ = 1024
+
+
+class _Written(bytes):
+    """A part of the JSON that is made."""
+
+
+def _encode_nested(value: Any) -> bytes:
+    """Without a call inside of a call. Raises orjson.JSONEncodeError for what is no JSON."""
+    parts: list[bytes] = []
+    pending: list[Any] = [value]
+    while pending:
+        each = pending.pop()
+        if type(each) is _Written:
+            parts.append(each)
+        elif isinstance(each, Mapping):
+            inside = [part for name, inner in each.items() for part in (_Written(b"," + orjson.dumps(name) + b":"), inner)]
+            if inside:
+                inside[0] = _Written(inside[0][1:])
+            parts.append(b"{")
+            pending += [_Written(b"}"), *reversed(inside)]
+        elif isinstance(each, list | tuple):
+            inside = [part for inner in each for part in (_Written(b","), inner)][1:]
+            parts.append(b"[")
+            pending += [_Written(b"]"), *reversed(inside)]
+        else:
+            parts.append(orjson.dumps(each))
+    return b"".join(parts)
 
 
 def decode_object(value: bytes | None) -> dict[str, Any]:

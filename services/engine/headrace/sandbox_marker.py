@@ -15,7 +15,7 @@ class SandboxMarker(WireModel):
     """The first record of `replay.marker`: a namespace is the sandbox of a replay.
 
     Attributes:
-        topics, groups: all that the sandbox may have; they did not exist before.
+        topics, groups: all that the sandbox may have; nothing of its name existed before.
     """
 
     schema_version: SchemaVersion = SCHEMA_VERSION

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,7 +11,7 @@ from support.written_jobs import WrittenLog
 
 
 @pytest.fixture
-def history(log: WrittenLog) -> Iterator[LogHistory]:
+async def history(log: WrittenLog) -> AsyncIterator[LogHistory]:
     made = LogHistory(log, log.topics)
     yield made
-    made.close()
+    await made.stop()

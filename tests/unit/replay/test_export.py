@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ BEGUN_AT = 1772443860000
 
 
 @pytest.fixture
-def filled(log: WrittenLog, engines: Engines) -> Iterator[LogHistory]:
+async def filled(log: WrittenLog, engines: Engines) -> AsyncIterator[LogHistory]:
     """Jobs of two workers with recordings, and a conversation."""
     log.cluster.create_topics([log.topics.recordings, log.topics.memory])
     other = Engines(log, "other")
@@ -63,7 +63,7 @@ def filled(log: WrittenLog, engines: Engines) -> Iterator[LogHistory]:
     remember(log, ConversationRef("default", "ann", "other"), "x", 1_000)
     made = LogHistory(log, log.topics)
     yield made
-    made.close()
+    await made.stop()
 
 
 def remember(log: WrittenLog, conversation: ConversationRef, entry_id: str, at: int) -> None:
@@ -121,12 +121,12 @@ async def test_an_export_gives_what_the_log_gave(filled: LogHistory, tmp_path: P
     assert [entry.role for entry in (await history.memory_at(TRIP, BEGUN_AT)).entries] == ["summary", "user"]
 
 
-async def test_a_part_of_a_span_has_its_own_workers_alone(filled: LogHistory, tmp_path: Path) -> None:
+async def test_a_part_of_a_span_has_jobs_of_its_own_workers_alone(filled: LogHistory, tmp_path: Path) -> None:
     path = tmp_path / "part.gz"
     await exported(filled, path, workers=["send_digest"], fields={"status": "completed"})
     history = read_file_history(path)
     assert [job.id for job in await all_jobs(history, Wanted(span=SPAN))] == ["done"]
-    assert set(await history.worker_definitions()) == {"send_digest"}
+    assert set(await history.recorded_workers()) == {"send_digest"}
     with pytest.raises(WorkerUnknown, match=r"'other'.*There are jobs of: send_digest"):
         await all_jobs(history, Wanted(span=SPAN, workers=["other"]))
     with pytest.raises(JobUnknown, match=r"no job 'failed' in .*part.gz"):

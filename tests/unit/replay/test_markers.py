@@ -29,5 +29,12 @@ async def test_of_a_long_topic_only_the_first_record_and_the_last_ones_are_held(
     assert end == 5_002
 
 
+def test_a_marker_names_every_group_that_engines_and_gateways_have_there() -> None:
+    """What were left of these would keep the name from being used again."""
+    topics = Topics("a.replay-1")
+    marker = made_marker("a.replay-1", "a", ["count"], "2026-01-01T00:00:00.000Z")
+    assert set(marker.groups) == {topics.janitors, topics.tool_call_group(), topics.group("count")}
+
+
 async def test_a_topic_that_is_gone_is_nobodys() -> None:
     assert await find_marker(InMemoryLog(InMemoryCluster()), "a.replay-1.replay.marker") is None

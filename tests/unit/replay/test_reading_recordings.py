@@ -37,7 +37,7 @@ async def test_what_a_job_recorded_is_given_by_attempt(log: WrittenLog, engines:
     assert await fresh.recordings("a%b", 1) == {RecordingKey("model", 0): b"2", RecordingKey("model", 1): b"3"}
     assert await fresh.recordings("a%b", 2) == {RecordingKey("model", 0): b"4"}
     assert await fresh.recordings("a%b", 3) == {}
-    fresh.close()
+    await fresh.stop()
 
 
 async def test_recordings_are_read_as_far_as_jobs_can_have_made_them(log: WrittenLog, engines: Engines) -> None:
@@ -60,7 +60,7 @@ async def test_recordings_are_read_as_far_as_jobs_can_have_made_them(log: Writte
     assert len(await jobs(fresh)) == 2
     assert [each.value for each in await fresh.all_recordings("a")] == [b"a", b"b"]
     assert [record.offset for record in log.given if record.topic == place.topic].count(0) == 1, "nothing is read again"
-    fresh.close()
+    await fresh.stop()
 
 
 async def test_a_read_goes_on_for_others_when_one_who_waits_gives_up() -> None:

@@ -1,20 +1,23 @@
-"""A replay in a sandbox: it ends when what was recorded cannot be read, and runs no more jobs at a time than it may."""
+"""A replay in a sandbox: it ends whatever comes between, and runs no more jobs at a time than it may."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headrace import JobContext
+from headrace import Client, JobContext
 from headrace.errors import BrokerUnreachable
 from headrace.ports import RecordingKey
 from headrace.replay import Pacing, RecordedJob, Rerunner, Span, StreamReplay, Wanted
 from headrace.replay.sandboxed import SandboxRun
 from headrace.replay.stream import Rerun
+from headrace.replay.summary import Summary
 from headrace.testing import InMemoryLog
 from support.histories import InMemoryHistory, recorded_job
 from support.log import eventually
@@ -27,6 +30,95 @@ from support.reruns import Does
 class Away(InMemoryHistory):
     async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
         raise BrokerUnreachable("no broker")
+
+
+class Sandbox:
+    """A replay of jobs of `count`, in a cluster in memory; they go on when the gate is opened.
+
+    Attributes:
+        told: what is said of each job that did not run to its end, by number.
+    """
+
+    def __init__(self, folder: Path, jobs: Sequence[RecordedJob], *, concurrency: int = 10) -> None:
+        async def returns(args: dict[str, Any], ctx: JobContext) -> Any:
+            return 1
+
+        bench, self.gate = Bench(folder), asyncio.Event()
+        self.settings, self.log = bench.settings, InMemoryLog(bench.cluster)
+        self.today = Today(lambda args: args["number"], gate=self.gate)
+        self.replay = StreamReplay(ListedHistory([jobs]), self.today, everything([jobs]), Pacing(concurrency=concurrency))
+        self.run = SandboxRun(self.log, self.settings, {"count": Does(returns, name="count")}, self.replay)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[asyncio.Task[Summary]]:
+        """Goes on while the block runs, and must be over soon after it."""
+        task = asyncio.create_task(self.run.run())
+        try:
+            await eventually(lambda: bool(self.today.begun), "a job has begun")
+            async with asyncio.timeout(30):
+                yield task
+                await task
+        finally:
+            task.cancel()
+
+    @property
+    def told(self) -> dict[int, tuple[str, str]]:
+        return {
+            int(each.job_id[-12:]): (str(each.comparison.verdict), each.comparison.reason) for each in self.replay.summary.listed
+        }
+
+
+async def test_jobs_that_are_cancelled_in_it_are_not_comparable(tmp_path: Path) -> None:
+    """One that runs, and one that waits for its start behind it."""
+    sandbox = Sandbox(tmp_path, [of_number(number) for number in range(3)], concurrency=1)
+    async with sandbox.running(), Client(sandbox.settings, log=sandbox.log) as client:
+        [running] = sandbox.today.begun
+        waiting = next(number for number in range(3) if number != running)
+        for number in (running, waiting):
+            await client.cancel_job(of_number(number).id)
+        sandbox.gate.set()
+    reason = ("not-comparable", "cancelled in the sandbox")
+    assert sandbox.told == {running: reason, waiting: reason}
+    assert dict(sandbox.replay.summary.counts) == {"same": 1, "not-comparable": 2}
+    assert sandbox.replay.summary.listed[0].replayed.status == "cancelled"
+
+
+async def test_jobs_whose_worker_is_paused_in_it_are_not_comparable(tmp_path: Path) -> None:
+    """Those that run go on to their ends."""
+    sandbox = Sandbox(tmp_path, [of_number(number) for number in range(4)], concurrency=2)
+    async with sandbox.running(), Client(sandbox.settings, log=sandbox.log) as client:
+        await eventually(lambda: len(sandbox.today.begun) == 2, "two run")
+        await client.pause_worker("count")
+        await eventually(lambda: len(sandbox.told) == 2, "two are given up")
+        sandbox.gate.set()
+    assert set(sandbox.told.values()) == {("not-comparable", "its worker is paused in the sandbox")}
+    assert sandbox.told.keys() == set(range(4)) - set(sandbox.today.begun)
+    assert dict(sandbox.replay.summary.counts) == {"same": 2, "not-comparable": 2}
+
+
+async def test_a_record_that_grows_too_large_when_it_is_written_again_costs_itself(tmp_path: Path) -> None:
+    """`1e9` of a foreign writer's is `1000000000.0` then."""
+    large = of_number(0)
+    jobs = [replace(large, record={**large.record, "args": {"number": 0, "prices": [1e9] * 100_000}}), of_number(1)]
+    sandbox = Sandbox(tmp_path, jobs)
+    sandbox.gate.set()
+    async with sandbox.running():
+        pass
+    told = ("not-comparable", "its record takes more than 1048576 bytes when it is written again")
+    assert (sandbox.told, sandbox.replay.summary.counts["same"]) == ({0: told}, 1)
+
+
+async def test_a_job_that_ends_otherwise_is_not_comparable(tmp_path: Path) -> None:
+    """The sandbox's engine takes it for none: as it is with any that an older headrace took."""
+    strange = of_number(0)
+    jobs = [replace(strange, record={**strange.record, "createdAt": "yesterday"}), of_number(1)]
+    sandbox = Sandbox(tmp_path, jobs)
+    sandbox.gate.set()
+    async with sandbox.running():
+        pass
+    [(verdict, reason)] = sandbox.told.values()
+    assert verdict == "not-comparable"
+    assert reason.startswith("failed in the sandbox: undecodable: the record is no job: createdAt")
 
 
 async def test_brokers_that_are_away_end_it(tmp_path: Path) -> None:

@@ -199,4 +199,4 @@ async def test_a_moment_at_which_jobs_ran_that_were_deleted_since_is_refused(
     engines.log.cluster.delete_records(engines.jobs(0), 3)
     with pytest.raises(HistoryGone, match=r"job done, .* was deleted"):
         await told(longer, 19)
-    longer.close()
+    await longer.stop()

@@ -104,6 +104,6 @@ def _print(exported: Exported, output: Path) -> None:
     size = output.stat().st_size
     jobs, workers, recordings = (counted(counts[kind], kind) for kind in ("job", "worker", "recording"))
     memory = counted(counts["memory"], "record")
-    typer.echo(f"{jobs} of {workers}, {recordings} and {memory} of memory are in {output} ({size / 1e6:.1f} MB).")
+    typer.echo(f"{jobs}, {workers}, {recordings} and {memory} of memory are in {output} ({size / 1e6:.1f} MB).")
     for path, count in exported.redactions.items():
         typer.echo(f"  {path}: redacted {counted(count, 'time')}")

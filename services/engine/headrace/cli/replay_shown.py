@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
-import orjson
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
@@ -14,6 +13,7 @@ from rich.text import Text
 from headrace.cli.common import plain
 from headrace.cli.listing import Listing, Row, is_bounded
 from headrace.cli.replay_changes import Changes
+from headrace.codec import encode_foreign
 from headrace.core.comparison import Comparison, Outcome, Verdict
 from headrace.core.status import JobStatus
 from headrace.core.texts import cut_in_the_middle
@@ -211,4 +211,4 @@ def _traceback(rerun: Rerun) -> Iterator[Text]:
 
 
 def _written(value: Any) -> str:
-    return "nothing" if value is MISSING else orjson.dumps(value).decode()
+    return "nothing" if value is MISSING else encode_foreign(value).decode()

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from heapq import nlargest
 from typing import Annotated, Any
 
-import orjson
 import typer
 from rich.text import Text
 
@@ -20,6 +19,7 @@ from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, error
 from headrace.cli.listing import Listing, Row
 from headrace.cli.moments import parse_moment
 from headrace.cli.timeline import EVENT_STYLES
+from headrace.codec import encode_foreign
 from headrace.core.timestamps import format_timestamp, to_milliseconds
 from headrace.replay.log_history import open_history
 from headrace.replay.state import JobAt, states_at
@@ -99,7 +99,7 @@ class _Spool:
         """Takes in jobs, in any order."""
         self._connection.execute("BEGIN")
         self._connection.executemany(
-            "INSERT INTO jobs VALUES (?, ?, ?)", [(*_age(each), orjson.dumps(each.to_wire())) for each in batch]
+            "INSERT INTO jobs VALUES (?, ?, ?)", [(*_age(each), encode_foreign(each.to_wire())) for each in batch]
         )
         self._connection.execute("COMMIT")
 

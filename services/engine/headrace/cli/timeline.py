@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-import orjson
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -22,6 +21,7 @@ from headrace.cli.common import (
     settings_from,
 )
 from headrace.cli.listing import Listing, Row, is_bounded
+from headrace.codec import encode_foreign
 from headrace.core.timestamps import format_timestamp
 from headrace.replay.log_history import open_history
 from headrace.replay.relatives import Relative
@@ -60,7 +60,7 @@ def timeline(
         log_to_stderr(settings, default="WARNING")
         found = asyncio.run(_read(settings, job_id))
     if as_json:
-        typer.echo(orjson.dumps(found.to_wire(), option=orjson.OPT_INDENT_2).decode())
+        typer.echo(encode_foreign(found.to_wire(), indent=True).decode())
     else:
         print_timeline(found, settings.namespace, full=full)
 
@@ -131,7 +131,7 @@ def _change(change: Change, longest: int | None) -> Text:
 def _shown(value: Any, longest: int | None) -> str:
     if value is MISSING:
         return "gone"
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    text = value if isinstance(value, str) else encode_foreign(value).decode()
     text = " ".join(plain(text).plain.split())
     return text if longest is None or len(text) <= longest else f"{text[:longest]}..."
 

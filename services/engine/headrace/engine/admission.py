@@ -33,7 +33,8 @@ _TYPE_LIMIT_BYTES = 1024
 # Of the year 9999: brokers may be told times in other units, and write down what they are told.
 _LAST_MILLISECOND = 253_402_300_799_999
 # A snapshot repeats what the record has, and a result comes on top: both together must fit into the topic.
-_RECORD_LIMIT_BYTES = 1024 * 1024
+RECORD_LIMIT_BYTES = 1024 * 1024
+"""No larger record becomes a job."""
 
 Reason = Literal["undecodable", "worker_unknown", "arguments_invalid", "poison", "idempotency_conflict"]
 
@@ -83,10 +84,10 @@ def _admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any
         raw = decode_object(record.value)
     except RecordUndecodable as error:
         raise NotAdmitted("undecodable", str(error), None) from None
-    if len(record.value or b"") > _RECORD_LIMIT_BYTES:
+    if len(record.value or b"") > RECORD_LIMIT_BYTES:
         raise NotAdmitted(
             "undecodable",
-            f"the record takes more than {_RECORD_LIMIT_BYTES} bytes",
+            f"the record takes more than {RECORD_LIMIT_BYTES} bytes",
             _remains(raw, record, partition, worker),
         )
     try:
@@ -95,7 +96,7 @@ def _admit(record: Record, partition: OwnedPartition, worker: AbstractWorker[Any
         problem = describe_problems(error)
         raise NotAdmitted("undecodable", f"the record is no job: {problem}", _remains(raw, record, partition, worker)) from None
     except _TooLarge:
-        message = f"the record takes more than {_RECORD_LIMIT_BYTES} bytes when it is written again"
+        message = f"the record takes more than {RECORD_LIMIT_BYTES} bytes when it is written again"
         raise NotAdmitted("undecodable", message, _remains(raw, record, partition, worker)) from None
     if raw["workerName"] != worker.name:
         message = f"the job is for worker {raw['workerName']!r}, and stands in the queue of {worker.name!r}"
@@ -134,7 +135,7 @@ def _decode(raw: dict[str, Any], record: Record, partition: OwnedPartition, work
         if len(orjson.dumps(raw["args"])) > snapshots.ARGUMENTS_REPEATED_BYTES:
             del repeated["args"]
         head = orjson.dumps(repeated)
-        if len(head) > _RECORD_LIMIT_BYTES:
+        if len(head) > RECORD_LIMIT_BYTES:
             raise _TooLarge
     work = partition.work(record, raw, head)
     known = partition.begun.pop(record.offset, None) if partition.begun else None
@@ -189,7 +190,7 @@ def remains_of(raw: dict[str, Any], record: UnplacedRecord, worker: str) -> Rema
         "createdAt": format_timestamp(min(max(record.timestamp, 0), _LAST_MILLISECOND)),
         "args": {},
     }
-    if len(head := orjson.dumps({**bare, "ctx": orjson.Fragment(context)})) > _RECORD_LIMIT_BYTES:
+    if len(head := orjson.dumps({**bare, "ctx": orjson.Fragment(context)})) > RECORD_LIMIT_BYTES:
         context = b"{}"
         head = orjson.dumps({**bare, "ctx": {}})
     return Remains({**bare, "ctx": orjson.loads(context)}, head)

@@ -80,6 +80,7 @@ class WorkerGroup:
     def __init__(self, worker: AbstractWorker[Any], environment: Environment) -> None:
         self.worker = worker
         self._environment = environment
+        self.is_paused = False
         self._guard = environment.means.guard
         topics, settings = environment.topics, environment.settings
         self._state_topic = topics.job_state.name
@@ -246,6 +247,7 @@ class WorkerGroup:
 
     def pause(self, paused: bool) -> None:
         """Whether the worker is to start nothing."""
+        self.is_paused = paused
         self.dispatcher.pause(paused)
 
     # --- jobs -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Takes members out of their groups that are no more, in their name; and groups that nobody needs any more."""
+"""Takes members out of their groups that are no more, in their name; lists groups, and deletes those that nobody needs."""
 
 from __future__ import annotations
 
@@ -70,6 +70,26 @@ async def delete_groups(settings: Settings, groups: Collection[str]) -> None:
         await asyncio.gather(*(_delete(client, group) for group in groups))
     finally:
         await close_client(client, timeout=1.0)
+
+
+async def groups_named(settings: Settings, prefix: str) -> list[str]:
+    """The names of all consumer groups of the cluster that begin so, in order, whether or not they have members.
+
+    Raises:
+        BrokerError: the brokers cannot be reached, or do not tell which groups there are.
+    """
+    client: Any = await Cluster(settings).connect(lambda options: AIOKafkaAdminClient(**options))
+    try:
+        reason = "?"
+        for _ in range(_MOST_TRIES):
+            try:
+                return sorted(name for name, *_ in await client.list_consumer_groups() if name.startswith(prefix))
+            except KafkaError as error:  # as of a coordinator that loads: what it has yet to read may be of that name
+                reason = repr(error)
+            await asyncio.sleep(_RETRY_SECONDS)
+    finally:
+        await close_client(client, timeout=1.0)
+    raise BrokerError(f"Which consumer groups there are is not told: {reason}.")
 
 
 async def _delete(client: Any, group: str) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
 from pydantic import ValidationError
 
-from headrace.codec import describe_problems
+from headrace.codec import describe_problems, encode_foreign
 from headrace.core.comparison import Outcome, is_same_json
 from headrace.errors import ConfigurationError
 from headrace.models import JobRecord
@@ -39,14 +38,19 @@ class Difference:
 
 def differences(recorded: Any, replayed: Any, path: str = "") -> Iterator[Difference]:
     """The innermost places where two JSON values differ, in the order of the first."""
-    if isinstance(recorded, dict) and isinstance(replayed, dict):
-        for name in (*recorded, *(name for name in replayed if name not in recorded)):
-            yield from differences(recorded.get(name, MISSING), replayed.get(name, MISSING), _join(path, name))
-    elif isinstance(recorded, list) and isinstance(replayed, list):
-        for number in range(max(len(recorded), len(replayed))):
-            yield from differences(_at(recorded, number), _at(replayed, number), _join(path, number))
-    elif recorded is MISSING or replayed is MISSING or not is_same_json(recorded, replayed):
-        yield Difference(path, recorded, replayed)
+    pending = [(path, recorded, replayed)]
+    while pending:
+        path, recorded, replayed = pending.pop()
+        inside: list[tuple[str, Any, Any]] = []
+        if isinstance(recorded, dict) and isinstance(replayed, dict):
+            names = (*recorded, *(name for name in replayed if name not in recorded))
+            inside = [(_join(path, name), recorded.get(name, MISSING), replayed.get(name, MISSING)) for name in names]
+        elif isinstance(recorded, list) and isinstance(replayed, list):
+            numbers = range(max(len(recorded), len(replayed)))
+            inside = [(_join(path, number), _at(recorded, number), _at(replayed, number)) for number in numbers]
+        elif recorded is MISSING or replayed is MISSING or not is_same_json(recorded, replayed):
+            yield Difference(path, recorded, replayed)
+        pending += reversed(inside)
 
 
 def _at(values: Sequence[Any], number: int) -> Any:
@@ -68,7 +72,7 @@ def with_changes(job: RecordedJob, changes: Mapping[str, Any]) -> RecordedJob:
         ConfigurationError: a path does not begin with `args` or `ctx`, or leads through what has nothing inside; or what comes of
             it is no job that could ever be accepted.
     """
-    record = {**job.record, **{name: deepcopy(job.record.get(name) or {}) for name in _CHANGEABLE}}
+    record = {**job.record, **{name: _copy(job.record.get(name) or {}) for name in _CHANGEABLE}}
     for path, value in changes.items():
         names = path.split(".")
         if len(names) < 2 or names[0] not in _CHANGEABLE or not all(names):
@@ -79,9 +83,14 @@ def with_changes(job: RecordedJob, changes: Mapping[str, Any]) -> RecordedJob:
     return replace(job, record=record)
 
 
+def _copy(value: Any) -> Any:
+    """As `deepcopy`, for JSON that may be nested deeper than Python's own calls."""
+    return orjson.loads(encode_foreign(value))
+
+
 def _check(record: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
     try:
-        JobRecord.model_validate_json(orjson.dumps(record))
+        JobRecord.model_validate(record)
     except ValidationError as error:
         raise ConfigurationError(f"With another {', '.join(changes)} it is no valid job: {describe_problems(error)}") from None
 

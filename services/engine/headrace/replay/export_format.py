@@ -3,7 +3,7 @@
 | line | what it has |
 |---|---|
 | header | `format`, `version`, `namespace`, `from`, `to`, `workers`, `redacted`, `counts`, and `sha256` |
-| `worker` | the definition of a worker |
+| `worker` | the definition of a worker, be there jobs of it in the file or not |
 | `job` | a job record, where it stood, and the snapshot that counted; `damaged` where that cannot be read |
 | `recording` | what an attempt of a job got from outside |
 | `memory` | a record of a conversation that a job is about |
@@ -29,6 +29,7 @@ from typing import Any, Final
 
 import orjson
 
+from headrace.codec import encode_foreign, is_readable
 from headrace.core.timestamps import format_timestamp, parse_timestamp
 from headrace.errors import ArgumentsInvalid, ExportDamaged
 from headrace.replay.history import Span
@@ -124,14 +125,22 @@ class ExportWriter:
             if part is not None:
                 part.unlink(missing_ok=True)
 
-    def add(self, kind: str, **fields: Any) -> None:
-        """Writes a line. Raises ArgumentsInvalid where that cannot be done, as on a full disk."""
+    def add(self, kind: str, **fields: Any) -> bool:
+        """Writes a line; False where it is left out, as it is nested too deep for whoever reads it.
+
+        Raises:
+            ArgumentsInvalid: it cannot be written, as on a full disk.
+        """
         assert self._file is not None
-        line = orjson.dumps({"type": kind, **fields}, option=orjson.OPT_APPEND_NEWLINE)
+        line = encode_foreign({"type": kind, **fields})
+        if not is_readable(line):
+            return False
+        line += b"\n"
         self._digest.update(line)
         with self._refusals():
             self._file.write(line)
         self.counts[kind] += 1
+        return True
 
     def finish(self, header: ExportHeader) -> ExportHeader:
         """Puts the file in its place, with the header before the lines. Returns the header with the digest.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
 import orjson
 
@@ -19,6 +20,8 @@ from headrace.replay.history import RecordedJob, Wanted
 from headrace.replay.log_history import LogHistory
 from headrace.replay.redaction import Redaction
 
+_MOST_NAMED: Final = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Exported:
@@ -26,7 +29,7 @@ class Exported:
 
     Attributes:
         redactions: how often each path was met.
-        warnings: where something that was taken out still stands.
+        warnings: where something that was taken out still stands, and what is left out as no reader could take it in.
     """
 
     header: ExportHeader
@@ -43,8 +46,8 @@ async def export_span(
     overwrite: bool = False,
     watch: Callable[[int], None] = lambda _: None,
 ) -> Exported:
-    """Writes the jobs that are wanted to a file, with their workers' definitions, what they recorded, and the memory of the
-    conversations that they are about. The file is there when it is whole.
+    """Writes the jobs that are wanted to a file, with what they recorded, the memory of the conversations that they are about,
+    and the definitions of all workers, as jobs may enqueue for any. The file is there when it is whole.
 
     Args:
         redact: paths of fields that are not to be in it; see `Redaction`.
@@ -79,7 +82,7 @@ async def export_span(
             # The thread goes on: what it writes is removed, or in its place, when it has done with it.
             await asyncio.wait({finishing})
             raise
-    return Exported(header, dict(redaction.counts), redaction.warnings)
+    return Exported(header, dict(redaction.counts), (*redaction.warnings, *exporting.warnings))
 
 
 @dataclass(slots=True)
@@ -92,29 +95,42 @@ class _Exporting:
     redaction: Redaction
     _conversations: set[ConversationRef] = field(default_factory=set)
     _until: int = 0
+    _left_out: list[str] = field(default_factory=list)
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What is not in the file."""
+        more = len(self._left_out) - _MOST_NAMED
+        named = ", ".join(self._left_out[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        return (f"left out, as it is nested too deep to be read from a file: {named}",) if named else ()
 
     async def write(self, watch: Callable[[int], None]) -> None:
         self._until = self.wanted.span.end
-        workers: set[str] = set()
         async with aclosing(self.history.jobs(self.wanted)) as batches:
             async for batch in batches:
                 for job in batch:
-                    self._write_job(job)
-                    workers.add(str(job.record["workerName"]))
-                    await self._write_recordings(job)
+                    if self._write_job(job):
+                        await self._write_recordings(job)
                 watch(self.writer.counts["job"])
-        for name, definition in (await self.history.worker_definitions()).items():
-            if name in workers:
-                self.writer.add("worker", definition=definition.to_wire())
+        for definition in (await self.history.worker_definitions()).values():
+            self._add(f"worker {definition.name}", "worker", definition=definition.to_wire())
         if not self.redaction.hides_conversations:
             for conversation in sorted(self._conversations):
                 await self._write_memory(conversation)
 
-    def _write_job(self, job: RecordedJob) -> None:
+    def _add(self, what: str, kind: str, **fields: Any) -> bool:
+        """Writes a line, or notes what is left out."""
+        is_written = self.writer.add(kind, **fields)
+        if not is_written:
+            self._left_out.append(what)
+        return is_written
+
+    def _write_job(self, job: RecordedJob) -> bool:
         self._conversations.update(conversations_of(job))
         attempts = () if job.snapshot is None else job.snapshot.get("attempts") or ()
         self._until = max(self._until, job.snapshot_at or 0, *(parse_timestamp(each["startedAt"]) for each in attempts))
-        self.writer.add(
+        return self._add(
+            f"job {job.id}",
             "job",
             topic=job.source.topic,
             partition=job.source.partition,
@@ -136,7 +152,8 @@ class _Exporting:
             if self.redaction.touches_recordings:
                 hide = self.redaction.recording if failure is None else self.redaction.failure
                 value = hide(each.place.key.name, value)
-            self.writer.add(
+            self._add(
+                f"recording {each.place.key.name} of job {job.id}",
                 "recording",
                 jobId=job.id,
                 attempt=each.place.attempt,
@@ -149,7 +166,8 @@ class _Exporting:
 
     async def _write_memory(self, conversation: ConversationRef) -> None:
         for each in await self.history.memory_records(conversation, self._until):
-            self.writer.add(
+            self._add(
+                f"memory {each.row.key.decode()}",
                 "memory",
                 key=each.row.key.decode(),
                 offset=each.row.offset,

@@ -14,8 +14,8 @@ from headrace.broker.discovery import given_settings, settings_of_this_folder
 from headrace.errors import ConfigurationError, HistoryGone
 from headrace.kafka.log import KafkaLog
 from headrace.replay.code import by_name
-from headrace.replay.file_history import FileHistory, read_file_history
-from headrace.replay.history import Span, Wanted
+from headrace.replay.file_history import read_file_history
+from headrace.replay.history import History, Span, Wanted
 from headrace.replay.log_history import open_history
 from headrace.replay.markers import MADE_UP
 from headrace.replay.pacing import Pacing
@@ -146,9 +146,8 @@ async def recorded_history(settings: Settings, file: Path | None) -> AsyncIterat
         yield history
 
 
-def _span(history: StoredHistory, request: StreamRequest) -> Span:
-    if request.span is not None:
-        return request.span
-    if isinstance(history, FileHistory):
-        return history.span
-    raise ConfigurationError("Give the span: only an export has one of its own.")
+def _span(history: History, request: StreamRequest) -> Span:
+    span = request.span or history.span
+    if span is None:
+        raise ConfigurationError("Give the span: only an export has one of its own.")
+    return span

@@ -11,9 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import orjson
-
-from headrace.codec import validate
+from headrace.codec import encode_foreign, validate
 from headrace.core.partitions import key_partition
 from headrace.core.timestamps import format_timestamp
 from headrace.core.topics import MEMORY_PARTITIONS
@@ -69,11 +67,6 @@ class FileHistory:
         """In which its jobs were accepted."""
         return self._header.span
 
-    @property
-    def workers(self) -> Collection[str]:
-        """The names of those that have jobs in it."""
-        return self._accepted.keys()
-
     def read(self) -> None:
         """Reads all of the file once. Raises ExportDamaged."""
         for line in read_lines(self._path):
@@ -93,19 +86,23 @@ class FileHistory:
                 self._definitions[definition.name] = definition
             case "recording":
                 found = self._recorded.setdefault((line["jobId"], line["attempt"]), {})
-                found[RecordingKey(line["name"], line["number"], line.get("failure"))] = orjson.dumps(line["value"])
+                found[RecordingKey(line["name"], line["number"], line.get("failure"))] = encode_foreign(line["value"])
             case "memory":
                 conversation, key = line["key"].rpartition("/")[0], line["key"].encode()
                 number = key_partition(conversation, MEMORY_PARTITIONS)
-                value, by = orjson.dumps(line["value"]), line.get("timestampType", 0)
+                value, by = encode_foreign(line["value"]), line.get("timestampType", 0)
                 record = _MemoryRecord("memory", number, line["offset"], line["at"], key, value, by)
                 self._memory.add([record], MEMORY_PARTITIONS)
             case _:
                 pass  # of a later version
 
     async def worker_definitions(self) -> Mapping[str, WorkerDefinition]:
-        """The definitions of those workers whose jobs are in the export, by name."""
+        """The workers that were defined when it was made, by name."""
         return self._definitions
+
+    async def recorded_workers(self) -> Collection[str]:
+        """The names of the workers that have jobs in it."""
+        return self._accepted.keys()
 
     async def find(self, job_id: str) -> RecordedJob:
         """A job. Raises JobUnknown where it is not in the export."""
@@ -156,10 +153,6 @@ class FileHistory:
         """How many jobs of these workers were accepted in the span, whatever their fields are."""
         chosen = (times for worker, times in self._accepted.items() if not wanted.workers or worker in wanted.workers)
         return sum(at in wanted.span for times in chosen for at in times)
-
-    async def recorded_workers(self) -> Collection[str]:
-        """The names of those that have jobs in it."""
-        return self.workers
 
     async def count_left(self, wanted: Wanted) -> Counter[str]:
         """How many of the jobs that are wanted are in it, by worker. Raises as `jobs` where fields are given."""

@@ -130,8 +130,15 @@ class History(Protocol):
     Every method that talks to brokers raises BrokerError.
     """
 
+    @property
+    def span(self) -> Span | None:
+        """In which all of its jobs were accepted; None where there may be jobs of any time."""
+
     async def worker_definitions(self) -> Mapping[str, WorkerDefinition]:
-        """The workers that were defined, by name."""
+        """The workers that were defined, by name; also those of which it has no jobs, as jobs may enqueue for them."""
+
+    async def recorded_workers(self) -> Collection[str]:
+        """The names of the workers of which it has, or had, jobs."""
 
     async def find(self, job_id: str) -> RecordedJob:
         """A job, whenever it was; where its id was given again, the newest that has begun.

@@ -54,10 +54,6 @@ class LogHistory:
         # Nothing is said later of any that was given.
         self._until = 0
 
-    def close(self) -> None:
-        """Gives up what is kept on this machine; the log stays open."""
-        self._answers.close()
-
     async def stop(self) -> None:
         """Ends what is being read, and gives up what is kept on this machine; the log stays open."""
         await self._memory.stop()
@@ -72,6 +68,10 @@ class LogHistory:
     def topics(self) -> Topics:
         """Of the namespace."""
         return self._topics
+
+    @property
+    def span(self) -> None:
+        """A log has jobs of any time."""
 
     @property
     def kept_from(self) -> int:

@@ -49,7 +49,7 @@ def made_marker(sandbox: str, namespace: str, workers: Collection[str], started_
             "processId": os.getpid(),
             "startedAt": started_at,
             "topics": _topics_of(topics, workers),
-            "groups": [topics.janitors, *(topics.group(worker) for worker in workers)],
+            "groups": [topics.janitors, topics.tool_call_group(), *(topics.group(worker) for worker in workers)],
         }
     )
 

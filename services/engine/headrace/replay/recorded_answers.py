@@ -106,10 +106,6 @@ class RecordedAnswers:
         """Ends what is being read, and gives up what is kept."""
         await self._counting.stop()
         await self._reading.stop()
-        self.close()
-
-    def close(self) -> None:
-        """Gives up what is kept."""
         self._read_so_far.clear()
         if self._values is not None:
             self._values.close()

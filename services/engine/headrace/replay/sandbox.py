@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from headrace.core.timestamps import format_timestamp
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError, ConfigurationError, SandboxInUse, TopicMissing
+from headrace.kafka.leaving import groups_named
 from headrace.models import SandboxMarker
 from headrace.namespaces import Namespace
 from headrace.ports import Log, LogWriter, NewRecord, TopicPartition
@@ -86,6 +87,7 @@ async def opened_sandbox(
     is_done = False
     await writer.start()
     try:
+        await _check_free(log, settings, marker.sandbox)
         await _mark(log, writer, marker)
         alive = asyncio.create_task(watch.keep_up(), name="sandbox alive")
         yield watch.lost
@@ -112,14 +114,25 @@ async def opened_sandbox(
                 logger.error("%s", error)
 
 
-async def _mark(log: Log, writer: LogWriter, marker: SandboxMarker) -> None:
-    topics = Topics(marker.sandbox)
-    if taken := sorted(name for name in await log.topic_names() if name.startswith(f"{marker.sandbox}.")):
+async def _check_free(log: Log, settings: Settings, sandbox: str) -> None:
+    """Raises SandboxInUse where the cluster has anything of that namespace: all of it would be removed in the end.
+
+    A group outlives its topics, with its offsets: it may be that of an application whose topics are named otherwise.
+    """
+    prefix = f"{sandbox}."
+    topics = sorted(name for name in await log.topic_names() if name.startswith(prefix))
+    groups = [] if topics else await groups_named(settings, prefix)
+    if taken := topics or groups:
+        kind = "topics" if topics else "consumer groups"
         raise SandboxInUse(
-            f"{marker.sandbox!r} cannot be a sandbox: the cluster has {taken[0]}"
-            f"{f' and {len(taken) - 1} more topics' if len(taken) > 1 else ''} of that namespace. Give another name;"
+            f"{sandbox!r} cannot be a sandbox: the cluster has {'' if topics else 'the consumer group '}{taken[0]}"
+            f"{f' and {len(taken) - 1} more {kind}' if len(taken) > 1 else ''} of that namespace. Give another name;"
             " `headrace replay clean` removes what replays have left."
         )
+
+
+async def _mark(log: Log, writer: LogWriter, marker: SandboxMarker) -> None:
+    topics = Topics(marker.sandbox)
     await log.create_topics([topics.replay_marker])
     record = NewRecord(MARKER_KEY, orjson.dumps(marker.to_wire()))
     written = await writer.append(TopicPartition(topics.replay_marker.name, 0), record, timeout=_APPEND_SECONDS)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
-import orjson
-
+from headrace.codec import encode_foreign
+from headrace.core.comparison import Outcome
 from headrace.core.partitions import key_partition
 from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
+from headrace.engine.admission import RECORD_LIMIT_BYTES
 from headrace.engine.engine import WorkerEngine
 from headrace.engine.outcome import TOLD_ATTRIBUTE
-from headrace.errors import ConfigurationError
+from headrace.errors import BrokerError, ConfigurationError, TopicMissing
 from headrace.job_context import JobContext
 from headrace.models import WorkerDefinition
 from headrace.ports import AppendFailed, Log, LogWriter, NewRecord, TopicPartition
 from headrace.replay.history import RecordedJob
 from headrace.replay.pacing import Order, Pacing, ordered
+from headrace.replay.sandbox_ends import SandboxEnds
 from headrace.replay.stream import Rerun, StreamReplay
 from headrace.replay.summary import Summary
 from headrace.settings import Settings
@@ -27,6 +30,8 @@ from headrace.worker import AbstractWorker
 
 _MOST_OPEN: Final = 10_000
 _APPEND_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 1.0
+"""After so much time without an end of a job it is looked whether something else has ended some, or holds them up."""
 # What would have the engine stop an attempt, or make another: a replay makes the one attempt that counted, as it was.
 _NOT_TAKEN_OVER = frozenset({"retry", "attemptTimeout"})
 
@@ -75,6 +80,8 @@ class SandboxRun:
         self._topics = Topics(settings.namespace)
         self._replay = replay
         self._open: dict[str, RecordedJob] = {}
+        self._running: set[str] = set()
+        self._ends = SandboxEnds(log, self._topics)
         self._seen: set[str] = set()
         self._changed = asyncio.Event()
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -88,7 +95,7 @@ class SandboxRun:
             self._places_of[again.name] = asyncio.Semaphore(at_most)
 
     async def run(self, lost: asyncio.Future[None] | None = None) -> Summary:
-        """Runs all jobs of the replay; when it returns, the sandbox has the end of each.
+        """Runs all jobs of the replay; when it returns, the sandbox has the end of each whose worker is not paused there.
 
         Args:
             lost: fails when the sandbox is there no more; see `opened_sandbox`.
@@ -99,7 +106,8 @@ class SandboxRun:
             BrokerError: the brokers cannot be used.
             HeadraceError: the engine ended by an error of its own.
 
-        What running a job again raises, which is none of the job's own errors, ends all of it, too.
+        What running a job again raises, which is none of the job's own errors, ends all of it, too. A job that comes to another
+        end in the sandbox, as by a cancellation there, is told as not comparable, and so are those whose worker is paused.
         """
         check_pacing(self._replay.pacing)
         async with self._engine:
@@ -119,6 +127,7 @@ class SandboxRun:
                 for each in watched:
                     each.cancel()
                 await asyncio.gather(*watched, return_exceptions=True)
+                await self._ends.stop()
         return self._replay.summary
 
     async def again(self, job_id: str) -> Any:
@@ -126,6 +135,7 @@ class SandboxRun:
         job = self._open.get(job_id)
         if job is None:
             return None  # its end was not written in time, and the engine has it once more
+        self._running.add(job_id)
         try:
             rerun = await self._rerun(job)
         except Exception as error:
@@ -133,8 +143,9 @@ class SandboxRun:
             if not self._broken.done():
                 self._broken.set_exception(error)
             raise
-        self._open.pop(job_id, None)
-        self._changed.set()
+        finally:
+            self._running.discard(job_id)
+        self._close(job_id)
         outcome = rerun.replayed
         if outcome.status is JobStatus.COMPLETED:
             return outcome.result
@@ -167,8 +178,13 @@ class SandboxRun:
                 await self._rerun(job)
                 continue
             self._seen.add(job.id)
+            target, record = await self._record_of(job)
+            if len(record.value or b"") > RECORD_LIMIT_BYTES:
+                reason = f"its record takes more than {RECORD_LIMIT_BYTES} bytes when it is written again"
+                self._replay.leave_out(job, Outcome(JobStatus.FAILED), reason)
+                continue
             self._open[job.id] = job
-            records.append(await self._record_of(job))
+            records.append((target, record))
         for outcome in await writer.append_all(records, timeout=_APPEND_SECONDS):
             if isinstance(outcome, AppendFailed):
                 raise outcome.reason
@@ -178,9 +194,46 @@ class SandboxRun:
         key = str(job.record.get("orderingKey") or job.id)
         value = {name: value for name, value in job.record.items() if name not in _NOT_TAKEN_OVER}
         partition = key_partition(key, await self._log.partition_count(topic))
-        return TopicPartition(topic, partition), NewRecord(key.encode(), orjson.dumps(value))
+        return TopicPartition(topic, partition), NewRecord(key.encode(), encode_foreign(value))
+
+    # --- ends -----------------------------------------------------------------------------------------------------------
+
+    def _close(self, job_id: str) -> RecordedJob | None:
+        job = self._open.pop(job_id, None)
+        self._changed.set()
+        return job
 
     async def _until_open_at_most(self, count: int) -> None:
         while len(self._open) > count:
             self._changed.clear()
-            await self._changed.wait()
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                await self._look()
+
+    async def _look(self) -> None:
+        """Closes what is open and will not be run again, as somebody has done something to it in the sandbox.
+
+        While the brokers are away nothing can be known: it is looked again, and the engine sees to it.
+        """
+        with contextlib.suppress(BrokerError, TopicMissing):
+            for job_id, outcome in (await self._ends.newly_ended(self._open)).items():
+                self._leave_out(job_id, outcome, _other_end(outcome))
+        paused = {group.worker.name for group in self._engine.groups if group.is_paused}
+        if paused:
+            waiting = [job for job in self._open.values() if job.id not in self._running and job.record["workerName"] in paused]
+            for job in waiting:
+                self._leave_out(job.id, Outcome(JobStatus.QUEUED), "its worker is paused in the sandbox")
+
+    def _leave_out(self, job_id: str, outcome: Outcome, reason: str) -> None:
+        if (job := self._close(job_id)) is not None:
+            self._replay.leave_out(job, outcome, reason)
+
+
+def _other_end(outcome: Outcome) -> str:
+    if outcome.status is JobStatus.CANCELLED:
+        return "cancelled in the sandbox"
+    if outcome.status is JobStatus.COMPLETED:
+        return "run in the sandbox by another engine"
+    return f"failed in the sandbox: {outcome.error_type}: {outcome.error_message}"

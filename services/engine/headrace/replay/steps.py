@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from headrace.core.comparison import is_same_json
 from headrace.core.status import JobStatus
 
 
@@ -38,22 +39,35 @@ class Change(NamedTuple):
 
 def changes_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
     """All fields in which two states of a job differ, in the order of the later one."""
-    return list(_changes("", before, after))
-
-
-def _changes(prefix: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
-    for name in [*after, *(name for name in before if name not in after)]:
-        old, new = before.get(name, MISSING), after.get(name, MISSING)
-        if prefix == "" and name == "attempts":
-            old, new = _by_number(old), _by_number(new)
+    changes: list[Change] = []
+    # No call inside of a call: what somebody wrote may be nested deeper than Python's calls may be.
+    pending = _inside("", _with_numbers(before), _with_numbers(after))
+    while pending:
+        path, old, new = pending.pop()
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _changes(f"{prefix}{name}.", old, new)
-        elif old is MISSING or new is MISSING or old != new or isinstance(old, bool) != isinstance(new, bool):
-            yield Change(f"{prefix}{name}", old, new)
+            pending += _inside(f"{path}.", old, new)
+        elif _differ(old, new):
+            changes.append(Change(path, old, new))
+    return changes
 
 
-def _by_number(attempts: Any) -> dict[str, Any]:
-    return {str(each["attempt"]): each for each in attempts} if isinstance(attempts, list) else {}
+def _inside(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Each field of either with its path, the last one first."""
+    names = [*new, *(name for name in old if name not in new)]
+    return [(f"{prefix}{name}", old.get(name, MISSING), new.get(name, MISSING)) for name in reversed(names)]
+
+
+def _differ(old: Any, new: Any) -> bool:
+    if isinstance(old, list) and isinstance(new, list):
+        return not is_same_json(old, new)
+    return old is MISSING or new is MISSING or old != new or isinstance(old, bool) != isinstance(new, bool)
+
+
+def _with_numbers(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the attempts of the history by their numbers."""
+    attempts = state.get("attempts")
+    by_number = {str(each["attempt"]): each for each in attempts} if isinstance(attempts, list) else {}
+    return {**state, "attempts": by_number}
 
 
 def event_of(state: Mapping[str, Any]) -> str:

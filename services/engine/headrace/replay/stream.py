@@ -7,9 +7,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
-from headrace.core.comparison import Comparison, Outcome
+from headrace.core.comparison import Comparison, Outcome, Verdict
 from headrace.errors import ConfigurationError
-from headrace.replay.history import History, RecordedJob, Wanted
+from headrace.replay.history import History, RecordedJob, Wanted, outcome_of
 from headrace.replay.pacing import Batches, Pacing, run_paced
 from headrace.replay.summary import Replayed, Summary
 from headrace.replay.wanted import matches
@@ -43,9 +43,6 @@ class StoredHistory(History, Protocol):
 
     def check_fields(self, fields: Collection[str]) -> None:
         """Raises ArgumentsInvalid where nobody can choose jobs by one of the fields, which are given by their paths."""
-
-    async def recorded_workers(self) -> Collection[str]:
-        """The names of the workers that have recorded jobs."""
 
     async def count_left(self, wanted: Wanted) -> Mapping[str, int]:
         """How many of the jobs that are wanted are there, by worker; without those of which there are none."""
@@ -115,12 +112,22 @@ class StreamReplay:
     async def rerun(self, job: RecordedJob) -> Rerun:
         """Runs one of them, and counts what came of it."""
         rerun = await self.reruns.rerun(job)
-        worker = str(job.record["workerName"])
-        replayed = Replayed(job.id, worker, rerun.comparison, rerun.recorded, rerun.replayed)
+        self._count(Replayed(job.id, str(job.record["workerName"]), rerun.comparison, rerun.recorded, rerun.replayed))
+        return rerun
+
+    def leave_out(self, job: RecordedJob, outcome: Outcome, reason: str) -> None:
+        """Counts one of them as not comparable: its attempt was not run to its end.
+
+        Args:
+            outcome: what came of it in place of that.
+        """
+        comparison = Comparison(Verdict.NOT_COMPARABLE, reason=reason)
+        self._count(Replayed(job.id, str(job.record["workerName"]), comparison, outcome_of(job), outcome))
+
+    def _count(self, replayed: Replayed) -> None:
         self.summary.add(replayed)
         if self.heard is not None:
             self.heard(replayed)
-        return rerun
 
 
 async def left_out(

@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import orjson
-
+from headrace.codec import encode_foreign
 from headrace.core.comparison import Comparison, Outcome, Verdict
 from headrace.core.status import JobStatus
 from headrace.core.texts import cut_in_the_middle
@@ -234,7 +233,7 @@ def _error_of(outcome: Outcome | None) -> str:
 
 def _value(value: Any) -> str:
     """A part of a result, as JSON has it; it may be large."""
-    return "nothing" if value is MISSING else cut_in_the_middle(orjson.dumps(value).decode(), _LONGEST_VALUE)
+    return "nothing" if value is MISSING else cut_in_the_middle(encode_foreign(value).decode(), _LONGEST_VALUE)
 
 
 def _difference(recorded: Outcome | None, replayed: Outcome) -> str:

@@ -6,8 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, Final
 
-import orjson
-
+from headrace.codec import encode_foreign
 from headrace.core.status import JobStatus
 from headrace.errors import ArgumentsInvalid
 from headrace.models import Job, JobRecord
@@ -89,4 +88,4 @@ def _text(value: Any) -> str | None:
     """A value as it is written after `=`: text as it is, anything else as JSON has it."""
     if value is _MISSING:
         return None
-    return str(value) if isinstance(value, str) else orjson.dumps(value).decode()
+    return str(value) if isinstance(value, str) else encode_foreign(value).decode()

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from headrace.codec import encode_foreign
 from headrace.core.ownership import Version
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import parse_timestamp
@@ -19,6 +20,9 @@ ARGUMENTS_LISTED_BYTES: Final = 4 * 1024
 CONTEXT_LISTED_BYTES: Final = 4 * 1024
 STORED_WHOLE_BYTES: Final = 4 * 1024
 """A job that is no longer than this is stored as it came; of a longer one, what lists leave out is stored apart."""
+
+LEVELS_TOLD: Final = 200
+"""What of a job is nested deeper is left out of every answer. Pydantic and orjson write some 250 levels, and read more."""
 
 ARGUMENTS_OMITTED: Final = "argsOmitted"
 CONTEXT_OMITTED: Final = "ctxOmitted"
@@ -139,7 +143,7 @@ def row_of(raw: dict[str, Any], version: Version, status: int, origin: Origin | 
     if version.epoch > _LARGEST or version.attempt > _LARGEST or version.sequence > _LARGEST or (offset or 0) > _LARGEST:
         raise ValueError("a number in its headers is out of range")
     key, created, worker = job_key(raw["id"]), parse_timestamp(raw["createdAt"]), raw["workerName"]
-    body, arguments, details = orjson.dumps(raw) if value is None else value, None, None
+    body, arguments, details = encode_foreign(raw) if value is None else value, None, None
     if len(body) > STORED_WHOLE_BYTES:
         body, arguments, details = _set_aside(raw)
     return JobRow(
@@ -163,15 +167,15 @@ def _set_aside(raw: dict[str, Any]) -> tuple[bytes, bytes | None, bytes | None]:
     """Parts a job into what lists show of it, its arguments, and the other fields that are too long to be read for a list."""
     details: dict[str, Any] = {name: raw[name] for name in ("result", "error", "attempts") if name in raw}
     arguments: bytes | None = None
-    if "args" in raw and len(given := orjson.dumps(raw["args"])) > ARGUMENTS_LISTED_BYTES:
+    if "args" in raw and len(given := encode_foreign(raw["args"])) > ARGUMENTS_LISTED_BYTES:
         arguments = given
         del raw["args"]
     context = raw.get("ctx")
-    if context and len(orjson.dumps(context)) > CONTEXT_LISTED_BYTES:
+    if context and len(encode_foreign(context)) > CONTEXT_LISTED_BYTES:
         details["ctx"] = context
         raw["ctx"] = {name: context[name] for name in ("userId", "conversationId", "source") if name in context}
         raw[CONTEXT_OMITTED] = True
-    return orjson.dumps(_as_listed(raw)), arguments, orjson.dumps(details) if details else None
+    return encode_foreign(_as_listed(raw)), arguments, encode_foreign(details) if details else None
 
 
 def _as_listed(raw: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +198,7 @@ def _without_traceback(error: Mapping[str, Any] | None) -> dict[str, Any] | None
 
 def listed(body: bytes) -> dict[str, Any]:
     """A job as lists show it."""
-    return _as_listed(orjson.loads(body))
+    return _shallow(_as_listed(orjson.loads(body)), body)
 
 
 def whole(body: bytes, arguments: bytes | None, details: bytes | None) -> dict[str, Any]:
@@ -206,4 +210,31 @@ def whole(body: bytes, arguments: bytes | None, details: bytes | None) -> dict[s
     if arguments is not None:
         raw["args"] = orjson.loads(arguments)
     raw.pop(ARGUMENTS_OMITTED, None)
+    return _shallow(raw, body, arguments or b"", details or b"")
+
+
+def _shallow(raw: dict[str, Any], *parts: bytes) -> dict[str, Any]:
+    """A job without what is nested so deep that nobody could write it: that must not take the whole answer with it.
+
+    Args:
+        parts: the JSON of it.
+    """
+    if sum(part.count(b"{") + part.count(b"[") for part in parts) <= LEVELS_TOLD:
+        return raw
+    for name in [name for name, value in raw.items() if _is_deeper(value, LEVELS_TOLD)]:
+        value = raw.pop(name)
+        raw[f"{name}Omitted"] = True
+        if name == "ctx" and isinstance(value, dict):
+            raw[name] = {each: value[each] for each in ("userId", "conversationId", "source") if each in value}
     return raw
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether a JSON value has more levels than so many."""
+    level = [value]
+    for _ in range(levels + 1):
+        level = [each for each in level if isinstance(each, dict | list)]
+        if not level:
+            return False
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+    return True
