@@ -18,7 +18,7 @@ import pytest
 
 from headrace import Client, Job, Memory, MemoryCompactionWorker, NewEntry, Settings
 from headrace.replay import Rerunner, Verdict
-from headrace.replay.log_history import open_history
+from headrace.replay.recorded.log_history import open_history
 from support.clusters import state_of
 from support.engines import ended, engine_process, engine_with, eventually, read_all, snapshots_of, with_engine
 from support.processes import wait_until

@@ -12,7 +12,7 @@ from headrace import Client, JobContext, Memory, NewEntry, Settings, WorkerEngin
 from headrace.core.topics import Topics
 from headrace.kafka.log import KafkaLog
 from headrace.replay import Rerunner, Verdict
-from headrace.replay.log_history import open_history
+from headrace.replay.recorded.log_history import open_history
 from support.engines import ended, read_all
 
 

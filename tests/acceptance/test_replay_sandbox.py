@@ -17,13 +17,13 @@ from headrace.kafka.log import KafkaLog
 from headrace.kafka.writer import KafkaWriter
 from headrace.models import SandboxMarker
 from headrace.ports import Acknowledged, NewRecord, TopicPartition
-from headrace.replay import markers
 from headrace.replay.history import RecordedJob
-from headrace.replay.markers import ALIVE_KEY, MARKER_KEY, find_marker, made_marker
-from headrace.replay.pacing import Order, Pacing
-from headrace.replay.removing import clean_sandboxes
-from headrace.replay.sandbox import opened_sandbox, sandbox_settings
-from headrace.replay.sandboxed import SandboxRun, check_pacing
+from headrace.replay.sandboxes import markers
+from headrace.replay.sandboxes.markers import ALIVE_KEY, MARKER_KEY, find_marker, made_marker
+from headrace.replay.sandboxes.removing import clean_sandboxes
+from headrace.replay.sandboxes.sandbox import opened_sandbox, sandbox_settings
+from headrace.replay.sandboxes.sandboxed import SandboxRun, check_pacing
+from headrace.replay.streams.pacing import Order, Pacing
 from headrace.replay_errors import SandboxLost
 from support.clusters import state_of
 from support.engines import PATIENCE_SECONDS, eventually
@@ -216,7 +216,7 @@ class WithoutTopic(KafkaLog):
 async def test_who_cannot_give_a_sign_of_life_still_looks_whether_the_sandbox_is_there(
     log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.replay.sandbox.ALIVE_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("headrace.replay.sandboxes.sandbox.ALIVE_EVERY_SECONDS", 0.05)
     client = WithoutTopic(settings)
     try:
         with pytest.raises(SandboxLost):
@@ -233,7 +233,7 @@ async def test_who_cannot_give_a_sign_of_life_still_looks_whether_the_sandbox_is
 async def test_a_sandbox_gives_signs_of_life(
     log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.replay.sandbox.ALIVE_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("headrace.replay.sandboxes.sandbox.ALIVE_EVERY_SECONDS", 0.05)
     topic = Topics(sandbox.namespace).replay_marker.name
     async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
 

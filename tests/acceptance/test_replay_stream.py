@@ -9,7 +9,7 @@ import pytest
 
 from headrace import AbstractWorker, Client, Job, JobContext, Retry, Settings
 from headrace.replay import Span, StreamRequest, Summary, replay_stream
-from headrace.replay.summary import SLOWER
+from headrace.replay.streams.summary import SLOWER
 from support.clusters import state_of
 from support.engines import ended, engine_with, eventually, with_engine
 from support.process_workers import DiesLive

@@ -20,7 +20,8 @@ from headrace import Client, MemoryCompactionWorker, Settings
 from headrace.cli import replay_stream
 from headrace.cli.moments import parse_span
 from headrace.kafka.log import KafkaLog
-from headrace.replay import StreamRequest, removing
+from headrace.replay import StreamRequest
+from headrace.replay.sandboxes import removing
 from support import renamed_workers, replay_workers
 from support.clusters import ClusterState, state_of
 from support.engines import ended, engine_with, eventually, with_engine

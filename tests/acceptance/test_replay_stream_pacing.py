@@ -13,7 +13,7 @@ import pytest
 from headrace import AbstractWorker, Client, JobContext, Settings
 from headrace.replay import Pacing, Span, StreamRequest, Wanted, open_history, replay_stream
 from headrace.replay.history import RecordedJob
-from headrace.replay.pacing import Order
+from headrace.replay.streams.pacing import Order
 from support.engines import ended, engine_with, with_engine
 
 EVER = Span(0, 2**42)

@@ -13,11 +13,11 @@ from headrace import Settings
 from headrace.core.topics import Topics
 from headrace.kafka.log import KafkaLog
 from headrace.ports import NewRecord, TopicPartition
-from headrace.replay import markers, removing
-from headrace.replay.markers import MARKER_KEY, made_marker
-from headrace.replay.removing import clean_sandboxes
-from headrace.replay.sandbox import opened_sandbox, sandbox_settings
-from headrace.replay.sandboxed import SandboxRun
+from headrace.replay.sandboxes import markers, removing
+from headrace.replay.sandboxes.markers import MARKER_KEY, made_marker
+from headrace.replay.sandboxes.removing import clean_sandboxes
+from headrace.replay.sandboxes.sandbox import opened_sandbox, sandbox_settings
+from headrace.replay.sandboxes.sandboxed import SandboxRun
 from headrace.replay_errors import SandboxLeft, SandboxLost
 from support.clusters import state_of
 from support.engines import eventually
@@ -213,7 +213,7 @@ async def test_a_replay_hears_of_its_end_though_its_topics_are_always_made_again
 async def test_what_somebody_writes_into_the_topic_of_a_marker_ends_no_replay(
     log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.replay.sandbox.ALIVE_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("headrace.replay.sandboxes.sandbox.ALIVE_EVERY_SECONDS", 0.05)
     place = TopicPartition(Topics(sandbox.namespace).replay_marker.name, 0)
     async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False) as lost:
         writer = log.writer()

@@ -16,8 +16,8 @@ from headrace.errors import HistoryGone, JobUnknown, WorkerUnknown
 from headrace.kafka import KafkaLog
 from headrace.ports import RecordingKey, TopicPartition
 from headrace.replay import History, RecordedJob, Rerunner, Span, Wanted
-from headrace.replay.log_history import LogHistory
-from headrace.replay.stream import StoredHistory
+from headrace.replay.recorded.log_history import LogHistory
+from headrace.replay.streams.stream import StoredHistory
 from support.history_content import IDLE, PACKS, SELLS, TRIP, copied, exported_jobs, written_log
 from support.reruns import Does
 

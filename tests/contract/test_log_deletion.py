@@ -8,7 +8,7 @@ import pytest
 
 from headrace.errors import BrokerError, TopicMissing
 from headrace.ports import Log, NewRecord, TopicPartition
-from headrace.replay.spans import since, until
+from headrace.replay.recorded.spans import since, until
 from support.log import read_topic, started
 
 MakeTopic = Callable[..., Awaitable[str]]

@@ -15,9 +15,9 @@ from headrace.models import MemoryEntry
 from headrace.ports import AppendFailed, ConversationRef, Log, NewRecord, RecordingKey, TopicPartition
 from headrace.recordings.records import recording_key, recording_partition
 from headrace.replay import Span, Wanted
-from headrace.replay.exporting import export_span
-from headrace.replay.file_history import FileHistory, read_file_history
-from headrace.replay.log_history import LogHistory
+from headrace.replay.exports.exporting import export_span
+from headrace.replay.exports.file_history import FileHistory, read_file_history
+from headrace.replay.recorded.log_history import LogHistory
 from support.written_jobs import JOB_PARTITIONS, STATE_PARTITIONS, Engines, WrittenLog
 
 TRIP = ConversationRef("default", "ann", "trip")

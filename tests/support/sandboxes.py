@@ -8,8 +8,8 @@ from headrace import AbstractWorker, JobContext
 from headrace.core.topics import Topic
 from headrace.kafka.log import KafkaLog
 from headrace.ports import Committed, GroupListener, TopicPartition
-from headrace.replay.pacing import Pacing
-from headrace.replay.stream import StreamReplay
+from headrace.replay.streams.pacing import Pacing
+from headrace.replay.streams.stream import StreamReplay
 from support.clusters import ClusterState
 from support.engines import eventually
 from support.recorded import ListedHistory, Today, everything, recorded_job

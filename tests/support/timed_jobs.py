@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from headrace.replay.history import RecordedJob, Span, Wanted
-from headrace.replay.log_history import LogHistory
+from headrace.replay.recorded.log_history import LogHistory
 from support.written_jobs import Engines
 
 ALWAYS = Span(0, 1 << 50)

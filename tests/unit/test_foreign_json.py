@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from headrace.codec import _encode_nested, encode_foreign, is_readable
 from headrace.core.comparison import is_same_json
 from headrace.core.ownership import Version
-from headrace.replay.differences import differences
-from headrace.replay.steps import Change, changes_between
+from headrace.replay.inspection.steps import Change, changes_between
+from headrace.replay.rerunning.differences import differences
 from headrace.views.job_rows import LEVELS_TOLD, listed, row_of, whole
 
 SCALARS = (

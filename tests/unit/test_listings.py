@@ -20,10 +20,10 @@ from headrace.core.status import JobStatus
 from headrace.dead_letters import DeadLetter
 from headrace.models import Job, JobError, WorkerSummary
 from headrace.ports import TopicPartition
-from headrace.replay.relatives import Relative
-from headrace.replay.state import JobAt
-from headrace.replay.steps import MISSING, Change
-from headrace.replay.timeline import Line, Timeline
+from headrace.replay.inspection.relatives import Relative
+from headrace.replay.inspection.state import JobAt
+from headrace.replay.inspection.steps import MISSING, Change
+from headrace.replay.inspection.timeline import Line, Timeline
 from headrace.tool_models import JobList
 from support.histories import recorded_job
 from support.jobs import a_job

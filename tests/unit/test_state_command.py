@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from headrace.cli.state import _print_json, _Spool
-from headrace.replay.state import JobAt
+from headrace.replay.inspection.state import JobAt
 from support.recorded import recorded_job
 
 WIDE = "x" * 1_000

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from headrace.replay.log_history import LogHistory
+from headrace.replay.recorded.log_history import LogHistory
 from support.written_jobs import WrittenLog
 
 

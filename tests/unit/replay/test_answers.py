@@ -18,9 +18,9 @@ from headrace import JobContext
 from headrace.core.comparison import Verdict
 from headrace.ports import RecordingKey
 from headrace.recordings.names import keyed
-from headrace.replay.answers import PastAnswers
-from headrace.replay.effects import Effects
-from headrace.replay.waiting import WaitedHistory
+from headrace.replay.rerunning.answers import PastAnswers
+from headrace.replay.rerunning.effects import Effects
+from headrace.replay.rerunning.waiting import WaitedHistory
 from support.histories import InMemoryHistory, past_attempt, recorded_job
 from support.memory_engines import Bench
 from support.reruns import Does, DoesInThread, rerun

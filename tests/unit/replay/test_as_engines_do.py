@@ -12,7 +12,7 @@ import pytest
 from headrace.core.comparison import Outcome, Verdict
 from headrace.ports import TopicPartition
 from headrace.replay.history import RecordedJob
-from headrace.replay.rerun import Rerun, Rerunner
+from headrace.replay.rerunning.rerun import Rerun, Rerunner
 from support.histories import InMemoryHistory
 from support.log import eventually
 from support.memory_engines import TOPICS, Bench, GatedWorker

@@ -12,7 +12,7 @@ from headrace import JobContext
 from headrace.core.comparison import Verdict
 from headrace.core.snapshots import shorten
 from headrace.core.status import JobStatus
-from headrace.replay.attempts import PastAttempt
+from headrace.replay.rerunning.attempts import PastAttempt
 from headrace.replay_errors import AttemptUnknown
 from support.histories import past_attempt, recorded_job
 from support.reruns import Does, rerun

@@ -12,9 +12,9 @@ from headrace.codec import encode
 from headrace.core.timestamps import format_timestamp
 from headrace.models import AuditRecord
 from headrace.ports import TopicPartition
-from headrace.replay.log_history import LogHistory
-from headrace.replay.steps import MISSING
-from headrace.replay.timeline import timeline_of
+from headrace.replay.inspection.steps import MISSING
+from headrace.replay.inspection.timeline import timeline_of
+from headrace.replay.recorded.log_history import LogHistory
 from headrace.settings import load_settings
 from headrace.testing import InMemoryLog
 from support.log import eventually

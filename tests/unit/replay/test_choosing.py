@@ -9,11 +9,11 @@ import pytest
 from headrace.core.records import source_header, status_header, version_header
 from headrace.core.snapshots import version_of
 from headrace.errors import ArgumentsInvalid
-from headrace.replay.exporting import export_span
-from headrace.replay.file_history import FileHistory, read_file_history
+from headrace.replay.exports.exporting import export_span
+from headrace.replay.exports.file_history import FileHistory, read_file_history
 from headrace.replay.history import Span, Wanted
-from headrace.replay.log_history import LogHistory
-from headrace.replay.wanted import parse_fields
+from headrace.replay.recorded.log_history import LogHistory
+from headrace.replay.recorded.wanted import parse_fields
 from support.timed_jobs import ALWAYS, jobs
 from support.written_jobs import Engines, WrittenLog
 

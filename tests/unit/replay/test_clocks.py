@@ -13,11 +13,11 @@ from headrace.errors import HistoryGone
 from headrace.ports import RecordingKey, TopicPartition
 from headrace.recordings.records import recording_key, recording_partition
 from headrace.replay.history import Span
-from headrace.replay.log_history import LogHistory
-from headrace.replay.scanning import READERS
-from headrace.replay.spans import AHEAD_MILLISECONDS
-from headrace.replay.state import states_at
-from headrace.replay.timeline import timeline_of
+from headrace.replay.inspection.state import states_at
+from headrace.replay.inspection.timeline import timeline_of
+from headrace.replay.recorded.log_history import LogHistory
+from headrace.replay.recorded.scanning import READERS
+from headrace.replay.recorded.spans import AHEAD_MILLISECONDS
 from headrace.testing.reader import InMemoryReader
 from headrace.testing.storage import StoredRecord
 from support.timed_jobs import MINUTE, WHEN, give_time, jobs, put_at, told

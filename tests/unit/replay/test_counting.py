@@ -8,10 +8,10 @@ import orjson
 import pytest
 
 from headrace.core import snapshots
-from headrace.replay.export_format import ExportHeader, ExportWriter
-from headrace.replay.file_history import read_file_history
+from headrace.replay.exports.export_format import ExportHeader, ExportWriter
+from headrace.replay.exports.file_history import read_file_history
 from headrace.replay.history import Span, Wanted
-from headrace.replay.log_history import LogHistory
+from headrace.replay.recorded.log_history import LogHistory
 from support.recorded import recorded_job
 from support.timed_jobs import ALWAYS, MINUTE, give_time, put_at
 from support.written_jobs import Engines, WrittenLog

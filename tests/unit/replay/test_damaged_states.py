@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from headrace.replay.exporting import export_span
-from headrace.replay.file_history import read_file_history
+from headrace.replay.exports.exporting import export_span
+from headrace.replay.exports.file_history import read_file_history
 from headrace.replay.history import History, Span, Wanted, outcome_of
-from headrace.replay.log_history import LogHistory
-from headrace.replay.state import states_at
-from headrace.replay.timeline import timeline_of
+from headrace.replay.inspection.state import states_at
+from headrace.replay.inspection.timeline import timeline_of
+from headrace.replay.recorded.log_history import LogHistory
 from support.written_jobs import Engines, WrittenLog
 
 

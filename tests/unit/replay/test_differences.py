@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from headrace.core.comparison import is_same_json
 from headrace.errors import ConfigurationError
-from headrace.replay.differences import MISSING, Difference, differences, with_changes
+from headrace.replay.rerunning.differences import MISSING, Difference, differences, with_changes
 from support.histories import recorded_job
 
 JSON: st.SearchStrategy[Any] = st.recursive(

@@ -21,12 +21,12 @@ from headrace.errors import ArgumentsInvalid, BrokerUnreachable, ExportDamaged, 
 from headrace.models import MemoryCompaction, MemoryEntry
 from headrace.ports import ConversationRef, RecordingKey, TopicPartition
 from headrace.recordings.records import recording_key, recording_partition
-from headrace.replay.export_format import ExportHeader, ExportWriter, read_lines
-from headrace.replay.exporting import Exported, export_span
-from headrace.replay.file_history import FileHistory, read_file_history
+from headrace.replay.exports.export_format import ExportHeader, ExportWriter, read_lines
+from headrace.replay.exports.exporting import Exported, export_span
+from headrace.replay.exports.file_history import FileHistory, read_file_history
 from headrace.replay.history import Began, History, RecordedJob, Span, Wanted
-from headrace.replay.log_history import LogHistory
-from headrace.replay.rerun import Rerunner
+from headrace.replay.recorded.log_history import LogHistory
+from headrace.replay.rerunning.rerun import Rerunner
 from support.histories import recorded_job
 from support.reruns import Does
 from support.written_jobs import Engines, WrittenLog

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from headrace.errors import ArgumentsInvalid
-from headrace.replay.export_format import ExportHeader, ExportWriter, read_lines
+from headrace.replay.exports.export_format import ExportHeader, ExportWriter, read_lines
 from headrace.replay.history import Span
 
 SPAN = Span(0, 100_000)

@@ -10,13 +10,13 @@ import pytest
 from headrace.core.records import cancellation_key
 from headrace.core.snapshots import queued
 from headrace.ports import ConversationRef, TopicPartition
-from headrace.replay.conversations import conversations_of
-from headrace.replay.exporting import export_span
-from headrace.replay.file_history import read_file_history
+from headrace.replay.exports.exporting import export_span
+from headrace.replay.exports.file_history import read_file_history
 from headrace.replay.history import Span, Wanted
-from headrace.replay.log_history import LogHistory
-from headrace.replay.state import states_at
-from headrace.replay.timeline import timeline_of
+from headrace.replay.inspection.state import states_at
+from headrace.replay.inspection.timeline import timeline_of
+from headrace.replay.recorded.conversations import conversations_of
+from headrace.replay.recorded.log_history import LogHistory
 from support.timed_jobs import ALWAYS, jobs
 from support.written_jobs import Engines, WrittenLog
 

@@ -13,10 +13,10 @@ from headrace.core.ownership import Version
 from headrace.core.records import lease_key, repeat_header, source_header, status_header, version_header
 from headrace.core.status import TERMINAL
 from headrace.ports import Header, TopicPartition
-from headrace.replay.folding import Claims, Place, place_of
 from headrace.replay.history import Span
-from headrace.replay.joining import SETTLED_MILLISECONDS, Accepted, States
-from headrace.replay.spans import ALL_TIME
+from headrace.replay.recorded.folding import Claims, Place, place_of
+from headrace.replay.recorded.joining import SETTLED_MILLISECONDS, Accepted, States
+from headrace.replay.recorded.spans import ALL_TIME
 
 WORKER, JOBS, PARTITIONS = "digest", 1, 2
 

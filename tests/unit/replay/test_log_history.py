@@ -18,10 +18,10 @@ from headrace.core.snapshots import version_of
 from headrace.errors import HistoryGone, JobUnknown, WorkerUnknown
 from headrace.models import MemoryEntry
 from headrace.ports import ConversationRef, TopicPartition
-from headrace.replay import joining
 from headrace.replay.history import Span, Wanted
-from headrace.replay.log_history import LogHistory
-from headrace.replay.timeline import timeline_of
+from headrace.replay.inspection.timeline import timeline_of
+from headrace.replay.recorded import joining
+from headrace.replay.recorded.log_history import LogHistory
 from headrace.testing.reader import InMemoryReader
 from headrace.testing.storage import StoredRecord
 from support.timed_jobs import ALWAYS, MINUTE, give_time, jobs, put_at, told

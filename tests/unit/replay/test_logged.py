@@ -9,7 +9,7 @@ import pytest
 
 from headrace.ports import TopicPartition
 from headrace.replay.history import RecordedJob
-from headrace.replay.logged import LoggedJob
+from headrace.replay.recorded.logged import LoggedJob
 
 RECORD = {"id": "job", "args": {"n": 1}}
 SNAPSHOT = {

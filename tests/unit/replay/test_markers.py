@@ -6,7 +6,7 @@ import orjson
 
 from headrace.core.topics import Topics
 from headrace.ports import NewRecord, TopicPartition
-from headrace.replay.markers import ALIVE_KEY, MARKER_KEY, OVER_KEY, _read, find_marker, made_marker
+from headrace.replay.sandboxes.markers import ALIVE_KEY, MARKER_KEY, OVER_KEY, _read, find_marker, made_marker
 from headrace.testing import InMemoryCluster, InMemoryLog
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.replay.history import RecordedJob
-from headrace.replay.pacing import Order, Pacing, lane_of, run_paced
+from headrace.replay.streams.pacing import Order, Pacing, lane_of, run_paced
 from support.recorded import Today, recorded_job
 from support.virtual_time import in_virtual_time
 

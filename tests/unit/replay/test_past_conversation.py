@@ -21,10 +21,10 @@ from headrace.core.timestamps import format_timestamp, parse_timestamp
 from headrace.memory import tables
 from headrace.models import MemoryCompaction, MemoryEntry
 from headrace.ports import ConversationRef, MemorySnapshot
-from headrace.replay.attempts import PastAttempt
 from headrace.replay.history import Began, RecordedJob
-from headrace.replay.memory_history import PastConversations
-from headrace.replay.past_conversation import PastConversation
+from headrace.replay.recorded.memory_history import PastConversations
+from headrace.replay.recorded.past_conversation import PastConversation
+from headrace.replay.rerunning.attempts import PastAttempt
 from headrace.testing.storage import StoredRecord
 from support.histories import STARTED_AT, past_attempt, recorded_job
 

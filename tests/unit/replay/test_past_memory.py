@@ -19,9 +19,9 @@ from headrace.memory.bound import BoundMemory
 from headrace.memory.store import TopicMemoryStore
 from headrace.memory.summarise import Summary
 from headrace.ports import ConversationRef, MemorySnapshot, MemoryStore
-from headrace.replay.effects import Effects, MemoryAppended, MemoryCompacted
-from headrace.replay.past_memory import PastMemory
-from headrace.replay.rerun import Rerunner
+from headrace.replay.rerunning.effects import Effects, MemoryAppended, MemoryCompacted
+from headrace.replay.rerunning.past_memory import PastMemory
+from headrace.replay.rerunning.rerun import Rerunner
 from headrace.settings import MemorySettings, Settings
 from headrace.testing import InMemoryLog
 from support.histories import STARTED_AT, InMemoryHistory, recorded_job

@@ -15,7 +15,7 @@ from headrace.models import MemoryEntry
 from headrace.ports import ConversationRef, RecordingKey, TopicPartition
 from headrace.recordings.records import recording_key, recording_partition
 from headrace.replay.history import Span
-from headrace.replay.log_history import LogHistory
+from headrace.replay.recorded.log_history import LogHistory
 from headrace.testing.reader import InMemoryReader
 from support.timed_jobs import MINUTE, WHEN, give_time, jobs, put_at
 from support.written_jobs import Engines, WrittenLog

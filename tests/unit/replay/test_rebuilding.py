@@ -11,7 +11,7 @@ import pytest
 from headrace.core import snapshots
 from headrace.core.snapshots import Snapshot, Writer
 from headrace.core.timestamps import format_timestamp
-from headrace.replay.rebuilding import Known, is_gap, missing_records, rebuilt_between, state_at, untold_attempts
+from headrace.replay.inspection.rebuilding import Known, is_gap, missing_records, rebuilt_between, state_at, untold_attempts
 
 RECORD = {
     "schemaVersion": 1, "id": "job", "tenant": "default", "workerName": "w", "createdAt": format_timestamp(0), "args": {},

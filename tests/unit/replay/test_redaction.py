@@ -10,8 +10,8 @@ import pytest
 from headrace import JobContext
 from headrace.core.comparison import Verdict
 from headrace.errors import ArgumentsInvalid
+from headrace.replay.exports.redaction import REDACTED, Redaction
 from headrace.replay.history import RecordedJob
-from headrace.replay.redaction import REDACTED, Redaction
 from support.histories import past_attempt, recorded_job
 from support.reruns import Does, rerun
 

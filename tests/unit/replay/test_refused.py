@@ -10,12 +10,12 @@ import pytest
 
 from headrace.errors import JobUnknown
 from headrace.replay.history import Span
-from headrace.replay.log_history import LogHistory
-from headrace.replay.refused import RefusedJob
-from headrace.replay.rerun import Rerunner
-from headrace.replay.state import states_at
-from headrace.replay.steps import MISSING
-from headrace.replay.timeline import timeline_of
+from headrace.replay.inspection.state import states_at
+from headrace.replay.inspection.steps import MISSING
+from headrace.replay.inspection.timeline import timeline_of
+from headrace.replay.recorded.log_history import LogHistory
+from headrace.replay.recorded.refused import RefusedJob
+from headrace.replay.rerunning.rerun import Rerunner
 from headrace.replay_errors import JobNotReplayable
 from headrace.testing import InMemoryLog
 from support.log import eventually

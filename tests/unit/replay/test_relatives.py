@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from headrace.core.identifiers import fresh_id
-from headrace.replay.log_history import LogHistory
-from headrace.replay.timeline import timeline_of
+from headrace.replay.inspection.timeline import timeline_of
+from headrace.replay.recorded.log_history import LogHistory
 from support.timed_jobs import put_at
 from support.written_jobs import Engines, WrittenLog
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from headrace.replay.exporting import export_span
+from headrace.replay.exports.exporting import export_span
 from headrace.replay.history import Span, Wanted
-from headrace.replay.log_history import LogHistory
+from headrace.replay.recorded.log_history import LogHistory
 from support.written_jobs import Engines
 
 FILE = "jobs.jsonl.gz"

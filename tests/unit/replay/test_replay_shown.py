@@ -10,7 +10,7 @@ from rich.console import Console
 from headrace import JobContext, worker
 from headrace.cli.replay_shown import show
 from headrace.replay.history import RecordedJob
-from headrace.replay.rerun import Rerunner
+from headrace.replay.rerunning.rerun import Rerunner
 from support.histories import InMemoryHistory, recorded_job
 
 CONTROLS = "\x1b]0;owned\x07"

@@ -22,7 +22,7 @@ from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, MemorySnapshot
 from headrace.recordings.failures import encode_failure
 from headrace.replay.history import Began, RecordedJob, RecordingKey
-from headrace.replay.rerun import Rerunner, RerunOptions
+from headrace.replay.rerunning.rerun import Rerunner, RerunOptions
 from headrace.replay_errors import AttemptUnknown
 from support.histories import InMemoryHistory, past_attempt, recorded_job
 from support.reruns import Does, DoesInThread, rerun
@@ -53,7 +53,7 @@ async def test_other_code_makes_something_else_of_it() -> None:
     assert newly_failing.comparison.verdict is Verdict.NEWLY_FAILING
     assert newly_failing.error is not None
     assert (newly_failing.error["type"], newly_failing.error["message"]) == ("ValueError", "no use")
-    assert "in fails" in newly_failing.error["traceback"] and "replay/rerun.py" not in newly_failing.error["traceback"]
+    assert "in fails" in newly_failing.error["traceback"] and "/rerunning/" not in newly_failing.error["traceback"]
     assert (await rerun(Does(returns), recorded_job("does", result=1))).comparison.verdict is Verdict.DIFFERENT
     assert (await rerun(Does(returns), recorded_job("does", error=("E", "m")))).comparison.verdict is Verdict.NEWLY_FIXED
     assert (await rerun(Does(fails), recorded_job("does", error=("ValueError", "no use")))).comparison.verdict is Verdict.SAME
@@ -350,8 +350,8 @@ async def test_the_time_in_which_the_history_is_read_is_not_the_jobs(monkeypatch
         Clock.now += 2
         return await ctx.recorded("rate", lambda: 0)
 
-    monkeypatch.setattr("headrace.replay.rerun.time", Clock)
-    monkeypatch.setattr("headrace.replay.waiting.time", Clock)
+    monkeypatch.setattr("headrace.replay.rerunning.rerun.time", Clock)
+    monkeypatch.setattr("headrace.replay.rerunning.waiting.time", Clock)
     job, history = recorded_job("does", result=7), SlowHistory()
     history.record(job.id, 1, "rate", 7)
     told = await rerun(Does(asks), job, history)

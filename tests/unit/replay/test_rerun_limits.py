@@ -16,7 +16,7 @@ from headrace.errors import BrokerUnreachable
 from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, MemorySnapshot
 from headrace.replay.history import Began, RecordingKey
-from headrace.replay.rerun import Rerunner, RerunOptions
+from headrace.replay.rerunning.rerun import Rerunner, RerunOptions
 from support.histories import InMemoryHistory, recorded_job
 from support.log import eventually
 from support.reruns import Does, DoesInThread, rerun

@@ -9,11 +9,11 @@ import orjson
 
 from headrace import JobContext
 from headrace.core.timestamps import format_timestamp
-from headrace.replay.exporting import export_span
-from headrace.replay.file_history import read_file_history
+from headrace.replay.exports.exporting import export_span
+from headrace.replay.exports.file_history import read_file_history
 from headrace.replay.history import Span, Wanted
-from headrace.replay.log_history import LogHistory
-from headrace.replay.timeline import timeline_of
+from headrace.replay.inspection.timeline import timeline_of
+from headrace.replay.recorded.log_history import LogHistory
 from headrace.testing import InMemoryLog
 from support.log import eventually
 from support.memory_engines import TOPICS, Bench, GatedWorker, passing, wall_clock

@@ -15,9 +15,9 @@ from headrace import Client, JobContext
 from headrace.errors import BrokerUnreachable
 from headrace.ports import RecordingKey
 from headrace.replay import Pacing, RecordedJob, Rerunner, Span, StreamReplay, Wanted
-from headrace.replay.sandboxed import SandboxRun
-from headrace.replay.stream import Rerun
-from headrace.replay.summary import Summary
+from headrace.replay.sandboxes.sandboxed import SandboxRun
+from headrace.replay.streams.stream import Rerun
+from headrace.replay.streams.summary import Summary
 from headrace.testing import InMemoryLog
 from support.histories import InMemoryHistory, recorded_job
 from support.log import eventually

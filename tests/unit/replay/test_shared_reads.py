@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from headrace.replay.shared_reads import SharedReads
+from headrace.replay.recorded.shared_reads import SharedReads
 
 
 async def test_who_comes_in_the_turn_in_which_a_read_ended_gets_one_of_their_own() -> None:

@@ -12,8 +12,8 @@ from headrace.core.records import repeat_header, source_header, status_header, v
 from headrace.core.snapshots import Writer, version_of
 from headrace.core.timestamps import format_timestamp
 from headrace.errors import HistoryGone, WorkerUnknown
-from headrace.replay.log_history import LogHistory
-from headrace.replay.state import states_at
+from headrace.replay.inspection.state import states_at
+from headrace.replay.recorded.log_history import LogHistory
 from support.timed_jobs import put_at
 from support.written_jobs import Engines, WrittenLog
 

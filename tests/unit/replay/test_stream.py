@@ -12,12 +12,12 @@ import pytest
 from headrace import JobContext, worker
 from headrace.core.comparison import Verdict
 from headrace.errors import ConfigurationError
-from headrace.replay.export_format import ExportHeader, ExportWriter
+from headrace.replay.exports.export_format import ExportHeader, ExportWriter
 from headrace.replay.facade import StreamRequest, replay_stream
 from headrace.replay.history import Span
-from headrace.replay.pacing import Pacing
-from headrace.replay.stream import StreamReplay
-from headrace.replay.summary import Replayed
+from headrace.replay.streams.pacing import Pacing
+from headrace.replay.streams.stream import StreamReplay
+from headrace.replay.streams.summary import Replayed
 from support.recorded import ListedHistory, Today, everything, recorded_job
 
 

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace.cli.main import application
-from headrace.replay.export_format import ExportHeader, ExportWriter
+from headrace.replay.exports.export_format import ExportHeader, ExportWriter
 from headrace.replay.history import Span
-from headrace.replay.wanted import parse_fields
+from headrace.replay.recorded.wanted import parse_fields
 from support.recorded import recorded_job
 
 STREAM = ["stream", "support.replay_workers", "--from", "1h"]

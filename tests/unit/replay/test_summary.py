@@ -10,8 +10,8 @@ import pytest
 from headrace.core.comparison import Comparison, Outcome, Verdict, compare
 from headrace.core.status import JobStatus
 from headrace.errors import ConfigurationError
-from headrace.replay.stream import wanted_workers
-from headrace.replay.summary import CATEGORIES, Replayed, Summary, categories_from, told_not_in_code
+from headrace.replay.streams.stream import wanted_workers
+from headrace.replay.streams.summary import CATEGORIES, Replayed, Summary, categories_from, told_not_in_code
 from headrace.replay_errors import NothingInCode
 
 

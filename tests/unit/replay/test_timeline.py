@@ -22,10 +22,10 @@ from headrace.errors import HistoryGone
 from headrace.ports import RecordingKey, TopicPartition
 from headrace.recordings.records import recording_key, recording_partition
 from headrace.replay.history import Span, Wanted
-from headrace.replay.log_history import LogHistory
-from headrace.replay.state import states_at
-from headrace.replay.steps import MISSING, Change, changes_between
-from headrace.replay.timeline import Line, timeline_of
+from headrace.replay.inspection.state import states_at
+from headrace.replay.inspection.steps import MISSING, Change, changes_between
+from headrace.replay.inspection.timeline import Line, timeline_of
+from headrace.replay.recorded.log_history import LogHistory
 from support.written_jobs import Engines, WrittenLog
 
 WHEN = "2026-03-02T09:31:30.000Z"

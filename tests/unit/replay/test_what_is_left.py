@@ -11,8 +11,8 @@ from headrace.core import snapshots
 from headrace.core.timestamps import parse_timestamp
 from headrace.errors import HistoryGone
 from headrace.replay.history import Span
-from headrace.replay.log_history import LogHistory
-from headrace.replay.state import states_at
+from headrace.replay.inspection.state import states_at
+from headrace.replay.recorded.log_history import LogHistory
 from support.timed_jobs import ALWAYS, MINUTE, give_time, jobs, put_at
 from support.written_jobs import Engines, WrittenLog
 

@@ -15,7 +15,7 @@ from headrace.errors import HeadraceError
 from headrace.kafka.bare import BareClient
 from headrace.ports import TopicPartition
 from headrace.replay import Pacing, Rerunner, Span, StreamReplay, Wanted
-from headrace.replay.log_history import LogHistory
+from headrace.replay.recorded.log_history import LogHistory
 from headrace.settings import Settings
 
 _MILLISECONDS_AROUND: Final = 60_000

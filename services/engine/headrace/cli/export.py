@@ -25,10 +25,10 @@ from headrace.cli.common import (
 )
 from headrace.cli.moments import parse_span
 from headrace.core.texts import counted
-from headrace.replay.exporting import Exported, export_span
+from headrace.replay.exports.exporting import Exported, export_span
 from headrace.replay.history import Wanted
-from headrace.replay.log_history import open_history
-from headrace.replay.wanted import parse_fields
+from headrace.replay.recorded.log_history import open_history
+from headrace.replay.recorded.wanted import parse_fields
 from headrace.runtime import StopRequested, StopSignals
 from headrace.settings import Settings
 

@@ -35,11 +35,11 @@ from headrace.engine.loading import load_workers
 from headrace.engine.outcome import without_own_frames
 from headrace.errors import ArgumentsInvalid, JobTimeout, ResultInvalid, ResultTooLarge
 from headrace.models import CallContext
-from headrace.replay.code import by_name
-from headrace.replay.differences import rerun_as_json
 from headrace.replay.facade import recorded_history
 from headrace.replay.history import History
-from headrace.replay.rerun import Rerun, Rerunner, RerunOptions
+from headrace.replay.rerunning.code import by_name
+from headrace.replay.rerunning.differences import rerun_as_json
+from headrace.replay.rerunning.rerun import Rerun, Rerunner, RerunOptions
 from headrace.runtime import leave_threads_behind
 from headrace.settings import Settings
 from headrace.worker import AbstractWorker

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.engine.admission import NotAdmitted, admit_arguments
-from headrace.replay.differences import Difference, differences, with_changes
 from headrace.replay.history import RecordedJob
+from headrace.replay.rerunning.differences import Difference, differences, with_changes
 from headrace.worker import AbstractWorker
 
 

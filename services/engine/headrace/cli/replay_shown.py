@@ -17,9 +17,9 @@ from headrace.codec import encode_foreign
 from headrace.core.comparison import Comparison, Outcome, Verdict
 from headrace.core.status import JobStatus
 from headrace.core.texts import cut_in_the_middle
-from headrace.replay.differences import MISSING, differences
-from headrace.replay.effects import Effects, MemoryAppended, MemoryCompacted
-from headrace.replay.rerun import Rerun
+from headrace.replay.rerunning.differences import MISSING, differences
+from headrace.replay.rerunning.effects import Effects, MemoryAppended, MemoryCompacted
+from headrace.replay.rerunning.rerun import Rerun
 
 _VERDICT_STYLES: Final = {
     Verdict.SAME: "green",

@@ -34,15 +34,15 @@ from headrace.cli.moments import parse_span, parse_span_in_export
 from headrace.cli.replay import FileOption, LiveOption, ShippedOption, replay_settings, replayed_workers
 from headrace.errors import ArgumentsInvalid, HeadraceError, HistoryGone
 from headrace.kafka.log import KafkaLog
-from headrace.replay.export_format import read_header
+from headrace.replay.exports.export_format import read_header
 from headrace.replay.facade import StreamRequest, replay_stream
 from headrace.replay.history import Span
-from headrace.replay.markers import MADE_UP, FoundMarker
-from headrace.replay.pacing import Order, Pacing
-from headrace.replay.removing import Cleaned, clean_sandboxes
-from headrace.replay.stream import NAME_YOUR_MODULE, StreamReplay
-from headrace.replay.summary import CATEGORIES, NOT_IN_CODE, Summary, categories_from, told_not_in_code
-from headrace.replay.wanted import parse_fields
+from headrace.replay.recorded.wanted import parse_fields
+from headrace.replay.sandboxes.markers import MADE_UP, FoundMarker
+from headrace.replay.sandboxes.removing import Cleaned, clean_sandboxes
+from headrace.replay.streams.pacing import Order, Pacing
+from headrace.replay.streams.stream import NAME_YOUR_MODULE, StreamReplay
+from headrace.replay.streams.summary import CATEGORIES, NOT_IN_CODE, Summary, categories_from, told_not_in_code
 from headrace.replay_errors import NothingInCode
 from headrace.runtime import StopRequested, StopSignals, leave_threads_behind, run
 from headrace.settings import Settings

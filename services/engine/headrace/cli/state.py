@@ -21,9 +21,9 @@ from headrace.cli.moments import parse_moment
 from headrace.cli.timeline import EVENT_STYLES
 from headrace.codec import encode_foreign
 from headrace.core.timestamps import format_timestamp, to_milliseconds
-from headrace.replay.log_history import open_history
-from headrace.replay.state import JobAt, states_at
-from headrace.replay.wanted import parse_fields
+from headrace.replay.inspection.state import JobAt, states_at
+from headrace.replay.recorded.log_history import open_history
+from headrace.replay.recorded.wanted import parse_fields
 from headrace.settings import Settings
 
 

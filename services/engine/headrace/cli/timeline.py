@@ -23,10 +23,10 @@ from headrace.cli.common import (
 from headrace.cli.listing import Listing, Row, is_bounded
 from headrace.codec import encode_foreign
 from headrace.core.timestamps import format_timestamp
-from headrace.replay.log_history import open_history
-from headrace.replay.relatives import Relative
-from headrace.replay.steps import MISSING, Change
-from headrace.replay.timeline import Line, Timeline, timeline_of
+from headrace.replay.inspection.relatives import Relative
+from headrace.replay.inspection.steps import MISSING, Change
+from headrace.replay.inspection.timeline import Line, Timeline, timeline_of
+from headrace.replay.recorded.log_history import open_history
 from headrace.settings import Settings
 
 EVENT_STYLES: Final[Mapping[str, str]] = {

@@ -13,17 +13,17 @@ from typing import Any, Final
 from headrace.broker.discovery import given_settings, settings_of_this_folder
 from headrace.errors import ConfigurationError, HistoryGone
 from headrace.kafka.log import KafkaLog
-from headrace.replay.code import by_name
-from headrace.replay.file_history import read_file_history
+from headrace.replay.exports.file_history import read_file_history
 from headrace.replay.history import History, Span, Wanted
-from headrace.replay.log_history import open_history
-from headrace.replay.markers import MADE_UP
-from headrace.replay.pacing import Pacing
-from headrace.replay.rerun import Rerunner, RerunOptions
-from headrace.replay.sandbox import opened_sandbox, sandbox_settings
-from headrace.replay.sandboxed import SandboxRun, check_pacing
-from headrace.replay.stream import StoredHistory, StreamReplay, left_out, wanted_workers
-from headrace.replay.summary import Summary, told_not_in_code
+from headrace.replay.recorded.log_history import open_history
+from headrace.replay.rerunning.code import by_name
+from headrace.replay.rerunning.rerun import Rerunner, RerunOptions
+from headrace.replay.sandboxes.markers import MADE_UP
+from headrace.replay.sandboxes.sandbox import opened_sandbox, sandbox_settings
+from headrace.replay.sandboxes.sandboxed import SandboxRun, check_pacing
+from headrace.replay.streams.pacing import Pacing
+from headrace.replay.streams.stream import StoredHistory, StreamReplay, left_out, wanted_workers
+from headrace.replay.streams.summary import Summary, told_not_in_code
 from headrace.replay_errors import SandboxLeft, SandboxLost
 from headrace.settings import Settings, load_settings
 from headrace.worker import AbstractWorker

@@ -1,0 +1,1 @@
+"""Recorded jobs in a file, without what is redacted: written, and read again as a history."""

@@ -1,0 +1,1 @@
+"""What happened to jobs: the timeline of one, and how all stood at a moment."""

@@ -1,0 +1,228 @@
+"""Sandboxes: namespaces on the same cluster in which recorded jobs run again, and of which nothing is left afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import Final
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from headrace.core.timestamps import format_timestamp
+from headrace.core.topics import Topics
+from headrace.errors import BrokerError, ConfigurationError, SandboxInUse, TopicMissing
+from headrace.kafka.leaving import groups_named
+from headrace.models import SandboxMarker
+from headrace.namespaces import Namespace
+from headrace.ports import Log, LogWriter, NewRecord, TopicPartition
+from headrace.replay.sandboxes.markers import (
+    ALIVE_EVERY_SECONDS,
+    ALIVE_KEY,
+    MARKER_KEY,
+    OVER_KEY,
+    find_marker,
+    made_marker,
+)
+from headrace.replay.sandboxes.removing import remove_own
+from headrace.replay_errors import SandboxLeft, SandboxLost
+from headrace.runtime import wall_clock
+from headrace.sandbox_marker import has_names_of_queues
+from headrace.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_APPEND_SECONDS: Final = 30.0
+_LOOK_SECONDS: Final = 0.5
+_MISSED_LOOKS: Final = 2
+
+
+def sandbox_settings(settings: Settings, name: str, concurrency: int) -> Settings:
+    """The settings of what runs in a sandbox of that name.
+
+    Raises:
+        ConfigurationError: no namespace can have the name.
+    """
+    try:
+        TypeAdapter(Namespace).validate_python(name)
+    except ValidationError:
+        raise ConfigurationError(
+            f"No sandbox can be named {name!r}: a namespace has at most 80 letters, digits, '.', '_' and '-'."
+        ) from None
+    if has_names_of_queues(name):
+        raise ConfigurationError(f"No sandbox can be named {name!r}: topics named {name}.… are queues of workers.")
+    # What it runs is over before anything of it would have to be kept fit for compaction.
+    # Who breaks it off waits for no attempt.
+    changes = {"janitor": False, "concurrency": concurrency, "health_port": None, "grace_seconds": 0.0}
+    engine = settings.engine.model_copy(update=changes)
+    return settings.model_copy(update={"namespace": name, "engine": engine})
+
+
+@asynccontextmanager
+async def opened_sandbox(
+    log: Log, settings: Settings, live: str, workers: Collection[str], *, keep: bool
+) -> AsyncIterator[asyncio.Future[None]]:
+    """A sandbox for a block: nobody else has the namespace, and afterwards it is gone, unless it is to be kept.
+
+    Whoever uses it waits for the future that it gives, too: it fails by SandboxLost when others remove the sandbox meanwhile.
+
+    Args:
+        settings: those of the sandbox.
+        live: the namespace whose jobs are to run in it.
+
+    Raises:
+        SandboxInUse: something of that name is on the cluster; nothing was changed.
+        BrokerError: the brokers cannot be used. What was made is found by `clean`.
+        SandboxLost: it was removed by others, whatever else that has led to.
+        SandboxLeft: all is done, and the sandbox cannot be removed. Where something else has ended the block, that is raised, and
+            this is logged.
+    """
+    marker = made_marker(settings.namespace, live, workers, format_timestamp(wall_clock()))
+    writer = log.writer()
+    watch = _Watch(log, writer, marker)
+    alive: asyncio.Task[None] | None = None
+    is_done = False
+    await writer.start()
+    try:
+        await _check_free(log, settings, marker.sandbox)
+        await _mark(log, writer, marker)
+        alive = asyncio.create_task(watch.keep_up(), name="sandbox alive")
+        yield watch.lost
+        is_done = True
+    except Exception as error:
+        if alive is not None and not isinstance(error, SandboxLost) and await watch.looks_again():
+            raise _lost(marker.sandbox) from error
+        raise
+    finally:
+        if alive is not None:
+            alive.cancel()
+            await asyncio.gather(alive, return_exceptions=True)
+            if keep and not watch.is_lost:
+                await _sign(writer, settings.namespace, OVER_KEY)
+        # First: a client that still asks for a topic may have the broker make it again.
+        await writer.stop(timeout=1.0)
+        # Until it was marked, the name may have been another's.
+        if alive is not None and (not keep or watch.is_lost):
+            try:
+                await remove_own(log, settings, marker)
+            except SandboxLeft as error:
+                if is_done:
+                    raise
+                logger.error("%s", error)
+
+
+async def _check_free(log: Log, settings: Settings, sandbox: str) -> None:
+    """Raises SandboxInUse where the cluster has anything of that namespace: all of it would be removed in the end.
+
+    A group outlives its topics, with its offsets: it may be that of an application whose topics are named otherwise.
+    """
+    prefix = f"{sandbox}."
+    topics = sorted(name for name in await log.topic_names() if name.startswith(prefix))
+    groups = [] if topics else await groups_named(settings, prefix)
+    if taken := topics or groups:
+        kind = "topics" if topics else "consumer groups"
+        raise SandboxInUse(
+            f"{sandbox!r} cannot be a sandbox: the cluster has {'' if topics else 'the consumer group '}{taken[0]}"
+            f"{f' and {len(taken) - 1} more {kind}' if len(taken) > 1 else ''} of that namespace. Give another name;"
+            " `headrace replay clean` removes what replays have left."
+        )
+
+
+async def _mark(log: Log, writer: LogWriter, marker: SandboxMarker) -> None:
+    topics = Topics(marker.sandbox)
+    await log.create_topics([topics.replay_marker])
+    record = NewRecord(MARKER_KEY, orjson.dumps(marker.to_wire()))
+    written = await writer.append(TopicPartition(topics.replay_marker.name, 0), record, timeout=_APPEND_SECONDS)
+    if written.offset:
+        raise SandboxInUse(f"{marker.sandbox!r} cannot be a sandbox: another replay has just made it its own.")
+
+
+class _Watch:
+    """Gives signs of life for a sandbox, and looks whether it is still there.
+
+    Attributes:
+        lost: fails by SandboxLost when it is not.
+    """
+
+    def __init__(self, log: Log, writer: LogWriter, marker: SandboxMarker) -> None:
+        self._log = log
+        self._writer = writer
+        self._sandbox = marker.sandbox
+        self._last_sign = 0
+        self._own = {*marker.topics, Topics(marker.sandbox).replay_marker.name}
+        self._seen: set[str] = {Topics(marker.sandbox).replay_marker.name}
+        self._missed = 0
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether others have removed it."""
+        return self.lost.done() and not self.lost.cancelled()
+
+    async def keep_up(self) -> None:
+        """Goes on until it is lost."""
+        while not await self.finds_it_lost():
+            await asyncio.sleep(ALIVE_EVERY_SECONDS)
+            await self._give_sign()
+
+    async def _give_sign(self) -> None:
+        offset = await _sign(self._writer, self._sandbox, ALIVE_KEY)
+        if offset is None:
+            return
+        # Made again by the broker, the topic is not the one that it was; and behind a gap somebody else has written there.
+        is_another = offset <= self._last_sign
+        if is_another or (offset > self._last_sign + 1 and await self._is_being_removed()):
+            self._lose()
+        self._last_sign = offset
+
+    async def _is_being_removed(self) -> bool:
+        with contextlib.suppress(BrokerError):
+            found = await find_marker(self._log, Topics(self._sandbox).replay_marker.name)
+            return found is not None and found.is_removed
+        return False
+
+    async def looks_again(self) -> bool:
+        """Looks as often as it takes to be sure."""
+        for _ in range(_MISSED_LOOKS):
+            if await self.finds_it_lost() or not self._missed:
+                break
+            await asyncio.sleep(_LOOK_SECONDS)
+        return self.is_lost
+
+    async def finds_it_lost(self) -> bool:
+        """Looks once more; whether topics that were there are gone. What cannot be known is not so."""
+        if not self.lost.done():
+            with contextlib.suppress(BrokerError):
+                there = self._own & set(await self._log.topic_names())
+                # A broker that has just come to know of a topic may be another than the one that is asked now.
+                self._missed = self._missed + 1 if self._seen - there else 0
+                self._seen |= there
+            if self._missed >= _MISSED_LOOKS:
+                self._lose()
+        return self.is_lost
+
+    def _lose(self) -> None:
+        if not self.lost.done():
+            self.lost.set_exception(_lost(self._sandbox))
+            self.lost.exception()  # where nobody waits for it, that is no mistake
+
+
+def _lost(sandbox: str) -> SandboxLost:
+    return SandboxLost(
+        f"The sandbox {sandbox} was removed while its replay ran, by `headrace replay clean --all` or by hand. The replay has"
+        " ended without a result; what it had made since is removed, too."
+    )
+
+
+async def _sign(writer: LogWriter, sandbox: str, key: bytes) -> int | None:
+    """Writes a sign; its offset. None where it was not acknowledged: the next is as good, and so is silence in the end.
+
+    Whether the topic is gone is for the watch to see: a broker that has just started may not know of it.
+    """
+    target = TopicPartition(Topics(sandbox).replay_marker.name, 0)
+    with contextlib.suppress(BrokerError, TopicMissing):
+        return (await writer.append(target, NewRecord(key, b"{}"), timeout=_APPEND_SECONDS)).offset
+    return None

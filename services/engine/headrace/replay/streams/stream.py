@@ -1,0 +1,167 @@
+"""Replays of many jobs: those of a span through today's code, in this process, each beside what was recorded of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+from headrace.core.comparison import Comparison, Outcome, Verdict
+from headrace.errors import ConfigurationError
+from headrace.replay.history import History, RecordedJob, Wanted, outcome_of
+from headrace.replay.recorded.wanted import matches
+from headrace.replay.streams.pacing import Batches, Pacing, run_paced
+from headrace.replay.streams.summary import Replayed, Summary
+from headrace.replay_errors import NothingInCode
+
+NAME_YOUR_MODULE: Final = "Name the module of your workers, such as my_app.workers."
+
+
+class Rerun(Protocol):
+    """What came of a recorded job when it was run again."""
+
+    @property
+    def recorded(self) -> Outcome | None: ...
+    @property
+    def replayed(self) -> Outcome: ...
+    @property
+    def comparison(self) -> Comparison: ...
+
+
+class Reruns(Protocol):
+    """Runs recorded jobs again; `headrace.replay.Rerunner` does."""
+
+    async def rerun(self, job: RecordedJob) -> Rerun: ...
+
+
+class StoredHistory(History, Protocol):
+    """A history that can tell how many jobs it has without reading all of them."""
+
+    async def count(self, wanted: Wanted) -> int:
+        """About how many jobs are in the span, of these workers, whatever their fields are."""
+
+    def check_fields(self, fields: Collection[str]) -> None:
+        """Raises ArgumentsInvalid where nobody can choose jobs by one of the fields, which are given by their paths."""
+
+    async def count_left(self, wanted: Wanted) -> Mapping[str, int]:
+        """How many of the jobs that are wanted are there, by worker; without those of which there are none."""
+
+
+@dataclass(slots=True)
+class StreamReplay:
+    """A replay of many jobs, and how far it is.
+
+    Attributes:
+        summary: of those that were run.
+        read: how many jobs of the span and of these workers were read so far, whatever their fields are.
+        found: how many of them are wanted.
+        all_found: whether there are no more.
+        heard: called with each job that was run.
+        limits: how many jobs of a worker run at a time at most, by its name.
+        sandbox: the namespace in which it runs, while that is there; None in this process.
+    """
+
+    history: History
+    reruns: Reruns
+    wanted: Wanted
+    pacing: Pacing = field(default_factory=Pacing)
+    heard: Callable[[Replayed], None] | None = None
+    summary: Summary = field(default_factory=Summary)
+    read: int = 0
+    found: int = 0
+    all_found: bool = False
+    limits: Mapping[str, int] = field(default_factory=dict)
+    sandbox: str | None = None
+
+    async def run(self) -> Summary:
+        """Runs all of them in this process.
+
+        Raises:
+            HistoryGone: the span begins before what is left of the log.
+            BrokerError: the brokers cannot be used.
+        """
+        await run_paced(self.jobs(), self.rerun, self.pacing, self.limits)
+        return self.summary
+
+    async def jobs(self) -> Batches:
+        """The jobs that are to be run, counted as they are read."""
+        fields = self.wanted.fields
+        # All of them are asked for, so that those that are not wanted are counted, too: it is the work that is done.
+        async with aclosing(self.history.jobs(replace(self.wanted, fields={}))) as batches:
+            async for batch in batches:
+                self.read += len(batch)
+                chosen = [job for job in batch if matches(job, fields)] if fields else batch
+                self.found += len(chosen)
+                if chosen:
+                    yield chosen
+        self.all_found = True
+
+    def expected(self, total: int | None) -> int | None:
+        """About how many jobs are to be run in all, by the share that was wanted so far; None where that cannot be known yet.
+
+        Args:
+            total: how many are to be read, if that is known.
+        """
+        if self.all_found:
+            return self.found
+        if total is None or not self.wanted.fields:
+            return total
+        return round(max(total, self.read) * self.found / self.read) if self.read else None
+
+    async def rerun(self, job: RecordedJob) -> Rerun:
+        """Runs one of them, and counts what came of it."""
+        rerun = await self.reruns.rerun(job)
+        self._count(Replayed(job.id, str(job.record["workerName"]), rerun.comparison, rerun.recorded, rerun.replayed))
+        return rerun
+
+    def leave_out(self, job: RecordedJob, outcome: Outcome, reason: str) -> None:
+        """Counts one of them as not comparable: its attempt was not run to its end.
+
+        Args:
+            outcome: what came of it in place of that.
+        """
+        comparison = Comparison(Verdict.NOT_COMPARABLE, reason=reason)
+        self._count(Replayed(job.id, str(job.record["workerName"]), comparison, outcome_of(job), outcome))
+
+    def _count(self, replayed: Replayed) -> None:
+        self.summary.add(replayed)
+        if self.heard is not None:
+            self.heard(replayed)
+
+
+async def left_out(
+    history: StoredHistory, wanted: Wanted, in_code: Collection[str], recorded: Collection[str]
+) -> Mapping[str, int]:
+    """How many of the jobs that are wanted nobody can run, since their worker is not in the code; by worker.
+
+    Raises BrokerError.
+    """
+    missing = () if wanted.workers else set(recorded) - set(in_code)
+    return await history.count_left(replace(wanted, workers=sorted(missing))) if missing else {}
+
+
+def wanted_workers(
+    named: Collection[str], in_code: Collection[str], recorded: Collection[str], left_out: Mapping[str, int] | None = None
+) -> tuple[str, ...]:
+    """The workers whose jobs are to be run: those named, or those that are both in the code and in what was recorded.
+
+    Args:
+        left_out: what `left_out` gives.
+
+    Raises:
+        ConfigurationError: one that is named is not in the code.
+        NothingInCode: there is none at all.
+    """
+    if missing := sorted(set(named) - set(in_code)):
+        raise ConfigurationError(
+            f"No worker of the code that was loaded is named {missing[0]!r}. Loaded are: {', '.join(sorted(in_code)) or 'none'}."
+        )
+    wanted = tuple(sorted(named or set(in_code) & set(recorded)))
+    if not wanted:
+        raise NothingInCode(
+            f"Of the workers that were loaded ({', '.join(sorted(in_code)) or 'none'}) none has recorded jobs. Recorded are those"
+            f" of: {', '.join(sorted(recorded)) or 'none'}. {NAME_YOUR_MODULE}",
+            left_out or {},
+        )
+    return wanted
