@@ -66,6 +66,10 @@ def test_how_a_chain_of_retries_ended_is_told_by_each_of_its_timelines(settings:
         ids = [first.id, second.id, third.id]
         assert [each["id"] for each in told["retried"]] == ids[:number]
         assert [each["id"] for each in told["retries"]] == ids[number + 1 :]
+    after = f", after job {second.id}, which did the same and failed, too"
+    for job, before in ((first, after), (second, "")):
+        said = f"Job {job.id} was done anew already, by job {third.id}{before}: it is completed.\n"
+        assert piped(settings, "jobs", "retry", job.id) == said
     lines = piped(settings, "timeline", first.id).splitlines()
     assert lines[:2] == [
         f"Job {first.id} of mends: failed",
