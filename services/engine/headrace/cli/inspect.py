@@ -144,7 +144,7 @@ def job(
     async def read(client: Client) -> Job:
         found = await client.get_job(job_id)
         if found is None:
-            raise JobUnknown(f"There is no job {job_id!r}. `headrace jobs` lists the newest.")
+            raise JobUnknown(f"There is no job {job_id!r}.")
         return found
 
     Console().print_json(data=ask(bootstrap_servers, namespace, read).to_wire())
