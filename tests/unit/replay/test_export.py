@@ -20,7 +20,6 @@ from headrace.core.records import conversation_key, memory_key
 from headrace.errors import ArgumentsInvalid, BrokerUnreachable, ExportDamaged, HistoryGone, JobUnknown, WorkerUnknown
 from headrace.models import MemoryCompaction, MemoryEntry
 from headrace.ports import ConversationRef, RecordingKey, TopicPartition
-from headrace.recordings.names import keyed, within
 from headrace.recordings.records import recording_key, recording_partition
 from headrace.replay.exports.export_format import ExportHeader, ExportWriter, read_lines
 from headrace.replay.exports.exporting import Exported, export_span
@@ -188,26 +187,6 @@ async def test_what_was_raised_outside_is_exported_and_hidden_with_the_answers_o
     assert told.redactions["recordings.page"] == 1
     with pytest.raises(ArgumentsInvalid, match=r"recordings.page.typo.*has met nothing"):
         await exported(filled, tmp_path / "part.gz", "recordings.page.typo")
-
-
-async def test_where_no_call_has_a_key_nothing_is_warned_of(filled: LogHistory, tmp_path: Path) -> None:
-    told = await exported(filled, tmp_path / "redacted.gz", "args.password")
-    assert (told.header.counts["recording"], told.warnings) == (2, ())
-
-
-async def test_where_something_is_redacted_it_is_told_once_that_the_digests_of_keys_are_left(
-    log: WrittenLog, filled: LogHistory, tmp_path: Path
-) -> None:
-    answers = log.topics.recordings
-    place = TopicPartition(answers.name, recording_partition("done", answers.partitions))
-    within_page = within(RecordingKey(keyed("page", "secret"), 3), "token")
-    for number, name in enumerate((keyed("model", "secret"), keyed("model", "other"), within_page, "page[?]")):
-        log.put(place, recording_key("done", 1, RecordingKey(name, number)), b"1", timestamp=90_000)
-    assert (await exported(filled, tmp_path / "whole.gz")).warnings == (), "nothing is hidden that could be guessed"
-    [warning] = (await exported(filled, tmp_path / "redacted.gz", "args.password")).warnings
-    assert "recordings named model, page is in the file as a digest" in warning
-    found = await read_file_history(tmp_path / "redacted.gz").recordings("done", 1)
-    assert RecordingKey(keyed("model", "secret"), 0) in found, "a replay finds it by its key"
 
 
 @pytest.mark.parametrize(
