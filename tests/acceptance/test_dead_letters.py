@@ -189,9 +189,9 @@ def test_a_failed_job_is_retried(settings: Settings) -> None:
     failed = asyncio.run(fail())
     assert failed.status == "failed"
     told = run(settings, "jobs", "retry", failed.id).output
-    assert f"does {failed.id} anew; it is queued." in told
     again = json.loads(run(settings, "jobs", "retry", failed.id, "--json").stdout)
-    assert (again["retryOf"], again["id"] in told, again["ctx"]) == (failed.id, True, {"userId": "u"})
+    assert told == f"Job {failed.id} is done anew, by job {again['id']}: it is queued.\n"
+    assert (again["retryOf"], again["ctx"]) == (failed.id, {"userId": "u"})
     assert "There is no job 'nothing'" in run(settings, "jobs", "retry", "nothing", exits=2).output
 
     async def finish() -> Job:
@@ -200,6 +200,8 @@ def test_a_failed_job_is_retried(settings: Settings) -> None:
 
     done = asyncio.run(finish())
     assert (done.id, done.status, done.result) == (again["id"], "completed", 9)
+    told = run(settings, "jobs", "retry", failed.id).output
+    assert told == f"Job {failed.id} was done anew already, by job {done.id}: it is completed.\n"
     assert "has not failed: it is completed" in run(settings, "jobs", "retry", done.id, exits=2).output
     assert len(_queue(settings)) == 2
 

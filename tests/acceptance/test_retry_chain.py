@@ -66,11 +66,18 @@ def test_how_a_chain_of_retries_ended_is_told_by_each_of_its_timelines(settings:
         ids = [first.id, second.id, third.id]
         assert [each["id"] for each in told["retried"]] == ids[:number]
         assert [each["id"] for each in told["retries"]] == ids[number + 1 :]
+    after = f", after job {second.id}, which did the same and failed, too"
+    for job, before in ((first, after), (second, "")):
+        said = f"Job {job.id} was done anew already, by job {third.id}{before}: it is completed.\n"
+        assert piped(settings, "jobs", "retry", job.id) == said
     lines = piped(settings, "timeline", first.id).splitlines()
     assert lines[:2] == [
         f"Job {first.id} of mends: failed",
         f"It was done anew 2 times; at last, as job {third.id}, it is completed.",
     ]
+    assert first.error is not None and "\n    raise" in str(first.error.traceback)
+    [line] = [line.removeprefix("  error: ") for line in lines if line.startswith("  error: ")]
+    assert json.loads(line)["traceback"] == first.error.traceback, "a value is as it is"
     lines = piped(settings, "timeline", third.id).splitlines()
     assert lines[1] == f"It does job {second.id} anew, which is failed."
     assert f"  result: {LONG}the end" in lines, "whole, and in one line"

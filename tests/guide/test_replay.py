@@ -38,6 +38,13 @@ def commands() -> Iterator[list[str]]:
             yield shlex.split(line)
 
 
+def test_the_line_that_is_mended_is_told() -> None:
+    broken, _, mended, *_ = files()
+    before, after = broken.code.splitlines(), mended.code.splitlines()
+    [changed] = [new.strip() for old, new in zip(before, after, strict=True) if old != new]
+    assert f"becomes `{changed}`;" in DOCUMENT.read_text(encoding="utf-8")
+
+
 def test_everything_that_it_says_works(terminal: Terminal) -> None:
     broken, sender, mended, *others = files()
     assert [block.file for block in files()] == [WORKERS, PROGRAMS[0], WORKERS, *PROGRAMS[1:]]

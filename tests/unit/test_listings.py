@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
+import orjson
 import pytest
 from rich.console import Console
 from rich.text import Text
@@ -193,6 +195,33 @@ def test_a_timeline_cuts_a_value_at_a_terminal_unless_it_is_to_show_all() -> Non
     for lines in (shown(timeline(), 100, full=True), shown(timeline(), None)):
         assert f"  result: {LONG.strip()}" in lines
         assert any(line.startswith("  error: ") and "the end" in line for line in lines)
+
+
+TRACEBACK = 'Traceback (most recent call last):\n  File "a.py", line 1, in run\n    raise ValueError("a  b")\nValueError: a  b\n'
+
+
+@pytest.mark.parametrize(
+    ("value", "whole", "at_a_terminal"),
+    [
+        (TRACEBACK, orjson.dumps(TRACEBACK).decode(), " ".join(TRACEBACK.split())[:80] + "..."),
+        ({"a": "x   y\n  z", "b": [1.50, None]}, '{"a":"x   y\\n  z","b":[1.5,null]}', '{"a":"x y\\n z","b":[1.5,null]}'),
+        ("two  blanks", "two  blanks", "two blanks"),
+        (" around ", '" around "', "around"),
+        ("", '""', ""),
+        ("12", '"12"', "12"),
+        (12, "12", "12"),
+        ("back\\slash", '"back\\\\slash"', "back\\slash"),
+        ("\x9b1m\u2028", '"\\u009b1m\\u2028"', "1m"),
+    ],
+    ids=["traceback", "object", "blanks", "around", "empty", "digits", "number", "backslash", "control"],
+)
+def test_a_whole_value_of_a_timeline_is_shown_as_it_is(value: Any, whole: str, at_a_terminal: str) -> None:
+    found = timeline()
+    line = replace(found.lines[0], changes=[Change("result", MISSING, value)], note="why  it\n was")
+    told = Timeline(found.job, found.state, [line], [])
+    for lines in (shown(told, 100, full=True), shown(told, None)):
+        assert f"  result: {whole}" in lines and "  why it was" in lines
+    assert f"  result: {at_a_terminal}".rstrip() in [line.rstrip() for line in shown(told, 100)]
 
 
 def test_a_timeline_says_at_once_how_a_chain_of_retries_ended() -> None:

@@ -91,6 +91,9 @@ class AbstractWorker(ABC, Generic[ArgumentsT]):
     async def process_job(self, job: Job, ctx: JobContext | None = None) -> Any:
         """Runs one job and returns its result; the engine's way into a worker, and a test's.
 
+        The result is what `run` returned, whatever that is. Only an engine makes it JSON, and has the attempt fail where it is
+        none; a test does the same by `headrace.testing.result_as_json`.
+
         Raises:
             ArgumentsInvalid: the job's arguments do not fit the worker's model.
         """

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from headrace import JobContext
+from headrace import AbstractWorker, JobContext
 from headrace.core.comparison import Verdict
 from headrace.errors import ArgumentsInvalid
 from headrace.replay.exports.redaction import REDACTED, Redaction
@@ -29,7 +30,7 @@ def test_values_are_replaced_wherever_the_path_leads() -> None:
     assert redaction.job(raw) == {
         "id": "job",
         "args": {"password": REDACTED, "users": [{"name": REDACTED, "age": 3}, {"name": REDACTED}], "kept": "password"},
-        "ctx": {"secret": {"a": REDACTED, "b": REDACTED}, "userId": "u"},
+        "ctx": {"secret": {"a": REDACTED, "b": [REDACTED]}, "userId": "u"},
         "error": {"type": "E", "message": REDACTED},
         "attempts": [{"attempt": 1, "error": {"type": "E", "message": REDACTED}}, {"attempt": 2}],
         "result": REDACTED,
@@ -40,8 +41,37 @@ def test_values_are_replaced_wherever_the_path_leads() -> None:
     }  # fmt: skip
 
 
-def test_a_path_through_a_list_meets_the_lists_elements_and_not_the_list() -> None:
-    assert Redaction(["args.tags"]).job({"args": {"tags": ["a", "b"]}}) == {"args": {"tags": REDACTED}}
+@pytest.mark.parametrize(
+    ("path", "hidden", "count"),
+    [
+        ("args.tags", {"tags": [REDACTED, REDACTED]}, 1),
+        ("args.tags.*", {"tags": [REDACTED, REDACTED]}, 2),
+        ("args.nested", {"nested": [REDACTED, [REDACTED, []], REDACTED]}, 1),
+        ("args.nested.*", {"nested": [REDACTED, [REDACTED, []], {"x": [REDACTED]}]}, 3),
+        ("args.nested.x", {"nested": ["a", [1, []], {"x": [REDACTED]}]}, 1),
+        ("args.none", {"none": []}, 1),
+        ("args.*", {"tags": [REDACTED, REDACTED], "nested": [REDACTED, [REDACTED, []], REDACTED], "none": []}, 3),
+        ("args.tags.*.x", {}, 0),
+    ],
+    ids=["list", "elements", "nested", "nested-elements", "names-in-it", "empty", "all", "below-a-text"],
+)
+def test_a_list_keeps_its_length(path: str, hidden: dict[str, Any], count: int) -> None:
+    """Else a worker whose arguments are a list would refuse them."""
+    args = {"tags": ["a", "b"], "nested": ["a", [1, []], {"x": [2]}], "none": []}
+    redaction = Redaction([path])
+    assert redaction.job({"args": args}) == {"args": args | hidden}
+    assert redaction.counts == {path: count}
+
+
+@pytest.mark.parametrize("path", ["args.deep", "args.deep.*", "args.deep.x"])
+def test_lists_may_be_nested_as_deep_as_they_can_be_read(path: str) -> None:
+    deep: Any = {"x": "secret"}
+    for _ in range(1_000):
+        deep = [deep]
+    hidden = Redaction([path]).job({"args": {"deep": deep}})["args"]["deep"]
+    for _ in range(1_000):
+        [hidden] = hidden
+    assert hidden == (REDACTED if path == "args.deep" else {"x": REDACTED})
 
 
 def test_of_recordings_the_name_comes_first_whatever_is_in_it() -> None:
@@ -129,6 +159,10 @@ def hidden(job: RecordedJob, *paths: str) -> RecordedJob:
         ("result.users.name", {"users": [{"name": "ada"}]}, {"users": [{"name": "ben"}]}, Verdict.SAME),
         ("result.users.name", {"users": [{"name": "ada"}]}, {"users": []}, Verdict.DIFFERENT),
         ("result.*", {"x": 1}, {"x": 2}, Verdict.SAME),
+        ("result.names", {"names": ["ada"]}, {"names": ["ben", ["eva"]]}, Verdict.SAME),
+        ("result.names", {"names": ["ada"]}, {}, Verdict.DIFFERENT),
+        # So earlier versions wrote a list.
+        ("result.names", {"names": REDACTED}, {"names": ["ben", "eva"]}, Verdict.SAME),
         ("result", [1], {"x": 2}, Verdict.SAME),
         ("result", None, 2, Verdict.SAME),
         ("args.x", {"x": 1}, {"x": 2}, Verdict.DIFFERENT),
@@ -181,3 +215,24 @@ def test_a_call_that_is_told_apart_from_others_has_the_name_that_its_worker_gave
     assert Redaction(["recordings.page.a"]).recording(recorded, {"a": 1, "b": 2}) == {"a": REDACTED, "b": 2}
     assert Redaction(["recordings.page.a"]).failure(recorded, {"type": "E", "message": "m"})["message"] == REDACTED
     assert Redaction(["recordings.other"]).recording(recorded, 1) == 1
+
+
+class Sending(BaseModel):
+    to: list[str]
+    pages: list[list[str]] = []
+
+
+class Sends(AbstractWorker[Sending]):
+    """Sends something to several."""
+
+    name = "sends"
+
+    async def run(self, args: Sending, ctx: JobContext) -> int:
+        return len(args.to) + len(args.pages[0])
+
+
+@pytest.mark.parametrize("paths", [("args.to", "args.pages"), ("args.*",), ("args.to.*", "args.pages.*")], ids=" ".join)
+async def test_a_worker_that_takes_a_list_still_gets_one(paths: tuple[str, ...]) -> None:
+    job = hidden(recorded_job("sends", {"to": ["ann", "bob"], "pages": [["secret", "one"]]}, result=4), *paths)
+    assert "secret" not in str(job)
+    assert (await rerun(Sends(), job)).comparison.verdict is Verdict.SAME

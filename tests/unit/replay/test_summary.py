@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from headrace.cli.replay_stream import _row
 from headrace.core.comparison import Comparison, Outcome, Verdict, compare
 from headrace.core.status import JobStatus
 from headrace.errors import ConfigurationError
+from headrace.recordings.names import keyed
 from headrace.replay.streams.stream import wanted_workers
 from headrace.replay.streams.summary import CATEGORIES, Replayed, Summary, categories_from, told_not_in_code
 from headrace.replay_errors import NothingInCode
@@ -60,6 +62,36 @@ def test_the_worst_is_what_most_jobs_have_in_common() -> None:
     [first, second] = summary_of(rare, *often).worst("newly-failing")
     assert (first.count, first.what, first.example) == (3, "ValueError: no page 1", "job-1")
     assert (second.count, second.what) == (1, "KeyError: 'x'")
+
+
+def unanswered(number: int, name: str) -> Replayed:
+    """A job whose code asks by a name for what was not recorded."""
+    reason = f"today's code asks for {name!r}, number {number}, which was not recorded: --live asks outside for it"
+    comparison = Comparison(Verdict.NOT_COMPARABLE, reason=reason)
+    return Replayed(f"job-{number}", "digest", comparison, completed(1), failed("headrace.errors.NotRecorded"))
+
+
+def test_calls_that_differ_by_their_keys_alone_are_one_kind() -> None:
+    every = [unanswered(number, keyed("model", f"prompt {number}")) for number in range(1_200)]
+    every += [unanswered(number, f"site#{number}/{keyed('model', number)}[?]") for number in range(7)]
+    summary = summary_of(*every, unanswered(0, "model"))
+    assert [kind.count for kind in summary.worst("not-comparable")] == [1_200, 7, 1]
+    assert summary.worst("not-comparable")[0].what == every[0].comparison.reason, "the example has its key"
+    assert summary.to_json()["worstLeftOut"] == {}
+
+
+def test_what_the_worst_leave_out_is_counted() -> None:
+    told = [(word, 3) for word in "abcde"] + [(word, 2) for word in "fg"]
+    summary = summary_of(*(replayed(n, completed(), failed("E", word)) for word, times in told for n in range(times)))
+    assert summary.not_shown("newly-failing") == (2, 4, True)
+    assert summary.to_json()["worstLeftOut"] == {"newly-failing": {"kinds": 2, "jobs": 4}}
+    assert summary.not_shown("different") == (0, 0, True)
+    row = _row(summary, "newly-failing")
+    assert [note.plain for note in row.notes][-2:] == ["  3 × digest: E: e  (job-0)", "  and 2 more kinds, with 4 jobs"]
+    for number in range(1_100):
+        letters = f"{number:b}".replace("1", "x").replace("0", "y")
+        summary.add(replayed(number, completed(), failed("ValueError", letters)))
+    assert _row(summary, "newly-failing").notes[-1].plain.startswith("  and at least 996 more kinds, with ")
 
 
 def test_the_worst_of_the_slower_ones_took_most_seconds_more() -> None:

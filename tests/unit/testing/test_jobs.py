@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from headrace import (
     JobRefused,
     MemoryStoreError,
     PayloadTooLarge,
+    ResultInvalid,
+    ResultTooLarge,
     Settings,
     WorkerEngine,
     worker,
 )
-from headrace.testing import InMemoryCluster, InMemoryLog, job_for
+from headrace.testing import InMemoryCluster, InMemoryLog, job_for, result_as_json
 
 
 class Letter(BaseModel):
@@ -67,6 +70,29 @@ async def test_process_job_takes_it() -> None:
     for args in ({"to": "ann"}, Letter(to="ann")):
         assert await sends.process_job(job_for(sends, args, {"userId": "bob"})) == ["ann", 1, "bob", "default"]
     assert await counts.process_job(job_for(counts)) == 0
+
+
+@pytest.mark.parametrize("given", ["sends", Letter, test_process_job_takes_it, None], ids=["name", "class", "function", "none"])
+def test_what_is_no_worker_is_told_what_to_give(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"job_for takes a worker, or its class, and .* is none: give what `@worker`"):
+        job_for(given, {"to": "ann"})
+
+
+async def test_what_it_returns_is_made_json_as_an_engine_does() -> None:
+    @worker
+    async def forgets(args: dict[str, Any], ctx: JobContext) -> Any:
+        return {"price": ctx.recorded("price", lambda: 3)}
+
+    returned = await forgets.process_job(job_for(forgets))
+    with closing(returned["price"]), pytest.raises(ResultInvalid, match="no JSON: Type is not JSON serializable: coroutine"):
+        result_as_json(returned)
+    assert result_as_json({1: (Letter(to="ann"), {"x"}), "none": None}) == {
+        "1": [{"to": "ann", "copies": 1}, ["x"]],
+        "none": None,
+    }
+    assert result_as_json(None) is None
+    with pytest.raises(ResultTooLarge):
+        result_as_json("x" * 600_000)
 
 
 async def test_what_a_context_does_without_an_engine() -> None:

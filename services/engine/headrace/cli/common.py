@@ -18,7 +18,7 @@ from rich.text import Text
 from headrace.broker import Broker, BrokerRequest, provide_broker
 from headrace.broker.discovery import with_broker_of_this_folder
 from headrace.client import Client
-from headrace.errors import ArgumentsInvalid, HeadraceError
+from headrace.errors import ArgumentsInvalid, HeadraceError, JobUnknown
 from headrace.log_lines import stderr_handler
 from headrace.settings import Settings, load_settings
 
@@ -29,6 +29,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 ResultT = TypeVar("ResultT")
 ConnectionT = TypeVar("ConnectionT")
+
+_HOW_TO_NAME_A_JOB = "An id is given whole, and not shortened: `headrace jobs` lists the newest jobs with theirs."
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -67,7 +69,8 @@ def errors_shown() -> Iterator[None]:
     try:
         yield
     except HeadraceError as error:
-        typer.echo(f"Error: {error}", err=True)
+        hint = f" {_HOW_TO_NAME_A_JOB}" if isinstance(error, JobUnknown) else ""
+        typer.echo(f"Error: {error}{hint}", err=True)
         raise typer.Exit(EXIT_USAGE) from None
 
 

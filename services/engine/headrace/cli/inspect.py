@@ -106,12 +106,22 @@ def retry(
     namespace: NamespaceOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Do a failed job anew, as a new job with its arguments and context. To repeat it makes no second one."""
+    """Do a failed job anew, as a new job with its arguments and context.
+
+    Repeated, it makes no second one, and says how that stands; only where that has failed too does it make another.
+    """
     again = ask(bootstrap_servers, namespace, lambda client: client.retry_job(job_id))
     if as_json:
         Console().print_json(data=again.to_wire())
     else:
-        typer.echo(plain(f"Job {again.id} does {again.retry_of} anew; it is {again.status.value}.").plain)
+        typer.echo(plain(_told_of_retry(job_id, again)).plain)
+
+
+def _told_of_retry(job_id: str, again: Job) -> str:
+    """Which job does another one anew. One that only waits may have been made just now; any other was there before."""
+    done = "is done anew" if again.status is JobStatus.QUEUED else "was done anew already"
+    before = "" if again.retry_of == job_id else f", after job {again.retry_of}, which did the same and failed, too"
+    return f"Job {job_id} {done}, by job {again.id}{before}: it is {again.status.value}."
 
 
 def _is_for_a_subcommand(context: typer.Context) -> bool:
@@ -134,7 +144,7 @@ def job(
     async def read(client: Client) -> Job:
         found = await client.get_job(job_id)
         if found is None:
-            raise JobUnknown(f"There is no job {job_id!r}. `headrace jobs` lists the newest.")
+            raise JobUnknown(f"There is no job {job_id!r}.")
         return found
 
     Console().print_json(data=ask(bootstrap_servers, namespace, read).to_wire())

@@ -33,10 +33,12 @@ class Row:
     Attributes:
         cells: one for each column; others' texts as they are, or a `Text` with a style.
         notes: what stands below, each in a line of its own; of a long one at a terminal, its beginning and its end.
+        is_verbatim: whether the blanks of its notes are to be kept; else each run of blanks and line ends is shown as one.
     """
 
     cells: Sequence[str | Text]
     notes: Sequence[Text] = ()
+    is_verbatim: bool = False
 
 
 @dataclass(slots=True)
@@ -80,7 +82,7 @@ class Listing:
         for cells, row in zip(body, self.rows, strict=True):
             lines.append(_line(cells, widths, last, gap))
             for note in row.notes:
-                whole = " ".join(note.plain.split())
+                whole = note.plain if row.is_verbatim else " ".join(note.plain.split())
                 shown = whole if width is None else cut_in_the_middle(whole, _MOST_OF_A_NOTE)
                 lines.append(Text("  ").append_text(plain(shown, style=str(note.style))))
         return lines

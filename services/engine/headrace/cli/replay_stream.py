@@ -324,6 +324,9 @@ def _row(summary: Summary, category: str) -> Row:
     count = summary.counts[category]
     style = _STYLES.get(category, "") if count else "dim"
     worst = [f"{kind.count:,} × {kind.worker}: {kind.what}  ({kind.example})" for kind in summary.worst(category)]
+    if (left := summary.not_shown(category)).kinds:
+        kinds = f"{'' if left.are_all else 'at least '}{left.kinds:,} more {'kind' if left.kinds == 1 else 'kinds'}"
+        worst.append(f"and {kinds}, with {left.jobs:,} {'job' if left.jobs == 1 else 'jobs'}")
     told = told_not_in_code(summary.not_in_code) if category == NOT_IN_CODE else worst
     below = [Text("  ").append_text(plain(each)) for each in told]
     return Row((f"{count:,}", Text(category, style=style), Text(_EXPLAINED[category], style="dim")), below)

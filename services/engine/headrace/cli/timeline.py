@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
+import orjson
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -40,6 +41,8 @@ EVENT_STYLES: Final[Mapping[str, str]] = {
 }
 _CHANGE_STYLES: Final[Mapping[str, str]] = {"error": "red", "result": "green"}
 _LONGEST_VALUE: Final = 80
+# What JSON leaves as it is, though it may end a line, or move a terminal's cursor.
+_ESCAPED: Final = {code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)}
 # What other columns say, or what changes with every record.
 _TOLD_ELSEWHERE: Final = frozenset({"status", "updatedAt", "sequence", "attempt", "attempts", "schemaVersion", "finishedAt"})
 
@@ -74,7 +77,7 @@ def print_timeline(found: Timeline, namespace: str, console: Console | None = No
     """Prints a timeline, and the jobs around the job.
 
     Args:
-        full: each value is shown whole, also at a terminal.
+        full: each value is shown whole and as it is, also at a terminal.
     """
     console = console or Console()
     longest = None if full or not is_bounded(console) else _LONGEST_VALUE
@@ -114,8 +117,9 @@ def _row(line: Line, namespace: str, longest: int | None) -> Row:
     place = f"{line.source.topic.removeprefix(f'{namespace}.')}/{line.source.partition}/{line.offset}"
     told_by = Text(line.origin, style="dim" if line.origin == "log" else "cyan")
     cells = (format_timestamp(line.at), told_by, Text(event, style=style), place)
-    notes = [Text(line.note, style="dim" if line.void else "italic")] if line.note else []
-    return Row(cells, [*notes, *(_change(each, longest) for each in line.changes if _is_told(each))])
+    notes = [Text(" ".join(line.note.split()), style="dim" if line.void else "italic")] if line.note else []
+    changes = [_change(each, longest) for each in line.changes if _is_told(each)]
+    return Row(cells, [*notes, *changes], is_verbatim=True)
 
 
 def _is_told(change: Change) -> bool:
@@ -131,9 +135,26 @@ def _change(change: Change, longest: int | None) -> Text:
 def _shown(value: Any, longest: int | None) -> str:
     if value is MISSING:
         return "gone"
+    if longest is None:
+        return _whole(value)
     text = value if isinstance(value, str) else encode_foreign(value).decode()
     text = " ".join(plain(text).plain.split())
-    return text if longest is None or len(text) <= longest else f"{text[:longest]}..."
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def _whole(value: Any) -> str:
+    """All of a value in one line: JSON, but for a text that says the same without."""
+    encoded = encode_foreign(value).decode().translate(_ESCAPED)
+    is_itself = isinstance(value, str) and encoded == f'"{value}"' and value.strip() == value != "" and not _is_json(value)
+    return value if is_itself else encoded
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _relative_row(each: Relative) -> Row:

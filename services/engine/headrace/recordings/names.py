@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import orjson
@@ -21,6 +21,7 @@ from headrace.codec import encode_any
 from headrace.ports import RecordingKey
 
 UNSURE: Final = "[?]"
+_KEYED = re.compile(r"(?:\A|#\d+/)((?:(?!#\d+/).)+?)\[[0-9a-f]{32}\](?=(?:\[\?\])?(?:\Z|#\d+/))", re.DOTALL)
 _TOLD_APART = re.compile(r"(?:\[[0-9a-f]{32}\])?(?:\[\?\])?\Z")
 
 
@@ -48,6 +49,11 @@ def of_either_kind(key: RecordingKey) -> tuple[RecordingKey, RecordingKey]:
     """The key of a call whose place is sure, and that which it has otherwise. A number is only ever given to one of them."""
     sure = key._replace(name=key.name.removesuffix(UNSURE))
     return sure, sure._replace(name=sure.name + UNSURE)
+
+
+def keyed_names(name: str) -> Sequence[str]:
+    """What the worker calls that which has a key in this: the call itself, and those within whose `fn` it is."""
+    return _KEYED.findall(name)
 
 
 def given_names(name: str) -> Iterator[str]:

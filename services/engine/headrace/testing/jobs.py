@@ -6,6 +6,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
+from headrace.engine.outcome import encode_result
+from headrace.errors import ConfigurationError
 from headrace.models import DEFAULT_TENANT, CallContext, Job
 from headrace.runtime import wall_clock
 from headrace.submission import Arguments, ordering_key_of, plain_arguments, prepare, shared_fields
@@ -29,10 +33,27 @@ def job_for(
     Raises:
         ArgumentsInvalid: the arguments do not fit the worker's model, or they or the context are no JSON.
         PayloadTooLarge: arguments and context are over the limit.
-        ConfigurationError: the worker cannot be published, as one without a name.
+        ConfigurationError: that is no worker, but its name perhaps, or one that cannot be published, as one without a name.
     """
+    # Tests need no types: it may be anything.
+    if not issubclass(worker if isinstance(worker, type) else type(worker), AbstractWorker):
+        raise ConfigurationError(
+            f"job_for takes a worker, or its class, and {worker!r:.200} is none: give what `@worker` has made, or a subclass of"
+            " AbstractWorker; the name of a worker is not enough, as the test runs its code."
+        )
     made = worker() if isinstance(worker, type) else worker
     definition, plain = made.definition(), plain_arguments({} if args is None else args, made)
     key = ordering_key_of(definition, plain, made.arguments_model)
     shared = shared_fields(tenant, ctx, key, None, None)
     return prepare(definition, plain, shared, key, (definition.name, 1), made=(wall_clock(), os.urandom(10))).job
+
+
+def result_as_json(returned: Any) -> Any:
+    """What an engine makes of that which `process_job` returned: the job's result, as `Client.get_job` has it.
+
+    Raises:
+        ResultInvalid: it is no JSON, as a coroutine for which the worker did not wait.
+        ResultTooLarge: it is over the limit.
+    """
+    encoded = encode_result(returned)
+    return None if encoded is None else orjson.loads(orjson.dumps(encoded))

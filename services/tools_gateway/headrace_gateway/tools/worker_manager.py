@@ -18,7 +18,7 @@ with status, workerName, userId and conversationId; nextCursor, given as cursor,
 action "get_job": the job jobId whole, with its result or its error.
 
 action "retry_job": does the failed job jobId anew, with the same arguments, as a new job, which is the answer: look at that one \
-from then on. Retry only what may go better the next time. To repeat the call makes no second job.
+from then on. Retry only what may go better the next time. To repeat the call makes no second job, unless that one failed, too.
 
 action "cancel_job": the job jobId is not to be done: one that waits never starts, one that runs is stopped. What it has done \
 already is not undone. The answer is the job as it stands a moment later; if it is still running, look again with get_job. A job \

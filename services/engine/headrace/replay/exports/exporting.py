@@ -14,6 +14,7 @@ import orjson
 from headrace.core.timestamps import parse_timestamp
 from headrace.errors import ArgumentsInvalid
 from headrace.ports import ConversationRef
+from headrace.recordings import keyed_names
 from headrace.replay.exports.export_format import ExportHeader, ExportWriter
 from headrace.replay.exports.redaction import Redaction
 from headrace.replay.history import RecordedJob, Wanted
@@ -29,7 +30,8 @@ class Exported:
 
     Attributes:
         redactions: how often each path was met.
-        warnings: where something that was taken out still stands, and what is left out as no reader could take it in.
+        warnings: where something that was taken out still stands, or can be guessed by, and what is left out as no reader could
+            take it in.
     """
 
     header: ExportHeader
@@ -85,6 +87,12 @@ async def export_span(
     return Exported(header, dict(redaction.counts), (*redaction.warnings, *exporting.warnings))
 
 
+def _named(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 @dataclass(slots=True)
 class _Exporting:
     """Writes what a history has of a span."""
@@ -96,13 +104,20 @@ class _Exporting:
     _conversations: set[ConversationRef] = field(default_factory=set)
     _until: int = 0
     _left_out: list[str] = field(default_factory=list)
+    _keyed: set[str] = field(default_factory=set)
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What is not in the file."""
-        more = len(self._left_out) - _MOST_NAMED
-        named = ", ".join(self._left_out[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-        return (f"left out, as it is nested too deep to be read from a file: {named}",) if named else ()
+        """What is not in the file, and what in it lets a guess at what was redacted be checked."""
+        told = []
+        if self._left_out:
+            told.append(f"left out, as it is nested too deep to be read from a file: {_named(self._left_out)}")
+        if self.redaction.paths and self._keyed:
+            told.append(
+                f"each `key` of recordings named {_named(sorted(self._keyed))} is in the file as a digest (SHA-256, no salt),"
+                " by which a replay finds them: where it was made of what is redacted, whoever guesses that can see so"
+            )
+        return tuple(told)
 
     async def write(self, watch: Callable[[int], None]) -> None:
         self._until = self.wanted.span.end
@@ -148,6 +163,7 @@ class _Exporting:
                 value = orjson.loads(each.value)
             except orjson.JSONDecodeError:
                 continue  # no job can have written it
+            self._keyed.update(keyed_names(each.place.key.name))
             failure = each.place.key.failure
             if self.redaction.touches_recordings:
                 hide = self.redaction.recording if failure is None else self.redaction.failure

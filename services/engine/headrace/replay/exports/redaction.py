@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -43,8 +43,10 @@ class Redaction:
 
     Args:
         paths: of fields, as the wire has them: `args.password`, `ctx.userId`, `result.token`, `error.message`. `*` is any name,
-            and of a list each element is meant. `recordings.<name>` is what jobs got from outside under a name, with more behind
-            it a part of that. `memory.content` is the text of the conversations' memory.
+            and of a list each element is meant: a list keeps its length, whether the path leads to it or through it. An object
+            that it leads to is replaced whole, in a list, too. `recordings.<name>` is what jobs got from outside under a name,
+            with more behind it a part of that. `memory.content` is the text of the conversations' memory.
+        lists_whole: a list that a path leads to is replaced whole, and not each of its elements.
 
     Attributes:
         paths: the same.
@@ -54,8 +56,9 @@ class Redaction:
         ArgumentsInvalid: a path is none, or of something without which nothing can be replayed.
     """
 
-    def __init__(self, paths: Collection[str] = ()) -> None:
+    def __init__(self, paths: Collection[str] = (), *, lists_whole: bool = False) -> None:
         self.paths = tuple(paths)
+        self._lists_whole = lists_whole
         self.counts: Counter[str] = Counter(dict.fromkeys(self.paths, 0))
         self._named = {path: _parts(path) for path in self.paths}
         self._jobs: dict[str, Path] = {}
@@ -132,24 +135,46 @@ class Redaction:
     def _without(self, value: Any, path: Sequence[str], told: str) -> Any:
         if not path:
             self.counts[told] += 1
-            return REDACTED
+            return REDACTED if self._lists_whole else _with_elements(value, lambda _: REDACTED)
+        first, *rest = path
         if isinstance(value, list):
-            return [self._without(each, path, told) for each in value]
+            # Any name also stands for an element that has none.
+            below = rest if (*path,) == (_ANY,) else path
+            return _with_elements(value, lambda each: self._without(each, path if isinstance(each, Mapping) else below, told))
         if not isinstance(value, Mapping):
             return value
-        first, *rest = path
         return {name: self._without(each, rest, told) if first in (name, _ANY) else each for name, each in value.items()}
 
 
 def redacted_outcome(outcome: Outcome, paths: Collection[str]) -> Outcome:
-    """What came of a job, with `[redacted]` where it stands in a job of which these paths were taken out."""
+    """What came of a job, with `[redacted]` where it stands in a job of which these paths were taken out.
+
+    Also in place of a list: how long it is now is not compared, nor could it be with exports that replaced lists whole.
+    """
     if not paths:
         return outcome
     told: dict[str, Any] = {"result": outcome.result} if outcome.status is JobStatus.COMPLETED else {}
     if outcome.error_message is not None:
         told["error"] = {"message": outcome.error_message}
-    hidden = Redaction(paths).job(told)
+    hidden = Redaction(paths, lists_whole=True).job(told)
     return replace(outcome, result=hidden.get("result"), error_message=hidden.get("error", {}).get("message"))
+
+
+def _with_elements(value: Any, made_of: Callable[[Any], Any]) -> Any:
+    """A list with other elements, also in the lists within it, which may be nested deep; of anything else what is made of it."""
+    if not isinstance(value, list):
+        return made_of(value)
+    whole: list[Any] = []
+    left = [(value, whole)]
+    while left:
+        elements, made = left.pop()
+        for each in elements:
+            if isinstance(each, list):
+                made.append([])
+                left.append((each, made[-1]))
+            else:
+                made.append(made_of(each))
+    return whole
 
 
 def _parts(path: str) -> Path:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from headrace.codec import encode_foreign
 from headrace.core.comparison import Comparison, Outcome, Verdict
@@ -31,12 +31,15 @@ CATEGORIES: Final = (
 """How the jobs of a replay are counted. One that was slower is counted so beside its verdict; one not in the code is not run."""
 
 _MOST_KINDS: Final = 1_000
+# Of a worker's jobs that are of none of so many.
+_OTHERS: Final = "..."
 _SHOWN_KINDS: Final = 5
 _LISTED_JOBS: Final = 10_000
 # On a busy machine most jobs are slower: they must not take the places of those that came to something else.
 _LISTED_SLOWER: Final = 1_000
 _LONGEST_VALUE: Final = 300
-_CHANGING = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\b0x[0-9a-fA-F]+\b|\d+")
+# Ids, digests, as of the `key` in a recording's name, addresses and numbers.
+_CHANGING = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\b[0-9a-fA-F]{32,}\b|\b0x[0-9a-fA-F]+\b|\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,20 @@ class Kind:
 
     def to_json(self) -> dict[str, Any]:
         return {"workerName": self.worker, "what": self.what, "jobs": self.count, "example": self.example}
+
+
+class NotShown(NamedTuple):
+    """What the worst of a category leave out.
+
+    Attributes:
+        kinds: how many.
+        jobs: how many jobs are of these.
+        are_all: whether there are no more: those beyond the thousandth are counted as one of each worker.
+    """
+
+    kinds: int
+    jobs: int
+    are_all: bool
 
 
 @dataclass(slots=True)
@@ -148,17 +165,26 @@ class Summary:
         kinds = self._kinds.get(category, {}).values()
         return sorted(kinds, key=lambda kind: kind.weight, reverse=True)[:_SHOWN_KINDS]
 
+    def not_shown(self, category: str) -> NotShown:
+        """What there is of a category beside its `worst`."""
+        kinds = self._kinds.get(category, {})
+        jobs = sum(kind.count for kind in kinds.values()) - sum(kind.count for kind in self.worst(category))
+        has_others = any(what == _OTHERS for _, what in kinds)
+        return NotShown(max(0, len(kinds) - _SHOWN_KINDS), jobs, are_all=not has_others)
+
     def any_of(self, categories: Collection[str]) -> bool:
         """Whether a job was counted under one of these."""
         return any(self.counts[category] for category in categories)
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as JSON has it."""
+        not_shown = {category: each for category in CATEGORIES if (each := self.not_shown(category)).kinds}
         return {
             "jobs": self.jobs,
             "counts": _in_full(self.counts),
             "workers": {name: _in_full(counts) for name, counts in sorted(self.by_worker.items())},
             "worst": {category: [kind.to_json() for kind in worst] for category in CATEGORIES if (worst := self.worst(category))},
+            "worstLeftOut": {category: {"kinds": each.kinds, "jobs": each.jobs} for category, each in not_shown.items()},
             "notSame": [_listed(each) for each in self.listed],
             "notSameLeftOut": self.left_out,
             "notRemoved": self.not_removed or None,
@@ -171,7 +197,7 @@ class Summary:
         kind = kinds.get(alike)
         if kind is None:
             if len(kinds) >= _MOST_KINDS:
-                alike, what = (replayed.worker, "..."), "others"
+                alike, what = (replayed.worker, _OTHERS), "others"
             kind = kinds.setdefault(alike, Kind(replayed.worker, what, replayed.job_id))
         kind.count += 1
         if category != SLOWER:
