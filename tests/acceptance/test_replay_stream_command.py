@@ -67,16 +67,17 @@ def command(settings: Settings, mode: str, *words: str, **variables: str) -> sub
     )  # fmt: skip
 
 
+HIDDEN_CURSOR, SHOWN_CURSOR = "\x1b[?25l", "\x1b[?25h"
 STREAM = ("stream", "support.replay_workers", "--worker", "count", "--from", "1h")
 
 
 @contextmanager
-def started(settings: Settings, mode: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+def started(settings: Settings, mode: str, *words: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """A replay that runs, and is gone at the end."""
     process = subprocess.Popen(
         arguments("replay", *words),
         cwd=TESTS,
-        env=environment(settings, mode),
+        env=environment(settings, mode) | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -168,6 +169,55 @@ async def test_what_is_kept_is_told_after_an_interruption_too(recorded: Settings
         _, told = process.communicate(timeout=PATIENCE_SECONDS)
     [name] = re.findall(r"^Interrupted\.\nKept: the namespace (\S+)\. Look at it by", told)
     assert f"Removed {name}." in replay(recorded, "", "clean").stdout
+    assert await state_of(recorded) == before
+
+
+async def made_again(log: KafkaLog, topic: str, times: int) -> None:
+    """Waits until a topic is deleted, and makes it again, so often: a sandbox with that topic is being removed all the while."""
+    for _ in range(times):
+
+        async def is_there(there: bool = True) -> bool:
+            return (topic in await log.topic_names()) is there
+
+        await eventually(is_there, within=PATIENCE_SECONDS)
+        await eventually(lambda: is_there(False), within=PATIENCE_SECONDS)
+        await log.create_topics([plain_topic(topic)])
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+async def test_what_is_interrupted_while_its_sandbox_is_removed_removes_it_and_shows_what_came_of_the_jobs(
+    recorded: Settings, log: KafkaLog, kind: signal.Signals
+) -> None:
+    before, name = await state_of(recorded), f"{recorded.namespace}.replay-mine"
+    with started(recorded, "fail", *STREAM, "--into", name) as process:
+        await made_again(log, f"{name}.job-state", 1)
+        process.send_signal(kind)
+        await made_again(log, f"{name}.job-state", 1)
+        table, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, told) == (130, "Interrupted.\n")
+    assert table.startswith("30 jobs replayed in ")
+    assert "15    newly-failing" in table
+    assert await state_of(recorded) == before
+
+
+async def test_what_is_interrupted_twice_while_its_sandbox_is_removed_says_what_it_leaves(
+    recorded: Settings, log: KafkaLog
+) -> None:
+    before, name = await state_of(recorded), f"{recorded.namespace}.replay-mine"
+    with started(recorded, "", *STREAM, "--into", name, FORCE_COLOR="1") as process:
+        await made_again(log, f"{name}.job-state", 1)
+        process.send_signal(signal.SIGINT)
+        await made_again(log, f"{name}.job-state", 1)
+        process.send_signal(signal.SIGINT)
+        table, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130
+    assert "30 jobs replayed in " in table
+    assert told.rindex(SHOWN_CURSOR) > told.rindex(HIDDEN_CURSOR)
+    assert told.endswith(
+        f"Interrupted.\nThe sandbox {name} is left, not all of it removed. `headrace replay clean --namespace"
+        f" {recorded.namespace}` removes it 20 s from now, and with --all at once.\n"
+    )
+    assert f"Removed {name}." in replay(recorded, "", "clean", "--all").stdout
     assert await state_of(recorded) == before
 
 

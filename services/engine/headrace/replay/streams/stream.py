@@ -74,6 +74,11 @@ class StreamReplay:
     limits: Mapping[str, int] = field(default_factory=dict)
     sandbox: str | None = None
 
+    @property
+    def is_done(self) -> bool:
+        """Whether all jobs that are wanted were run."""
+        return self.all_found and self.summary.jobs == self.found
+
     async def run(self) -> Summary:
         """Runs all of them in this process.
 
