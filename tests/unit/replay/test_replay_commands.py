@@ -162,6 +162,7 @@ async def test_a_user_may_be_named_like_a_number(shell: Shell) -> None:
     for written, user in (("42", "42"), ("true", "true"), ('"42"', "42"), ("bob", "bob"), ("null", None)):
         told = json.loads(shell.replay("job", "done", "tells", "--set", f"ctx.userId={written}", "--json").stdout)
         assert (told["replayed"]["status"], told["replayed"]["result"]) == ("completed", user)
+        assert (told["replayed"]["error"], told["recorded"]["error"]) == (None, None), "as `replay stream --json` has it"
 
 
 @pytest.mark.parametrize("written", ["ctx.userId=", "ctx.conversationId=" + "x" * 2000], ids=["empty", "long"])
