@@ -233,6 +233,8 @@ async def test_what_a_killed_one_leaves_is_found_and_removed(recorded: Settings)
         process.wait()
     left = of_sandboxes(await state_of(recorded), recorded)
     assert len(left) > 5
+    gone = replay(recorded, "", "clean").stdout
+    assert re.search(rf"its process {process.pid} is gone from this machine .*: try again in (1?\d|20) s, or --all", gone), gone
 
     async def removed() -> list[str]:
         """Nothing, as long as the last sign of life is new."""

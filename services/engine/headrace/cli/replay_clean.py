@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import orjson
@@ -17,9 +18,9 @@ from headrace.cli.common import (
     settings_from,
 )
 from headrace.kafka.log import KafkaLog
-from headrace.replay.sandboxes.markers import MADE_UP, FoundMarker
+from headrace.replay.sandboxes.markers import GONE_SECONDS, MADE_UP, FoundMarker
 from headrace.replay.sandboxes.removing import Cleaned, clean_sandboxes
-from headrace.runtime import run
+from headrace.runtime import run, wall_clock
 from headrace.settings import Settings
 
 
@@ -69,6 +70,12 @@ def _why_spared(found: FoundMarker, namespace: str) -> str:
         return "what stands in its topic is no marker of a replay."
     if marker.namespace != namespace:
         return f"it is of the namespace {marker.namespace}; give --namespace {marker.namespace}."
+    if found.is_gone:
+        seconds = max(0, math.floor(found.silence_left(wall_clock()))) + 1
+        return (
+            f"its process {marker.process_id} is gone from this machine ({marker.host}). As another may have that name, its last"
+            f" sign of life has to be {GONE_SECONDS:g} s old: try again in {seconds} s, or --all removes it at once."
+        )
     return (
         f"its replay seems to run, in process {marker.process_id} of {marker.host}: it removes this when it ends, as by"
         " Ctrl-C there. If it is no more, that is known a minute after its last sign of life. --all removes it at once, and ends"
