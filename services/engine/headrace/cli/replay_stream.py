@@ -31,14 +31,14 @@ from headrace.cli.engine import WorkerPaths
 from headrace.cli.listing import Listing, Row
 from headrace.cli.moments import parse_span, parse_span_in_export
 from headrace.cli.replay import FileOption, LiveOption, ShippedOption, replay_settings, replayed_workers
-from headrace.errors import ArgumentsInvalid, HeadraceError, HistoryGone
+from headrace.errors import ArgumentsInvalid, ConfigurationError, HeadraceError, HistoryGone
 from headrace.replay.exports.export_format import read_header
 from headrace.replay.facade import StreamRequest, replay_stream
 from headrace.replay.history import Span
 from headrace.replay.recorded.wanted import parse_fields
 from headrace.replay.sandboxes.markers import GONE_SECONDS
 from headrace.replay.streams.pacing import Order, Pacing
-from headrace.replay.streams.stream import NAME_YOUR_MODULE, StreamReplay
+from headrace.replay.streams.stream import StreamReplay
 from headrace.replay.streams.summary import CATEGORIES, NOT_IN_CODE, Summary, categories_from, told_not_in_code
 from headrace.replay_errors import NothingInCode
 from headrace.runtime import StopRequested, StopSignals, leave_threads_behind, run
@@ -67,6 +67,8 @@ _EXPLAINED = {
     "arguments-refused": "today's code does not take their arguments",
     NOT_IN_CODE: "not replayed: the loaded code has no such worker",
 }
+_NAME_YOUR_MODULE = "Name the module of your workers, such as my_app.workers."
+_RENAMED = f"Was a worker renamed? Jobs of a name that is not in the code are not replayed: --fail-on {NOT_IN_CODE} finds them."
 _FAIL_ON_HELP = (
     f"Exit with 1 if there are any of these, with commas between: {', '.join(CATEGORIES[1:])}. A job that meets a new"
     " `ctx.recorded` is not-comparable, and so checked by nothing, unless that is among them, or --live asks outside."
@@ -130,7 +132,7 @@ def stream(
             live=live,
         )
         check = _Check(failing, _own_workers(settings, request, workers or ()))
-        with _modules_asked_for(workers or ()):
+        with _workers_asked_for(workers or ()):
             code = run(_replay(settings, request, check, _Answer(output, as_json)))
     raise typer.Exit(code)
 
@@ -172,14 +174,16 @@ def _own_workers(settings: Settings, request: StreamRequest, paths: Collection[s
 
 
 @contextmanager
-def _modules_asked_for(paths: Collection[str]) -> Iterator[None]:
-    """Where nothing is found for the workers that come with headrace alone, the user's own were forgotten."""
+def _workers_asked_for(paths: Collection[str]) -> Iterator[None]:
+    """Where nothing is found for the workers that come with headrace alone, the user's own were forgotten, or renamed."""
     try:
         yield
-    except HistoryGone as error:
-        if paths:
-            raise
-        raise HistoryGone(f"{error} {NAME_YOUR_MODULE}") from None
+    except (HistoryGone, NothingInCode) as error:
+        if not paths:
+            raise ConfigurationError(f"{error} {_NAME_YOUR_MODULE}") from None
+        if isinstance(error, NothingInCode) and error.recorded:
+            raise ConfigurationError(f"{error} {_RENAMED}") from None
+        raise
 
 
 def _span(since: str | None, until: str, file: Path | None) -> Span:
@@ -226,7 +230,7 @@ async def _replay(settings: Settings, request: StreamRequest, check: _Check, ans
     except ArgumentsInvalid:
         look.tell_kept()
         raise
-    answer.show(summary, look.seconds)
+    answer.show(summary, look.seconds, look.nothing)
     look.tell_kept()
     if summary.not_removed:
         typer.echo(f"Error: {summary.not_removed}", err=True)
@@ -242,6 +246,7 @@ class _Look:
 
     def __init__(self, request: StreamRequest, settings: Settings, answer: _Answer) -> None:
         self._keep = request.keep
+        self._fields = request.fields
         self._live = settings.namespace
         self._answer = answer
         self._began = time.monotonic()
@@ -253,6 +258,17 @@ class _Look:
         """Since the beginning."""
         return time.monotonic() - self._began
 
+    @property
+    def nothing(self) -> str:
+        """What is told where no job was run."""
+        read = self._replay.read if self._replay is not None else 0
+        if not read or not self._fields:
+            return "No recorded job is in that span."
+        wanted = plain(", ".join(f"{path}={value}" for path, value in self._fields.items())).plain
+        return (
+            f"The one job in the span has not {wanted}." if read == 1 else f"None of the {read:,} jobs in the span has {wanted}."
+        )
+
     def watch(self, replay: StreamReplay, total: int | None) -> AbstractAsyncContextManager[None]:
         """Shows how far a replay is, and remembers it."""
         self._replay, self._bar = replay, _made_bar()
@@ -262,7 +278,7 @@ class _Look:
         """Says that it was broken off, and what came of all jobs where only the end of the sandbox was still to come."""
         typer.echo("Interrupted.", err=True)
         if self._replay is not None and self._replay.is_done:
-            self._answer.show(self._replay.summary, self.seconds)
+            self._answer.show(self._replay.summary, self.seconds, self.nothing)
         self.tell_kept()
 
     def break_off(self) -> NoReturn:
@@ -332,8 +348,12 @@ class _Answer:
     output: TextIO
     as_json: bool
 
-    def show(self, summary: Summary, seconds: float) -> None:
-        """Prints what came of it, as a table or as JSON."""
+    def show(self, summary: Summary, seconds: float, nothing: str) -> None:
+        """Prints what came of it, as a table or as JSON.
+
+        Args:
+            nothing: what a table tells where there are no jobs.
+        """
         if self.as_json:
             pace = round(summary.jobs / seconds, 1) if seconds else None
             told = {**summary.to_json(), "seconds": round(seconds, 3), "jobsPerSecond": pace}
@@ -343,7 +363,7 @@ class _Answer:
         counted = f"{summary.jobs:,} {'job' if summary.jobs == 1 else 'jobs'}"
         rows = [_row(summary, category) for category in CATEGORIES] if summary.counts else []
         title = f"{counted} replayed in {seconds:.1f} s{rate}"
-        listing = Listing(title, ["jobs", "", ""], "No recorded job is in that span.", rows)
+        listing = Listing(title, ["jobs", "", ""], nothing, rows)
         listing.print(Console(file=self.output))
 
 
