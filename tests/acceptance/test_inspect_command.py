@@ -7,10 +7,12 @@ import json
 import re
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from headrace import JobContext, WorkerEngine, worker
 from headrace.cli.main import application
+from headrace.kafka.log import KafkaLog
 from headrace.settings import Settings
 
 CONTROLS = "\x1b]0;owned\x07"
@@ -101,3 +103,24 @@ def test_a_job_that_there_is_not(settings: Settings) -> None:
     where = ("--bootstrap-servers", settings.bootstrap_servers, "--namespace", settings.namespace)
     result = CliRunner().invoke(application, ["job", "nothing", *where])
     assert (result.exit_code, "There is no job 'nothing'" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["jobs"], "No jobs.\n"),
+        (["jobs", "--json"], {"jobs": [], "nextCursor": None}),
+        (["workers"], "No workers are defined yet: an engine does that when it starts.\n"),
+        (["workers", "--json"], []),
+    ],
+    ids=["jobs", "jobs as json", "workers", "workers as json"],
+)
+async def test_to_look_at_a_namespace_that_is_not_there_says_so_and_makes_nothing_of_it(
+    settings: Settings, log: KafkaLog, words: list[str], expected: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_DATA_DIRECTORY", str(settings.data_directory))
+    told = await asyncio.to_thread(done, settings, *words)
+    assert (json.loads(told.stdout) if "--json" in words else told.stdout) == expected
+    assert f"The cluster has no topic of the namespace {settings.namespace!r}: " in told.stderr
+    assert not (settings.data_directory / "views" / settings.namespace).exists()
+    assert [name for name in await log.topic_names() if name.startswith(f"{settings.namespace}.")] == []

@@ -257,6 +257,8 @@ def test_a_replay_whose_process_is_not_found_may_still_be_silent_for_a_while(pro
     made = made_marker("a.replay-1", "a", ["count"], "2026-01-01T00:00:00.000Z")
     marker = made.model_copy(update={"process_id": process_id})
     found = markers.FoundMarker(Topics("a.replay-1").replay_marker.name, marker, alive_at=1_000_000)
+    assert found.is_gone == (process_id == GONE_PROCESS)
+    assert found.silence_left(1_005_000) == silent_seconds - 5
     assert not found.is_over(1_000_000 + silent_seconds * 1000)
     assert found.is_over(1_000_001 + silent_seconds * 1000)
 

@@ -1,17 +1,11 @@
-"""`headrace replay stream` and `headrace replay clean`, as a user types them."""
+"""`headrace replay stream`, as a user types it."""
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,83 +17,16 @@ from headrace.kafka.log import KafkaLog
 from headrace.replay import StreamRequest
 from headrace.replay.sandboxes import removing
 from support import renamed_workers, replay_workers
-from support.clusters import ClusterState, state_of
-from support.engines import ended, engine_with, eventually, with_engine
+from support.clusters import state_of
+from support.engines import ended, engine_with, with_engine
 from support.log import plain_topic
-
-TESTS = Path(replay_workers.__file__).parent.parent
-PATIENCE_SECONDS = 120
+from support.replay_commands import STREAM, command, of_sandboxes, replay, with_jobs
 
 
 @pytest.fixture
 async def recorded(settings: Settings) -> Settings:
     """A namespace in which 30 jobs have ended, and no engine runs."""
-    async with engine_with(with_engine(settings, janitor=False), replay_workers.Count), Client(settings) as client:
-        jobs = await client.enqueue_many("count", [{"number": number} for number in range(30)], {"userId": "ada"})
-        for job in jobs:
-            await ended(client, job)
-    return settings
-
-
-def arguments(*words: str) -> list[str]:
-    return [sys.executable, "-m", "headrace", *words]
-
-
-def environment(settings: Settings, mode: str) -> dict[str, str]:
-    return {
-        **os.environ,
-        "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers or "",
-        "HEADRACE_NAMESPACE": settings.namespace,
-        "HEADRACE_DATA_DIRECTORY": str(settings.data_directory),
-        "REPLAY_MODE": mode,
-        "COLUMNS": "200",
-    }
-
-
-def replay(settings: Settings, mode: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return command(settings, mode, "replay", *words, **variables)
-
-
-def command(settings: Settings, mode: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        arguments(*words), cwd=TESTS, env=environment(settings, mode) | variables, capture_output=True, text=True, check=False,
-        timeout=PATIENCE_SECONDS,
-    )  # fmt: skip
-
-
-STREAM = ("stream", "support.replay_workers", "--worker", "count", "--from", "1h")
-
-
-@contextmanager
-def started(settings: Settings, mode: str, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """A replay that runs, and is gone at the end."""
-    process = subprocess.Popen(
-        arguments("replay", *words),
-        cwd=TESTS,
-        env=environment(settings, mode),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def of_sandboxes(state: ClusterState, settings: Settings) -> list[str]:
-    return sorted(name for name in (*state.ends, *state.groups) if name.startswith(f"{settings.namespace}.replay-"))
-
-
-async def until_half_way(settings: Settings) -> None:
-    """Waits until jobs run in a sandbox: its engine has written of them."""
-
-    async def begun() -> bool:
-        ends = (await state_of(settings)).ends
-        return any(".replay-" in name and name.endswith(".job-state") and sum(each.values()) > 25 for name, each in ends.items())
-
-    await eventually(begun, within=PATIENCE_SECONDS)
+    return await with_jobs(settings)
 
 
 async def test_the_table_and_the_exit_code(recorded: Settings) -> None:
@@ -119,6 +46,8 @@ async def test_the_table_and_the_exit_code(recorded: Settings) -> None:
     assert (told["jobs"], told["counts"]["same"], told["counts"]["newly-failing"]) == (30, 15, 15)
     assert {"id", "workerName", "categories", "recorded", "replayed"} == set(told["notSame"][0])
     assert json.loads(replay(recorded, "", *STREAM, "--json", "--where", "userId=bob").stdout)["jobs"] == 0
+    nothing = replay(recorded, "", *STREAM, "--where", "userId=bob,status=failed").stdout
+    assert nothing == "None of the 30 jobs in the span has userId=bob, status=failed.\n"
     assert await state_of(recorded) == before
 
 
@@ -148,55 +77,6 @@ async def test_a_terminal_shows_how_far_it_is(recorded: Settings) -> None:
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.stderr)
     assert re.search(r"replaying .*30/30 [\d,]+/s 0:00:\d\d left: 0:00:00", plain), plain
     assert replay(recorded, "", *STREAM).stderr == ""
-
-
-@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
-async def test_what_is_interrupted_removes_its_sandbox(recorded: Settings, kind: signal.Signals) -> None:
-    before = await state_of(recorded)
-    with started(recorded, "hang", *STREAM, "--sandbox") as process:
-        await until_half_way(recorded)
-        process.send_signal(kind)
-        assert process.wait(PATIENCE_SECONDS) == 130
-    assert await state_of(recorded) == before
-
-
-async def test_what_is_kept_is_told_after_an_interruption_too(recorded: Settings) -> None:
-    before = await state_of(recorded)
-    with started(recorded, "hang", *STREAM, "--sandbox", "--keep") as process:
-        await until_half_way(recorded)
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=PATIENCE_SECONDS)
-    [name] = re.findall(r"^Interrupted\.\nKept: the namespace (\S+)\. Look at it by", told)
-    assert f"Removed {name}." in replay(recorded, "", "clean").stdout
-    assert await state_of(recorded) == before
-
-
-async def test_what_a_killed_one_leaves_is_found_and_removed(recorded: Settings) -> None:
-    before = await state_of(recorded)
-    with started(recorded, "hang", *STREAM, "--sandbox") as process:
-        await until_half_way(recorded)
-        running = replay(recorded, "", "clean")
-        assert running.returncode == 0, running.stderr
-        assert "its replay seems to run, in process " in running.stdout
-        assert "Removed" not in running.stdout
-        process.kill()
-        process.wait()
-    left = of_sandboxes(await state_of(recorded), recorded)
-    assert len(left) > 5
-
-    async def removed() -> list[str]:
-        """Nothing, as long as the last sign of life is new."""
-        cleaned = await asyncio.to_thread(replay, recorded, "", "clean", "--json")
-        assert cleaned.returncode == 0, cleaned.stderr
-        names: list[str] = json.loads(cleaned.stdout)["removed"]
-        return names
-
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not (names := await removed()):
-            pass
-    assert names == [left[0].removesuffix(".control")]
-    assert await state_of(recorded) == before
-    assert "No replay has left a sandbox" in replay(recorded, "", "clean").stdout
 
 
 async def test_a_sandbox_that_is_kept_can_be_looked_at(recorded: Settings) -> None:

@@ -12,7 +12,7 @@ HeadraceError
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from headrace.errors import ConfigurationError, HeadraceError
 
@@ -62,8 +62,10 @@ class NothingInCode(ConfigurationError):
 
     Attributes:
         left_out: how many jobs of these are in the span, by worker.
+        recorded: the names of these.
     """
 
-    def __init__(self, message: str, left_out: Mapping[str, int]) -> None:
+    def __init__(self, message: str, left_out: Mapping[str, int], recorded: Collection[str]) -> None:
         super().__init__(message)
         self.left_out = left_out
+        self.recorded = recorded

@@ -11,7 +11,8 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -95,6 +96,43 @@ class StopSignals:
             for each in (requested, task):
                 each.cancel()
             await asyncio.gather(requested, task, return_exceptions=True)
+
+
+async def until_done(task: asyncio.Task[Any]) -> asyncio.CancelledError | None:
+    """Waits for a task to its end, although whoever waits is cancelled meanwhile: what has begun to end is to end in order.
+
+    Returns the cancellation, for the caller to raise when what came of the task has been seen to; the task itself goes on, and
+    has ended in every case.
+    """
+    cancelled = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    return cancelled
+
+
+@asynccontextmanager
+async def ended_in_order(context: AbstractAsyncContextManager[ResultT]) -> AsyncIterator[ResultT]:
+    """A context for a block. Its end goes on when whoever has left the block is cancelled: that is raised afterwards."""
+    entered = await context.__aenter__()
+    error: BaseException | None = None
+    try:
+        yield entered
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        ending = asyncio.create_task(_end(context, error))
+        cancelled = await until_done(ending)
+        ending.result()
+        if cancelled is not None:
+            raise cancelled
+
+
+async def _end(context: AbstractAsyncContextManager[Any], error: BaseException | None) -> None:
+    await context.__aexit__(None if error is None else type(error), error, None if error is None else error.__traceback__)
 
 
 def leave_threads_behind(exit_code: int = 0) -> NoReturn:

@@ -162,6 +162,7 @@ async def test_a_user_may_be_named_like_a_number(shell: Shell) -> None:
     for written, user in (("42", "42"), ("true", "true"), ('"42"', "42"), ("bob", "bob"), ("null", None)):
         told = json.loads(shell.replay("job", "done", "tells", "--set", f"ctx.userId={written}", "--json").stdout)
         assert (told["replayed"]["status"], told["replayed"]["result"]) == ("completed", user)
+        assert (told["replayed"]["error"], told["recorded"]["error"]) == (None, None), "as `replay stream --json` has it"
 
 
 @pytest.mark.parametrize("written", ["ctx.userId=", "ctx.conversationId=" + "x" * 2000], ids=["empty", "long"])
@@ -180,6 +181,34 @@ async def test_a_name_that_the_arguments_do_not_know_is_told(shell: Shell) -> No
     assert "--set args.copys=... changes nothing: " in told.stderr
     assert "Newly fixed" in told.stdout, "the worker got what it had then"
     assert "--set args.copys" in shell.replay("job", "failed", "fits", "--set", "args.copys=2", "--json").stderr
+
+
+RENAMED = PRINTS.replace("def send_digest", "def send_summary")
+
+
+async def test_who_names_a_module_is_asked_whether_its_worker_was_renamed(shell: Shell) -> None:
+    shell.write("renamed", RENAMED)
+    told = shell.replay("stream", "renamed", "--fail-on", "newly-failing,different")
+    assert told.returncode == 2
+    assert "(memory_compaction_worker, send_summary) none has recorded jobs. Recorded are those of: send_digest." in told.stderr
+    assert "Was a worker renamed? " in told.stderr and "--fail-on not-in-code" in told.stderr
+    assert "Name the module" not in told.stderr
+    assert shell.replay("stream", "renamed", "--fail-on", "not-in-code").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--where", "userId=bob,status=failed"], "None of the 2 jobs in the span has userId=bob, status=failed.\n"),
+        (["--where", "userId=bob", "--to", "1970-01-01T00:00:00.001Z"], "No recorded job is in that span.\n"),
+        (["--to", "1970-01-01T00:00:00.001Z"], "No recorded job is in that span.\n"),
+    ],
+    ids=["fields", "fields and no job", "no job"],
+)
+async def test_where_no_job_is_replayed_it_says_why(shell: Shell, words: list[str], expected: str) -> None:
+    shell.write("prints", PRINTS)
+    told = shell.replay("stream", "prints", *words)
+    assert (told.returncode, told.stdout) == (0, expected), told.stderr
 
 
 async def test_who_names_no_module_is_told_to(shell: Shell) -> None:

@@ -189,4 +189,4 @@ def test_workers_are_those_of_the_code() -> None:
         wanted_workers(("c",), ["a", "b"], ["c"])
     with pytest.raises(NothingInCode, match=r"none has recorded jobs. Recorded are those of: c") as nothing:
         wanted_workers((), ["a"], ["c"], {"c": 5})
-    assert nothing.value.left_out == {"c": 5}
+    assert (nothing.value.left_out, nothing.value.recorded) == ({"c": 5}, ["c"])

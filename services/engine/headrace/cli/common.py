@@ -19,6 +19,7 @@ from headrace.broker import Broker, BrokerRequest, provide_broker
 from headrace.broker.discovery import with_broker_of_this_folder
 from headrace.client import Client
 from headrace.errors import ArgumentsInvalid, HeadraceError, JobUnknown
+from headrace.kafka.log import KafkaLog
 from headrace.log_lines import stderr_handler
 from headrace.settings import Settings, load_settings
 
@@ -116,17 +117,44 @@ def log_to_stderr(settings: Settings, *, default: str | None = None) -> None:
         logging.getLogger(name).setLevel(least)
 
 
-def ask(bootstrap_servers: str | None, namespace: str | None, question: Callable[[Client], Awaitable[ResultT]]) -> ResultT:
-    """What a client answers. An error that headrace raises on purpose ends the command, as by `errors_shown`."""
+def ask(
+    bootstrap_servers: str | None,
+    namespace: str | None,
+    question: Callable[[Client], Awaitable[ResultT]],
+    *,
+    nothing: ResultT | None = None,
+) -> ResultT:
+    """What a client answers. An error that headrace raises on purpose ends the command, as by `errors_shown`.
+
+    Args:
+        nothing: the answer where the cluster has no topic of the namespace, which is told on standard error. A client would make
+            topics and a view of it; without this one is asked all the same.
+    """
     with errors_shown():
         settings = settings_from(bootstrap_servers, namespace)
         log_to_stderr(settings, default="WARNING")
-        return asyncio.run(_ask(settings, question))
+        return asyncio.run(_ask(settings, question, nothing))
 
 
-async def _ask(settings: Settings, question: Callable[[Client], Awaitable[ResultT]]) -> ResultT:
+async def _ask(settings: Settings, question: Callable[[Client], Awaitable[ResultT]], nothing: ResultT | None) -> ResultT:
+    if nothing is not None:
+        async with opened(_topics_of(settings), settings) as topics:
+            if not topics:
+                told = f"The cluster has no topic of the namespace {settings.namespace!r}: nobody has used it, or it was removed."
+                typer.echo(told, err=True)
+                return nothing
     async with opened_client(settings) as client:
         return await question(client)
+
+
+@asynccontextmanager
+async def _topics_of(settings: Settings) -> AsyncIterator[list[str]]:
+    """The names of the topics of the settings' namespace. Raises BrokerError."""
+    log = KafkaLog(settings)
+    try:
+        yield [name for name in await log.topic_names() if name.startswith(f"{settings.namespace}.")]
+    finally:
+        await log.close()
 
 
 def opened_client(settings: Settings) -> AbstractAsyncContextManager[Client]:

@@ -40,10 +40,10 @@ def workers(
     if _is_for_a_subcommand(context):
         return
     if as_json:
-        counted = ask(bootstrap_servers, namespace, _counted)
+        counted = ask(bootstrap_servers, namespace, _counted, nothing=list[WorkerSummary]())
         Console().print_json(data=[summary.to_wire() for summary in counted])
     else:
-        workers_listing(ask(bootstrap_servers, namespace, Client.list_workers)).print()
+        workers_listing(ask(bootstrap_servers, namespace, Client.list_workers, nothing=list[WorkerSummary]())).print()
 
 
 async def _counted(client: Client) -> list[WorkerSummary]:
@@ -89,7 +89,7 @@ def jobs(
     async def read(client: Client) -> tuple[JobList, list[str]]:
         return await client.list_jobs(limit=limit, **wanted), sorted(await client.worker_definitions())
 
-    page, known = ask(bootstrap_servers, namespace, read)
+    page, known = ask(bootstrap_servers, namespace, read, nothing=(JobList(jobs=[]), list[str]()))
     warn_of_unknown_worker(worker, known)
     if as_json:
         Console().print_json(data=page.to_wire())

@@ -25,6 +25,7 @@ from headrace.cli import (
     memory,
     removing,
     replay,
+    replay_clean,
     replay_stream,
     schemas,
     settings,
@@ -102,7 +103,7 @@ application.add_typer(keys.application, name="keys")
 application.add_typer(broker.application, name="broker")
 application.add_typer(memory.application, name="memory")
 replay.application.command("stream")(replay_stream.stream)
-replay.application.command("clean")(replay_stream.clean)
+replay.application.command("clean")(replay_clean.clean)
 application.add_typer(replay.application, name="replay")
 application.add_typer(bench.application, name="bench")
 application.command("simulate")(simulate.simulate_command)

@@ -1,4 +1,4 @@
-"""`headrace replay stream` and `headrace replay clean`: recorded jobs of a span run again, and what that may have left behind."""
+"""`headrace replay stream`: recorded jobs of a span run again, and what comes of them beside what came of them then."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, NoReturn, TextIO
 
 import orjson
 import typer
@@ -26,22 +26,19 @@ from headrace.cli.common import (
     log_to_stderr,
     output_apart,
     plain,
-    settings_from,
 )
 from headrace.cli.engine import WorkerPaths
 from headrace.cli.listing import Listing, Row
 from headrace.cli.moments import parse_span, parse_span_in_export
 from headrace.cli.replay import FileOption, LiveOption, ShippedOption, replay_settings, replayed_workers
-from headrace.errors import ArgumentsInvalid, HeadraceError, HistoryGone
-from headrace.kafka.log import KafkaLog
+from headrace.errors import ArgumentsInvalid, ConfigurationError, HeadraceError, HistoryGone
 from headrace.replay.exports.export_format import read_header
 from headrace.replay.facade import StreamRequest, replay_stream
 from headrace.replay.history import Span
 from headrace.replay.recorded.wanted import parse_fields
-from headrace.replay.sandboxes.markers import MADE_UP, FoundMarker
-from headrace.replay.sandboxes.removing import Cleaned, clean_sandboxes
+from headrace.replay.sandboxes.markers import GONE_SECONDS
 from headrace.replay.streams.pacing import Order, Pacing
-from headrace.replay.streams.stream import NAME_YOUR_MODULE, StreamReplay
+from headrace.replay.streams.stream import StreamReplay
 from headrace.replay.streams.summary import CATEGORIES, NOT_IN_CODE, Summary, categories_from, told_not_in_code
 from headrace.replay_errors import NothingInCode
 from headrace.runtime import StopRequested, StopSignals, leave_threads_behind, run
@@ -70,6 +67,8 @@ _EXPLAINED = {
     "arguments-refused": "today's code does not take their arguments",
     NOT_IN_CODE: "not replayed: the loaded code has no such worker",
 }
+_NAME_YOUR_MODULE = "Name the module of your workers, such as my_app.workers."
+_RENAMED = f"Was a worker renamed? Jobs of a name that is not in the code are not replayed: --fail-on {NOT_IN_CODE} finds them."
 _FAIL_ON_HELP = (
     f"Exit with 1 if there are any of these, with commas between: {', '.join(CATEGORIES[1:])}. A job that meets a new"
     " `ctx.recorded` is not-comparable, and so checked by nothing, unless that is among them, or --live asks outside."
@@ -133,7 +132,7 @@ def stream(
             live=live,
         )
         check = _Check(failing, _own_workers(settings, request, workers or ()))
-        with _modules_asked_for(workers or ()):
+        with _workers_asked_for(workers or ()):
             code = run(_replay(settings, request, check, _Answer(output, as_json)))
     raise typer.Exit(code)
 
@@ -175,14 +174,16 @@ def _own_workers(settings: Settings, request: StreamRequest, paths: Collection[s
 
 
 @contextmanager
-def _modules_asked_for(paths: Collection[str]) -> Iterator[None]:
-    """Where nothing is found for the workers that come with headrace alone, the user's own were forgotten."""
+def _workers_asked_for(paths: Collection[str]) -> Iterator[None]:
+    """Where nothing is found for the workers that come with headrace alone, the user's own were forgotten, or renamed."""
     try:
         yield
-    except HistoryGone as error:
-        if paths:
-            raise
-        raise HistoryGone(f"{error} {NAME_YOUR_MODULE}") from None
+    except (HistoryGone, NothingInCode) as error:
+        if not paths:
+            raise ConfigurationError(f"{error} {_NAME_YOUR_MODULE}") from None
+        if isinstance(error, NothingInCode) and error.recorded:
+            raise ConfigurationError(f"{error} {_RENAMED}") from None
+        raise
 
 
 def _span(since: str | None, until: str, file: Path | None) -> Span:
@@ -207,16 +208,13 @@ def _speed(text: str) -> float | None:
 
 async def _replay(settings: Settings, request: StreamRequest, check: _Check, answer: _Answer) -> int:
     """Does it and shows what came of it; the exit code."""
-    began = time.monotonic()
-    kept = _Kept(request, settings)
+    look = _Look(request, settings, answer)
     with StopSignals() as signals:
-        # What is left of a sandbox then is found by `clean`.
-        signals.on_further.append(lambda: leave_threads_behind(EXIT_INTERRUPTED))
+        signals.on_further.append(look.break_off)
         try:
-            summary = await signals.unless_requested(replay_stream(request, settings, watch=kept.watch))
+            summary = await signals.unless_requested(replay_stream(request, settings, watch=look.watch))
         except StopRequested:
-            typer.echo("Interrupted.", err=True)
-            kept.tell()
+            look.tell_interrupted()
             # A function in a thread may go on for as long as it wants to.
             leave_threads_behind(EXIT_INTERRUPTED)
         except NothingInCode as error:
@@ -225,15 +223,15 @@ async def _replay(settings: Settings, request: StreamRequest, check: _Check, ans
             if not summary.any_of(check.failing):
                 raise
         except HeadraceError:
-            kept.tell()
+            look.tell_kept()
             raise
     try:
         code = check.exit_code(summary)
     except ArgumentsInvalid:
-        kept.tell()
+        look.tell_kept()
         raise
-    answer.show(summary, time.monotonic() - began)
-    kept.tell()
+    answer.show(summary, look.seconds, look.nothing)
+    look.tell_kept()
     if summary.not_removed:
         typer.echo(f"Error: {summary.not_removed}", err=True)
         code = EXIT_USAGE
@@ -243,21 +241,61 @@ async def _replay(settings: Settings, request: StreamRequest, check: _Check, ans
     return code
 
 
-class _Kept:
-    """Tells of the sandbox that is kept, if there is one."""
+class _Look:
+    """Looks on while a replay goes on, and tells where it stands when it ends otherwise than by itself."""
 
-    def __init__(self, request: StreamRequest, settings: Settings) -> None:
+    def __init__(self, request: StreamRequest, settings: Settings, answer: _Answer) -> None:
         self._keep = request.keep
+        self._fields = request.fields
         self._live = settings.namespace
+        self._answer = answer
+        self._began = time.monotonic()
         self._replay: StreamReplay | None = None
+        self._bar: Progress | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._began
+
+    @property
+    def nothing(self) -> str:
+        """What is told where no job was run."""
+        read = self._replay.read if self._replay is not None else 0
+        if not read or not self._fields:
+            return "No recorded job is in that span."
+        wanted = plain(", ".join(f"{path}={value}" for path, value in self._fields.items())).plain
+        return (
+            f"The one job in the span has not {wanted}." if read == 1 else f"None of the {read:,} jobs in the span has {wanted}."
+        )
 
     def watch(self, replay: StreamReplay, total: int | None) -> AbstractAsyncContextManager[None]:
         """Shows how far a replay is, and remembers it."""
-        self._replay = replay
-        return _progress(replay, total)
+        self._replay, self._bar = replay, _made_bar()
+        return _progress(self._bar, replay, total)
 
-    def tell(self) -> None:
-        """Says how to look at it, and how to remove it."""
+    def tell_interrupted(self) -> None:
+        """Says that it was broken off, and what came of all jobs where only the end of the sandbox was still to come."""
+        typer.echo("Interrupted.", err=True)
+        if self._replay is not None and self._replay.is_done:
+            self._answer.show(self._replay.summary, self.seconds, self.nothing)
+        self.tell_kept()
+
+    def break_off(self) -> NoReturn:
+        """Ends the process as it stands, and says what it leaves."""
+        if self._bar is not None and not self._bar.disable:
+            self._bar.stop()  # it hides the cursor
+        self.tell_interrupted()
+        if not self._keep and self._replay is not None and (name := self._replay.sandbox) is not None:
+            typer.echo(
+                f"The sandbox {name} is left, not all of it removed. `headrace replay clean --namespace {self._live}` removes it"
+                f" {GONE_SECONDS:g} s from now, and with --all at once.",
+                err=True,
+            )
+        leave_threads_behind(EXIT_INTERRUPTED)
+
+    def tell_kept(self) -> None:
+        """Says of the sandbox that is kept, if there is one, how to look at it, and how to remove it."""
         if self._keep and self._replay is not None and (name := self._replay.sandbox) is not None:
             typer.echo(
                 f"Kept: the namespace {name}. Look at it by `headrace jobs --namespace {name}`, and remove it by"
@@ -266,15 +304,20 @@ class _Kept:
             )
 
 
-@asynccontextmanager
-async def _progress(replay: StreamReplay, total: int | None) -> AsyncIterator[None]:
-    """A bar on standard error, with the rate and the time left, while a replay goes on; none where nobody looks."""
+def _made_bar() -> Progress:
+    """A bar on standard error, with the rate and the time left; none where nobody looks."""
     columns = (
         TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(),
     )  # fmt: skip
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+@asynccontextmanager
+async def _progress(bar: Progress, replay: StreamReplay, total: int | None) -> AsyncIterator[None]:
+    """Shows in the bar how far a replay is while it goes on."""
+    with bar:
         task, began = bar.add_task("replaying", total=total, rate=""), time.monotonic()
 
         def tell() -> None:
@@ -305,8 +348,12 @@ class _Answer:
     output: TextIO
     as_json: bool
 
-    def show(self, summary: Summary, seconds: float) -> None:
-        """Prints what came of it, as a table or as JSON."""
+    def show(self, summary: Summary, seconds: float, nothing: str) -> None:
+        """Prints what came of it, as a table or as JSON.
+
+        Args:
+            nothing: what a table tells where there are no jobs.
+        """
         if self.as_json:
             pace = round(summary.jobs / seconds, 1) if seconds else None
             told = {**summary.to_json(), "seconds": round(seconds, 3), "jobsPerSecond": pace}
@@ -316,7 +363,7 @@ class _Answer:
         counted = f"{summary.jobs:,} {'job' if summary.jobs == 1 else 'jobs'}"
         rows = [_row(summary, category) for category in CATEGORIES] if summary.counts else []
         title = f"{counted} replayed in {seconds:.1f} s{rate}"
-        listing = Listing(title, ["jobs", "", ""], "No recorded job is in that span.", rows)
+        listing = Listing(title, ["jobs", "", ""], nothing, rows)
         listing.print(Console(file=self.output))
 
 
@@ -330,59 +377,3 @@ def _row(summary: Summary, category: str) -> Row:
     told = told_not_in_code(summary.not_in_code) if category == NOT_IN_CODE else worst
     below = [Text("  ").append_text(plain(each)) for each in told]
     return Row((f"{count:,}", Text(category, style=style), Text(_EXPLAINED[category], style="dim")), below)
-
-
-# --- clean --------------------------------------------------------------------------------------------------------------
-
-
-def clean(
-    every: Annotated[bool, typer.Option("--all", help="Also those whose replay seems to run, which ends by that.")] = False,
-    bootstrap_servers: BootstrapServers = None,
-    namespace: NamespaceOption = None,
-    as_json: AsJson = False,
-) -> None:
-    """Remove the sandboxes that replays have left behind. What has no marker of a replay is not touched."""
-    with errors_shown():
-        settings = settings_from(bootstrap_servers, namespace)
-        log_to_stderr(settings, default="WARNING")
-        cleaned = run(_cleaned(settings, every))
-    if as_json:
-        found = {"removed": cleaned.removed, "spared": cleaned.spared, "failed": [each for each, _ in cleaned.failed]}
-        typer.echo(orjson.dumps({what: [each.sandbox for each in some] for what, some in found.items()}).decode())
-    else:
-        for each in cleaned.removed:
-            typer.echo(f"Removed {each.sandbox}.")
-        for each in cleaned.spared:
-            typer.echo(f"Left {each.sandbox}: {_why_spared(each, settings.namespace)}")
-        if not any(cleaned):
-            typer.echo("No replay has left a sandbox.")
-    for _, error in cleaned.failed:
-        typer.echo(f"Error: {error}", err=True)
-    if cleaned.failed:
-        raise typer.Exit(EXIT_USAGE)
-
-
-async def _cleaned(settings: Settings, every: bool) -> Cleaned:
-    log = KafkaLog(settings)
-    try:
-        return await clean_sandboxes(log, settings, every=every)
-    finally:
-        await log.close()
-
-
-def _why_spared(found: FoundMarker, namespace: str) -> str:
-    marker = found.marker
-    if found.is_empty:
-        return (
-            f"nothing stands in {found.topic}, so nobody knows whose it is. If no replay is just beginning, --all removes it"
-            f" where its name begins with {namespace}{MADE_UP} and it is alone; else delete that topic."
-        )
-    if marker is None:
-        return "what stands in its topic is no marker of a replay."
-    if marker.namespace != namespace:
-        return f"it is of the namespace {marker.namespace}; give --namespace {marker.namespace}."
-    return (
-        f"its replay seems to run, in process {marker.process_id} of {marker.host}: it removes this when it ends, as by"
-        " Ctrl-C there. If it is no more, that is known a minute after its last sign of life. --all removes it at once, and ends"
-        " that replay with an error."
-    )

@@ -121,6 +121,8 @@ async def _run_in_sandbox(
         async with opened_sandbox(log, own, settings.namespace, list(workers), keep=request.keep) as lost:
             replay.sandbox = name
             await SandboxRun(log, own, workers, replay).run(lost)
+        if not request.keep:
+            replay.sandbox = None
     except SandboxLost:
         replay.sandbox = None
         raise

@@ -10,6 +10,7 @@ from headrace.core.partitions import state_partition
 from headrace.core.topics import Topics
 from headrace.errors import WorkerUnknown
 from headrace.ports import Log, TopicPartition
+from headrace.replay.recorded.scanning import reading
 
 
 class Part(NamedTuple):
@@ -60,13 +61,13 @@ async def read_layout(log: Log, topics: Topics, workers: Collection[str] = ()) -
     """The queues that there are, of these workers, or of all. No topic is made.
 
     Raises:
-        WorkerUnknown: a worker has no queue; the message names those that have.
+        WorkerUnknown: a worker has no queue; the message names those that have had jobs.
         BrokerError: the brokers cannot be reached.
     """
     existing = await log.topic_names()
     known = {worker: name for name in sorted(existing) if (worker := topics.worker_of(name)) is not None}
     if unknown := sorted(set(workers) - known.keys()):
-        there_are = ", ".join(known) or "none yet"
+        there_are = ", ".join(sorted(await _with_jobs(log, known))) or "none yet"
         raise WorkerUnknown(
             f"Nothing is recorded of a worker named {unknown[0]!r} in the namespace {topics.namespace}. "
             f"Recorded are jobs of: {there_are}."
@@ -79,6 +80,17 @@ async def read_layout(log: Log, topics: Topics, workers: Collection[str] = ()) -
             place = TopicPartition(state, state_partition(worker, number, count)) if count else None
             parts.setdefault(place, []).append(TopicPartition(known[worker], number))
     return Layout(topics, [Part(place, tuple(queues)) for place, queues in parts.items()])
+
+
+async def _with_jobs(log: Log, queues: Mapping[str, str]) -> set[str]:
+    """Those of the workers, given with the names of their queues, that have ever had a job."""
+    counts = {worker: await log.partition_count(queue) for worker, queue in queues.items()}
+    workers = {TopicPartition(queues[worker], number): worker for worker, count in counts.items() for number in range(count)}
+    if not workers:
+        return set()
+    async with reading(log) as reader:
+        ends = await reader.end_offsets(workers.keys())
+    return {workers[queue] for queue, end in ends.items() if end}
 
 
 def described(layout: Layout, workers: Collection[str]) -> str:

@@ -127,9 +127,7 @@ def rerun_as_json(rerun: Rerun) -> dict[str, Any]:
 
 
 def _outcome(outcome: Outcome, error: Mapping[str, str] | None) -> dict[str, Any]:
-    told: dict[str, Any] = {"status": outcome.status.value, "result": outcome.result}
-    if error is not None:
-        told["error"] = dict(error)
-    elif outcome.error_type is not None:
-        told["error"] = {"type": outcome.error_type, "message": outcome.error_message}
-    return {**told, "seconds": outcome.seconds}
+    told = None if error is None else dict(error)
+    if told is None and outcome.error_type is not None:
+        told = {"type": outcome.error_type, "message": outcome.error_message or ""}
+    return {"status": outcome.status.value, "result": outcome.result, "error": told, "seconds": outcome.seconds}

@@ -101,8 +101,20 @@ class FoundMarker:
         """
         if self.marker is None or self.has_ended:
             return self.has_ended
-        is_gone = self.marker.host == platform.node() and not _exists(self.marker.process_id)
-        return now - self.alive_at > (GONE_SECONDS if is_gone else SILENT_SECONDS) * 1000
+        return self.silence_left(now) < 0
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its process was one of a machine with the name of this one, and is none of this machine's any more."""
+        return self.marker is not None and self.marker.host == platform.node() and not _exists(self.marker.process_id)
+
+    def silence_left(self, now: int) -> float:
+        """For how many seconds more the replay has to be silent to be over; below 0 where it is.
+
+        Args:
+            now: as for `is_over`.
+        """
+        return (GONE_SECONDS if self.is_gone else SILENT_SECONDS) - (now - self.alive_at) / 1000
 
 
 def _exists(process_id: int) -> bool:

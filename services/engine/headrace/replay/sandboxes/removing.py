@@ -14,7 +14,15 @@ from headrace.errors import BrokerError, BrokerUnreachable, TopicMissing
 from headrace.kafka.leaving import delete_groups
 from headrace.models import SandboxMarker
 from headrace.ports import Log, NewRecord, TopicPartition
-from headrace.replay.sandboxes.markers import MADE_UP, REMOVED_KEY, FoundMarker, find_marker, marker_topics
+from headrace.replay.sandboxes.markers import (
+    GONE_SECONDS,
+    MADE_UP,
+    REMOVED_KEY,
+    SILENT_SECONDS,
+    FoundMarker,
+    find_marker,
+    marker_topics,
+)
 from headrace.replay_errors import SandboxLeft
 from headrace.runtime import wall_clock
 from headrace.settings import Settings
@@ -121,7 +129,8 @@ def _named(topics: Collection[str]) -> str:
 def _left(marker: SandboxMarker, reason: str) -> SandboxLeft:
     return SandboxLeft(
         f"The sandbox {marker.sandbox} is not removed: {reason} What is left of it is found and removed by"
-        f" `headrace replay clean --namespace {marker.namespace}`, a minute after its replay's end, when nobody uses it any more."
+        f" `headrace replay clean --namespace {marker.namespace}` when nobody uses it any more: {GONE_SECONDS:g} s after its"
+        f" replay's end on this machine, and {SILENT_SECONDS:g} s on others."
     )
 
 

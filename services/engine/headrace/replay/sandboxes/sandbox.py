@@ -29,7 +29,7 @@ from headrace.replay.sandboxes.markers import (
 )
 from headrace.replay.sandboxes.removing import remove_own
 from headrace.replay_errors import SandboxLeft, SandboxLost
-from headrace.runtime import wall_clock
+from headrace.runtime import until_done, wall_clock
 from headrace.sandbox_marker import has_names_of_queues
 from headrace.settings import Settings
 
@@ -79,6 +79,8 @@ async def opened_sandbox(
         SandboxLost: it was removed by others, whatever else that has led to.
         SandboxLeft: all is done, and the sandbox cannot be removed. Where something else has ended the block, that is raised, and
             this is logged.
+
+    To be cancelled while it is removed does not break that off: it is raised afterwards.
     """
     marker = made_marker(settings.namespace, live, workers, format_timestamp(wall_clock()))
     writer = log.writer()
@@ -97,21 +99,39 @@ async def opened_sandbox(
             raise _lost(marker.sandbox) from error
         raise
     finally:
-        if alive is not None:
-            alive.cancel()
-            await asyncio.gather(alive, return_exceptions=True)
-            if keep and not watch.is_lost:
-                await _sign(writer, settings.namespace, OVER_KEY)
-        # First: a client that still asks for a topic may have the broker make it again.
-        await writer.stop(timeout=1.0)
-        # Until it was marked, the name may have been another's.
-        if alive is not None and (not keep or watch.is_lost):
-            try:
-                await remove_own(log, settings, marker)
-            except SandboxLeft as error:
-                if is_done:
-                    raise
-                logger.error("%s", error)
+        closing = asyncio.create_task(_close(log, settings, marker, watch, alive, keep=keep), name="sandbox closing")
+        cancelled = await until_done(closing)
+        try:
+            closing.result()
+        except SandboxLeft as error:
+            if is_done and cancelled is None:
+                raise
+            logger.error("%s", error)
+        if cancelled is not None:
+            raise cancelled
+
+
+async def _close(
+    log: Log, settings: Settings, marker: SandboxMarker, watch: _Watch, alive: asyncio.Task[None] | None, *, keep: bool
+) -> None:
+    """Ends the signs of life, and removes the sandbox unless it is to be kept.
+
+    Args:
+        alive: gives them; None where the sandbox was not marked.
+
+    Raises:
+        SandboxLeft: it cannot be removed.
+    """
+    if alive is not None:
+        alive.cancel()
+        await asyncio.gather(alive, return_exceptions=True)
+        if keep and not watch.is_lost:
+            await _sign(watch.writer, settings.namespace, OVER_KEY)
+    # First: a client that still asks for a topic may have the broker make it again.
+    await watch.writer.stop(timeout=1.0)
+    # Until it was marked, the name may have been another's.
+    if alive is not None and (not keep or watch.is_lost):
+        await remove_own(log, settings, marker)
 
 
 async def _check_free(log: Log, settings: Settings, sandbox: str) -> None:
@@ -144,12 +164,13 @@ class _Watch:
     """Gives signs of life for a sandbox, and looks whether it is still there.
 
     Attributes:
+        writer: by which it gives them.
         lost: fails by SandboxLost when it is not.
     """
 
     def __init__(self, log: Log, writer: LogWriter, marker: SandboxMarker) -> None:
         self._log = log
-        self._writer = writer
+        self.writer = writer
         self._sandbox = marker.sandbox
         self._last_sign = 0
         self._own = {*marker.topics, Topics(marker.sandbox).replay_marker.name}
@@ -169,7 +190,7 @@ class _Watch:
             await self._give_sign()
 
     async def _give_sign(self) -> None:
-        offset = await _sign(self._writer, self._sandbox, ALIVE_KEY)
+        offset = await _sign(self.writer, self._sandbox, ALIVE_KEY)
         if offset is None:
             return
         # Made again by the broker, the topic is not the one that it was; and behind a gap somebody else has written there.

@@ -25,6 +25,7 @@ from headrace.replay.sandboxes.sandbox_ends import SandboxEnds
 from headrace.replay.streams.pacing import Order, Pacing, ordered
 from headrace.replay.streams.stream import Rerun, StreamReplay
 from headrace.replay.streams.summary import Summary
+from headrace.runtime import ended_in_order
 from headrace.settings import Settings
 from headrace.worker import AbstractWorker
 
@@ -110,7 +111,7 @@ class SandboxRun:
         end in the sandbox, as by a cancellation there, is told as not comparable, and so are those whose worker is paused.
         """
         check_pacing(self._replay.pacing)
-        async with self._engine:
+        async with ended_in_order(self._engine):  # half stopped, it would make topics again while they are removed
             work = asyncio.create_task(self._write_all())
             ended = asyncio.create_task(self._engine.ended())
             watched: set[asyncio.Future[Any]] = {work, ended, self._broken}

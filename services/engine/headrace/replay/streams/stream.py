@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Protocol
 
 from headrace.core.comparison import Comparison, Outcome, Verdict
 from headrace.errors import ConfigurationError
@@ -14,8 +14,6 @@ from headrace.replay.recorded.wanted import matches
 from headrace.replay.streams.pacing import Batches, Pacing, run_paced
 from headrace.replay.streams.summary import Replayed, Summary
 from headrace.replay_errors import NothingInCode
-
-NAME_YOUR_MODULE: Final = "Name the module of your workers, such as my_app.workers."
 
 
 class Rerun(Protocol):
@@ -73,6 +71,11 @@ class StreamReplay:
     all_found: bool = False
     limits: Mapping[str, int] = field(default_factory=dict)
     sandbox: str | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all jobs that are wanted were run."""
+        return self.all_found and self.summary.jobs == self.found
 
     async def run(self) -> Summary:
         """Runs all of them in this process.
@@ -161,7 +164,8 @@ def wanted_workers(
     if not wanted:
         raise NothingInCode(
             f"Of the workers that were loaded ({', '.join(sorted(in_code)) or 'none'}) none has recorded jobs. Recorded are those"
-            f" of: {', '.join(sorted(recorded)) or 'none'}. {NAME_YOUR_MODULE}",
+            f" of: {', '.join(sorted(recorded)) or 'none'}.",
             left_out or {},
+            recorded,
         )
     return wanted

@@ -1,0 +1,83 @@
+"""`headrace replay clean`: removes what replays in sandboxes have left behind."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import orjson
+import typer
+
+from headrace.cli.common import (
+    EXIT_USAGE,
+    AsJson,
+    BootstrapServers,
+    NamespaceOption,
+    errors_shown,
+    log_to_stderr,
+    settings_from,
+)
+from headrace.kafka.log import KafkaLog
+from headrace.replay.sandboxes.markers import GONE_SECONDS, MADE_UP, FoundMarker
+from headrace.replay.sandboxes.removing import Cleaned, clean_sandboxes
+from headrace.runtime import run, wall_clock
+from headrace.settings import Settings
+
+
+def clean(
+    every: Annotated[bool, typer.Option("--all", help="Also those whose replay seems to run, which ends by that.")] = False,
+    bootstrap_servers: BootstrapServers = None,
+    namespace: NamespaceOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove the sandboxes that replays have left behind. What has no marker of a replay is not touched."""
+    with errors_shown():
+        settings = settings_from(bootstrap_servers, namespace)
+        log_to_stderr(settings, default="WARNING")
+        cleaned = run(_cleaned(settings, every))
+    if as_json:
+        found = {"removed": cleaned.removed, "spared": cleaned.spared, "failed": [each for each, _ in cleaned.failed]}
+        typer.echo(orjson.dumps({what: [each.sandbox for each in some] for what, some in found.items()}).decode())
+    else:
+        for each in cleaned.removed:
+            typer.echo(f"Removed {each.sandbox}.")
+        for each in cleaned.spared:
+            typer.echo(f"Left {each.sandbox}: {_why_spared(each, settings.namespace)}")
+        if not any(cleaned):
+            typer.echo("No replay has left a sandbox.")
+    for _, error in cleaned.failed:
+        typer.echo(f"Error: {error}", err=True)
+    if cleaned.failed:
+        raise typer.Exit(EXIT_USAGE)
+
+
+async def _cleaned(settings: Settings, every: bool) -> Cleaned:
+    log = KafkaLog(settings)
+    try:
+        return await clean_sandboxes(log, settings, every=every)
+    finally:
+        await log.close()
+
+
+def _why_spared(found: FoundMarker, namespace: str) -> str:
+    marker = found.marker
+    if found.is_empty:
+        return (
+            f"nothing stands in {found.topic}, so nobody knows whose it is. If no replay is just beginning, --all removes it"
+            f" where its name begins with {namespace}{MADE_UP} and it is alone; else delete that topic."
+        )
+    if marker is None:
+        return "what stands in its topic is no marker of a replay."
+    if marker.namespace != namespace:
+        return f"it is of the namespace {marker.namespace}; give --namespace {marker.namespace}."
+    if found.is_gone:
+        seconds = max(0, math.floor(found.silence_left(wall_clock()))) + 1
+        return (
+            f"its process {marker.process_id} is gone from this machine ({marker.host}). As another may have that name, its last"
+            f" sign of life has to be {GONE_SECONDS:g} s old: try again in {seconds} s, or --all removes it at once."
+        )
+    return (
+        f"its replay seems to run, in process {marker.process_id} of {marker.host}: it removes this when it ends, as by"
+        " Ctrl-C there. If it is no more, that is known a minute after its last sign of life. --all removes it at once, and ends"
+        " that replay with an error."
+    )
