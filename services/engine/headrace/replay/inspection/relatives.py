@@ -18,6 +18,7 @@ from headrace.replay.recorded.finding import Trail, mention_of, mentions, record
 from headrace.replay.recorded.folding import Place, place_of
 from headrace.replay.recorded.joining import Accepted, States
 from headrace.replay.recorded.layout import Layout, Part
+from headrace.replay.recorded.refused import refused_job
 from headrace.replay.recorded.scanning import reading, side_by_side
 from headrace.replay.recorded.spans import AHEAD_MILLISECONDS, ALL_TIME, bounds_of
 
@@ -170,7 +171,7 @@ async def _as_they_stand(log: Log, layout: Layout, links: list[tuple[Relation, _
             first = min(entry.record.timestamp for entry in entries.values())
             await States(entries, {}, {}, Span(first, first + 1)).read(reader, part.state)
         for place, entry in entries.items():
-            if (recorded := entry.recorded()) is not None:
+            if (recorded := entry.recorded() or refused_job(entry)) is not None:
                 yield Relative(relations[place], recorded)
 
     async with aclosing(side_by_side(log, list(by_part), read)) as relatives:
