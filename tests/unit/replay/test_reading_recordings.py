@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,14 +18,18 @@ from headrace.recordings.records import recording_key, recording_partition
 from headrace.replay.history import Span
 from headrace.replay.recorded.log_history import LogHistory
 from headrace.testing.reader import InMemoryReader
+from support.histories import recorded_job
 from support.timed_jobs import MINUTE, WHEN, give_time, jobs, put_at
 from support.written_jobs import Engines, WrittenLog
+
+JOB = replace(recorded_job("send_digest", job_id="job", status="queued", attempts=[]), accepted_at=MINUTE)
 
 
 async def test_what_a_job_recorded_is_given_by_attempt(log: WrittenLog, engines: Engines, history: LogHistory) -> None:
     engines.enqueue("a%b")
     engines.enqueue("other")
-    assert await history.recordings("a%b", 1) == {}
+    job = await history.find("a%b")
+    assert await history.recordings(job, 1) == {}
     log.cluster.create_topics([log.topics.recordings])
     fresh = LogHistory(log, log.topics)
     place = TopicPartition(log.topics.recordings.name, recording_partition("a%b", log.topics.recordings.partitions))
@@ -34,9 +39,9 @@ async def test_what_a_job_recorded_is_given_by_attempt(log: WrittenLog, engines:
         log.put(place, recording_key(job_id, attempt, RecordingKey("model", number)), value, timestamp=90 * MINUTE)
     found = await jobs(fresh)
     assert "a%b" in {job.id for job in found}
-    assert await fresh.recordings("a%b", 1) == {RecordingKey("model", 0): b"2", RecordingKey("model", 1): b"3"}
-    assert await fresh.recordings("a%b", 2) == {RecordingKey("model", 0): b"4"}
-    assert await fresh.recordings("a%b", 3) == {}
+    assert await fresh.recordings(job, 1) == {RecordingKey("model", 0): b"2", RecordingKey("model", 1): b"3"}
+    assert await fresh.recordings(job, 2) == {RecordingKey("model", 0): b"4"}
+    assert await fresh.recordings(job, 3) == {}
     await fresh.stop()
 
 
@@ -85,7 +90,7 @@ async def test_a_read_goes_on_for_others_when_one_who_waits_gives_up() -> None:
     log.cluster.withhold(answers, entries)
     history = LogHistory(log, log.topics)
     history._since, history._until = 0, 1 << 50
-    reads: list[Callable[[], Awaitable[Any]]] = [lambda: history.recordings("job", 1), lambda: history.memory_at(who, 9_000)]
+    reads: list[Callable[[], Awaitable[Any]]] = [lambda: history.recordings(JOB, 1), lambda: history.memory_at(who, 9_000)]
     for read in reads:
         for _ in range(3):
             with pytest.raises(TimeoutError):
@@ -93,7 +98,7 @@ async def test_a_read_goes_on_for_others_when_one_who_waits_gives_up() -> None:
                     await read()
     assert readers == 2
     log.cluster.give_out()
-    assert await history.recordings("job", 1) == {RecordingKey("model", 0): b"1"}
+    assert await history.recordings(JOB, 1) == {RecordingKey("model", 0): b"1"}
     assert [each.id for each in (await history.memory_at(who, 9_000)).entries] == ["e"]
     assert readers == 2
     await history.stop()
@@ -108,6 +113,6 @@ async def test_what_is_being_read_ends_with_the_history(log: WrittenLog) -> None
     history._since, history._until = 0, 1 << 50
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await history.recordings("job", 1)
+            await history.recordings(JOB, 1)
     await history.stop()
     assert [task for task in asyncio.all_tasks() if task.get_name() == "history-read"] == []

@@ -26,7 +26,7 @@ from headrace.replay.recorded.joining import States, by_place, chunks_of, read_a
 from headrace.replay.recorded.layout import Bounds, Layout, Part, described, read_layout
 from headrace.replay.recorded.memory_history import MemoryHistory
 from headrace.replay.recorded.past_conversation import TimedRow
-from headrace.replay.recorded.recorded_answers import Answer, RecordedAnswers, of_attempt
+from headrace.replay.recorded.recorded_answers import Answer, RecordedAnswers, of_attempt, of_run
 from headrace.replay.recorded.scanning import reading, side_by_side
 from headrace.replay.recorded.spans import ALL_TIME, bounds_of, check_is_left, since, until
 from headrace.replay.recorded.wanted import matches
@@ -180,12 +180,12 @@ class LogHistory:
     def check_fields(self, fields: Collection[str]) -> None:
         """Jobs can be chosen by all of their fields: nothing is redacted here."""
 
-    async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
-        """What an attempt of a job recorded, as JSON; of a job that `find` or `jobs` gave before."""
-        return of_attempt(await self.all_recordings(job_id), attempt)
+    async def recordings(self, job: RecordedJob, attempt: int) -> Mapping[RecordingKey, bytes]:
+        """What an attempt of a job recorded, as JSON; of a job that `find`, `runs` or `jobs` gave before."""
+        return of_attempt(of_run(await self.all_recordings(job.id), job), attempt)
 
     async def all_recordings(self, job_id: str) -> Sequence[Answer]:
-        """What all attempts of a job recorded, in the order of the log; of a job that `find` or `jobs` gave before."""
+        """What all attempts of all jobs recorded that had an id, in the order of the log; of jobs that were given before."""
         return await self._answers.of(job_id, Span(self._since, self._until))
 
     async def memory_at(self, conversation: ConversationRef, at: int | Began) -> MemorySnapshot:

@@ -16,7 +16,8 @@ from headrace.ports import Log, Record, RecordingKey, TopicPartition
 from headrace.reading import batches_between
 from headrace.recordings import RecordingPlace, parse_recording_key
 from headrace.recordings.records import recording_partition
-from headrace.replay.history import Span
+from headrace.replay.history import RecordedJob, Span
+from headrace.replay.recorded.run_times import time_of_run
 from headrace.replay.recorded.scanning import reading
 from headrace.replay.recorded.shared_reads import SharedReads
 from headrace.replay.recorded.spans import AHEAD_MILLISECONDS, since, until
@@ -84,7 +85,7 @@ class RecordedAnswers:
         self._read_so_far: dict[int, _Read] = {}
 
     async def of(self, job_id: str, span: Span) -> Sequence[Answer]:
-        """All that a job recorded, in the order of the log.
+        """All that was recorded under a job's id, in the order of the log.
 
         Args:
             span: in which all jobs that will be asked for were accepted, and have recorded what they did.
@@ -183,6 +184,12 @@ def _keep(values: _Values, kept: _ByJob, records: Sequence[Record]) -> None:
     for place, record, value in found:
         kept[place.job_id].append(_Kept(place, record.timestamp, source, record.offset, position, len(value)))
         position += len(value)
+
+
+def of_run(found: Iterable[Answer], job: RecordedJob) -> list[Answer]:
+    """What a job recorded, of all that was recorded under its id; see `History.runs`."""
+    ran = time_of_run(job)
+    return [each for each in found if each.at in ran]
 
 
 def of_attempt(found: Iterable[Answer], attempt: int) -> Mapping[RecordingKey, bytes]:
