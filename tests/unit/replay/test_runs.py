@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,8 +12,9 @@ from typing import Any
 import orjson
 
 from headrace import JobContext
+from headrace.core.records import source_header, status_header
 from headrace.core.timestamps import format_timestamp, parse_timestamp
-from headrace.ports import RecordingKey, TopicPartition
+from headrace.ports import NewRecord, RecordingKey, TopicPartition
 from headrace.replay.exports.exporting import export_span
 from headrace.replay.exports.file_history import read_file_history
 from headrace.replay.history import History, Span, Wanted
@@ -51,7 +53,9 @@ class Rated(GatedWorker):
 
     async def run(self, args: dict[str, Any], ctx: JobContext) -> Any:
         rate = await ctx.recorded("rate", self._rate)
-        return [rate, await ctx.recorded("more", lambda: "more")] if rate == 1 else [rate]
+        more = [await ctx.recorded("more", lambda: "more")] if rate == 1 else []
+        await asyncio.sleep(0.1)
+        return [rate, *more]
 
     def _rate(self) -> int:
         self.rates += 1
@@ -141,7 +145,8 @@ async def test_one_that_waits_is_found_though_a_client_asks_for_it_again(tmp_pat
 
 
 def has_completed(bench: Bench, times: int) -> bool:
-    return bench.statuses("job").count("completed") == times
+    own = [record for record in bench.cluster.records(bench.state()) if record.key == b"job"]
+    return sum(status_header("completed") in record.headers for record in own) == times
 
 
 async def rated_twice(bench: Bench) -> LogHistory:
@@ -206,3 +211,42 @@ async def test_what_is_gone_of_one_is_not_taken_from_the_other(tmp_path: Path) -
     assert [record.value for record in answers(bench)] == [b"2"]
     assert await again(history) == [("not-comparable", "headrace.errors.NotRecorded"), ("same", [2])]
     await history.stop()
+
+
+@in_virtual_time
+async def test_what_each_of_them_recorded_stands_behind_its_begin(tmp_path: Path) -> None:
+    """Though the clock of the client is two seconds ahead, whose time that of the acceptance is."""
+    bench = bench_in(tmp_path)
+    history = await rated_twice(bench)
+    queue = bench.cluster.partition(TopicPartition(TOPICS.jobs_name("gated"), 0))
+    queue.records[:] = [replace(record, timestamp=record.timestamp + 2_000) for record in queue.records]
+    assert [(line.event, line.run) for line in (await timeline_of(history, "job")).lines] == [
+        *(("accepted", 1), ("started", 1), ("recorded", 1), ("recorded", 1), ("completed", 1)),
+        *(("accepted", 2), ("started", 2), ("recorded", 2), ("completed", 2)),
+    ]
+    await history.stop()
+
+
+@in_virtual_time
+async def test_what_is_damaged_or_removed_is_told_once_of_whom_it_is_and_in_its_time(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path)
+
+    def put(offset: int | None, value: bytes | None) -> None:
+        told = () if offset is None else (source_header("gated", 0, offset),)
+        bench.cluster.append(bench.state(), NewRecord(b"job", value, told))
+
+    async with bench.engine(GatedWorker()):
+        for done in (1, 2):
+            ask(bench)
+            await eventually(partial(has_completed, bench, done), "it is done")
+            await passing(1)
+            put(None, b'{"status": "its headers are damaged"}')
+            put(None, None)
+            await passing(2 * WINDOW_SECONDS)
+    put(0, None)
+    put(1, None)
+    found = await timeline_of(LogHistory(InMemoryLog(bench.cluster), TOPICS), "job")
+    own = ("accepted", "started", "completed", "damaged", "removed")
+    assert [(line.event, line.run) for line in found.lines] == [
+        *((event, 1) for event in own), *((event, 2) for event in own), ("removed", 1), ("removed", 2)
+    ]  # fmt: skip
