@@ -250,3 +250,24 @@ async def test_what_is_damaged_or_removed_is_told_once_of_whom_it_is_and_in_its_
     assert [(line.event, line.run) for line in found.lines] == [
         *((event, 1) for event in own), *((event, 2) for event in own), ("removed", 1), ("removed", 2)
     ]  # fmt: skip
+
+
+@in_virtual_time
+async def test_what_became_of_it_is_told_by_retries_of_the_newest_alone(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path)
+    async with bench.engine(GatedWorker()):
+        for done in (1, 2):
+            ask(bench)
+            await eventually(partial(has_completed, bench, done), "it is done")
+            await passing(1)
+            if done == 1:
+                again = bench.enqueue("again", retryOf="job")
+                further = bench.enqueue("further", retryOf=again)
+            await passing(2 * WINDOW_SECONDS)
+        history = LogHistory(InMemoryLog(bench.cluster), TOPICS)
+        found = await timeline_of(history, "job")
+        assert [each.job.id for each in found.retries] == [again, further]
+        assert found.outcome == ("job", "completed")
+        newest = bench.enqueue("newest", retryOf="job")
+        await eventually(lambda: bench.has_completed(newest), "the retry of the second is done")
+    assert (await timeline_of(history, "job")).outcome == (newest, "completed")

@@ -64,10 +64,19 @@ class Timeline:
 
     @property
     def outcome(self) -> tuple[str, str]:
-        """What became of the work at last: the id and the status of the newest retry, or of the job where there is none."""
-        if retries := self.retries:
-            return retries[-1].job.id, retries[-1].status
-        return self.job.id, self.status
+        """What became of the work at last: the id and the status of the newest retry, or of the job where there is none.
+
+        What does a job anew that had its id before tells nothing of this one.
+        """
+        of_earlier: set[str] = set()
+        since = time_of_run(self.job).start if self.earlier else 0
+        last = self.job.id, self.status
+        for each in self.retries:
+            if each.retry_of in of_earlier or (each.retry_of == self.job.id and each.job.accepted_at < since):
+                of_earlier.add(each.job.id)
+            else:
+                last = each.job.id, each.status
+        return last
 
     def to_wire(self) -> dict[str, Any]:
         """As JSON."""
