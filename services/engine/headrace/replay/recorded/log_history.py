@@ -39,6 +39,8 @@ _RETENTION_SECONDS: Final[float] = EngineSettings.model_fields["job_retention_se
 class LogHistory:
     """The `History` of a namespace, in the log as it is at the time of each call. Nothing is written, and no topic is made.
 
+    What jobs recorded, and the memory, are as they were when jobs were last asked for, or later.
+
     Args:
         retention_seconds: for how long at least jobs are kept; `job_retention_seconds` of its engines.
     """
@@ -113,6 +115,7 @@ class LogHistory:
     async def trail(self, job_id: str) -> Trail:
         """All that the log has of a job. Raises as `find`."""
         trail = await find_job(self._log, self._topics, job_id)
+        self._look_again()
         for run in trail.runs:
             self._since = min(self._since, run.job.accepted_at)
             self._until = max(self._until, run.accepted.said_until if run.has_begun else 0)
@@ -127,6 +130,7 @@ class LogHistory:
             WorkerUnknown: one of the workers has no queue.
         """
         layout = await read_layout(self._log, self._topics, wanted.workers)
+        self._look_again()
         self._since = min(self._since, wanted.span.start)
         async with reading(self._log) as reader:
             bounds = await bounds_of(reader, layout.queues, wanted.span)
@@ -141,6 +145,13 @@ class LogHistory:
 
     def _told(self, until: int) -> None:
         self._until = max(self._until, until)
+        # What all was said of long ago has nothing new: a replay of it looks once.
+        if until > time.time_ns() // 1_000_000:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        self._answers.look_again()
+        self._memory.look_again()
 
     async def recorded_workers(self) -> Collection[str]:
         """The names of the workers that have ever had a job."""

@@ -58,19 +58,21 @@ class _ByJob(defaultdict[str, list[_Kept]]):
 
 
 class _Read(NamedTuple):
-    """What was read of a partition: all of a span, up to an offset."""
+    """What was read of a partition: all of a span, up to an offset, and for which look at the log."""
 
     span: Span
     end: int
     kept: _ByJob
+    look: int
 
-    def covers(self, span: Span) -> bool:
-        """Whether all of a span was read."""
-        return self.span.start <= span.start and span.end <= self.span.end
+    def covers(self, span: Span, look: int) -> bool:
+        """Whether all of a span was read that was there at a look."""
+        return self.span.start <= span.start and span.end <= self.span.end and look <= self.look
 
 
 class RecordedAnswers:
-    """Recordings of a namespace in some span: of those partitions that are asked for, each read once, and on when the span grows.
+    """Recordings of a namespace in some span: of those partitions that are asked for, each read once, and on when the span grows,
+    or another look is wanted.
 
     Their values are kept in a file without a name, which goes with this object.
     """
@@ -82,7 +84,12 @@ class RecordedAnswers:
         self._reading: SharedReads[int, None] = SharedReads()
         self._values: _Values | None = None
         self._partitions: int | None = None
+        self._look = self._counted_at = 0
         self._read_so_far: dict[int, _Read] = {}
+
+    def look_again(self) -> None:
+        """From now on what is given has all that is in the log now."""
+        self._look += 1
 
     async def of(self, job_id: str, span: Span) -> Sequence[Answer]:
         """All that was recorded under a job's id, in the order of the log.
@@ -93,14 +100,16 @@ class RecordedAnswers:
         Raises:
             BrokerError: the brokers cannot be reached.
         """
-        if self._partitions is None:
+        look = self._look
+        if self._partitions is None or (not self._partitions and self._counted_at < look):
             self._partitions = await self._counting.read(None, self._count)
+            self._counted_at = look
         if not self._partitions or span.start >= span.end:
             return ()
         number = recording_partition(job_id, self._partitions)
-        # A read that was under way may have been one of a smaller span.
-        while (read := self._read_so_far.get(number)) is None or not read.covers(span):
-            await self._reading.read(number, partial(self._read, TopicPartition(self._topic, number), span))
+        # A read that was under way may have been one of a smaller span, or an earlier look.
+        while (read := self._read_so_far.get(number)) is None or not read.covers(span, look):
+            await self._reading.read(number, partial(self._read, TopicPartition(self._topic, number), span, look))
         return [Answer(*each[:4], self._value(each)) for each in read.kept.get(job_id, ())]
 
     async def stop(self) -> None:
@@ -116,13 +125,15 @@ class RecordedAnswers:
         exists = self._topic in await self._log.topic_names()
         return await self._log.partition_count(self._topic) if exists else 0
 
-    async def _read(self, partition: TopicPartition, span: Span) -> None:
+    async def _read(self, partition: TopicPartition, span: Span, look: int) -> None:
         if self._values is None:
             self._values = _Values()
         values, found = self._values, _ByJob()
         before = self._read_so_far.get(partition.partition)
         if before is not None and before.span.start > span.start:
             before = None
+        if before is not None:
+            span = Span(before.span.start, max(before.span.end, span.end))
         async with reading(self._log) as reader:
             if before is not None:
                 first = before.end
@@ -138,9 +149,7 @@ class RecordedAnswers:
         kept = _ByJob() if before is None else before.kept
         for job_id, more in found.items():
             kept[job_id].extend(more)
-        if before is not None:
-            span = Span(before.span.start, max(before.span.end, span.end))
-        self._read_so_far[partition.partition] = _Read(span, max(first, end), kept)
+        self._read_so_far[partition.partition] = _Read(span, max(first, end), kept, look)
 
     def _value(self, kept: _Kept) -> bytes:
         assert self._values is not None
