@@ -177,11 +177,10 @@ async def test_what_was_raised_outside_is_exported_and_hidden_with_the_answers_o
     log: WrittenLog, filled: LogHistory, tmp_path: Path
 ) -> None:
     answers, key = log.topics.recordings, RecordingKey("page", 0, 0)
-    place = TopicPartition(answers.name, recording_partition("done", answers.partitions))
+    place, done = TopicPartition(answers.name, recording_partition("done", answers.partitions)), await filled.find("done")
     failure = {"type": "KeyError", "message": "'secret'", "args": ["secret"]}
     log.put(place, recording_key("done", 1, key), orjson.dumps(failure), timestamp=2_000)
     await exported(filled, tmp_path / "all.gz")
-    done = await filled.find("done")
     assert orjson.loads((await read_file_history(tmp_path / "all.gz").recordings(done, 1))[key]) == failure
     told = await exported(filled, tmp_path / "redacted.gz", "recordings.page", "args.password", "result.token")
     found = (await read_file_history(tmp_path / "redacted.gz").recordings(done, 1))[key]
