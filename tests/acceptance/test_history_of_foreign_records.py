@@ -20,7 +20,9 @@ from support.engines import engine_with, eventually, with_engine
 
 WHEN = "2026-03-02T09:30:00.000Z"
 SPARE: dict[str, Any] = {"id": "spare", "workerName": "packs", "createdAt": WHEN, "args": {}}
+MISPLACED: dict[str, Any] = {**SPARE, "id": "misplaced", "workerName": "counts"}
 REFUSED: dict[str, Any] = {"id": "refused", "workerName": "packs", "args": {}}
+ENDS = {"spare": "completed", "refused": "failed", "misplaced": "failed"}
 
 
 class Packs(AbstractWorker[dict[str, Any]]):
@@ -41,14 +43,14 @@ def cli(settings: Settings, *arguments: str, exits: int = 0) -> Result:
 
 
 async def traffic(settings: Settings) -> None:
-    """A job of a record with no more than what is needed, and one that lacks something; both have ended."""
+    """A job of a record with no more than what is needed, one that lacks something, and one of another worker; all have ended."""
     async with engine_with(settings, packs):
         queue = TopicPartition(Topics(settings.namespace).jobs_name("packs"), 0)
         log = KafkaLog(settings)
         writer = log.writer()
         try:
             await writer.start()
-            for each in (SPARE, REFUSED):
+            for each in (MISPLACED, SPARE, REFUSED):
                 await writer.append(queue, NewRecord(each["id"].encode(), orjson.dumps(each)), timeout=10)
         finally:
             await writer.stop(timeout=5)
@@ -58,8 +60,8 @@ async def traffic(settings: Settings) -> None:
 
 
 async def _have_ended(client: Client) -> bool:
-    spare, refused = await client.get_job("spare"), await client.get_job("refused")
-    return spare is not None and refused is not None and (spare.status, refused.status) == ("completed", "failed")
+    found = [await client.get_job(job_id) for job_id in ENDS]
+    return [None if job is None else job.status for job in found] == list(ENDS.values())
 
 
 @pytest.fixture
@@ -101,7 +103,18 @@ def test_what_is_no_job_is_told_as_what_it_is(written: Settings) -> None:
     shown = cli(written, "timeline", "refused").stdout
     assert "refused of packs: failed" in shown and "the record is no job" in shown
     stood = json.loads(cli(written, "state", "--at", "now", "--json").stdout)
-    assert {each["job"]["id"]: each["job"]["status"] for each in stood} == {"spare": "completed", "refused": "failed"}
+    assert {each["job"]["id"]: each["job"]["status"] for each in stood} == ENDS
     said = cli(written, "replay", "job", "refused", f"{__name__}:packs", exits=2)
     assert said.stdout == "" and said.stderr.startswith("Error: Job refused cannot be run: the record is no job: createdAt")
     assert asyncio.run(state_of(written)) == before
+
+
+@pytest.mark.parametrize("where", [(), ("--sandbox",)], ids=["in-process", "in-a-sandbox"])
+def test_a_job_in_the_queue_of_another_worker_ends_no_replay(written: Settings, where: tuple[str, ...]) -> None:
+    replayed = ("replay", "stream", f"{__name__}:packs", "--worker", "packs", "--from", "1h", "--json", *where)
+    told = json.loads(cli(written, *replayed).stdout)
+    assert (told["jobs"], told["counts"]["same"]) == (1, 1)
+    said = cli(written, "replay", "job", "misplaced", f"{__name__}:packs", exits=2)
+    problem = "the job is for worker 'counts', and stands in the queue of 'packs'"
+    assert f"Job misplaced cannot be run: {problem}" in said.stderr
+    assert timeline(written, "misplaced")["lines"][0]["note"] == problem

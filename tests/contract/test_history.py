@@ -141,13 +141,13 @@ async def test_fields_that_every_job_may_have_are_no_error(history: StoredHistor
 
 
 async def test_recordings_are_those_of_the_attempt(history: StoredHistory) -> None:
-    await all_of(history)
-    assert {key: orjson.loads(value) for key, value in (await history.recordings("sold", 1)).items()} == {
+    jobs = await all_of(history)
+    assert {key: orjson.loads(value) for key, value in (await history.recordings(jobs["sold"], 1)).items()} == {
         RecordingKey("rate", 0): 7,
         RecordingKey("rate", 1): {"rate": 3},
     }
-    assert await history.recordings("sold", 2) == {}
-    assert await history.recordings("refused", 1) == {}
+    assert await history.recordings(jobs["sold"], 2) == {}
+    assert await history.recordings(jobs["refused"], 1) == {}
 
 
 async def test_memory_is_that_of_the_time(history: StoredHistory) -> None:

@@ -61,8 +61,8 @@ class InMemoryHistory:
     async def jobs(self, wanted: Wanted) -> AsyncGenerator[Sequence[RecordedJob]]:
         yield [job for job in self.listed if job.accepted_at in wanted.span]
 
-    async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
-        return self.recorded.get((job_id, attempt), {})
+    async def recordings(self, job: RecordedJob, attempt: int) -> Mapping[RecordingKey, bytes]:
+        return self.recorded.get((job.id, attempt), {})
 
     async def memory_at(self, conversation: ConversationRef, at: int | Began) -> MemorySnapshot:
         self.asked.append((conversation, at if isinstance(at, int) else at.at))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from headrace.replay.history import RecordedJob, Span, Wanted
-from headrace.replay.recorded.log_history import LogHistory
+from headrace.replay.history import History, RecordedJob, Span, Wanted
 from support.written_jobs import Engines
 
 ALWAYS = Span(0, 1 << 50)
@@ -14,7 +13,7 @@ MINUTE = 60_000
 WHEN = "2026-03-02T09:30:00.000Z"
 
 
-async def jobs(history: LogHistory, span: Span = ALWAYS, *workers: str, **fields: str) -> list[RecordedJob]:
+async def jobs(history: History, span: Span = ALWAYS, *workers: str, **fields: str) -> list[RecordedJob]:
     named = {name.replace("__", "."): value for name, value in fields.items()}
     return [job async for batch in history.jobs(Wanted(span=span, workers=workers, fields=named)) for job in batch]
 

@@ -18,6 +18,7 @@ from headrace import JobContext
 from headrace.core.comparison import Verdict
 from headrace.ports import RecordingKey
 from headrace.recordings.names import keyed
+from headrace.replay.history import RecordedJob
 from headrace.replay.rerunning.answers import PastAnswers
 from headrace.replay.rerunning.effects import Effects
 from headrace.replay.rerunning.waiting import WaitedHistory
@@ -110,15 +111,15 @@ class Held(InMemoryHistory):
         self.asked_for = asyncio.Event()
         self.released = asyncio.Event()
 
-    async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
+    async def recordings(self, job: RecordedJob, attempt: int) -> Mapping[RecordingKey, bytes]:
         self.asked_for.set()
         await self.released.wait()
-        return await super().recordings(job_id, attempt)
+        return await super().recordings(job, attempt)
 
 
 async def in_order_of_answers(history: InMemoryHistory, attempt: int, numbers: list[int]) -> list[int]:
     """The numbers of what is asked for at a time, as the answers come."""
-    past = PastAnswers(WaitedHistory(history), "a-job", attempt, Effects(), live=False)
+    past = PastAnswers(WaitedHistory(history), recorded_job("asks"), attempt, Effects(), live=False)
     came: list[int] = []
 
     async def ask(number: int) -> None:
@@ -143,7 +144,7 @@ async def test_while_it_is_read_what_was_recorded_nobody_gets_an_answer_before_a
 async def test_who_gives_up_holds_nobody_up() -> None:
     history = InMemoryHistory()
     history.record("a-job", 1, "page", *range(5))
-    past = PastAnswers(WaitedHistory(history), "a-job", 1, Effects(), live=False)
+    past = PastAnswers(WaitedHistory(history), recorded_job("asks"), 1, Effects(), live=False)
     asking = [asyncio.create_task(past.find(RecordingKey("page", number), reuse=False)) for number in range(5)]
     await asyncio.sleep(0)  # all of them wait
     for each in (asking[0], asking[3]):

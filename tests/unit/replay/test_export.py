@@ -56,7 +56,7 @@ async def filled(log: WrittenLog, engines: Engines) -> AsyncIterator[LogHistory]
     for job_id, name, value in (("done", "model", {"key": "secret"}), ("done", "model", [1.5]), ("nobody", "model", 1)):
         place = TopicPartition(answers.name, recording_partition(job_id, answers.partitions))
         number = len(log.cluster.records(place))
-        log.put(place, recording_key(job_id, 1, RecordingKey(name, number)), orjson.dumps(value), timestamp=90_000)
+        log.put(place, recording_key(job_id, 1, RecordingKey(name, number)), orjson.dumps(value), timestamp=2_000)
     remember(log, TRIP, "e0", 1_000)
     remember(log, TRIP, "e1", BEGUN_AT)
     remember(log, TRIP, "e2", BEGUN_AT + 1)
@@ -114,8 +114,9 @@ async def test_an_export_gives_what_the_log_gave(filled: LogHistory, tmp_path: P
     assert await history.count(part) == len(await all_jobs(history, part)) == 1
     assert await history.worker_definitions() == await filled.worker_definitions()
     assert await history.find("failed") == await filled.find("failed")
-    assert await history.recordings("done", 1) == await filled.recordings("done", 1) != {}
-    assert await history.recordings("done", 2) == {}
+    done = await history.find("done")
+    assert await history.recordings(done, 1) == await filled.recordings(done, 1) != {}
+    assert await history.recordings(done, 2) == {}
     for at in (0, 1_000, BEGUN_AT, Began(BEGUN_AT, 0, 0, "done", 1), Began(1_000, 0, BEGUN_AT, "done", 1)):
         assert await history.memory_at(TRIP, at) == await filled.memory_at(TRIP, at)
     assert [entry.role for entry in (await history.memory_at(TRIP, BEGUN_AT)).entries] == ["summary", "user"]
@@ -168,7 +169,7 @@ async def test_what_is_redacted_is_nowhere_in_the_file(filled: LogHistory, tmp_p
     job = await history.find("failed")
     assert job.record["args"]["password"] == "[redacted]" and job.record["args"]["to"] == ["ann"]
     assert job.snapshot is not None and job.snapshot["error"]["type"] == "ValueError"
-    assert list((await history.recordings("done", 1)).values()) == [b'{"key":"[redacted]"}', b"[1.5]"]
+    assert list((await history.recordings(await history.find("done"), 1)).values()) == [b'{"key":"[redacted]"}', b"[1.5]"]
     assert history.header.redacted == job.redacted == paths
 
 
@@ -176,13 +177,13 @@ async def test_what_was_raised_outside_is_exported_and_hidden_with_the_answers_o
     log: WrittenLog, filled: LogHistory, tmp_path: Path
 ) -> None:
     answers, key = log.topics.recordings, RecordingKey("page", 0, 0)
-    place = TopicPartition(answers.name, recording_partition("done", answers.partitions))
+    place, done = TopicPartition(answers.name, recording_partition("done", answers.partitions)), await filled.find("done")
     failure = {"type": "KeyError", "message": "'secret'", "args": ["secret"]}
-    log.put(place, recording_key("done", 1, key), orjson.dumps(failure), timestamp=90_000)
+    log.put(place, recording_key("done", 1, key), orjson.dumps(failure), timestamp=2_000)
     await exported(filled, tmp_path / "all.gz")
-    assert orjson.loads((await read_file_history(tmp_path / "all.gz").recordings("done", 1))[key]) == failure
+    assert orjson.loads((await read_file_history(tmp_path / "all.gz").recordings(done, 1))[key]) == failure
     told = await exported(filled, tmp_path / "redacted.gz", "recordings.page", "args.password", "result.token")
-    found = (await read_file_history(tmp_path / "redacted.gz").recordings("done", 1))[key]
+    found = (await read_file_history(tmp_path / "redacted.gz").recordings(done, 1))[key]
     assert orjson.loads(found) == {"type": "KeyError", "message": "[redacted]"}
     assert told.redactions["recordings.page"] == 1
     with pytest.raises(ArgumentsInvalid, match=r"recordings.page.typo.*has met nothing"):

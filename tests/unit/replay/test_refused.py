@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import orjson
 import pytest
 
 from headrace.errors import JobUnknown
-from headrace.replay.history import Span
+from headrace.replay.exports.exporting import export_span
+from headrace.replay.exports.file_history import read_file_history
+from headrace.replay.history import Span, Wanted
 from headrace.replay.inspection.state import states_at
 from headrace.replay.inspection.steps import MISSING
 from headrace.replay.inspection.timeline import timeline_of
 from headrace.replay.recorded.log_history import LogHistory
 from headrace.replay.recorded.refused import RefusedJob
 from headrace.replay.rerunning.rerun import Rerunner
+from headrace.replay.streams.stream import StreamReplay
 from headrace.replay_errors import JobNotReplayable
 from headrace.testing import InMemoryLog
 from support.log import eventually
@@ -94,6 +98,45 @@ async def test_a_refused_job_cannot_be_run_again_and_that_is_said(tmp_path: Path
         with pytest.raises(JobNotReplayable, match=r"Job bad cannot be run: the record is no job: createdAt: .* was refused"):
             await rerunner.rerun(await history.find("bad"))
     assert ran.started == []
+
+
+@in_virtual_time
+async def test_a_job_in_the_queue_of_another_worker_costs_itself(tmp_path: Path) -> None:
+    """Its record is one of a job, and an engine of that queue has refused it: of a stream it must not be the end."""
+    misplaced = {
+        **{"schemaVersion": 1, "id": "bad", "tenant": "acme", "workerName": "counts", "ctx": {}, "parentId": "parent"},
+        **{"createdAt": "2026-03-02T09:30:00.000Z", "args": {"to": "ann"}},
+    }
+    bench, mended = Bench(tmp_path), {"workerName": "gated", "args": {"name": "parent"}}
+    history = await refused(bench, misplaced)
+    bench.put(0, orjson.dumps({**misplaced, "id": "parent", "parentId": None, **mended}))
+    end = max(record.timestamp for record in bench.cluster.topic_records(TOPICS.jobs_name("gated"))) + 1
+    wanted = Wanted(span=Span(0, end))
+    assert await history.count_left(wanted) == {"gated": 2} == await history.count_left(replace(wanted, workers=["gated"]))
+    async with Rerunner(history, [GatedWorker()]) as rerunner:
+        replay = StreamReplay(history, rerunner, wanted)
+        summary = await replay.run()
+        job = await history.find("bad")
+        with pytest.raises(JobNotReplayable) as told:
+            await rerunner.rerun(job)
+    assert (summary.jobs, summary.counts["same"], summary.counts["not-comparable"]) == (2, 1, 1), "the parent still waits"
+    problem = "the job is for worker 'counts', and stands in the queue of 'gated'"
+    assert f"Job bad cannot be run: {problem}. It was refused before any attempt" in str(told.value)
+    assert isinstance(job, RefusedJob) and job.record == misplaced == job.written
+    found = await timeline_of(history, "bad")
+    assert sorted(line.event for line in found.lines) == ["accepted", "dead-letter", "failed"]
+    assert found.lines[0].note == problem and found.status == "failed"
+    [letter] = [line for line in found.lines if line.event == "dead-letter"]
+    assert letter.note == f"worker_unknown: {problem}"
+    stood = {each.job.id: each async for batch in states_at(history, end) for each in batch}
+    assert (stood["bad"].status, stood["bad"].state["args"]) == ("failed", {"to": "ann"})
+    assert isinstance(stood["bad"].job, RefusedJob)
+    of_parent = await timeline_of(history, "parent")
+    assert [(each.relation, each.job.id, each.status) for each in of_parent.relatives] == [("child", "bad", "failed")]
+    await export_span(history, wanted, tmp_path / "span.gz")
+    assert sorted(each.id for each in await jobs(read_file_history(tmp_path / "span.gz"), wanted.span)) == [
+        "job-1-good", "parent"
+    ]  # fmt: skip
 
 
 @in_virtual_time

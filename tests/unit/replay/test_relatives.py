@@ -78,6 +78,33 @@ async def test_each_job_of_a_chain_of_retries_has_all_of_it(chain: list[str], hi
     assert [each["id"] for each in wire["retried"]] == chain[:position]
 
 
+@pytest.mark.parametrize("last", ["a", "b"])
+@pytest.mark.parametrize("swapped", [False, True], ids=["a-first", "b-first"])
+async def test_of_retries_of_one_job_the_newest_tells_what_became_of_it(
+    engines: Engines, history: LogHistory, last: str, swapped: bool
+) -> None:
+    """Whatever the partitions in which they stand, and readers side by side find them."""
+    engines.enqueue("job")
+    places = {"a": 6, "b": 1} if swapped else {"a": 1, "b": 6}
+    newest = {"a": 5_000, "b": 4_000} if last == "a" else {"a": 4_000, "b": 5_000}
+    for name, at in (("a", 2_000), ("b", 3_000)):
+        put_at(engines, at, name, places[name], retryOf="job")
+        put_at(engines, newest[name], f"{name}-again", places[name] + 1, retryOf=name)
+    first, second = sorted(newest, key=newest.__getitem__)
+    found = await timeline_of(history, "job")
+    assert [each.job.id for each in found.retries] == ["a", "b", f"{first}-again", f"{second}-again"]
+    assert found.outcome == (f"{last}-again", "queued")
+
+
+async def test_a_retry_is_never_told_before_what_it_does_anew(engines: Engines, history: LogHistory) -> None:
+    """Whoever asked for the first of them has a clock that is ahead."""
+    engines.enqueue("job")
+    put_at(engines, 9_000, "first", 1, retryOf="job")
+    put_at(engines, 5_000, "second", 2, retryOf="first")
+    found = await timeline_of(history, "job")
+    assert [each.job.id for each in found.retries] == ["first", "second"] and found.outcome[0] == "second"
+
+
 @pytest.mark.parametrize("looks_at", ["first", "last"])
 async def test_a_long_chain_costs_no_more_reading_than_a_short_one(
     log: WrittenLog, engines: Engines, history: LogHistory, chain: list[str], looks_at: str

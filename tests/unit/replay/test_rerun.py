@@ -342,9 +342,9 @@ async def test_the_time_in_which_the_history_is_read_is_not_the_jobs(monkeypatch
             return cls.now
 
     class SlowHistory(InMemoryHistory):
-        async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
+        async def recordings(self, job: RecordedJob, attempt: int) -> Mapping[RecordingKey, bytes]:
             Clock.now += 5
-            return await super().recordings(job_id, attempt)
+            return await super().recordings(job, attempt)
 
     async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
         Clock.now += 2

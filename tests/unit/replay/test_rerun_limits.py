@@ -15,7 +15,7 @@ from headrace.core.comparison import Verdict
 from headrace.errors import BrokerUnreachable
 from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, MemorySnapshot
-from headrace.replay.history import Began, RecordingKey
+from headrace.replay.history import Began, RecordedJob, RecordingKey
 from headrace.replay.rerunning.rerun import Rerunner, RerunOptions
 from support.histories import InMemoryHistory, recorded_job
 from support.log import eventually
@@ -48,9 +48,9 @@ async def test_time_limits_apply() -> None:
 
 async def test_what_is_read_of_the_history_does_not_count() -> None:
     class Slow(InMemoryHistory):
-        async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
+        async def recordings(self, job: RecordedJob, attempt: int) -> Mapping[RecordingKey, bytes]:
             await asyncio.sleep(1.5)
-            return await super().recordings(job_id, attempt)
+            return await super().recordings(job, attempt)
 
     async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
         found = await asyncio.gather(*(ctx.recorded("model", lambda: 1) for _ in range(2)))
@@ -74,9 +74,9 @@ async def test_what_was_recorded_is_there_before_the_attempt_begins() -> None:
             await self.hold()
             return await super().worker_definitions()
 
-        async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
+        async def recordings(self, job: RecordedJob, attempt: int) -> Mapping[RecordingKey, bytes]:
             await self.hold()
-            return await super().recordings(job_id, attempt)
+            return await super().recordings(job, attempt)
 
         async def hold(self) -> None:
             asked.set()

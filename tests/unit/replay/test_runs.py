@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from headrace import JobContext
-from headrace.core.timestamps import format_timestamp
+from headrace.core.records import source_header, status_header
+from headrace.core.timestamps import format_timestamp, parse_timestamp
+from headrace.ports import NewRecord, RecordingKey, TopicPartition
 from headrace.replay.exports.exporting import export_span
 from headrace.replay.exports.file_history import read_file_history
-from headrace.replay.history import Span, Wanted
+from headrace.replay.history import History, Span, Wanted
 from headrace.replay.inspection.timeline import timeline_of
 from headrace.replay.recorded.log_history import LogHistory
-from headrace.testing import InMemoryLog
+from headrace.replay.recorded.run_times import time_of_run
+from headrace.replay.recorded.spans import ALL_TIME
+from headrace.replay.rerunning.rerun import Rerunner
+from headrace.testing import InMemoryLog, StoredRecord
+from support.histories import recorded_job
 from support.log import eventually
 from support.memory_engines import TOPICS, Bench, GatedWorker, passing, wall_clock
+from support.timed_jobs import MINUTE, jobs
 from support.virtual_time import in_virtual_time
 
 WINDOW_SECONDS = 60
+SLACK = 30_000
 
 
 class Sinking(GatedWorker):
@@ -30,6 +42,24 @@ class Sinking(GatedWorker):
         if len(self.started) > 1:
             raise ValueError("not again")
         return done
+
+
+class Rated(GatedWorker):
+    """Asks outside for a rate, which is another one each time, and at the first one for more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates = 0
+
+    async def run(self, args: dict[str, Any], ctx: JobContext) -> Any:
+        rate = await ctx.recorded("rate", self._rate)
+        more = [await ctx.recorded("more", lambda: "more")] if rate == 1 else []
+        await asyncio.sleep(0.1)
+        return [rate, *more]
+
+    def _rate(self) -> int:
+        self.rates += 1
+        return self.rates
 
 
 def bench_in(folder: Path) -> Bench:
@@ -112,3 +142,132 @@ async def test_one_that_waits_is_found_though_a_client_asks_for_it_again(tmp_pat
     history = LogHistory(InMemoryLog(bench.cluster), TOPICS)
     assert [job.offset for job in await history.runs("job")] == [0]
     assert [line.event for line in (await timeline_of(history, "job")).lines] == ["accepted", "duplicate"]
+
+
+def has_completed(bench: Bench, times: int) -> bool:
+    own = [record for record in bench.cluster.records(bench.state()) if record.key == b"job"]
+    return sum(status_header("completed") in record.headers for record in own) == times
+
+
+async def rated_twice(bench: Bench) -> LogHistory:
+    """What is recorded of a request that was made again after the window, each of whose jobs has asked for the rate."""
+    async with bench.engine(Rated()):
+        for done in (1, 2):
+            ask(bench)
+            await eventually(partial(has_completed, bench, done), "it is done")
+            await passing(2 * WINDOW_SECONDS)
+    return LogHistory(InMemoryLog(bench.cluster), TOPICS)
+
+
+def answers(bench: Bench) -> Sequence[StoredRecord]:
+    return bench.cluster.topic_records(TOPICS.recordings.name)
+
+
+async def again(history: History) -> list[tuple[str, Any]]:
+    """What comes of each job with the id when it is run again, and how it compares."""
+    found = [job for job in await jobs(history, history.span or Span(0, wall_clock())) if job.id == "job"]
+    async with Rerunner(history, [Rated()]) as rerunner:
+        reruns = [await rerunner.rerun(job) for job in found]
+    return [(str(each.comparison.verdict), each.replayed.result or each.replayed.error_type) for each in reruns]
+
+
+@in_virtual_time
+async def test_each_is_run_again_with_what_it_got_itself(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path)
+    history = await rated_twice(bench)
+    assert await again(history) == [("same", [1, "more"]), ("same", [2])]
+    newest, key = await history.find("job"), RecordingKey("more", 0)
+    assert key not in await history.recordings(newest, 1), "the other one asked for that"
+    told = await export_span(history, Wanted(span=Span(0, wall_clock())), tmp_path / "span.gz")
+    assert told.header.counts["recording"] == 3
+    assert await again(read_file_history(tmp_path / "span.gz")) == [("same", [1, "more"]), ("same", [2])]
+    await history.stop()
+
+
+def test_whose_something_is_hangs_on_no_clock_where_that_can_be_helped() -> None:
+    """The times of its engine are an hour and a half ahead here, which a record of the same engine tells; or nothing does."""
+    ended = recorded_job("gated")
+    snapshot = ended.snapshot
+    assert snapshot is not None
+    started, updated = (parse_timestamp(snapshot["attempts"][0]["startedAt"]), parse_timestamp(snapshot["updatedAt"]))
+    own = replace(ended, snapshot={**snapshot, "instanceId": "i"}, snapshot_at=updated - 90 * MINUTE)
+    assert time_of_run(own) == (started - 90 * MINUTE - SLACK, updated - 90 * MINUTE + SLACK)
+    another = replace(own, snapshot={**snapshot, "instanceId": "another"})
+    assert time_of_run(another) == (started - 60 * MINUTE, updated - 90 * MINUTE + SLACK)
+    assert time_of_run(replace(own, snapshot_at=None)) == (started - 60 * MINUTE, updated + 60 * MINUTE)
+    assert time_of_run(replace(own, damaged=True)) == (started - 60 * MINUTE, ALL_TIME.end)
+    waits = replace(own, snapshot=None, snapshot_at=None)
+    assert time_of_run(waits) == (waits.accepted_at - SLACK, ALL_TIME.end)
+    assert time_of_run(replace(own, snapshot={**snapshot, "startedAt": "[redacted]"})) == ALL_TIME
+
+
+@in_virtual_time
+async def test_what_is_gone_of_one_is_not_taken_from_the_other(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path)
+    history = await rated_twice(bench)
+    [first, _, second] = answers(bench)
+    place = TopicPartition(first.topic, first.partition)
+    bench.cluster.delete_records(place, second.offset)
+    assert [record.value for record in answers(bench)] == [b"2"]
+    assert await again(history) == [("not-comparable", "headrace.errors.NotRecorded"), ("same", [2])]
+    await history.stop()
+
+
+@in_virtual_time
+async def test_what_each_of_them_recorded_stands_behind_its_begin(tmp_path: Path) -> None:
+    """Though the clock of the client is two seconds ahead, whose time that of the acceptance is."""
+    bench = bench_in(tmp_path)
+    history = await rated_twice(bench)
+    queue = bench.cluster.partition(TopicPartition(TOPICS.jobs_name("gated"), 0))
+    queue.records[:] = [replace(record, timestamp=record.timestamp + 2_000) for record in queue.records]
+    assert [(line.event, line.run) for line in (await timeline_of(history, "job")).lines] == [
+        *(("accepted", 1), ("started", 1), ("recorded", 1), ("recorded", 1), ("completed", 1)),
+        *(("accepted", 2), ("started", 2), ("recorded", 2), ("completed", 2)),
+    ]
+    await history.stop()
+
+
+@in_virtual_time
+async def test_what_is_damaged_or_removed_is_told_once_of_whom_it_is_and_in_its_time(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path)
+
+    def put(offset: int | None, value: bytes | None) -> None:
+        told = () if offset is None else (source_header("gated", 0, offset),)
+        bench.cluster.append(bench.state(), NewRecord(b"job", value, told))
+
+    async with bench.engine(GatedWorker()):
+        for done in (1, 2):
+            ask(bench)
+            await eventually(partial(has_completed, bench, done), "it is done")
+            await passing(1)
+            put(None, b'{"status": "its headers are damaged"}')
+            put(None, None)
+            await passing(2 * WINDOW_SECONDS)
+    put(0, None)
+    put(1, None)
+    found = await timeline_of(LogHistory(InMemoryLog(bench.cluster), TOPICS), "job")
+    own = ("accepted", "started", "completed", "damaged", "removed")
+    assert [(line.event, line.run) for line in found.lines] == [
+        *((event, 1) for event in own), *((event, 2) for event in own), ("removed", 1), ("removed", 2)
+    ]  # fmt: skip
+
+
+@in_virtual_time
+async def test_what_became_of_it_is_told_by_retries_of_the_newest_alone(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path)
+    async with bench.engine(GatedWorker()):
+        for done in (1, 2):
+            ask(bench)
+            await eventually(partial(has_completed, bench, done), "it is done")
+            await passing(1)
+            if done == 1:
+                again = bench.enqueue("again", retryOf="job")
+                further = bench.enqueue("further", retryOf=again)
+            await passing(2 * WINDOW_SECONDS)
+        history = LogHistory(InMemoryLog(bench.cluster), TOPICS)
+        found = await timeline_of(history, "job")
+        assert [each.job.id for each in found.retries] == [again, further]
+        assert found.outcome == ("job", "completed")
+        newest = bench.enqueue("newest", retryOf="job")
+        await eventually(lambda: bench.has_completed(newest), "the retry of the second is done")
+    assert (await timeline_of(history, "job")).outcome == (newest, "completed")

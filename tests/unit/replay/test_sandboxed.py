@@ -28,7 +28,7 @@ from support.reruns import Does
 
 
 class Away(InMemoryHistory):
-    async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
+    async def recordings(self, job: RecordedJob, attempt: int) -> Mapping[RecordingKey, bytes]:
         raise BrokerUnreachable("no broker")
 
 

@@ -161,8 +161,8 @@ class History(Protocol):
             HistoryGone: the span begins before what is left of the log; the message says with which time that begins.
         """
 
-    async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
-        """What an attempt of a job recorded, as JSON."""
+    async def recordings(self, job: RecordedJob, attempt: int) -> Mapping[RecordingKey, bytes]:
+        """What an attempt of a job recorded, as JSON; nothing of what another job recorded that had its id."""
 
     async def memory_at(self, conversation: ConversationRef, at: int | Began) -> MemorySnapshot:
         """A conversation's memory as it was: what `MemoryStore.read` gave then.

@@ -23,6 +23,7 @@ from headrace.replay.exports.redaction import Redaction
 from headrace.replay.history import Began, RecordedJob, RecordingKey, Span, Wanted
 from headrace.replay.recorded.conversations import conversations_of
 from headrace.replay.recorded.memory_history import PastConversations
+from headrace.replay.recorded.run_times import time_of_run
 from headrace.replay.recorded.spans import span_gone
 from headrace.replay.recorded.wanted import full_path, matches
 
@@ -49,7 +50,8 @@ class FileHistory:
         self._path = path
         self._header = header
         self._definitions: dict[str, WorkerDefinition] = {}
-        self._recorded: dict[tuple[str, int], dict[RecordingKey, bytes]] = {}
+        # In the order of the log, by the log's times.
+        self._recorded: dict[tuple[str, int], list[tuple[int, RecordingKey, bytes]]] = {}
         self._memory = PastConversations()
         # Of any other one, what the memory was is not known.
         self._conversations: set[ConversationRef] = set()
@@ -85,13 +87,14 @@ class FileHistory:
                 definition = validate(WorkerDefinition, line["definition"])
                 self._definitions[definition.name] = definition
             case "recording":
-                found = self._recorded.setdefault((line["jobId"], line["attempt"]), {})
-                found[RecordingKey(line["name"], line["number"], line.get("failure"))] = encode_foreign(line["value"])
+                key = RecordingKey(line["name"], line["number"], line.get("failure"))
+                found = self._recorded.setdefault((line["jobId"], line["attempt"]), [])
+                found.append((line["at"] + 0, key, encode_foreign(line["value"])))
             case "memory":
-                conversation, key = line["key"].rpartition("/")[0], line["key"].encode()
+                conversation, name = line["key"].rpartition("/")[0], line["key"].encode()
                 number = key_partition(conversation, MEMORY_PARTITIONS)
                 value, by = encode_foreign(line["value"]), line.get("timestampType", 0)
-                record = _MemoryRecord("memory", number, line["offset"], line["at"], key, value, by)
+                record = _MemoryRecord("memory", number, line["offset"], line["at"], name, value, by)
                 self._memory.add([record], MEMORY_PARTITIONS)
             case _:
                 pass  # of a later version
@@ -171,9 +174,12 @@ class FileHistory:
         if hidden := [path for path in fields if self._redaction.hides(full_path(path))]:
             raise ArgumentsInvalid(f"No jobs can be chosen by {hidden[0]}: that was redacted in {self._path}.")
 
-    async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
+    async def recordings(self, job: RecordedJob, attempt: int) -> Mapping[RecordingKey, bytes]:
         """What an attempt of a job recorded, as JSON."""
-        return self._recorded.get((job_id, attempt), {})
+        if (found := self._recorded.get((job.id, attempt))) is None:
+            return {}
+        ran = time_of_run(job)
+        return {key: value for at, key, value in found if at in ran}
 
     async def memory_at(self, conversation: ConversationRef, at: int | Began) -> MemorySnapshot:
         """A conversation's memory as it was; see `History.memory_at`.

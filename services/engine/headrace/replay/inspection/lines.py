@@ -80,6 +80,12 @@ def lines_of_runs(runs: Sequence[Trail]) -> list[Line]:
     return found
 
 
+def removals_of_runs(runs: Sequence[Trail]) -> list[Line]:
+    """What janitors have removed of each job that had an id: as a rule long after its end, and maybe after that of later ones."""
+    numbers = [None] if len(runs) == 1 else range(1, len(runs) + 1)
+    return [replace(_removed(record), run=number) for number, run in zip(numbers, runs, strict=True) for record in run.removals]
+
+
 def own_lines(trail: Trail) -> list[Line]:
     """What the job's record tells, and the snapshots that are left, with what is rebuilt between them."""
     job = trail.job
@@ -102,7 +108,7 @@ def own_lines(trail: Trail) -> list[Line]:
                 _line(record, after, at=known.at, origin=known.origin, event=event_of(after), changes=changes, note=note)
             )
             state = after
-    return [*lines, *map(_removed, trail.removals)]
+    return lines
 
 
 def _accepted(job: RecordedJob) -> Line:

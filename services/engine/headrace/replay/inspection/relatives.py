@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Any, Final, Literal, NamedTuple
 
 from headrace.core.identifiers import made_at
@@ -18,6 +18,7 @@ from headrace.replay.recorded.finding import Trail, mention_of, mentions, record
 from headrace.replay.recorded.folding import Place, place_of
 from headrace.replay.recorded.joining import Accepted, States
 from headrace.replay.recorded.layout import Layout, Part
+from headrace.replay.recorded.refused import refused_job
 from headrace.replay.recorded.scanning import reading, side_by_side
 from headrace.replay.recorded.spans import AHEAD_MILLISECONDS, ALL_TIME, bounds_of
 
@@ -66,7 +67,9 @@ class Relative:
 
 
 class _Link(NamedTuple):
-    """Where the record of a job stands, and what it does anew."""
+    """When a job was accepted, where its record stands, and what it does anew. The first of several is the oldest."""
+
+    at: int
 
     job_id: str
     retry_of: str | None
@@ -75,7 +78,7 @@ class _Link(NamedTuple):
 
 
 def _link(record: Record, raw: Mapping[str, Any]) -> _Link:
-    return _Link(raw["id"], raw.get("retryOf"), TopicPartition(record.topic, record.partition), record.offset)
+    return _Link(record.timestamp, raw["id"], raw.get("retryOf"), TopicPartition(record.topic, record.partition), record.offset)
 
 
 async def relatives_of(log: Log, trail: Trail) -> list[Relative]:
@@ -122,15 +125,20 @@ def _made_at(retried: str | None, job: RecordedJob) -> int:
 
 
 def _following(retries: Mapping[str, list[_Link]], job_id: str) -> Iterator[_Link]:
-    """All that do a job anew, or another one of these; each behind the one that it does anew."""
-    seen, waiting = {job_id}, deque([job_id])
+    """All that do a job anew, or another one of these: each behind the one that it does anew, and else by their times."""
+    # In the order of time, and not in that in which readers side by side have found them.
+    seen, waiting = {job_id}, sorted(retries.get(job_id, ()))
     while waiting:
-        links = [link for link in retries.get(waiting.popleft(), ()) if link.job_id not in seen]
-        yield from links
+        link = heappop(waiting)
+        if link.job_id == job_id:
+            continue
+        yield link
         # One whose request was made again has several records.
-        ids = {link.job_id for link in links}
-        seen |= ids
-        waiting += ids
+        if link.job_id not in seen:
+            seen.add(link.job_id)
+            for each in retries.get(link.job_id, ()):
+                if each.job_id not in seen:
+                    heappush(waiting, each)
 
 
 async def _before(log: Log, layout: Layout, retries: Mapping[str, list[_Link]], job: RecordedJob) -> list[_Link]:
@@ -142,8 +150,8 @@ async def _before(log: Log, layout: Layout, retries: Mapping[str, list[_Link]], 
     seen, wanted = {job.id}, job.record.get("retryOf")
     while wanted is not None and wanted not in seen:
         seen.add(wanted)
-        links = by_id.get(wanted)
-        if links is None:
+        links = sorted(by_id.get(wanted, ()))
+        if not links:
             # The first of the chain does none anew: its record was not among those that were looked for.
             return [*found, *(_link(record, {"id": wanted}) for record in await records_of_job(log, layout, wanted))]
         found += links
@@ -170,7 +178,7 @@ async def _as_they_stand(log: Log, layout: Layout, links: list[tuple[Relation, _
             first = min(entry.record.timestamp for entry in entries.values())
             await States(entries, {}, {}, Span(first, first + 1)).read(reader, part.state)
         for place, entry in entries.items():
-            if (recorded := entry.recorded()) is not None:
+            if (recorded := entry.recorded() or refused_job(entry)) is not None:
                 yield Relative(relations[place], recorded)
 
     async with aclosing(side_by_side(log, list(by_part), read)) as relatives:

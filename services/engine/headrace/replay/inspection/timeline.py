@@ -18,13 +18,14 @@ from headrace.reading import batches_between, records_of
 from headrace.replay.history import DAMAGED, RecordedJob, Span
 from headrace.replay.inspection.audited_calls import calls_about
 from headrace.replay.inspection.lines import Line as Line
-from headrace.replay.inspection.lines import lines_of_runs
+from headrace.replay.inspection.lines import lines_of_runs, removals_of_runs
 from headrace.replay.inspection.relatives import EARLIER_MILLISECONDS, Relative, relatives_of
 from headrace.replay.inspection.steps import MISSING, Change
 from headrace.replay.recorded.finding import Trail
 from headrace.replay.recorded.joining import accepted_state
 from headrace.replay.recorded.log_history import LogHistory
 from headrace.replay.recorded.recorded_answers import Answer
+from headrace.replay.recorded.run_times import time_of_run
 from headrace.replay.recorded.scanning import reading
 from headrace.replay.recorded.spans import ALL_TIME, bounds_of
 
@@ -63,10 +64,19 @@ class Timeline:
 
     @property
     def outcome(self) -> tuple[str, str]:
-        """What became of the work at last: the id and the status of the newest retry, or of the job where there is none."""
-        if retries := self.retries:
-            return retries[-1].job.id, retries[-1].status
-        return self.job.id, self.status
+        """What became of the work at last: the id and the status of the newest retry, or of the job where there is none.
+
+        What does a job anew that had its id before tells nothing of this one.
+        """
+        of_earlier: set[str] = set()
+        since = time_of_run(self.job).start if self.earlier else 0
+        last = self.job.id, self.status
+        for each in self.retries:
+            if each.retry_of in of_earlier or (each.retry_of == self.job.id and each.job.accepted_at < since):
+                of_earlier.add(each.job.id)
+            else:
+                last = each.job.id, each.status
+        return last
 
     def to_wire(self) -> dict[str, Any]:
         """As JSON."""
@@ -96,7 +106,8 @@ async def timeline_of(history: LogHistory, job_id: str) -> Timeline:
     own = lines_of_runs(trail.runs)
     relatives = await relatives_of(history.log, first)
     others = [
-        *_recorded(await history.all_recordings(job_id)),
+        *removals_of_runs(trail.runs),
+        *_recorded(await history.all_recordings(job_id), [run.job for run in trail.runs]),
         *await _cancellations(history, job),
         *await _dead_letters(history, first.job),
         *_related(relatives, job.id),
@@ -115,15 +126,17 @@ def merged(own: Sequence[Line], others: Iterable[Line]) -> list[Line]:
 
     Nothing was written of a job before it was accepted, nor of an attempt before that began, whatever clocks say.
     """
-    begun: dict[int, int] = {}
+    # Of what does not tell its run the first attempt of that number counts.
+    begun: dict[tuple[int | None, int | None], int] = {}
     for number, line in enumerate(own):
-        if line.attempt is not None:
-            begun.setdefault(line.attempt, number)
+        for key in ((line.run, None), (line.run, line.attempt), (None, line.attempt)):
+            begun.setdefault(key, number)
     latest = list(accumulate((line.at for line in own[1:]), max))
 
     def place(line: Line) -> int:
         """The number of own lines before it."""
-        return max(1 + bisect_right(latest, line.at), 1 + begun.get(line.attempt or 0, 0))
+        after = max(begun.get((line.run, None), 0), begun.get((line.run, line.attempt), 0))
+        return 1 + max(bisect_right(latest, line.at), after)
 
     placed = [((number + 1, 0, 0), line) for number, line in enumerate(own)]
     placed += [((place(line), 1, line.at), line) for line in others]
@@ -133,7 +146,8 @@ def merged(own: Sequence[Line], others: Iterable[Line]) -> list[Line]:
 # --- what others wrote of it ----------------------------------------------------------------------------------------------
 
 
-def _recorded(answers: Iterable[Answer]) -> list[Line]:
+def _recorded(answers: Iterable[Answer], runs: Sequence[RecordedJob]) -> list[Line]:
+    times = [(number, time_of_run(job)) for number, job in enumerate(runs, 1)] if len(runs) > 1 else []
     return [
         Line(
             at=each.at,
@@ -142,6 +156,7 @@ def _recorded(answers: Iterable[Answer]) -> list[Line]:
             offset=each.offset,
             event="recorded",
             attempt=each.place.attempt,
+            run=max((number for number, time in times if each.at in time), default=None),
             changes=[Change(f"recordings.{each.place.key.name}.{each.place.key.number}", MISSING, _decoded(each.value))],
             note="" if each.place.key.failure is None else "what was asked raised this",
         )

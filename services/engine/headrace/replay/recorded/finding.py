@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -10,12 +11,13 @@ from typing import Any, Final
 import orjson
 
 from headrace.core.identifiers import made_at
+from headrace.core.records import SOURCE_HEADER
 from headrace.core.topics import Topics
 from headrace.errors import HistoryGone, JobUnknown
 from headrace.ports import Log, LogReader, Record, TopicPartition
 from headrace.reading import batches_between
 from headrace.replay.history import RecordedJob, Span
-from headrace.replay.recorded.folding import Claims, Seen, Standing, place_of
+from headrace.replay.recorded.folding import Claims, Place, Seen, Standing, place_of
 from headrace.replay.recorded.joining import BEFORE_MILLISECONDS, Accepted
 from headrace.replay.recorded.layout import Bounds, Layout, read_layout
 from headrace.replay.recorded.refused import named_record_of, refused_job
@@ -61,6 +63,17 @@ class Trail:
         """Whether anything was written of it."""
         return self.job.damaged or self.job.snapshot is not None
 
+    @property
+    def begins(self) -> float:
+        """The offset of the first of its snapshots, among those that say whose they are."""
+        return min((record.offset for record, seen in self.snapshots if seen is not None), default=math.inf)
+
+    @property
+    def untold(self) -> list[Record]:
+        """Those of its records that do not say which job's they are."""
+        unread = [record for record, seen in self.snapshots if seen is None]
+        return unread + [record for record in self.removals if _told_place(record) is None]
+
 
 async def find_job(log: Log, topics: Topics, job_id: str) -> Trail:
     """Looks for a job in the queues of all workers, and then for its state.
@@ -89,7 +102,25 @@ def _newest_run(trails: list[Trail]) -> Trail:
             earlier.append(trail)
         elif trail is not chosen:
             duplicates.append(trail.record)
+    _share_out([*(trail for trail in earlier if trail is not chosen), chosen])
     return replace(chosen, duplicates=duplicates, earlier=[trail for trail in earlier if trail is not chosen])
+
+
+def _share_out(runs: Sequence[Trail]) -> None:
+    """Leaves to one of the runs each record that does not tell of which it is, but for the id that they have in common."""
+
+    def is_own(run: Trail, record: Record) -> bool:
+        state = TopicPartition(record.topic, record.partition)
+        there = [each for each in runs if each.layout.part_of(each.job.source).state == state]
+        # An id is given again long after the end of the job before, whatever the clock of its client.
+        begun = [each for each in there if each.begins <= record.offset or each.job.accepted_at <= record.timestamp]
+        return run is (begun[-1] if begun else there[0])
+
+    owned = [{record.offset for record in run.untold if is_own(run, record)} for run in runs]
+    for run, own in zip(runs, owned, strict=True):
+        others = {record.offset for record in run.untold} - own
+        run.snapshots = [each for each in run.snapshots if each[0].offset not in others]
+        run.removals = [each for each in run.removals if each.offset not in others]
 
 
 def _in_order(trails: list[Trail]) -> list[Trail]:
@@ -167,7 +198,8 @@ async def _trail(log: Log, layout: Layout, record: Record, job_id: str) -> Trail
                         if each.key != key:
                             continue
                         if each.value is None:
-                            removals.append(each)
+                            if _told_place(each) in (place, None):
+                                removals.append(each)
                         elif seen is None or seen.place == place:
                             snapshots.append((each, seen))
                             if seen is None or seen.void:
@@ -181,6 +213,11 @@ async def _trail(log: Log, layout: Layout, record: Record, job_id: str) -> Trail
     if newest.version != accepted.version:
         job = replace(job, damaged=True)
     return Trail(layout, record, accepted, job, snapshots, removals)
+
+
+def _told_place(tombstone: Record) -> Place | None:
+    """Of which job's record a janitor says that it tells."""
+    return dict(tombstone.headers).get(SOURCE_HEADER)
 
 
 async def _from(reader: LogReader, partition: TopicPartition, at: int) -> dict[TopicPartition, tuple[int, int]]:

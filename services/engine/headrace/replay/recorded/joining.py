@@ -90,7 +90,15 @@ def accepted_state(job: RecordedJob) -> dict[str, Any]:
 
 
 def job_record_of(record: UnplacedRecord, worker: str) -> Mapping[str, Any] | None:
-    """The job record in a record of a worker's queue, or None where it is damaged: its job could not be done either."""
+    """The job record in a record of a worker's queue, or None where it is damaged, or of another worker: its job could not be
+    done either.
+    """
+    raw = record_of_any(record, worker)
+    return raw if raw is not None and raw["workerName"] == worker else None
+
+
+def record_of_any(record: UnplacedRecord, worker: str) -> Mapping[str, Any] | None:
+    """The same, also where it is of another worker than that of the queue: an engine refuses it, and has read all of it."""
     try:
         raw = decode_object(record.value)
         _check(raw, worker)

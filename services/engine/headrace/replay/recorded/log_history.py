@@ -26,7 +26,7 @@ from headrace.replay.recorded.joining import States, by_place, chunks_of, read_a
 from headrace.replay.recorded.layout import Bounds, Layout, Part, described, read_layout
 from headrace.replay.recorded.memory_history import MemoryHistory
 from headrace.replay.recorded.past_conversation import TimedRow
-from headrace.replay.recorded.recorded_answers import Answer, RecordedAnswers, of_attempt
+from headrace.replay.recorded.recorded_answers import Answer, RecordedAnswers, of_attempt, of_run
 from headrace.replay.recorded.scanning import reading, side_by_side
 from headrace.replay.recorded.spans import ALL_TIME, bounds_of, check_is_left, since, until
 from headrace.replay.recorded.wanted import matches
@@ -38,6 +38,8 @@ _RETENTION_SECONDS: Final[float] = EngineSettings.model_fields["job_retention_se
 
 class LogHistory:
     """The `History` of a namespace, in the log as it is at the time of each call. Nothing is written, and no topic is made.
+
+    What jobs recorded, and the memory, are as they were when jobs were last asked for, or later.
 
     Args:
         retention_seconds: for how long at least jobs are kept; `job_retention_seconds` of its engines.
@@ -113,6 +115,7 @@ class LogHistory:
     async def trail(self, job_id: str) -> Trail:
         """All that the log has of a job. Raises as `find`."""
         trail = await find_job(self._log, self._topics, job_id)
+        self._look_again()
         for run in trail.runs:
             self._since = min(self._since, run.job.accepted_at)
             self._until = max(self._until, run.accepted.said_until if run.has_begun else 0)
@@ -127,6 +130,7 @@ class LogHistory:
             WorkerUnknown: one of the workers has no queue.
         """
         layout = await read_layout(self._log, self._topics, wanted.workers)
+        self._look_again()
         self._since = min(self._since, wanted.span.start)
         async with reading(self._log) as reader:
             bounds = await bounds_of(reader, layout.queues, wanted.span)
@@ -141,6 +145,13 @@ class LogHistory:
 
     def _told(self, until: int) -> None:
         self._until = max(self._until, until)
+        # What all was said of long ago has nothing new: a replay of it looks once.
+        if until > time.time_ns() // 1_000_000:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        self._answers.look_again()
+        self._memory.look_again()
 
     async def recorded_workers(self) -> Collection[str]:
         """The names of the workers that have ever had a job."""
@@ -180,12 +191,12 @@ class LogHistory:
     def check_fields(self, fields: Collection[str]) -> None:
         """Jobs can be chosen by all of their fields: nothing is redacted here."""
 
-    async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
-        """What an attempt of a job recorded, as JSON; of a job that `find` or `jobs` gave before."""
-        return of_attempt(await self.all_recordings(job_id), attempt)
+    async def recordings(self, job: RecordedJob, attempt: int) -> Mapping[RecordingKey, bytes]:
+        """What an attempt of a job recorded, as JSON; of a job that `find`, `runs` or `jobs` gave before."""
+        return of_attempt(of_run(await self.all_recordings(job.id), job), attempt)
 
     async def all_recordings(self, job_id: str) -> Sequence[Answer]:
-        """What all attempts of a job recorded, in the order of the log; of a job that `find` or `jobs` gave before."""
+        """What all attempts of all jobs recorded that had an id, in the order of the log; of jobs that were given before."""
         return await self._answers.of(job_id, Span(self._since, self._until))
 
     async def memory_at(self, conversation: ConversationRef, at: int | Began) -> MemorySnapshot:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
 from threading import Lock
-from typing import Final
+from typing import Final, NamedTuple
 
 from headrace.core.partitions import key_partition
 from headrace.core.topics import Topics
@@ -25,7 +25,7 @@ _MOST_FOLDED: Final = 200_000
 
 
 class PastConversations:
-    """The records of conversations, in the order of the log. It may be asked from any thread, once all of them are added."""
+    """The records of conversations, in the order of the log. It may be asked from any thread, also while more are added."""
 
     def __init__(self, *, most_folded: int = _MOST_FOLDED) -> None:
         self._rows: dict[str, list[TimedRow]] = {}
@@ -36,10 +36,13 @@ class PastConversations:
 
     def add(self, records: Iterable[Record], partitions: int) -> None:
         """Takes in records of one partition, which come in their order."""
-        for record in records:
-            for row in tables.rows_of([record], partitions):
-                by_broker = record.timestamp_type == BY_BROKER
-                self._rows.setdefault(row.conversation, []).append(TimedRow(record.timestamp, by_broker, row))
+        with self._lock:
+            for record in records:
+                for row in tables.rows_of([record], partitions):
+                    by_broker = record.timestamp_type == BY_BROKER
+                    if (folded := self._folded.pop(row.conversation, None)) is not None:
+                        self._records_folded -= len(folded.rows)
+                    self._rows.setdefault(row.conversation, []).append(TimedRow(record.timestamp, by_broker, row))
 
     def records_until(self, conversation: ConversationRef, at: int) -> Sequence[TimedRow]:
         """The records of a conversation of which its memory at a time, or before it, is made."""
@@ -66,8 +69,18 @@ class PastConversations:
         return past
 
 
+class _Read(NamedTuple):
+    """What was read of a partition, the offset up to which, and for which look at the log."""
+
+    past: PastConversations
+    end: int
+    look: int
+
+
 class MemoryHistory:
-    """The memory that a namespace's conversations had. Those partitions are read that are asked for, each once, and are kept."""
+    """The memory that a namespace's conversations had. Those partitions are read that are asked for, each once, and on when
+    another look is wanted; what was read is kept.
+    """
 
     def __init__(self, log: Log, topics: Topics) -> None:
         self._log = log
@@ -77,7 +90,12 @@ class MemoryHistory:
         self._sizing: SharedReads[int, None] = SharedReads()
         self._partitions: int | None = None
         self._sizes: dict[int, int] = {}
-        self._read: dict[int, PastConversations] = {}
+        self._read: dict[int, _Read] = {}
+        self._look = self._counted_at = 0
+
+    def look_again(self) -> None:
+        """From now on what is given is by all that is in the log now."""
+        self._look += 1
 
     async def at(self, conversation: ConversationRef, at: int | Began) -> MemorySnapshot:
         """A conversation's memory as it was; see `History.memory_at`. One never heard of is empty.
@@ -101,7 +119,7 @@ class MemoryHistory:
             BrokerError: the brokers cannot be reached.
         """
         number = await self._number_of(conversation)
-        if number is None or number in self._read:
+        if number is None or self._is_current(number, self._look):
             return
         if at_most is not None:
             if number not in self._sizes:
@@ -120,14 +138,21 @@ class MemoryHistory:
         number = await self._number_of(conversation)
         if number is None or self._partitions is None:
             return PastConversations()
-        if number not in self._read:
-            await self._reading.read(number, partial(self._read_partition, number, self._partitions))
-        return self._read[number]
+        look = self._look
+        # A read that was under way may have been an earlier look.
+        while not self._is_current(number, look):
+            await self._reading.read(number, partial(self._read_partition, number, self._partitions, look))
+        return self._read[number].past
+
+    def _is_current(self, number: int, look: int) -> bool:
+        return (read := self._read.get(number)) is not None and look <= read.look
 
     async def _number_of(self, conversation: ConversationRef) -> int | None:
         """The partition of a conversation; None where there is no such topic."""
-        if self._partitions is None:
+        look = self._look
+        if self._partitions is None or (not self._partitions and self._counted_at < look):
             self._partitions = await self._counting.read(None, self._count)
+            self._counted_at = look
         return key_partition(tables.key_of(conversation), self._partitions) if self._partitions else None
 
     async def _measure(self, number: int) -> None:
@@ -140,13 +165,22 @@ class MemoryHistory:
         exists = self._topic in await self._log.topic_names()
         return await self._log.partition_count(self._topic) if exists else 0
 
-    async def _read_partition(self, number: int, partitions: int) -> None:
-        place, past = TopicPartition(self._topic, number), PastConversations()
+    async def _read_partition(self, number: int, partitions: int, look: int) -> None:
+        place, before = TopicPartition(self._topic, number), self._read.get(number)
+        past = PastConversations() if before is None else before.past
+        more: list[Sequence[Record]] = []
         async with reading(self._log) as reader:
             starts, ends = await reader.start_offsets([place]), await reader.end_offsets([place])
-            bounds = {place: (starts[place], ends[place])} if starts[place] < ends[place] else {}
+            first = starts[place] if before is None else before.end
+            bounds = {place: (first, ends[place])} if first < ends[place] else {}
             async with aclosing(batches_between(reader, bounds)) as batches:
                 async for _, records in batches:
-                    await asyncio.to_thread(past.add, records, partitions)
+                    if before is None:
+                        await asyncio.to_thread(past.add, records, partitions)
+                    else:
+                        more.append(records)
+        # Of a read that fails in its midst nothing is taken in: it begins there anew.
+        for records in more:
+            await asyncio.to_thread(past.add, records, partitions)
         # Here, and not by who waits: all who waited may have given up.
-        self._read[number] = past
+        self._read[number] = _Read(past, max(first, ends[place]), look)

@@ -16,7 +16,8 @@ from headrace.ports import Log, Record, RecordingKey, TopicPartition
 from headrace.reading import batches_between
 from headrace.recordings import RecordingPlace, parse_recording_key
 from headrace.recordings.records import recording_partition
-from headrace.replay.history import Span
+from headrace.replay.history import RecordedJob, Span
+from headrace.replay.recorded.run_times import time_of_run
 from headrace.replay.recorded.scanning import reading
 from headrace.replay.recorded.shared_reads import SharedReads
 from headrace.replay.recorded.spans import AHEAD_MILLISECONDS, since, until
@@ -57,19 +58,21 @@ class _ByJob(defaultdict[str, list[_Kept]]):
 
 
 class _Read(NamedTuple):
-    """What was read of a partition: all of a span, up to an offset."""
+    """What was read of a partition: all of a span, up to an offset, and for which look at the log."""
 
     span: Span
     end: int
     kept: _ByJob
+    look: int
 
-    def covers(self, span: Span) -> bool:
-        """Whether all of a span was read."""
-        return self.span.start <= span.start and span.end <= self.span.end
+    def covers(self, span: Span, look: int) -> bool:
+        """Whether all of a span was read that was there at a look."""
+        return self.span.start <= span.start and span.end <= self.span.end and look <= self.look
 
 
 class RecordedAnswers:
-    """Recordings of a namespace in some span: of those partitions that are asked for, each read once, and on when the span grows.
+    """Recordings of a namespace in some span: of those partitions that are asked for, each read once, and on when the span grows,
+    or another look is wanted.
 
     Their values are kept in a file without a name, which goes with this object.
     """
@@ -81,10 +84,15 @@ class RecordedAnswers:
         self._reading: SharedReads[int, None] = SharedReads()
         self._values: _Values | None = None
         self._partitions: int | None = None
+        self._look = self._counted_at = 0
         self._read_so_far: dict[int, _Read] = {}
 
+    def look_again(self) -> None:
+        """From now on what is given has all that is in the log now."""
+        self._look += 1
+
     async def of(self, job_id: str, span: Span) -> Sequence[Answer]:
-        """All that a job recorded, in the order of the log.
+        """All that was recorded under a job's id, in the order of the log.
 
         Args:
             span: in which all jobs that will be asked for were accepted, and have recorded what they did.
@@ -92,14 +100,16 @@ class RecordedAnswers:
         Raises:
             BrokerError: the brokers cannot be reached.
         """
-        if self._partitions is None:
+        look = self._look
+        if self._partitions is None or (not self._partitions and self._counted_at < look):
             self._partitions = await self._counting.read(None, self._count)
+            self._counted_at = look
         if not self._partitions or span.start >= span.end:
             return ()
         number = recording_partition(job_id, self._partitions)
-        # A read that was under way may have been one of a smaller span.
-        while (read := self._read_so_far.get(number)) is None or not read.covers(span):
-            await self._reading.read(number, partial(self._read, TopicPartition(self._topic, number), span))
+        # A read that was under way may have been one of a smaller span, or an earlier look.
+        while (read := self._read_so_far.get(number)) is None or not read.covers(span, look):
+            await self._reading.read(number, partial(self._read, TopicPartition(self._topic, number), span, look))
         return [Answer(*each[:4], self._value(each)) for each in read.kept.get(job_id, ())]
 
     async def stop(self) -> None:
@@ -115,13 +125,15 @@ class RecordedAnswers:
         exists = self._topic in await self._log.topic_names()
         return await self._log.partition_count(self._topic) if exists else 0
 
-    async def _read(self, partition: TopicPartition, span: Span) -> None:
+    async def _read(self, partition: TopicPartition, span: Span, look: int) -> None:
         if self._values is None:
             self._values = _Values()
         values, found = self._values, _ByJob()
         before = self._read_so_far.get(partition.partition)
         if before is not None and before.span.start > span.start:
             before = None
+        if before is not None:
+            span = Span(before.span.start, max(before.span.end, span.end))
         async with reading(self._log) as reader:
             if before is not None:
                 first = before.end
@@ -137,9 +149,7 @@ class RecordedAnswers:
         kept = _ByJob() if before is None else before.kept
         for job_id, more in found.items():
             kept[job_id].extend(more)
-        if before is not None:
-            span = Span(before.span.start, max(before.span.end, span.end))
-        self._read_so_far[partition.partition] = _Read(span, max(first, end), kept)
+        self._read_so_far[partition.partition] = _Read(span, max(first, end), kept, look)
 
     def _value(self, kept: _Kept) -> bytes:
         assert self._values is not None
@@ -183,6 +193,12 @@ def _keep(values: _Values, kept: _ByJob, records: Sequence[Record]) -> None:
     for place, record, value in found:
         kept[place.job_id].append(_Kept(place, record.timestamp, source, record.offset, position, len(value)))
         position += len(value)
+
+
+def of_run(found: Iterable[Answer], job: RecordedJob) -> list[Answer]:
+    """What a job recorded, of all that was recorded under its id; see `History.runs`."""
+    ran = time_of_run(job)
+    return [each for each in found if each.at in ran]
 
 
 def of_attempt(found: Iterable[Answer], attempt: int) -> Mapping[RecordingKey, bytes]:

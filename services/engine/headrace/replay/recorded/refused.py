@@ -1,4 +1,6 @@
-"""Jobs whose record in the queue is none of a job, but has an id: an engine refuses such a record, and ends its job as failed."""
+"""Jobs whose record in the queue is none of a job of its worker, but has an id: an engine refuses such a record, and ends its job
+as failed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from headrace.errors import RecordUndecodable
 from headrace.models import JobRecord
 from headrace.ports import UnplacedRecord
 from headrace.replay.history import RecordedJob
-from headrace.replay.recorded.joining import Accepted, job_record_of
+from headrace.replay.recorded.joining import Accepted, record_of_any
 from headrace.replay.recorded.snapshots import snapshot_of
 
 _check_record = plain_validator(JobRecord)
@@ -22,7 +24,8 @@ _check_record = plain_validator(JobRecord)
 
 @dataclass(frozen=True, slots=True)
 class RefusedJob(RecordedJob):
-    """A job that cannot be run: of its record no more is sure than the id. Its `record` is what an engine takes in that place.
+    """A job that cannot be run: of its record no more is sure than the id, or it is for another worker than the one in whose
+    queue it stands. Its `record` is what an engine takes in that place.
 
     Attributes:
         problem: what is wrong with the record, in words.
@@ -40,24 +43,24 @@ class RefusedJob(RecordedJob):
 
 
 def refused_job(accepted: Accepted) -> RefusedJob | None:
-    """The job of a record that is none of a job; None where not even its id can be read."""
+    """The job of a record that is none of a job of its worker; None where not even its id can be read."""
     record = accepted.record
-    written = _object_in(record)
-    remains = None if written is None else remains_of(written, record, accepted.worker)
-    if written is None or remains is None:
+    job, written = named_record_of(record, accepted.worker), _object_in(record)
+    if job is None or written is None:
         return None
-    newest, job = accepted.newest, remains.record
+    newest = accepted.newest
     # A queue that was made anew has other jobs at the same offsets.
     is_own = newest is not None and newest.key == job["id"].encode()
     snapshot = snapshot_of(newest) if newest is not None and is_own else None
-    problem = f"the record is no job: {_problem_of(written)}"
+    problem = _problem_of(written, accepted.worker)
     return RefusedJob(job, accepted.queue, record.offset, record.timestamp, snapshot, problem=problem, written=written)
 
 
 def named_record_of(record: UnplacedRecord, worker: str) -> Mapping[str, Any] | None:
-    """The job record in a record of a worker's queue, or what an engine takes in its place where it is none of a job; None where
-    not even an id can be read."""
-    found = job_record_of(record, worker)
+    """The job record in a record of a worker's queue, whose ever it is, or what an engine takes in its place where it is none of
+    a job; None where not even an id can be read.
+    """
+    found = record_of_any(record, worker)
     if found is not None or (written := _object_in(record)) is None:
         return found
     remains = remains_of(written, record, worker)
@@ -71,9 +74,11 @@ def _object_in(record: UnplacedRecord) -> dict[str, Any] | None:
         return None
 
 
-def _problem_of(written: dict[str, Any]) -> str:
+def _problem_of(written: dict[str, Any], worker: str) -> str:
     try:
         _check_record(written)
     except ValidationError as error:
-        return describe_problems(error)
-    return "it cannot be read"
+        return f"the record is no job: {describe_problems(error)}"
+    if written["workerName"] == worker:
+        return "the record is no job: it cannot be read"
+    return f"the job is for worker {written['workerName']!r}, and stands in the queue of {worker!r}"

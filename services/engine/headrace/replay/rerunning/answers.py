@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, TypeAlias
 from headrace.errors import NotRecorded
 from headrace.ports import RecordingKey
 from headrace.recordings import decode_failure, given_names, of_either_kind
+from headrace.replay.history import RecordedJob
 from headrace.replay.rerunning.effects import Effects
 from headrace.replay.rerunning.waiting import WaitedHistory
 
@@ -43,9 +44,9 @@ class PastAnswers:
         live: whether what was not recorded is asked for outside.
     """
 
-    def __init__(self, history: WaitedHistory, job_id: str, attempt: int, effects: Effects, *, live: bool) -> None:
+    def __init__(self, history: WaitedHistory, job: RecordedJob, attempt: int, effects: Effects, *, live: bool) -> None:
         self._history = history
-        self._job_id = job_id
+        self._job = job
         self._attempt = attempt
         self._effects = effects
         self._live = live
@@ -76,7 +77,7 @@ class PastAnswers:
         raise NotRecorded(self._not_recorded(sure, unsure, await self._of(self._attempt)))
 
     def _not_recorded(self, sure: RecordingKey, unsure: RecordingKey, own: Mapping[RecordingKey, _Past]) -> str:
-        asked = f"Attempt {self._attempt} of job {self._job_id} recorded nothing as {sure.name!r}, number {sure.number}"
+        asked = f"Attempt {self._attempt} of job {self._job.id} recorded nothing as {sure.name!r}, number {sure.number}"
         of_name = sum(key.name in (sure.name, unsure.name) and key.failure is None for key in own)
         alike = sum(_without_key(key.name) == _without_key(sure.name) and key.failure is None for key in own)
         if of_name:
@@ -113,7 +114,7 @@ class PastAnswers:
     async def _of(self, attempt: int) -> Mapping[RecordingKey, _Past]:
         async with self._reading:
             if attempt not in self._recorded:
-                recorded = await self._history.recordings(self._job_id, attempt)
+                recorded = await self._history.recordings(self._job, attempt)
                 self._recorded[attempt] = {
                     key: _Past((attempt, number), value, key.failure is not None)
                     for number, (key, value) in enumerate(recorded.items())

@@ -150,7 +150,7 @@ class Rerunner:
         # Before the attempt begins: it did not have to wait for any of this.
         await self._captured_children()
         waited = WaitedHistory(self._history)
-        await waited.read_ahead(job.id, past.number)
+        await waited.read_ahead(job, past.number)
         name = worker.definition().name
         await waited.read_memory_ahead(job, at_most=None if name in self._use_memory else _MOST_READ_AHEAD)
         seconds = past.recorded_job.record.get("attemptTimeout") or worker.timeout
@@ -207,7 +207,7 @@ class Rerunner:
             cancelled=running.is_over,
             enqueue=enqueue,
             loop=asyncio.get_running_loop(),
-            recordings=lambda job, attempt: PastAnswers(history, job.id, attempt, effects, live=options.live),
+            recordings=lambda _, attempt: PastAnswers(history, past.recorded_job, attempt, effects, live=options.live),
             replaying=True,
         )
 

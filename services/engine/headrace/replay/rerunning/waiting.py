@@ -36,9 +36,9 @@ class WaitedHistory:
         """How long it has waited for that up to now; for several reads at a time no longer than for one."""
         return self._seconds + (time.perf_counter() - self._began if self._reads else 0.0)
 
-    async def read_ahead(self, job_id: str, attempt: int) -> None:
+    async def read_ahead(self, job: RecordedJob, attempt: int) -> None:
         """Reads what an attempt recorded before it is run: a time limit of the worker's own would not know of the reading."""
-        self._ahead[job_id, attempt] = await self._history.recordings(job_id, attempt)
+        self._ahead[job.id, attempt] = await self._history.recordings(job, attempt)
 
     async def read_memory_ahead(self, job: RecordedJob, *, at_most: int | None) -> None:
         """Does the same for the memory of the conversations that a job names; see `ReadsMemoryAhead`."""
@@ -46,11 +46,11 @@ class WaitedHistory:
             if isinstance(self._history, ReadsMemoryAhead):
                 await self._history.read_memory_ahead(conversation, at_most=at_most)
 
-    async def recordings(self, job_id: str, attempt: int) -> Mapping[RecordingKey, bytes]:
+    async def recordings(self, job: RecordedJob, attempt: int) -> Mapping[RecordingKey, bytes]:
         """As `History.recordings`."""
-        if (ahead := self._ahead.get((job_id, attempt))) is not None:
+        if (ahead := self._ahead.get((job.id, attempt))) is not None:
             return ahead
-        return await self._waited(self._history.recordings(job_id, attempt))
+        return await self._waited(self._history.recordings(job, attempt))
 
     async def memory_at(self, conversation: ConversationRef, at: Began) -> MemorySnapshot:
         """As `History.memory_at`."""
