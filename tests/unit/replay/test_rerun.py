@@ -241,22 +241,32 @@ async def test_what_was_recorded_is_handed_back_and_nothing_else() -> None:
     assert asked == ["outside"]
 
 
-async def test_who_does_without_what_was_not_recorded_is_compared() -> None:
+async def test_who_does_without_what_was_not_recorded_is_compared_where_it_ends_as_it_did() -> None:
+    """Else nobody knows what it would have made of an answer, whichever way it ends."""
+
     async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
         try:
             return await ctx.recorded("late", lambda: 1)
-        except NotRecorded:
+        except Exception as refused:
+            assert isinstance(refused, NotRecorded)
+            if "raises" in args:
+                raise ValueError(args["raises"]) from refused
             return 0
 
-    verdicts = [
-        (await rerun(Does(asks), job)).comparison.verdict
+    failed = ("ValueError", "no")
+    compared = [
+        (await rerun(Does(asks), job)).comparison
         for job in (
             recorded_job("does", result=0),
+            recorded_job("does", {"raises": "no"}, error=failed),
             recorded_job("does", result=1),
-            recorded_job("does", error=("ValueError", "no")),
+            recorded_job("does", error=failed),
+            recorded_job("does", {"raises": "yes"}, error=failed),
+            recorded_job("does", {"raises": "no"}, result=0),
         )
     ]
-    assert verdicts == [Verdict.SAME, Verdict.NOT_COMPARABLE, Verdict.NEWLY_FIXED]
+    assert [each.verdict for each in compared] == [Verdict.SAME] * 2 + [Verdict.NOT_COMPARABLE] * 4
+    assert all("asks for 'late', number 0, which was not recorded" in each.reason for each in compared[2:])
 
 
 class Busy(Exception):
