@@ -128,6 +128,10 @@ class Shell:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
 
+    def debugged(self, *arguments: str, stdin: str) -> subprocess.CompletedProcess[str]:
+        """What comes of it when this is typed in."""
+        return self._run(*arguments, stdin=stdin)
+
     def export(self, file: str) -> None:
         """Exports the last hour."""
         exported = [sys.executable, "-m", "headrace", "export", "--from", "1h", "--output", file]
@@ -288,6 +292,53 @@ def blocks(args: dict, ctx: JobContext) -> None:
 waits = worker(name="waits")(blocks)
 waits_late = worker(name="waits_late", timeout=0.5)(blocks)
 """
+
+
+STUCK = """
+import asyncio
+import time
+
+from headrace import JobContext, worker
+
+
+@worker(timeout=0.5)
+def counts_on(args: dict, ctx: JobContext) -> None:
+    turns = 0
+    while ctx.replaying and turns < 100_000:
+        turns += 1
+        rests(args["for"])
+
+
+def rests(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@worker(timeout=0.5)
+async def stays(args: dict, ctx: JobContext) -> None:
+    while ctx.replaying:
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            pass
+"""
+
+
+async def test_the_debugger_opens_where_a_function_stands_that_goes_on_after_its_time(settings: Settings, tmp_path: Path) -> None:
+    shell = Shell(settings, tmp_path / "shop", STUCK)
+    async with ran(settings, shell, [("counts_on", {"for": 600}), ("stays", {})]) as [stuck, stubborn]:
+        commands = "p ('here', seconds)\nup\np ('above', turns, args['for'])\nq\n"
+        done = shell.debugged(stuck.id, "shop", "--pdb", stdin=commands)
+        assert (done.returncode, "('here', 600)" in done.stdout, "('above', 1, 600)" in done.stdout) == (1, True, True), (
+            done.stdout
+        )
+        assert "time.sleep(seconds)" in done.stdout
+        assert done.stderr.splitlines()[-2:] == [
+            "It stood here when its time was over, and goes on in its thread: the values are those of now.",
+            "It goes on in a thread, which ends with this command.",
+        ]
+        done = shell.debugged(stubborn.id, "shop", "--pdb", stdin="")
+        assert (done.returncode, "(Pdb)" in done.stdout) == (1, False)
+        assert "Nothing to debug: its time was over, and where it stood then cannot be known.\n" in done.stderr
 
 
 async def test_a_function_in_a_thread_does_not_hold_the_command_up(settings: Settings, tmp_path: Path) -> None:
