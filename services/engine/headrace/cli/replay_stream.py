@@ -35,7 +35,7 @@ from headrace.cli.replay import FileOption, LiveOption, ShippedOption, replay_se
 from headrace.errors import ArgumentsInvalid, HeadraceError, HistoryGone
 from headrace.kafka.log import KafkaLog
 from headrace.replay.exports.export_format import read_header
-from headrace.replay.facade import StreamRequest, replay_stream
+from headrace.replay.facade import MOST_THREADS, StreamRequest, replay_stream
 from headrace.replay.history import Span
 from headrace.replay.recorded.wanted import parse_fields
 from headrace.replay.sandboxes.markers import MADE_UP, FoundMarker
@@ -91,7 +91,9 @@ def stream(
         list[str] | None, typer.Option(help="Only jobs with these fields: status=failed,userId=ada,args.kind=digest.")
     ] = None,
     speed: Annotated[str, typer.Option(help="1 for as fast as they came, 10 for ten times that, or max.")] = "max",
-    concurrency: Annotated[int, typer.Option(min=1, max=10_000, help="Jobs that run at a time.")] = 100,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=10_000, help=f"Jobs that run at a time; {MOST_THREADS} at most of plain functions.")
+    ] = 100,
     order: Annotated[
         Order,
         typer.Option(help="key: those of an ordering key one after another. log: all start in the order in which they came."),
