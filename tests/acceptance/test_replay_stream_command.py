@@ -6,11 +6,12 @@ import asyncio
 import io
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,14 +72,16 @@ STREAM = ("stream", "support.replay_workers", "--worker", "count", "--from", "1h
 
 
 @contextmanager
-def started(settings: Settings, mode: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+def started(
+    settings: Settings, mode: str, *words: str, stderr: int = subprocess.PIPE, **variables: str
+) -> Iterator[subprocess.Popen[str]]:
     """A replay that runs, and is gone at the end."""
     process = subprocess.Popen(
         arguments("replay", *words),
         cwd=TESTS,
-        env=environment(settings, mode),
+        env=environment(settings, mode) | variables,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
     try:
@@ -143,10 +146,62 @@ async def test_as_many_jobs_run_together_as_were_asked_for(recorded: Settings, t
     assert max(map(int, notes.read_text().split())) == 3
 
 
-async def test_a_terminal_shows_how_far_it_is(recorded: Settings) -> None:
-    shown = replay(recorded, "", *STREAM, FORCE_COLOR="1")
-    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.stderr)
-    assert re.search(r"replaying .*30/30 [\d,]+/s 0:00:\d\d left: 0:00:00", plain), plain
+class Screen:
+    """What a command has written to its terminal, without colours and movements."""
+
+    def __init__(self) -> None:
+        self.own, self.of_command = pty.openpty()
+        self._shown = b""
+        asyncio.get_running_loop().add_reader(self.own, self._read)
+
+    def _read(self) -> None:
+        self._shown += os.read(self.own, 65_536)
+
+    async def until(self, pattern: str) -> re.Match[str]:
+        """Waits until something like this was shown."""
+
+        async def found() -> bool:
+            return re.search(pattern, self.text) is not None
+
+        await eventually(found, within=PATIENCE_SECONDS)
+        match = re.search(pattern, self.text)
+        assert match is not None
+        return match
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self._shown.decode(errors="replace"))
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.own)
+        for each in (self.own, self.of_command):
+            os.close(each)
+
+
+@pytest.fixture
+async def screen() -> AsyncIterator[Screen]:
+    screen = Screen()
+    yield screen
+    screen.close()
+
+
+async def test_a_terminal_shows_how_far_it_is(recorded: Settings, tmp_path: Path, screen: Screen) -> None:
+    gate = tmp_path / "gate"
+    gate.write_text("5")
+    variables = {"REPLAY_GATE": str(gate), "TERM": "xterm-256color"}
+    with started(recorded, "gated", *STREAM, stderr=screen.of_command, **variables) as process:
+        await screen.until(r"replaying .* 5/30 ")
+        gate.write_text("10")
+        shown = await screen.until(r"replaying .*10/30 +([\d,]+)/s 0:00:\d\d left: 0:(\d\d):(\d\d)")
+        assert 0 < int(shown[2]) * 60 + int(shown[3]) < 20 * PATIENCE_SECONDS
+        assert process.poll() is None
+        gate.write_text("30")
+        await screen.until(r"replaying .*30/30 [\d,]+/s 0:\d\d:\d\d left: 0:00:00")
+        output, _ = await asyncio.to_thread(process.communicate, timeout=PATIENCE_SECONDS)
+        assert output.startswith("30 jobs replayed in ")
+
+
+async def test_where_nobody_looks_it_does_not_show_how_far_it_is(recorded: Settings) -> None:
     assert replay(recorded, "", *STREAM).stderr == ""
 
 
