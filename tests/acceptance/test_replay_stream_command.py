@@ -190,7 +190,7 @@ async def test_a_terminal_shows_how_far_it_is(recorded: Settings, tmp_path: Path
     gate.write_text("5")
     variables = {"REPLAY_GATE": str(gate), "TERM": "xterm-256color"}
     with started(recorded, "gated", *STREAM, stderr=screen.of_command, **variables) as process:
-        await screen.until(r"replaying .* 5/30 ")
+        await screen.until(r"^Reading what was recorded; then the jobs run\.\s+replaying .* 5/30 ")
         gate.write_text("10")
         shown = await screen.until(r"replaying .*10/30 +([\d,]+)/s 0:00:\d\d left: 0:(\d\d):(\d\d)")
         assert 0 < int(shown[2]) * 60 + int(shown[3]) < 20 * PATIENCE_SECONDS

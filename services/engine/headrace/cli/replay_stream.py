@@ -135,6 +135,8 @@ def stream(
             live=live,
         )
         check = _Check(failing, _own_workers(settings, request, workers or ()))
+        if Console(stderr=True).is_terminal:
+            typer.echo("Reading what was recorded; then the jobs run.", err=True)
         with _modules_asked_for(workers or ()):
             code = run(_replay(settings, request, check, _Answer(output, as_json)))
     raise typer.Exit(code)
