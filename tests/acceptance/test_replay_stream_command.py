@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -27,6 +26,7 @@ from support import renamed_workers, replay_workers
 from support.clusters import ClusterState, state_of
 from support.engines import ended, engine_with, eventually, with_engine
 from support.log import plain_topic
+from support.screens import Screen
 
 TESTS = Path(replay_workers.__file__).parent.parent
 PATIENCE_SECONDS = 120
@@ -146,38 +146,6 @@ async def test_as_many_jobs_run_together_as_were_asked_for(recorded: Settings, t
     assert max(map(int, notes.read_text().split())) == 3
 
 
-class Screen:
-    """What a command has written to its terminal, without colours and movements."""
-
-    def __init__(self) -> None:
-        self.own, self.of_command = pty.openpty()
-        self._shown = b""
-        asyncio.get_running_loop().add_reader(self.own, self._read)
-
-    def _read(self) -> None:
-        self._shown += os.read(self.own, 65_536)
-
-    async def until(self, pattern: str) -> re.Match[str]:
-        """Waits until something like this was shown."""
-
-        async def found() -> bool:
-            return re.search(pattern, self.text) is not None
-
-        await eventually(found, within=PATIENCE_SECONDS)
-        match = re.search(pattern, self.text)
-        assert match is not None
-        return match
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self._shown.decode(errors="replace"))
-
-    def close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self.own)
-        for each in (self.own, self.of_command):
-            os.close(each)
-
-
 @pytest.fixture
 async def screen() -> AsyncIterator[Screen]:
     screen = Screen()
@@ -190,13 +158,13 @@ async def test_a_terminal_shows_how_far_it_is(recorded: Settings, tmp_path: Path
     gate.write_text("5")
     variables = {"REPLAY_GATE": str(gate), "TERM": "xterm-256color"}
     with started(recorded, "gated", *STREAM, stderr=screen.of_command, **variables) as process:
-        await screen.until(r"^Reading what was recorded; then the jobs run\.\s+replaying .* 5/30 ")
+        await screen.until(r"^Reading what was recorded; then the jobs run\.\s+replaying .* 5/30 ", within=PATIENCE_SECONDS)
         gate.write_text("10")
-        shown = await screen.until(r"replaying .*10/30 +([\d,]+)/s 0:00:\d\d left: 0:(\d\d):(\d\d)")
+        shown = await screen.until(r"replaying .*10/30 +([\d,]+)/s 0:00:\d\d left: 0:(\d\d):(\d\d)", within=PATIENCE_SECONDS)
         assert 0 < int(shown[2]) * 60 + int(shown[3]) < 20 * PATIENCE_SECONDS
         assert process.poll() is None
         gate.write_text("30")
-        await screen.until(r"replaying .*30/30 [\d,]+/s 0:\d\d:\d\d left: 0:00:00")
+        await screen.until(r"replaying .*30/30 [\d,]+/s 0:\d\d:\d\d left: 0:00:00", within=PATIENCE_SECONDS)
         output, _ = await asyncio.to_thread(process.communicate, timeout=PATIENCE_SECONDS)
         assert output.startswith("30 jobs replayed in ")
 

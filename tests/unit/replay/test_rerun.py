@@ -13,7 +13,7 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
-from headrace import GiveUp, Job, JobContext, NewEntry, NotRecorded, Retry, WorkerUnknown, worker
+from headrace import GiveUp, Job, JobContext, NewEntry, Retry, WorkerUnknown, worker
 from headrace.core.comparison import Verdict
 from headrace.core.retry import qualified_name
 from headrace.core.snapshots import shorten
@@ -239,34 +239,6 @@ async def test_what_was_recorded_is_handed_back_and_nothing_else() -> None:
     assert told.replayed.result == ["of 2", "asked"]
     assert told.effects.asked_outside == [RecordingKey("late", 0)]
     assert asked == ["outside"]
-
-
-async def test_who_does_without_what_was_not_recorded_is_compared_where_it_ends_as_it_did() -> None:
-    """Else nobody knows what it would have made of an answer, whichever way it ends."""
-
-    async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
-        try:
-            return await ctx.recorded("late", lambda: 1)
-        except Exception as refused:
-            assert isinstance(refused, NotRecorded)
-            if "raises" in args:
-                raise ValueError(args["raises"]) from refused
-            return 0
-
-    failed = ("ValueError", "no")
-    compared = [
-        (await rerun(Does(asks), job)).comparison
-        for job in (
-            recorded_job("does", result=0),
-            recorded_job("does", {"raises": "no"}, error=failed),
-            recorded_job("does", result=1),
-            recorded_job("does", error=failed),
-            recorded_job("does", {"raises": "yes"}, error=failed),
-            recorded_job("does", {"raises": "no"}, result=0),
-        )
-    ]
-    assert [each.verdict for each in compared] == [Verdict.SAME] * 2 + [Verdict.NOT_COMPARABLE] * 4
-    assert all("asks for 'late', number 0, which was not recorded" in each.reason for each in compared[2:])
 
 
 class Busy(Exception):
