@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -22,6 +18,7 @@ from headrace.replay.recorded.log_history import open_history
 from support.clusters import state_of
 from support.engines import ended, engine_process, engine_with, eventually, read_all, snapshots_of, with_engine
 from support.processes import wait_until
+from support.replay_shell import Shell
 
 SAMPLE = files("headrace").joinpath("samples/second-bakery.conversation.json")
 
@@ -101,75 +98,6 @@ async def asks(args: dict, ctx: JobContext) -> str:
 async def slow(args: dict, ctx: JobContext) -> None:
     await asyncio.sleep(30)
 """.replace("{entry}", "NewEntry").replace("AbstractWorker, JobContext", "JobContext, NewEntry")
-
-
-COMMAND = [sys.executable, "-m", "headrace", "replay", "job"]
-
-
-class Shell:
-    """Runs `headrace replay job` on the workers of a file, as a user does."""
-
-    def __init__(self, settings: Settings, folder: Path, workers: str) -> None:
-        self._settings = settings
-        self.folder = folder
-        folder.mkdir(exist_ok=True)
-        self.write(workers)
-
-    @property
-    def file(self) -> Path:
-        return self.folder / "shop.py"
-
-    def write(self, workers: str) -> None:
-        self.file.write_text(textwrap.dedent(workers))
-
-    def replay(self, *arguments: str, stdin: str = "", code: int = 0) -> str:
-        """What it prints, when it ends with this exit code."""
-        done = self._run(*arguments, stdin=stdin)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout
-
-    def export(self, file: str) -> None:
-        """Exports the last hour."""
-        exported = [sys.executable, "-m", "headrace", "export", "--from", "1h", "--output", file]
-        subprocess.run(exported, cwd=self.folder, env=self.environment, check=True, capture_output=True, timeout=120)
-
-    def refused(self, *arguments: str) -> str:
-        """The one line that it says in refusing something."""
-        done = self._run(*arguments)
-        assert (done.returncode, done.stdout) == (2, ""), done.stdout + done.stderr
-        assert len(done.stderr.splitlines()) == 1, done.stderr
-        return done.stderr
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Begins to run it."""
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            [*COMMAND, *arguments], cwd=self.folder, env=self.environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
-        )
-
-    def _run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What its commands see."""
-        variables = {
-            "KAFKA_BOOTSTRAP_SERVERS": self._settings.bootstrap_servers or "",
-            "HEADRACE_NAMESPACE": self._settings.namespace,
-            "HEADRACE_DATA_DIRECTORY": str(self._settings.data_directory),
-            "HEADRACE_LOG_LEVEL": "ERROR",
-            "COLUMNS": "200",
-        }
-        return {**os.environ, **variables}
 
 
 @asynccontextmanager
@@ -288,6 +216,53 @@ def blocks(args: dict, ctx: JobContext) -> None:
 waits = worker(name="waits")(blocks)
 waits_late = worker(name="waits_late", timeout=0.5)(blocks)
 """
+
+
+STUCK = """
+import asyncio
+import time
+
+from headrace import JobContext, worker
+
+
+@worker(timeout=0.5)
+def counts_on(args: dict, ctx: JobContext) -> None:
+    turns = 0
+    while ctx.replaying and turns < 100_000:
+        turns += 1
+        rests(args["for"])
+
+
+def rests(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@worker(timeout=0.5)
+async def stays(args: dict, ctx: JobContext) -> None:
+    while ctx.replaying:
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            pass
+"""
+
+
+async def test_the_debugger_opens_where_a_function_stands_that_goes_on_after_its_time(settings: Settings, tmp_path: Path) -> None:
+    shell = Shell(settings, tmp_path / "shop", STUCK)
+    async with ran(settings, shell, [("counts_on", {"for": 600}), ("stays", {})]) as [stuck, stubborn]:
+        commands = "p ('here', seconds)\nup\np ('above', turns, args['for'])\nq\n"
+        done = shell.debugged(stuck.id, "shop", "--pdb", stdin=commands)
+        assert (done.returncode, "('here', 600)" in done.stdout, "('above', 1, 600)" in done.stdout) == (1, True, True), (
+            done.stdout
+        )
+        assert "time.sleep(seconds)" in done.stdout
+        assert done.stderr.splitlines()[-2:] == [
+            "It stood here when its time was over, and goes on in its thread: the values are those of now.",
+            "It goes on in a thread, which ends with this command.",
+        ]
+        done = shell.debugged(stubborn.id, "shop", "--pdb", stdin="")
+        assert (done.returncode, "(Pdb)" in done.stdout) == (1, False)
+        assert "Nothing to debug: its time was over, and where it stood then cannot be known.\n" in done.stderr
 
 
 async def test_a_function_in_a_thread_does_not_hold_the_command_up(settings: Settings, tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from support import renamed_workers, replay_workers
 from support.clusters import state_of
 from support.engines import ended, engine_with, with_engine
 from support.log import plain_topic
-from support.replay_commands import STREAM, command, of_sandboxes, replay, with_jobs
+from support.replay_commands import PATIENCE_SECONDS, STREAM, command, of_sandboxes, replay, started, with_jobs
+from support.screens import Screen
 
 
 @pytest.fixture
@@ -72,10 +74,30 @@ async def test_as_many_jobs_run_together_as_were_asked_for(recorded: Settings, t
     assert max(map(int, notes.read_text().split())) == 3
 
 
-async def test_a_terminal_shows_how_far_it_is(recorded: Settings) -> None:
-    shown = replay(recorded, "", *STREAM, FORCE_COLOR="1")
-    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.stderr)
-    assert re.search(r"replaying .*30/30 [\d,]+/s 0:00:\d\d left: 0:00:00", plain), plain
+@pytest.fixture
+async def screen() -> AsyncIterator[Screen]:
+    screen = Screen()
+    yield screen
+    screen.close()
+
+
+async def test_a_terminal_shows_how_far_it_is(recorded: Settings, tmp_path: Path, screen: Screen) -> None:
+    gate = tmp_path / "gate"
+    gate.write_text("5")
+    variables = {"REPLAY_GATE": str(gate), "TERM": "xterm-256color"}
+    with started(recorded, "gated", *STREAM, stderr=screen.of_command, **variables) as process:
+        await screen.until(r"^Reading what was recorded; then the jobs run\.\s+replaying .* 5/30 ", within=PATIENCE_SECONDS)
+        gate.write_text("10")
+        shown = await screen.until(r"replaying .*10/30 +([\d,]+)/s 0:00:\d\d left: 0:(\d\d):(\d\d)", within=PATIENCE_SECONDS)
+        assert 0 < int(shown[2]) * 60 + int(shown[3]) < 20 * PATIENCE_SECONDS
+        assert process.poll() is None
+        gate.write_text("30")
+        await screen.until(r"replaying .*30/30 [\d,]+/s 0:\d\d:\d\d left: 0:00:00", within=PATIENCE_SECONDS)
+        output, _ = await asyncio.to_thread(process.communicate, timeout=PATIENCE_SECONDS)
+        assert output.startswith("30 jobs replayed in ")
+
+
+async def test_where_nobody_looks_it_does_not_show_how_far_it_is(recorded: Settings) -> None:
     assert replay(recorded, "", *STREAM).stderr == ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection
 from typing import Any
 
@@ -48,19 +49,31 @@ async def test_clean_removes_what_was_kept_at_once(log: KafkaLog, settings: Sett
     assert not (settings.data_directory / "views" / left_behind).exists()
 
 
-@pytest.mark.parametrize("how", ["told to", "silent"])
-async def test_clean_spares_a_replay_that_runs_unless_it_is_told_to_or_that_is_silent(
-    log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch, how: str
+@pytest.mark.parametrize("hours", [-2, 0, 2], ids=["its clock is behind", "its clock is right", "its clock is ahead"])
+async def test_clean_spares_a_replay_that_runs_unless_it_is_told_to(
+    log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
+    """Whoever cleans may have another time than the brokers, and than the replay."""
     async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
-        before = await state_of(settings)
-        _, spared, _ = await clean_sandboxes(log, settings)
-        assert sandbox.namespace in [found.sandbox for found in spared]  # this process lives
-        assert await state_of(settings) == before
+        right = time.time_ns
+        monkeypatch.setattr(time, "time_ns", lambda: right() + hours * 3_600_000_000_000)
+        removed, spared, _ = await clean_sandboxes(log, settings)
+        assert sandbox.namespace not in [found.sandbox for found in removed]
+        assert sandbox.namespace in [found.sandbox for found in spared]
 
-        if how == "silent":
-            monkeypatch.setattr(markers, "SILENT_SECONDS", -60.0)
-        removed, _, _ = await clean_sandboxes(log, settings, every=how == "told to")
+        removed, _, _ = await clean_sandboxes(log, settings, every=True)
+        assert sandbox.namespace in [found.sandbox for found in removed]
+        assert of_namespace(await state_of(settings), sandbox.namespace) == []
+
+
+async def test_clean_removes_what_gives_no_sign_while_it_looks_on(
+    log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last sign may be of a moment ago, or of tomorrow: the brokers' clock may be any."""
+    monkeypatch.setattr("headrace.replay.sandboxes.sandbox.ALIVE_EVERY_SECONDS", 3_600.0)
+    monkeypatch.setattr(markers, "SILENT_SECONDS", 2.0)
+    async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+        removed, _, _ = await clean_sandboxes(log, settings)
         assert sandbox.namespace in [found.sandbox for found in removed]
         assert of_namespace(await state_of(settings), sandbox.namespace) == []
 

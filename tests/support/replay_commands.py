@@ -57,14 +57,16 @@ STREAM = ("stream", "support.replay_workers", "--worker", "count", "--from", "1h
 
 
 @contextmanager
-def started(settings: Settings, mode: str, *words: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+def started(
+    settings: Settings, mode: str, *words: str, stderr: int = subprocess.PIPE, **variables: str
+) -> Iterator[subprocess.Popen[str]]:
     """A replay that runs, and is gone at the end."""
     process = subprocess.Popen(
         arguments("replay", *words),
         cwd=TESTS,
         env=environment(settings, mode) | variables,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
     try:

@@ -27,6 +27,9 @@ class Count(AbstractWorker[dict[str, Any]]):
             await asyncio.get_running_loop().create_future()
         if mode == "ask":
             return int(await ctx.recorded("number", lambda: _note(number)))
+        if mode == "gated":
+            while number >= _opened_to():  # noqa: ASYNC110 - by another process
+                await asyncio.sleep(0.02)
         if mode == "together":
             await self.meet(int(os.environ["REPLAY_TOGETHER"]))
         return number
@@ -38,6 +41,11 @@ class Count(AbstractWorker[dict[str, Any]]):
         _note(self.running)
         await self.barrier.wait()
         self.running -= 1
+
+
+def _opened_to() -> int:
+    """Those below this number may end."""
+    return int(Path(os.environ["REPLAY_GATE"]).read_text() or 0)
 
 
 def _note(number: int) -> int:

@@ -138,7 +138,8 @@ async def _end(context: AbstractAsyncContextManager[Any], error: BaseException |
 def leave_threads_behind(exit_code: int = 0) -> NoReturn:
     """Ends the process while plain functions run on in threads, which nothing but its end can stop.
 
-    To be called inside of the event loop, which would wait for them, when everything else has ended in order.
+    To be called inside of the event loop, when everything else has ended in order. Python waits for the threads of an executor,
+    though not for those of `DaemonThreads`, and the end of the loop for coroutines that do not heed being cancelled.
     """
     logging.shutdown()
     sys.stdout.flush()

@@ -52,5 +52,6 @@ async def test_where_something_is_redacted_it_is_told_once_that_the_digests_of_k
     assert (await exported(ran, tmp_path / "whole.gz")).warnings == (), "nothing is hidden that could be guessed"
     [warning] = (await exported(ran, tmp_path / "redacted.gz", "args.password")).warnings
     assert "recordings named a/b, model, page is in the file as a digest" in warning
-    found = await read_file_history(tmp_path / "redacted.gz").recordings("done", 1)
+    history = read_file_history(tmp_path / "redacted.gz")
+    found = await history.recordings(await history.find("done"), 1)
     assert RecordingKey(keyed("model", "secret"), 0) in found, "a replay finds it by its key"

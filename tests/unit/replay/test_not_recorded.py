@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from headrace import JobContext
+from headrace import JobContext, NotRecorded
+from headrace.core.comparison import Verdict
 from headrace.recordings.names import keyed
 from support.histories import InMemoryHistory, recorded_job
 from support.reruns import Does, rerun
@@ -38,3 +39,31 @@ async def test_who_asks_for_what_was_not_recorded_hears_what_to_do(recorded: lis
         "If that is meant, as of a new call, `--live` asks outside for it now; if not, mend the code: a call has to have the name"
         " and the key that it had then, and to be made as often."
     )
+
+
+async def test_who_does_without_what_was_not_recorded_is_compared_where_it_ends_as_it_did() -> None:
+    """Else nobody knows what it would have made of an answer, whichever way it ends."""
+
+    async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
+        try:
+            return await ctx.recorded("late", lambda: 1)
+        except Exception as refused:
+            assert isinstance(refused, NotRecorded)
+            if "raises" in args:
+                raise ValueError(args["raises"]) from refused
+            return 0
+
+    failed = ("ValueError", "no")
+    compared = [
+        (await rerun(Does(asks), job)).comparison
+        for job in (
+            recorded_job("does", result=0),
+            recorded_job("does", {"raises": "no"}, error=failed),
+            recorded_job("does", result=1),
+            recorded_job("does", error=failed),
+            recorded_job("does", {"raises": "yes"}, error=failed),
+            recorded_job("does", {"raises": "no"}, result=0),
+        )
+    ]
+    assert [each.verdict for each in compared] == [Verdict.SAME] * 2 + [Verdict.NOT_COMPARABLE] * 4
+    assert all("asks for 'late', number 0, which was not recorded" in each.reason for each in compared[2:])

@@ -13,7 +13,7 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
-from headrace import GiveUp, Job, JobContext, NewEntry, NotRecorded, Retry, WorkerUnknown, worker
+from headrace import GiveUp, Job, JobContext, NewEntry, Retry, WorkerUnknown, worker
 from headrace.core.comparison import Verdict
 from headrace.core.retry import qualified_name
 from headrace.core.snapshots import shorten
@@ -239,24 +239,6 @@ async def test_what_was_recorded_is_handed_back_and_nothing_else() -> None:
     assert told.replayed.result == ["of 2", "asked"]
     assert told.effects.asked_outside == [RecordingKey("late", 0)]
     assert asked == ["outside"]
-
-
-async def test_who_does_without_what_was_not_recorded_is_compared() -> None:
-    async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
-        try:
-            return await ctx.recorded("late", lambda: 1)
-        except NotRecorded:
-            return 0
-
-    verdicts = [
-        (await rerun(Does(asks), job)).comparison.verdict
-        for job in (
-            recorded_job("does", result=0),
-            recorded_job("does", result=1),
-            recorded_job("does", error=("ValueError", "no")),
-        )
-    ]
-    assert verdicts == [Verdict.SAME, Verdict.NOT_COMPARABLE, Verdict.NEWLY_FIXED]
 
 
 class Busy(Exception):

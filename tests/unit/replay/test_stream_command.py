@@ -10,8 +10,10 @@ from typer.testing import CliRunner
 
 from headrace.cli.main import application
 from headrace.replay.exports.export_format import ExportHeader, ExportWriter
+from headrace.replay.facade import MOST_THREADS
 from headrace.replay.history import Span
 from headrace.replay.recorded.wanted import parse_fields
+from support.markdown import ROOT
 from support.recorded import recorded_job
 
 STREAM = ["stream", "support.replay_workers", "--from", "1h"]
@@ -168,3 +170,10 @@ def test_a_span_in_an_export_is_that_of_the_export_or_within(
     else:
         assert told.exit_code == 0, told.output
         assert json.loads(told.stdout)["jobs"] == jobs
+
+
+def test_who_asks_for_more_threads_than_there_are_can_read_it() -> None:
+    shown = CliRunner().invoke(application, ["replay", "stream", "--help"], env={"COLUMNS": "400", "TERM": "dumb"})
+    assert "Jobs that run at a time; 200 at most of plain functions." in shown.stdout
+    docs = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
+    assert f"Plain functions have a thread each, and there are {MOST_THREADS} at most." in docs

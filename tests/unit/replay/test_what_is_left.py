@@ -96,6 +96,24 @@ async def test_what_is_young_is_there_whatever_was_deleted(engines: Engines, his
         await jobs(history, Span(now - 8 * 24 * 60 * MINUTE, now))
 
 
+async def test_a_span_of_a_millisecond_is_a_span(engines: Engines, history: LogHistory) -> None:
+    """And no question of how all stood then, which is about jobs of before, too."""
+    for number in range(3):
+        put_at(engines, (100 + number) * MINUTE, f"job-{number}")
+    to_come = time.time_ns() // 1_000_000 + 30 * MINUTE
+    with pytest.raises(HistoryGone, match=r"The span from .* is still to come\."):
+        await jobs(history, Span(to_come, to_come + 1))
+    assert len([each async for batch in states_at(history, to_come) for each in batch]) == 3
+
+    engines.log.cluster.delete_records(engines.jobs(0), 1)
+    at = 102 * MINUTE
+    assert [job.id for job in await jobs(history, Span(at, at + 1))] == ["job-2"]
+    with pytest.raises(HistoryGone, match=r"were deleted, and may have run at the moment 1970-01-01T01:42:00\.000Z"):
+        [each async for each in states_at(history, at)]
+    with pytest.raises(HistoryGone, match=r"The whole span from .* is gone"):
+        await jobs(history, Span(90 * MINUTE, 90 * MINUTE + 1))
+
+
 async def test_what_was_deleted_too_early_is_missed_where_its_state_is_left(log: WrittenLog, engines: Engines) -> None:
     # As when jobs are kept for longer now than they were.
     history = LogHistory(log, log.topics, retention_seconds=time.time())

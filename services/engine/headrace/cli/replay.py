@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, redirect_stdout
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, NoReturn, TextIO
@@ -40,6 +41,7 @@ from headrace.replay.history import History
 from headrace.replay.rerunning.code import by_name
 from headrace.replay.rerunning.differences import rerun_as_json
 from headrace.replay.rerunning.rerun import Rerun, Rerunner, RerunOptions
+from headrace.replay.rerunning.running import StillRunning
 from headrace.runtime import leave_threads_behind
 from headrace.settings import Settings
 from headrace.worker import AbstractWorker
@@ -158,8 +160,18 @@ class _Again:
                     raise
                 self._tell(rerun, changed, as_json=as_json)
                 if rerunner.left_behind:
+                    if options.keep_raised:
+                        self._debug_inside(rerun, rerunner.workers[rerun.job.record["workerName"]])
                     _leave_threads(_exit_code(rerun), "It goes on in a thread, which ends with this command.")
                 return rerun
+
+    def _debug_inside(self, rerun: Rerun, worker: AbstractWorker[Any]) -> None:
+        """Debugs inside of the event loop, which is not left any more."""
+        # At the debugger's prompt Ctrl-C is not for the loop.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with redirect_stdout(self._output):
+            _debug(rerun, worker)
+        self._output.flush()
 
     def _tell(self, rerun: Rerun, changed: Changes, *, as_json: bool) -> None:
         for path in changed.idle:
@@ -173,7 +185,7 @@ class _Again:
 
 
 def _leave_threads(code: int, message: str) -> NoReturn:
-    """Ends the command while a function runs on in a thread, which the interpreter would wait for."""
+    """Ends the command while an attempt goes on: the loop's end would wait for a coroutine that does not heed being cancelled."""
     typer.echo(message, err=True)
     leave_threads_behind(code)
 
@@ -203,13 +215,22 @@ def _parsed(changes: Iterable[str]) -> dict[str, Any]:
 
 
 def _debug(rerun: Rerun, worker: AbstractWorker[Any]) -> None:
-    """Opens the debugger where the attempt failed in the worker's code."""
+    """Opens the debugger where the attempt failed in the worker's code, or stood when its time was over."""
     frames = _frames(rerun.raised)
     if frames is None:
-        why = "it did not fail" if rerun.error is None else "what it failed by was not raised in the worker's code"
-        typer.echo(f"Nothing to debug: {why}.", err=True)
+        typer.echo(f"Nothing to debug: {_why_nothing(rerun)}.", err=True)
     else:
+        if isinstance(rerun.raised, JobTimeout) and isinstance(rerun.raised.__cause__, StillRunning):
+            typer.echo("It stood here when its time was over, and goes on in its thread: the values are those of now.", err=True)
         debug(frames, LoadedCode(worker, Path.cwd()))
+
+
+def _why_nothing(rerun: Rerun) -> str:
+    if rerun.error is None:
+        return "it did not fail"
+    if isinstance(rerun.raised, JobTimeout):
+        return "its time was over, and where it stood then cannot be known"
+    return "what it failed by was not raised in the worker's code"
 
 
 def _frames(error: BaseException | None) -> TracebackType | None:

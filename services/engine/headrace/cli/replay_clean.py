@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
 import orjson
@@ -18,9 +17,9 @@ from headrace.cli.common import (
     settings_from,
 )
 from headrace.kafka.log import KafkaLog
-from headrace.replay.sandboxes.markers import GONE_SECONDS, MADE_UP, FoundMarker
+from headrace.replay.sandboxes.markers import MADE_UP, FoundMarker
 from headrace.replay.sandboxes.removing import Cleaned, clean_sandboxes
-from headrace.runtime import run, wall_clock
+from headrace.runtime import run
 from headrace.settings import Settings
 
 
@@ -30,7 +29,8 @@ def clean(
     namespace: NamespaceOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove the sandboxes that replays have left behind. What has no marker of a replay is not touched."""
+    """Remove the sandboxes that replays have left behind: those that give no sign for a minute, or for 20 s where the process is
+    gone from this machine. What has no marker of a replay is not touched."""
     with errors_shown():
         settings = settings_from(bootstrap_servers, namespace)
         log_to_stderr(settings, default="WARNING")
@@ -70,14 +70,10 @@ def _why_spared(found: FoundMarker, namespace: str) -> str:
         return "what stands in its topic is no marker of a replay."
     if marker.namespace != namespace:
         return f"it is of the namespace {marker.namespace}; give --namespace {marker.namespace}."
+    where = f"in process {marker.process_id} of {marker.host}"
     if found.is_gone:
-        seconds = max(0, math.floor(found.silence_left(wall_clock()))) + 1
-        return (
-            f"its process {marker.process_id} is gone from this machine ({marker.host}). As another may have that name, its last"
-            f" sign of life has to be {GONE_SECONDS:g} s old: try again in {seconds} s, or --all removes it at once."
-        )
+        where = f"though its process {marker.process_id} is gone from this machine: in another of that name ({marker.host})"
     return (
-        f"its replay seems to run, in process {marker.process_id} of {marker.host}: it removes this when it ends, as by"
-        " Ctrl-C there. If it is no more, that is known a minute after its last sign of life. --all removes it at once, and ends"
-        " that replay with an error."
+        f"its replay runs, {where}: it gave a sign of life while this looked on. It removes this when it ends, as by Ctrl-C"
+        " there. --all removes it at once, and ends that replay with an error."
     )

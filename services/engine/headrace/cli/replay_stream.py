@@ -33,7 +33,7 @@ from headrace.cli.moments import parse_span, parse_span_in_export
 from headrace.cli.replay import FileOption, LiveOption, ShippedOption, replay_settings, replayed_workers
 from headrace.errors import ArgumentsInvalid, ConfigurationError, HeadraceError, HistoryGone
 from headrace.replay.exports.export_format import read_header
-from headrace.replay.facade import StreamRequest, replay_stream
+from headrace.replay.facade import MOST_THREADS, StreamRequest, replay_stream
 from headrace.replay.history import Span
 from headrace.replay.recorded.wanted import parse_fields
 from headrace.replay.sandboxes.markers import GONE_SECONDS
@@ -90,7 +90,9 @@ def stream(
         list[str] | None, typer.Option(help="Only jobs with these fields: status=failed,userId=ada,args.kind=digest.")
     ] = None,
     speed: Annotated[str, typer.Option(help="1 for as fast as they came, 10 for ten times that, or max.")] = "max",
-    concurrency: Annotated[int, typer.Option(min=1, max=10_000, help="Jobs that run at a time.")] = 100,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=10_000, help=f"Jobs that run at a time; {MOST_THREADS} at most of plain functions.")
+    ] = 100,
     order: Annotated[
         Order,
         typer.Option(help="key: those of an ordering key one after another. log: all start in the order in which they came."),
@@ -132,6 +134,8 @@ def stream(
             live=live,
         )
         check = _Check(failing, _own_workers(settings, request, workers or ()))
+        if Console(stderr=True).is_terminal:
+            typer.echo("Reading what was recorded; then the jobs run.", err=True)
         with _workers_asked_for(workers or ()):
             code = run(_replay(settings, request, check, _Answer(output, as_json)))
     raise typer.Exit(code)
@@ -288,8 +292,8 @@ class _Look:
         self.tell_interrupted()
         if not self._keep and self._replay is not None and (name := self._replay.sandbox) is not None:
             typer.echo(
-                f"The sandbox {name} is left, not all of it removed. `headrace replay clean --namespace {self._live}` removes it"
-                f" {GONE_SECONDS:g} s from now, and with --all at once.",
+                f"The sandbox {name} is left, not all of it removed. `headrace replay clean --namespace {self._live}` removes it,"
+                f" which takes {GONE_SECONDS:g} s, and with --all at once.",
                 err=True,
             )
         leave_threads_behind(EXIT_INTERRUPTED)

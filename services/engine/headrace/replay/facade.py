@@ -28,7 +28,8 @@ from headrace.replay_errors import SandboxLeft, SandboxLost
 from headrace.settings import Settings, load_settings
 from headrace.worker import AbstractWorker
 
-_MOST_THREADS: Final = 200
+MOST_THREADS: Final = 200
+"""So many plain functions run at a time at most: where the system had no further thread, their jobs would seem to fail."""
 
 Watch = Callable[[StreamReplay, int | None], AbstractAsyncContextManager[None]]
 """Looks on while a replay goes on. Gets how many jobs there are, where that is known before."""
@@ -43,6 +44,7 @@ class StreamRequest:
         span: in which the jobs were accepted; all of an export when None.
         workers: names of those whose jobs are wanted; all that are in the code and have recorded jobs when empty.
         fields: see `Wanted.fields`.
+        pacing: how many at a time; of plain functions no more than 200.
         sandbox: whether they go through an engine in a namespace of its own, on the cluster of the settings.
         into: the name of that namespace; one is made up when None.
         keep: whether it is kept afterwards, until `clean` removes it.
@@ -93,7 +95,7 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
         names = wanted_workers(request.workers, code, recorded, others)
         wanted = replace(wanted, workers=names)
         chosen = {name: code[name] for name in names}
-        options = RerunOptions(live=request.live, threads=min(request.pacing.concurrency, _MOST_THREADS))
+        options = RerunOptions(live=request.live, threads=min(request.pacing.concurrency, MOST_THREADS))
         rerunner = await stack.enter_async_context(Rerunner(history, chosen.values(), options))
         limits = {name: worker.concurrency for name, worker in chosen.items() if worker.concurrency is not None}
         replay = StreamReplay(history, rerunner, wanted, request.pacing, limits=limits)

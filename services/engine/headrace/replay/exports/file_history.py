@@ -24,8 +24,8 @@ from headrace.replay.history import Began, RecordedJob, RecordingKey, Span, Want
 from headrace.replay.recorded.conversations import conversations_of
 from headrace.replay.recorded.memory_history import PastConversations
 from headrace.replay.recorded.run_times import time_of_run
-from headrace.replay.recorded.spans import span_gone
 from headrace.replay.recorded.wanted import full_path, matches
+from headrace.replay.recorded.what_is_left import span_gone
 
 _AT_ONCE: Final = 500
 

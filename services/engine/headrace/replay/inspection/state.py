@@ -33,8 +33,9 @@ from headrace.replay.recorded.log_history import LogHistory
 from headrace.replay.recorded.refused import refused_job
 from headrace.replay.recorded.scanning import reading, side_by_side
 from headrace.replay.recorded.snapshots import snapshot_of
-from headrace.replay.recorded.spans import bounds_of, check_is_left, since
+from headrace.replay.recorded.spans import bounds_of, since
 from headrace.replay.recorded.wanted import matches
+from headrace.replay.recorded.what_is_left import check_is_left
 
 _AT_ONCE: Final = 500
 
@@ -89,7 +90,8 @@ async def states_at(
     """
     layout = await read_layout(history.log, history.topics, workers)
     async with reading(history.log) as reader:
-        await check_is_left(reader, layout, Span(at, at + 1), described(layout, workers), history.kept_from)
+        whose = described(layout, workers)
+        await check_is_left(reader, layout, Span(at, at + 1), whose, history.kept_from, is_moment=True)
         bounds = await bounds_of(reader, layout.queues, Span(0, at + 1))
         starts = await reader.start_offsets(layout.queues)
     # Also those of which something was deleted: it may have run then.

@@ -28,8 +28,9 @@ from headrace.replay.recorded.memory_history import MemoryHistory
 from headrace.replay.recorded.past_conversation import TimedRow
 from headrace.replay.recorded.recorded_answers import Answer, RecordedAnswers, of_attempt, of_run
 from headrace.replay.recorded.scanning import reading, side_by_side
-from headrace.replay.recorded.spans import ALL_TIME, bounds_of, check_is_left, since, until
+from headrace.replay.recorded.spans import ALL_TIME, bounds_of, since, until
 from headrace.replay.recorded.wanted import matches
+from headrace.replay.recorded.what_is_left import check_is_left
 from headrace.settings import EngineSettings, Settings
 
 _AT_ONCE: Final = 500

@@ -246,8 +246,10 @@ class Rerunner:
 
 
 _DAMAGED: Final = "the newest record of what became of it is damaged"
-_BY_WHAT_IS_MISSING: Final = frozenset({Verdict.DIFFERENT, Verdict.NEWLY_FAILING})
-"""What may come of it that something was not recorded: nobody knows what the code makes of an answer."""
+_BY_WHAT_IS_MISSING: Final = frozenset({Verdict.DIFFERENT, Verdict.NEWLY_FAILING, Verdict.NEWLY_FIXED})
+"""What may come of it that something was not recorded: nobody knows what the code makes of an answer. It may also catch that it
+gets none, and end well by that alone.
+"""
 
 
 def _missing(effects: Effects) -> str | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from types import TracebackType
 from typing import Any, Final, ParamSpec, TypeVar
 
 from headrace.job_context import JobContext
@@ -20,6 +22,13 @@ _STUBBORN_SECONDS: Final = 10.0
 _MOMENT_SECONDS: Final = 0.5
 
 
+class StillRunning(Exception):
+    """Nothing was raised here: it stands for where a function was when its time was over, and goes on."""
+
+    def __init__(self) -> None:
+        super().__init__("it stood here when its time was over, and goes on in its thread")
+
+
 class OwnThreads(Executor):
     """What one attempt has run in threads, and whether any of that goes on.
 
@@ -30,30 +39,40 @@ class OwnThreads(Executor):
     def __init__(self, threads: Executor) -> None:
         self._threads = threads
         self._lock = threading.Lock()
-        self._under_way = 0
+        self._at_work: dict[int, None] = {}
 
     @property
     def are_at_work(self) -> bool:
         """Whether a function of the attempt runs."""
-        return self._under_way > 0
+        return bool(self._at_work)
+
+    def frames(self) -> TracebackType | None:
+        """Where the first of its functions stands that runs; the frames themselves go on."""
+        with self._lock:
+            at_work = next(iter(self._at_work), None)
+        frame, frames = None if at_work is None else sys._current_frames().get(at_work), None
+        while frame is not None and frame.f_code is not OwnThreads._call.__code__:
+            frames = TracebackType(frames, frame, frame.f_lasti, frame.f_lineno)
+            frame = frame.f_back
+        # Else it has just ended, and these are none of its frames.
+        return frames if at_work in self._at_work else None
 
     def submit(
         self, function: Callable[ParametersT, ResultT], /, *args: ParametersT.args, **options: ParametersT.kwargs
     ) -> Future[ResultT]:
         """See `DaemonThreads.submit`."""
 
-        def call() -> ResultT:
-            self._count(1)
-            try:
-                return function(*args, **options)
-            finally:
-                self._count(-1)
+        return self._threads.submit(self._call, lambda: function(*args, **options))
 
-        return self._threads.submit(call)
-
-    def _count(self, change: int) -> None:
+    def _call(self, function: Callable[[], ResultT]) -> ResultT:
+        thread = threading.get_ident()
         with self._lock:
-            self._under_way += change
+            self._at_work[thread] = None
+        try:
+            return function()
+        finally:
+            with self._lock:
+                del self._at_work[thread]
 
 
 class RunningAttempt:
@@ -90,7 +109,10 @@ class RunningAttempt:
         return self._is_over
 
     async def run(self, ctx: JobContext) -> tuple[Any, BaseException | None, float | None]:
-        """What it returns, what it raises, and how many seconds it might have taken, if it took more."""
+        """What it returns, what it raises, and how many seconds it might have taken, if it took more.
+
+        For a function that goes on in its thread after that, `StillRunning` tells where it stands.
+        """
         # A task of its own, as in an engine: it can be cancelled, and what it sets in a context variable is not seen by another.
         self._task = asyncio.create_task(_caught(self._worker, ctx))
         try:
@@ -128,8 +150,12 @@ class RunningAttempt:
             self._task.cancel()
         # A function in a thread cannot be stopped: it may look at `ctx.cancelled`, and is left behind if it does not.
         await asyncio.wait(waited_for, timeout=_STUBBORN_SECONDS if self._cancels else _MOMENT_SECONDS)
-        result, error = self._task.result() if self._task.done() else (None, None)
+        result, error = self._task.result() if self._task.done() else (None, self._still_running())
         return result, error, seconds
+
+    def _still_running(self) -> StillRunning | None:
+        frames = self.threads.frames()
+        return None if frames is None else StillRunning().with_traceback(frames)
 
 
 async def _caught(worker: AbstractWorker[Any], ctx: JobContext) -> tuple[Any, BaseException | None]:

@@ -7,9 +7,10 @@ is none of the sandbox's.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,7 +35,8 @@ GONE_SECONDS: Final = 20.0
 and none of them sees the processes of another.
 """
 SILENT_SECONDS: Final = 60.0
-"""A replay that gave no sign of life for so long is over, wherever it ran. The clocks of machines may differ a little."""
+"""A replay that gives no sign of life while somebody looks on for so long is over, wherever it ran."""
+_LOOK_SECONDS: Final = 1.0
 _LAST_RECORDS: Final = 10
 
 
@@ -76,7 +78,7 @@ class FoundMarker:
     Attributes:
         marker: None where its first record is no marker, or there is none.
         is_empty: nothing has ever stood in it: it is somebody else's, or its replay was about to write the marker.
-        alive_at: the log's time of the last sign of life, in milliseconds since the Unix epoch.
+        end: the offset behind the last sign of life.
         has_ended: its replay has said that it is over, and that the sandbox is kept.
         is_removed: somebody has begun to remove it.
     """
@@ -84,7 +86,7 @@ class FoundMarker:
     topic: str
     marker: SandboxMarker | None
     is_empty: bool = False
-    alive_at: int = 0
+    end: int = 0
     has_ended: bool = False
     is_removed: bool = False
 
@@ -93,28 +95,15 @@ class FoundMarker:
         """The name of the sandbox."""
         return self.topic.removesuffix(REPLAY_MARKER_SUFFIX)
 
-    def is_over(self, now: int) -> bool:
-        """Whether the replay that made it is no more: it was silent for too long, which is less where its process is gone.
-
-        Args:
-            now: the time of day, in milliseconds since the Unix epoch.
-        """
-        if self.marker is None or self.has_ended:
-            return self.has_ended
-        return self.silence_left(now) < 0
-
     @property
     def is_gone(self) -> bool:
         """Whether its process was one of a machine with the name of this one, and is none of this machine's any more."""
         return self.marker is not None and self.marker.host == platform.node() and not _exists(self.marker.process_id)
 
-    def silence_left(self, now: int) -> float:
-        """For how many seconds more the replay has to be silent to be over; below 0 where it is.
-
-        Args:
-            now: as for `is_over`.
-        """
-        return (GONE_SECONDS if self.is_gone else SILENT_SECONDS) - (now - self.alive_at) / 1000
+    @property
+    def silent_seconds(self) -> float:
+        """For how long its replay gives no sign if it is no more: less where its process is gone from this machine."""
+        return GONE_SECONDS if self.is_gone else SILENT_SECONDS
 
 
 def _exists(process_id: int) -> bool:
@@ -140,14 +129,14 @@ async def find_marker(log: Log, topic: str) -> FoundMarker | None:
     """
     try:
         records, end = await _read(log, TopicPartition(topic, 0))
-        return _found(topic, records) if end else FoundMarker(topic, None, is_empty=True)
+        return _found(topic, records, end) if end else FoundMarker(topic, None, is_empty=True)
     except (BrokerError, TopicMissing):
         if topic in await log.topic_names():
             raise
         return None
 
 
-def _found(topic: str, records: Sequence[Record]) -> FoundMarker:
+def _found(topic: str, records: Sequence[Record], end: int) -> FoundMarker:
     if not records:
         return FoundMarker(topic, None)
     first = records[0]
@@ -161,7 +150,31 @@ def _found(topic: str, records: Sequence[Record]) -> FoundMarker:
         return FoundMarker(topic, None)
     keys = {each.key for each in records}
     has_ended, is_removed = OVER_KEY in keys, REMOVED_KEY in keys
-    return FoundMarker(topic, marker, alive_at=records[-1].timestamp, has_ended=has_ended, is_removed=is_removed)
+    return FoundMarker(topic, marker, end=end, has_ended=has_ended, is_removed=is_removed)
+
+
+async def silent_ones(log: Log, found: Collection[FoundMarker]) -> Mapping[str, FoundMarker]:
+    """Those of them that give no sign while this looks on, by topic; it takes as long as they may be silent.
+
+    No time that is written anywhere counts: the brokers' clocks, a replay's and this one may differ by any amount. What is told
+    at last, as that a replay is over, is a sign, too.
+
+    Raises:
+        BrokerError: the brokers cannot be used.
+    """
+    clock = asyncio.get_running_loop().time
+    begun, waited_for, silent = clock(), {each.topic: each for each in found}, {}
+    while waited_for:
+        await asyncio.sleep(_LOOK_SECONDS)
+        passed = clock() - begun
+        for topic, before in list(waited_for.items()):
+            now = await find_marker(log, topic)
+            if now == before and passed < before.silent_seconds:
+                continue
+            del waited_for[topic]
+            if now == before:
+                silent[topic] = before
+    return silent
 
 
 async def _read(log: Log, partition: TopicPartition) -> tuple[list[Record], int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,9 +22,9 @@ from headrace.replay.sandboxes.markers import (
     FoundMarker,
     find_marker,
     marker_topics,
+    silent_ones,
 )
 from headrace.replay_errors import SandboxLeft
-from headrace.runtime import wall_clock
 from headrace.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -129,8 +129,8 @@ def _named(topics: Collection[str]) -> str:
 def _left(marker: SandboxMarker, reason: str) -> SandboxLeft:
     return SandboxLeft(
         f"The sandbox {marker.sandbox} is not removed: {reason} What is left of it is found and removed by"
-        f" `headrace replay clean --namespace {marker.namespace}` when nobody uses it any more: {GONE_SECONDS:g} s after its"
-        f" replay's end on this machine, and {SILENT_SECONDS:g} s on others."
+        f" `headrace replay clean --namespace {marker.namespace}` when nobody uses it any more, which takes {GONE_SECONDS:g} s on"
+        f" this machine, and {SILENT_SECONDS:g} s on others."
     )
 
 
@@ -146,9 +146,19 @@ async def _was_just_begun(log: Log, settings: Settings, found: FoundMarker) -> b
     return own == [found.topic] and await log.partition_count(found.topic) == 1
 
 
+def _is_of(found: FoundMarker, settings: Settings) -> bool:
+    return found.marker is not None and found.marker.namespace == settings.namespace
+
+
+async def _silent_ones(log: Log, settings: Settings) -> Mapping[str, FoundMarker]:
+    """The sandboxes of the namespace whose replays are no more and have not said so, by topic."""
+    found = [await find_marker(log, topic) for topic in await marker_topics(log)]
+    return await silent_ones(log, [each for each in found if each is not None and _is_of(each, settings) and not each.has_ended])
+
+
 async def clean_sandboxes(log: Log, settings: Settings, *, every: bool = False) -> Cleaned:
-    """Removes the sandboxes that replays of a namespace have left: those that were silent for a minute, or for 20 s where their
-    process is gone.
+    """Removes the sandboxes that replays of a namespace have left: those that were kept, and those that give no sign while this
+    looks on, for a minute, or for 20 s where their process is gone. It takes that long where there is one that may run.
 
     Nothing is touched that no marker names, and no sandbox of another namespace's jobs. A topic in which no marker stands is
     spared, also an empty one: its replay may just begin, or it may be anybody's.
@@ -162,6 +172,7 @@ async def clean_sandboxes(log: Log, settings: Settings, *, every: bool = False) 
         BrokerError: the brokers cannot be used.
     """
     cleaned = Cleaned([], [], [])
+    silent = {} if every else await _silent_ones(log, settings)
     # One after another: others end meanwhile, and remove theirs.
     for topic in await marker_topics(log):
         found = await find_marker(log, topic)
@@ -171,12 +182,13 @@ async def clean_sandboxes(log: Log, settings: Settings, *, every: bool = False) 
             await log.delete_topics([topic])
             cleaned.removed.append(found)
             continue
-        own = found.marker is not None and found.marker.namespace == settings.namespace
-        if found.marker is None or not own or not (every or found.is_over(wall_clock())):
+        # One that was silent, and is no more, was only held up.
+        is_over = found.has_ended or silent.get(topic) == found
+        if found.marker is None or not _is_of(found, settings) or not (every or is_over):
             cleaned.spared.append(found)
             continue
         try:
-            if not found.is_over(wall_clock()):
+            if not is_over:
                 await _tell_its_replay(log, found.topic)
             await remove(log, settings, found.marker)
         except SandboxLeft as error:

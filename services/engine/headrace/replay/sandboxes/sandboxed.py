@@ -175,7 +175,8 @@ class SandboxRun:
     async def _write(self, writer: LogWriter, batch: Sequence[RecordedJob]) -> None:
         records = []
         for job in batch:
-            if job.id in self._seen:  # a duplicate, which no engine would run
+            if job.id in self._seen:
+                # No engine would run it once more. What comes after it is written when it has ended: it is one in very many.
                 await self._rerun(job)
                 continue
             self._seen.add(job.id)
