@@ -43,6 +43,7 @@ from headrace.replay.streams.pacing import Order as Order
 from headrace.replay.streams.pacing import Pacing as Pacing
 from headrace.replay.streams.stream import StreamReplay as StreamReplay
 from headrace.replay.streams.summary import Kind as Kind
+from headrace.replay.streams.summary import NotShown as NotShown
 from headrace.replay.streams.summary import Replayed as Replayed
 from headrace.replay.streams.summary import Summary as Summary
 from headrace.replay_errors import AttemptUnknown as AttemptUnknown
