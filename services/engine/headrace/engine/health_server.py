@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+_BACKLOG = 128
 _LOOK_SECONDS = 1.0
 _STOP_SECONDS = 2.0
 
@@ -95,6 +96,8 @@ class HealthServer:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
+            # At once: until somebody listens, others can bind the same port, and whoever is told the address is refused.
+            listener.listen(_BACKLOG)
         except OSError as error:
             listener.close()
             raise ConfigurationError(
