@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,20 @@ SUITE = "node_modules/@modelcontextprotocol/conformance/dist/index.js"
 EXPECTED = FOLDER / "expected_failures.yaml"
 FINE = frozenset({"SUCCESS", "INFO"})
 
-Checks = dict[str, dict[str, str]]
+
+@dataclass(frozen=True)
+class Check:
+    """What became of a check, and what the suite says to that."""
+
+    status: str
+    message: str = ""
+
+    @property
+    def fine(self) -> bool:
+        return self.status in FINE
+
+
+Checks = dict[str, dict[str, Check]]
 """What became of each check, by scenario and by the check's id."""
 
 
@@ -39,7 +53,9 @@ def read_results(folder: Path) -> Checks:
     for path in sorted(folder.glob("server-*/checks.json")):
         scenario = _without_date(path.parent.name.removeprefix("server-"))
         checks: list[dict[str, Any]] = json.loads(path.read_text())
-        results[scenario] = {each["id"]: each["status"] for each in sorted(checks, key=lambda each: each["status"] not in FINE)}
+        # Of checks with one id that which fails counts.
+        ordered = sorted(checks, key=lambda each: each["status"] not in FINE)
+        results[scenario] = {each["id"]: Check(each["status"], each.get("errorMessage") or "") for each in ordered}
     return results
 
 
@@ -61,9 +77,11 @@ def differences(results: Checks, expected: Mapping[str, Mapping[str, str]], *, c
         if not checks:
             found.append(f"{scenario}: nothing was checked")
         found += [
-            f"{scenario}: {each} is {status}" for each, status in checks.items() if status not in FINE and each not in reasons
+            f"{scenario}: {each} is {check.status}: {check.message}"
+            for each, check in checks.items()
+            if not check.fine and each not in reasons
         ]
-        found += [f"{scenario}: {each} succeeds" for each in reasons if checks.get(each, "SUCCESS") in FINE]
+        found += [f"{scenario}: {each} succeeds" for each in reasons if each not in checks or checks[each].fine]
     if complete:
         found += [f"{scenario}: was not run" for scenario in expected if scenario not in results]
     return found
