@@ -74,8 +74,9 @@ async def test_nothing_new_is_nothing_after_the_timeout(log: Log, make_topic: Ma
     async with started(log.reader()) as reader:
         await reader.assign({TopicPartition(topic, 0): 0})
         begun = asyncio.get_running_loop().time()
-        assert await getattr(reader, fetch)(timeout=0.3) == {}
-        assert 0.2 < asyncio.get_running_loop().time() - begun < 3
+        async with asyncio.timeout(20):
+            assert await getattr(reader, fetch)(timeout=0.3) == {}
+        assert asyncio.get_running_loop().time() - begun > 0.2
 
 
 @pytest.mark.parametrize("fetch", ["fetch", "fetch_unplaced"])
@@ -93,7 +94,7 @@ async def test_no_more_is_fetched_than_asked_for(log: Log, make_topic: MakeTopic
     async with started(log.reader()) as reader:
         await reader.assign({TopicPartition(topic, 0): 0, TopicPartition(topic, 1): 0})
         while sum(map(len, seen.values())) < 200:
-            fetched = await reader.fetch(timeout=5, maximum=7)
+            fetched = await reader.fetch(timeout=30, maximum=7)
             assert 0 < sum(map(len, fetched.values())) <= 7
             for partition, records in fetched.items():
                 seen.setdefault(partition, []).extend(numbers_of(records))
@@ -110,11 +111,11 @@ async def test_partitions_can_be_added_while_reading(log: Log, make_topic: MakeT
     async with started(log.reader()) as reader:
         await reader.assign({TopicPartition(first, 0): 0})
         for added in (TopicPartition(first, 1), TopicPartition(second, 0)):
-            for partition, records in (await reader.fetch(timeout=5, maximum=100)).items():
+            for partition, records in (await reader.fetch(timeout=30, maximum=100)).items():
                 seen.setdefault(partition, []).extend(numbers_of(records))
             await reader.assign({**await reader.positions(), added: 0})
         while sum(map(len, seen.values())) < 1_500:
-            fetched = await reader.fetch(timeout=5)
+            fetched = await reader.fetch(timeout=30)
             assert fetched
             for partition, records in fetched.items():
                 seen.setdefault(partition, []).extend(numbers_of(records))
@@ -146,7 +147,7 @@ async def test_records_that_may_come_without_their_place_are_the_same(log: Log, 
         # In the middle of a batch, and at its begin.
         await reader.assign({first: 7, second: 0})
         while sum(map(len, found.values())) < 5:
-            fetched = await reader.fetch_unplaced(timeout=5)
+            fetched = await reader.fetch_unplaced(timeout=30)
             assert fetched
             for partition, records in fetched.items():
                 found[partition] += records
@@ -165,9 +166,9 @@ async def test_a_fetch_of_some_and_one_of_all_that_follow_give_each_record_once(
     await write(log, topic, range(50))
     async with started(log.reader()) as reader:
         await reader.assign({TopicPartition(topic, 0): 0})
-        found = numbers_of((await reader.fetch(timeout=5, maximum=7))[TopicPartition(topic, 0)])
+        found = numbers_of((await reader.fetch(timeout=30, maximum=7))[TopicPartition(topic, 0)])
         while len(found) < 50:
-            fetched = await reader.fetch_unplaced(timeout=5)
+            fetched = await reader.fetch_unplaced(timeout=30)
             assert fetched
             found += numbers_of(fetched[TopicPartition(topic, 0)])
     assert found == list(range(50))

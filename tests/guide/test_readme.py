@@ -76,7 +76,8 @@ def test_everything_that_it_says_works(terminal: Terminal) -> None:
 
     dev = terminal.start(*shlex.split(dev_command))
     gateway = gateway_of(dev)
-    assert live_instances(gateway) == {"count_words": 1, "memory_compaction_worker": 1, "send_digest": 1}
+    each_once = {"count_words": 1, "memory_compaction_worker": 1, "send_digest": 1}
+    wait_until(lambda: live_instances(gateway) == each_once, "each worker is there once")
 
     # An agent asks for a digest, gets the receipt that README.md shows, and sees later what became of it.
     receipt = curl(schedule, gateway)

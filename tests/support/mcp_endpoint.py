@@ -96,9 +96,18 @@ class Revocable(Tokens):
 
 
 class NeverEnding(InMemoryJobs):
-    """Jobs that do not change."""
+    """Jobs that do not change.
+
+    Attributes:
+        told: set when somebody who watches one was told how it stands, and waits for more.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = asyncio.Event()
 
     async def watch_job(self, job_id: str, /, *, tenant: str = "default") -> AsyncGenerator[Job]:
         async for job in super().watch_job(job_id, tenant=tenant):
             yield job
+        self.told.set()
         await asyncio.Event().wait()

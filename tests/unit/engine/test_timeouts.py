@@ -109,7 +109,7 @@ async def test_an_attempt_that_is_being_interrupted_is_not_late(bench: Bench) ->
 class ThreadedWorker(GatedWorker):
     """A plain function, which waits in its thread for what its jobs are named after."""
 
-    timeout = 0.1
+    timeout = 60.0
 
     def __init__(self) -> None:
         super().__init__(concurrency=1)
@@ -128,9 +128,10 @@ async def test_a_plain_function_cannot_be_stopped_and_keeps_its_slot_key_and_par
     worker = ThreadedWorker()
     async with leases.engine(bench, worker):
         await eventually(lambda: bool(bench.claims()), "the claim")
-        job_id, behind = bench.enqueue("slow", key="k"), bench.enqueue("behind", key="k")
-        other = bench.enqueue("other")
+        job_id = bench.enqueue("slow", key="k", attemptTimeout=0.1)
+        behind, other = bench.enqueue("behind", key="k"), bench.enqueue("other")
         await eventually(lambda: "attempt 1 of job job-1-slow of gated takes longer than 0.1 s" in caplog.text, "the report")
+        await eventually(lambda: bool(worker.started), "its thread")
         assert (worker.started, bench.statuses(job_id)) == ([("slow", 1)], ["running"])
         worker.go_on.set()
         await eventually(lambda: bench.has_completed(behind, other), "the ends of the others")
@@ -236,7 +237,7 @@ async def test_a_thread_that_goes_on_long_after_its_time_ends_its_engine(tmp_pat
     bench = Bench(tmp_path, stuck_seconds=0.3)
     worker = ThreadedWorker()
     async with leases.engine(bench, worker) as engine:
-        bench.enqueue("slow")
+        bench.enqueue("slow", attemptTimeout=0.1)
         async with asyncio.timeout(30):
             crash = await engine.ended()
         assert "EngineStuck" in str(crash)

@@ -26,7 +26,7 @@ async def test_whoever_comes_from_elsewhere_is_refused(
         Client(settings, log=log, view=True) as client,
         Gateway(settings, client) as gateway,
         GatewayServer(settings, client=client, gateway=gateway) as server,
-        httpx.AsyncClient(base_url=server.url, trust_env=False) as http,
+        httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as http,
     ):
         assert (await http.get("/workers")).status_code == 200
         for given in ("192.0.2.7", "127.0.0.1, 192.0.2.7", "192.0.2.7, 127.0.0.1", "192.0.2.7, ::1"):

@@ -237,13 +237,13 @@ async def test_every_call_is_audited_however_it_ends() -> None:
 
 
 async def test_a_revocation_ends_the_streams() -> None:
-    tokens = Revocable()
+    jobs, tokens = NeverEnding(), Revocable()
     headers, body = modern_request("subscriptions/listen", {"notifications": {"resourceSubscriptions": ["job://job-of-a"]}})
     headers["authorization"] = "Bearer ann's"
-    async with endpoint(NeverEnding(), authenticator=tokens) as client, asyncio.timeout(PATIENCE_SECONDS):
+    async with endpoint(jobs, authenticator=tokens) as client, asyncio.timeout(PATIENCE_SECONDS):
         listening = asyncio.create_task(client.post(MCP_PATH, headers=headers, content=json.dumps(body).encode()))
-        done, _ = await asyncio.wait([listening], timeout=0.5)
-        assert not done
+        await jobs.told.wait()
+        assert not listening.done()
         tokens.revoked.set()
         response = await listening
     assert "notifications/resources/updated" in response.text
@@ -251,7 +251,7 @@ async def test_a_revocation_ends_the_streams() -> None:
 
 
 async def test_a_web_page_does_not_reach_this_machine_by_another_name(tmp_path: Path) -> None:
-    async with mcp_bench(tmp_path) as bench, httpx2.AsyncClient(trust_env=False) as client:
+    async with mcp_bench(tmp_path) as bench, httpx2.AsyncClient(trust_env=False, timeout=60) as client:
         sent = called("worker_manager", {"action": "list_workers"})
         for header in ({"host": "evil.example"}, {"origin": "https://evil.example"}):
             response = await client.post(bench.url, headers={**sent["headers"], **header}, content=sent["content"])

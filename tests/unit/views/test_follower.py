@@ -13,7 +13,7 @@ from headrace.errors import BrokerUnreachable
 from headrace.ports import TopicPartition
 from headrace.views import follower as module
 from headrace.views.follower import Batch, Follower, LogReplaced, Pace
-from support.virtual_time import run_in_virtual_time
+from support.virtual_time import in_virtual_time, run_in_virtual_time
 from support.written_jobs import WrittenLog
 
 PARTITION = TopicPartition("things", 0)
@@ -217,6 +217,7 @@ async def test_a_log_that_became_shorter(log: WrittenLog, taker: Taker, fatal: b
             assert sorted(taker.taken) == sorted([*range(10), 0, 0])
 
 
+@in_virtual_time
 async def test_what_keeps_coming_is_gathered_for_a_while_unless_somebody_waits_for_it(log: WrittenLog, taker: Taker) -> None:
     async with following(log, taker, pace=Pace(3_600.0, 3_600.0, 1.0)) as follower:
         follower.follow({PARTITION: 0})
@@ -234,14 +235,13 @@ async def _put_until_one_is_held(log: WrittenLog, taker: Taker) -> int:
     """Offset of a record that is not taken in for a while; one that comes while the follower looks is."""
     for _ in range(20):
         offset = log.put(PARTITION, b"k", b"v").offset
-        deadline = asyncio.get_running_loop().time() + 0.1
-        while offset not in taker.taken:
-            await asyncio.sleep(0)
-            if asyncio.get_running_loop().time() > deadline:
-                return offset
+        await asyncio.sleep(0.1)
+        if offset not in taker.taken:
+            return offset
     pytest.fail("everything is taken in at once")
 
 
+@in_virtual_time
 async def test_a_batch_at_its_pace_has_all_that_has_come(log: WrittenLog, taker: Taker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a view would fall behind for good where more comes than a fetch brings at that pace."""
     async with following(log, taker, pace=Pace(3_600.0, 3_600.0, 1.0)) as follower:
@@ -256,6 +256,7 @@ async def test_a_batch_at_its_pace_has_all_that_has_come(log: WrittenLog, taker:
         assert taker.batches[-1] >= 30, taker.batches
 
 
+@in_virtual_time
 async def test_records_that_were_there_before_are_not_kept_waiting(log: WrittenLog, taker: Taker) -> None:
     async with following(log, taker, pace=Pace(3_600.0, 3_600.0, 1.0)) as follower:
         follower.follow({PARTITION: 0})
