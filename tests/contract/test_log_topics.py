@@ -65,7 +65,7 @@ async def test_a_deleted_topic_is_gone_and_can_be_made_anew(log: Log, namespace:
     topic = plain_topic(f"{namespace}.passing", 2)
     await log.create_topics([topic])
     async with started(log.writer()) as writer:
-        await writer.append(TopicPartition(topic.name, 0), NewRecord(b"key", b"value"), timeout=10)
+        await writer.append(TopicPartition(topic.name, 0), NewRecord(b"key", b"value"), timeout=30)
     await log.delete_topics([topic.name, f"{namespace}.never-was"])
     assert topic.name not in await log.topic_names()
     with pytest.raises(TopicMissing):

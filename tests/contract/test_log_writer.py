@@ -18,7 +18,7 @@ async def test_a_record_is_read_as_it_was_written(log: Log, make_topic: MakeTopi
     topic = await make_topic()
     record = NewRecord(b"key", b"value", [("first", b"1"), ("second", b"")])
     async with started(log.writer()) as writer:
-        acknowledged = await writer.append(TopicPartition(topic, 0), record, timeout=10)
+        acknowledged = await writer.append(TopicPartition(topic, 0), record, timeout=30)
     [found] = (await read_topic(log, topic, 1))[TopicPartition(topic, 0)]
     assert (found.topic, found.partition, found.offset) == (topic, 0, acknowledged.offset)
     assert (found.key, found.value, list(found.headers)) == (b"key", b"value", [("first", b"1"), ("second", b"")])
@@ -28,7 +28,7 @@ async def test_a_record_is_read_as_it_was_written(log: Log, make_topic: MakeTopi
 async def test_a_tombstone_has_no_value(log: Log, make_topic: MakeTopic) -> None:
     topic = await make_topic(cleanup_policy="compact")
     async with started(log.writer()) as writer:
-        await writer.append(TopicPartition(topic, 0), NewRecord(b"key", None), timeout=10)
+        await writer.append(TopicPartition(topic, 0), NewRecord(b"key", None), timeout=30)
     [found] = (await read_topic(log, topic, 1))[TopicPartition(topic, 0)]
     assert (found.key, found.value) == (b"key", None)
 
@@ -37,7 +37,7 @@ async def test_the_acknowledgement_has_the_time_of_the_broker_where_that_counts(
     topic = await make_topic(message_timestamp_type="LogAppendTime")
     outcomes = Outcomes()
     async with started(log.writer()) as writer:
-        first = await writer.append(TopicPartition(topic, 0), NewRecord(b"key", b"0"), timeout=10)
+        first = await writer.append(TopicPartition(topic, 0), NewRecord(b"key", b"0"), timeout=30)
         writer.submit(TopicPartition(topic, 0), numbered([1, 2]), outcomes.expect())
         await outcomes.all()
     records = (await read_topic(log, topic, 3))[TopicPartition(topic, 0)]
@@ -50,7 +50,7 @@ async def test_the_acknowledgement_has_the_time_of_the_broker_where_that_counts(
 async def test_elsewhere_a_record_tells_that_its_time_is_its_writers(log: Log, make_topic: MakeTopic) -> None:
     topic = await make_topic()
     async with started(log.writer()) as writer:
-        await writer.append(TopicPartition(topic, 0), NewRecord(b"key", b"0"), timeout=10)
+        await writer.append(TopicPartition(topic, 0), NewRecord(b"key", b"0"), timeout=30)
     [record] = (await read_topic(log, topic, 1))[TopicPartition(topic, 0)]
     assert record.timestamp_type == 0
 
@@ -118,7 +118,7 @@ async def test_a_record_that_is_refused_takes_what_waits_behind_it_along(log: Lo
     topic = await make_topic(partitions=2, max_message_bytes="100000")
     refused, elsewhere = Outcomes(), Outcomes()
     async with started(log.writer()) as writer:
-        await writer.append(TopicPartition(topic, 0), NewRecord(b"key", b"0"), timeout=10)
+        await writer.append(TopicPartition(topic, 0), NewRecord(b"key", b"0"), timeout=30)
         writer.submit(TopicPartition(topic, 0), [NewRecord(b"key", b"x" * 600_000)], refused.expect("large"))
         writer.submit(TopicPartition(topic, 0), numbered([1]), refused.expect("behind"))
         for number in range(10):
@@ -149,7 +149,7 @@ async def test_a_callback_may_submit_again(log: Log, make_topic: MakeTopic) -> N
 async def test_a_topic_that_does_not_exist_is_not_made_by_writing(log: Log, namespace: str) -> None:
     async with started(log.writer()) as writer:
         with pytest.raises(TopicMissing, match=f"{namespace}.nowhere"):
-            await writer.append(TopicPartition(f"{namespace}.nowhere", 0), NewRecord(b"key", b"value"), timeout=10)
+            await writer.append(TopicPartition(f"{namespace}.nowhere", 0), NewRecord(b"key", b"value"), timeout=30)
     assert f"{namespace}.nowhere" not in await log.topic_names()
 
 
@@ -157,17 +157,17 @@ async def test_a_partition_that_does_not_exist_is_refused(log: Log, make_topic: 
     topic = await make_topic(partitions=2)
     async with started(log.writer()) as writer:
         with pytest.raises(BrokerError, match="no partition 2"):
-            await writer.append(TopicPartition(topic, 2), NewRecord(b"key", b"value"), timeout=10)
-        assert (await writer.append(TopicPartition(topic, 1), NewRecord(b"key", b"value"), timeout=10)).offset == 0
+            await writer.append(TopicPartition(topic, 2), NewRecord(b"key", b"value"), timeout=30)
+        assert (await writer.append(TopicPartition(topic, 1), NewRecord(b"key", b"value"), timeout=30)).offset == 0
 
 
 async def test_records_that_are_appended_together_each_have_a_fate(log: Log, make_topic: MakeTopic, namespace: str) -> None:
     topic = await make_topic(partitions=2)
     nowhere = TopicPartition(f"{namespace}.nowhere", 0)
     async with started(log.writer()) as writer:
-        assert await writer.append_all([], timeout=10) == []
+        assert await writer.append_all([], timeout=30) == []
         targets = [TopicPartition(topic, 0), nowhere, TopicPartition(topic, 1), TopicPartition(topic, 0)]
-        outcomes = await writer.append_all(list(zip(targets, numbered(range(4)), strict=True)), timeout=10)
+        outcomes = await writer.append_all(list(zip(targets, numbered(range(4)), strict=True)), timeout=30)
     assert [outcome.offset for outcome in outcomes if isinstance(outcome, Acknowledged)] == [0, 0, 1]
     refused = outcomes[1]
     assert isinstance(refused, AppendFailed)
@@ -186,7 +186,7 @@ async def test_appended_and_submitted_records_keep_the_order_of_the_calls(log: L
         for number in range(0, 600, 3):
             writer.submit(target, numbered([number], size=5_000), outcomes.expect(number))
             [record] = numbered([number + 1], size=5_000)
-            appends.append(asyncio.create_task(writer.append(target, record, timeout=10)))
+            appends.append(asyncio.create_task(writer.append(target, record, timeout=30)))
             await asyncio.sleep(0)  # the task hands its record over in this turn
             writer.submit(target, numbered([number + 2], size=5_000), outcomes.expect(number + 2))
         offsets = await outcomes.offsets()
@@ -211,7 +211,7 @@ async def test_what_was_not_on_its_way_when_the_time_was_over_is_taken_back(log:
                 if outcome.may_land:
                     may_land.add(number)
         [record] = numbered([1_000])
-        last = await writer.append(target, record, timeout=10)
+        last = await writer.append(target, record, timeout=30)
     found = numbers_of((await read_topic(log, topic, last.offset + 1))[target])
     assert set(found) <= may_land
     assert found == sorted(found)
@@ -232,10 +232,10 @@ async def test_a_record_that_is_too_large_is_certainly_not_written(log: Log, mak
     topic = await make_topic(max_message_bytes="100000")
     target = TopicPartition(topic, 0)
     async with started(log.writer()) as writer:
-        [outcome] = await writer.append_all([(target, NewRecord(b"key", b"x" * 600_000))], timeout=10)
+        [outcome] = await writer.append_all([(target, NewRecord(b"key", b"x" * 600_000))], timeout=30)
         assert isinstance(outcome, AppendFailed)
         assert not outcome.may_land
-        assert (await writer.append(target, NewRecord(b"key", b"1"), timeout=10)).offset == 0
+        assert (await writer.append(target, NewRecord(b"key", b"1"), timeout=30)).offset == 0
 
 
 async def test_stopping_waits_for_what_is_under_way(log: Log, make_topic: MakeTopic) -> None:
@@ -245,7 +245,7 @@ async def test_stopping_waits_for_what_is_under_way(log: Log, make_topic: MakeTo
     await writer.start()
     for number in range(1_000):
         writer.submit(TopicPartition(topic, 0), numbered([number], size=600), outcomes.expect(number))
-    await writer.stop(timeout=10)
+    await writer.stop(timeout=30)
     assert len(outcomes.told) == 1_000
     assert await outcomes.offsets() == {number: number for number in range(1_000)}
 
@@ -255,7 +255,7 @@ async def test_what_is_submitted_after_the_stop_fails(log: Log, make_topic: Make
     outcomes = Outcomes()
     writer = log.writer()
     await writer.start()
-    await writer.stop(timeout=10)
+    await writer.stop(timeout=30)
     writer.submit(TopicPartition(topic, 0), numbered([0]), outcomes.expect())
     assert isinstance((await outcomes.all())[None], AppendFailed)
     assert (await _end(log, topic)) == 0

@@ -103,7 +103,7 @@ async def test_what_was_recorded_is_there_before_the_attempt_begins() -> None:
 
     async def asks(args: dict[str, Any], ctx: JobContext) -> Any:
         begun.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await ctx.enqueue("does", {})
             return await ctx.recorded("model", lambda: 1)
 
