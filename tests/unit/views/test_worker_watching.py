@@ -136,6 +136,17 @@ async def test_an_engine_that_falls_silent_is_missed_without_any_record(log: Wri
         assert (await missed).live_instances == 0
 
 
+async def test_an_engine_that_falls_silent_while_who_watches_is_busy_is_missed(
+    log: WrittenLog, engines: Engines, path: Path
+) -> None:
+    clock = Clock(float(now() // 1_000))
+    engines.live("one", timestamp=int(clock.at * 1_000) - 2_000 - 3_000 + 100, presenceIntervalSeconds=1.0)
+    async with world(log, path, seconds=PATIENCE * 2, clock=clock) as made, made.watch() as watch:
+        assert (await watch.next()).live_instances == 1
+        clock.at += 0.2
+        assert (await watch.next()).live_instances == 0
+
+
 async def test_counts_are_told_and_at_most_once_in_a_while(log: WrittenLog, engines: Engines, path: Path) -> None:
     async with world(log, path) as made, made.watch() as watch:
         await watch.next()

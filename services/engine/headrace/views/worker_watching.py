@@ -45,6 +45,9 @@ class WorkerWatching:
             # What was counted for others a moment ago will do for the beginning.
             counts = await counting.after(clock() - self._seconds)
             while True:
+                # Before it is told who is up: who listens may take longer than that.
+                lapse = self._directory.seconds_to_lapse(name)
+                lapses_at = None if lapse is None else clock() + lapse
                 summary = self._directory.summary(name)
                 if summary is None:
                     raise WorkerUnknown(f"There is no worker {name!r}.")
@@ -52,7 +55,7 @@ class WorkerWatching:
                 if shown != told:
                     yield shown
                     told = shown
-                await bell.wait(self._longest(name, None if changed is None else counting.at + self._seconds - clock()))
+                await bell.wait(_longest(clock(), lapses_at, None if changed is None else counting.at + self._seconds))
                 heard = bell.take()
                 mine = mine or heard.mine
                 changed = clock() if heard.changed else changed
@@ -62,13 +65,6 @@ class WorkerWatching:
                     # hear that this is over, though it was never told.
                     told = None if mine else told
                     changed, mine = None, False
-
-    def _longest(self, name: str, to_count: float | None) -> float | None:
-        """How long nobody has to look, in seconds, unless it is said that something has changed."""
-        # The directory's clock counts in milliseconds.
-        lapse = self._directory.seconds_to_lapse(name)
-        waits = [*([] if lapse is None else [lapse + 0.002]), *([] if to_count is None else [max(0.0, to_count)])]
-        return min(waits, default=None)
 
     @contextmanager
     def _counts(self, view: JobView, name: str, tenant: str, user_id: str | None) -> Iterator[_Counting]:
@@ -111,3 +107,10 @@ class _Counting:
                 self._found = await self._count()
                 self.at = began
             return self._found
+
+
+def _longest(now: float, lapses_at: float | None, counts_at: float | None) -> float | None:
+    """How long nobody has to look, in seconds, unless it is said that something has changed."""
+    # The directory's clock counts in milliseconds.
+    moments = [*([] if lapses_at is None else [lapses_at + 0.002]), *([] if counts_at is None else [counts_at])]
+    return max(0.0, min(moments) - now) if moments else None
