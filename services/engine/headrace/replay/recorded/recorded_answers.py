@@ -195,8 +195,10 @@ def _keep(values: _Values, kept: _ByJob, records: Sequence[Record]) -> None:
         position += len(value)
 
 
-def of_run(found: Iterable[Answer], job: RecordedJob) -> list[Answer]:
+def of_run(found: Sequence[Answer], job: RecordedJob) -> Sequence[Answer]:
     """What a job recorded, of all that was recorded under its id; see `History.runs`."""
+    if not found:
+        return ()  # as of most jobs: when they ran need not be found out
     ran = time_of_run(job)
     return [each for each in found if each.at in ran]
 

@@ -151,8 +151,8 @@ class Rerunner:
         await self._captured_children()
         waited = WaitedHistory(self._history)
         await waited.read_ahead(job, past.number)
-        name = worker.definition().name
-        await waited.read_memory_ahead(job, at_most=None if name in self._use_memory else _MOST_READ_AHEAD)
+        uses_memory = job.record["workerName"] in self._use_memory
+        await waited.read_memory_ahead(job, at_most=None if uses_memory else _MOST_READ_AHEAD)
         seconds = past.recorded_job.record.get("attemptTimeout") or worker.timeout
         running = RunningAttempt(worker, seconds, waited, self._threads)
         ctx = JobContext(
@@ -225,7 +225,8 @@ class Rerunner:
         # What was taken out of the one is no difference to the other.
         hidden = past.recorded_job.redacted
         replayed = redacted_outcome(made, hidden)
-        recorded = None if past.outcome is None else redacted_outcome(past.outcome, hidden)
+        outcome = past.outcome
+        recorded = None if outcome is None else redacted_outcome(outcome, hidden)
         comparison = compare(recorded, past.told(replayed))
         if error.get("type") == ARGUMENTS_INVALID and (recorded is None or recorded.error_type != ARGUMENTS_INVALID):
             comparison = Comparison(Verdict.ARGUMENTS_REFUSED)
