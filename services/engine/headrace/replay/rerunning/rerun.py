@@ -31,7 +31,7 @@ from headrace.replay.rerunning.effects import CapturedChildren, Effects
 from headrace.replay.rerunning.past_memory import PastMemory
 from headrace.replay.rerunning.running import RunningAttempt
 from headrace.replay.rerunning.waiting import WaitedHistory
-from headrace.replay_errors import JobNotReplayable
+from headrace.replay_errors import JobNotReplayable, ThreadsExhausted
 from headrace.threads import DaemonThreads
 from headrace.worker import AbstractWorker, runs_in_loop
 
@@ -137,6 +137,7 @@ class Rerunner:
             AttemptUnknown: the job has no such attempt, or nothing is left of it.
             JobNotReplayable: its record is none of a job, so that an engine refused it.
             BrokerError: what was recorded cannot be read. One that the worker raises by itself is the attempt's own.
+            ThreadsExhausted: there is no thread for a plain function.
         """
         if isinstance(job, RefusedJob):
             raise JobNotReplayable(job.why_not_replayed)
@@ -173,6 +174,8 @@ class Rerunner:
             took = max(0.0, time.perf_counter() - begun - waited.seconds)
         if waited.failure is not None:
             raise waited.failure
+        if running.threads.refused is not None:
+            raise self._exhausted(running.threads.refused)
         return self._told(past, effects, conclude(result, raised, late_after), took)
 
     def _worker_of(self, job: RecordedJob) -> AbstractWorker[Any]:
@@ -185,6 +188,12 @@ class Rerunner:
                 " module that has it."
             )
         return worker
+
+    def _exhausted(self, refused: RuntimeError) -> ThreadsExhausted:
+        return ThreadsExhausted(
+            f"No thread is left for the functions of workers ({refused}): {self.left_behind} of earlier jobs go on after their"
+            " time. Have them look at `ctx.cancelled`, replay fewer jobs at a time, or allow this process more threads."
+        )
 
     def _services(self, past: PastAttempt, effects: Effects, running: RunningAttempt, history: WaitedHistory) -> JobServices:
         options = self._options
