@@ -221,6 +221,8 @@ class Rerunner:
         )
 
     async def _captured_children(self) -> CapturedChildren:
+        if self._children is not None:
+            return self._children
         async with self._asking:
             if self._children is None:
                 own = {name: worker.definition() for name, worker in self._workers.items()}
