@@ -47,3 +47,8 @@ class RecordingHeaders(WireModel):
     schema_version: NumberText = SCHEMA_VERSION
     tenant: Identity = DEFAULT_TENANT
     worker_name: WorkerName
+    source: str | None = Field(
+        None,
+        description="Where the record stands of the job that recorded it, as `<worker>/<partition>/<offset>`: an id may be"
+        " another job's later.",
+    )

@@ -4,6 +4,7 @@ HeadraceError
 ├── AttemptUnknown                  a job has no attempt of that number, or nothing is left of it
 ├── SandboxLost                     a replay's sandbox was removed while it ran
 ├── SandboxLeft                     a replay's sandbox could not be removed
+├── ThreadsExhausted                a replay can run no plain function any more
 ├── JobNotReplayable                a job cannot be run again, since what its sender wrote is none
 ├── RecordedError                   a replay meets again what a job's question to the outside raised
 └── ConfigurationError
@@ -33,6 +34,14 @@ class SandboxLeft(HeadraceError):
     """Not all of a replay's sandbox could be removed; the message says what is left, and what to do."""
 
     code = "sandbox_left"
+
+
+class ThreadsExhausted(HeadraceError):
+    """A replay can run no plain function any more: the system gives it no further thread, as it may where too many functions of
+    earlier jobs go on after their time. It says nothing of the job at which that was found out.
+    """
+
+    code = "threads_exhausted"
 
 
 class JobNotReplayable(HeadraceError):

@@ -125,6 +125,7 @@ async def test_an_answer_is_recorded_and_handed_back_as_json_has_it(bench: Bench
         "headrace-schema-version": b"1",
         "headrace-tenant": b"acme",
         "headrace-worker-name": b"asks",
+        "headrace-source": b"asks/0/0",
     }
 
 

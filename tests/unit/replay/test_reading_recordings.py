@@ -70,6 +70,27 @@ async def test_recordings_are_read_as_far_as_jobs_can_have_made_them(log: Writte
     await fresh.stop()
 
 
+async def test_of_jobs_that_are_asked_for_from_the_newest_on_each_answer_is_kept_once(log: WrittenLog, engines: Engines) -> None:
+    log.cluster.create_topics([log.topics.recordings])
+    fresh = LogHistory(log, log.topics)
+    place = TopicPartition(log.topics.recordings.name, recording_partition("a", log.topics.recordings.partitions))
+    epoch, times = engines.claim("one", -1), [MINUTE, 600 * MINUTE, 1_200 * MINUTE]
+    for number, at in enumerate(times):
+        put_at(engines, at, f"job-{number}")
+        engines.run(f"job-{number}", epoch)
+        give_time(engines, 0, at)
+        engines.complete(f"job-{number}")
+        give_time(engines, 0, at)
+        log.put(place, recording_key("a", 1, RecordingKey("model", number)), b"%d" % number, timestamp=at)
+    for number in (2, 1, 0):
+        assert len(await jobs(fresh, Span(times[number], times[number] + MINUTE))) == 1
+        expected = [b"%d" % each for each in range(number, 3)]
+        assert [each.value for each in await fresh.all_recordings("a")] == expected, "in the order of the log"
+    values = fresh._answers._values
+    assert values is not None and values.append(b"") == 3, "each value is kept once"
+    await fresh.stop()
+
+
 async def test_a_read_goes_on_for_others_when_one_who_waits_gives_up() -> None:
     readers = 0
 

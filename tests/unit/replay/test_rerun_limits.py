@@ -17,6 +17,7 @@ from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, MemorySnapshot
 from headrace.replay.history import Began, RecordedJob, RecordingKey
 from headrace.replay.rerunning.rerun import Rerun, Rerunner, RerunOptions
+from headrace.replay_errors import ThreadsExhausted
 from support.histories import InMemoryHistory, recorded_job
 from support.log import eventually
 from support.reruns import Does, DoesInThread, rerun
@@ -60,6 +61,19 @@ async def test_time_limits_apply() -> None:
         assert told.comparison.verdict is Verdict.SAME, told
     told = await rerun(Does(sleeps), recorded_job("does", attemptTimeout=0.05))
     assert told.replayed.error_type == "headrace.errors.JobTimeout"
+
+
+async def test_a_job_without_a_thread_ends_the_replay_and_is_no_failure_of_its_code() -> None:
+    def returns(args: dict[str, Any], ctx: JobContext) -> Any:
+        return 1
+
+    before = threading.stack_size(1 << 46)  # no system has so much for a thread
+    try:
+        with pytest.raises(ThreadsExhausted, match=r"\(can't start new thread\): 0 of earlier jobs go on"):
+            await rerun(DoesInThread(returns), recorded_job("does", result=1))
+    finally:
+        threading.stack_size(before)
+    assert (await rerun(DoesInThread(returns), recorded_job("does", result=1))).comparison.verdict is Verdict.SAME
 
 
 @pytest.mark.usefixtures("by_the_loop")

@@ -163,9 +163,9 @@ def answers(bench: Bench) -> Sequence[StoredRecord]:
     return bench.cluster.topic_records(TOPICS.recordings.name)
 
 
-async def again(history: History) -> list[tuple[str, Any]]:
-    """What comes of each job with the id when it is run again, and how it compares."""
-    found = [job for job in await jobs(history, history.span or Span(0, wall_clock())) if job.id == "job"]
+async def again(history: History, span: Span | None = None) -> list[tuple[str, Any]]:
+    """What comes of each job with the id when it is run again, and how it compares; of those of a span, or of all."""
+    found = [job for job in await jobs(history, span or history.span or Span(0, wall_clock())) if job.id == "job"]
     async with Rerunner(history, [Rated()]) as rerunner:
         reruns = [await rerunner.rerun(job) for job in found]
     return [(str(each.comparison.verdict), each.replayed.result or each.replayed.error_type) for each in reruns]
@@ -210,6 +210,52 @@ async def test_what_is_gone_of_one_is_not_taken_from_the_other(tmp_path: Path) -
     bench.cluster.delete_records(place, second.offset)
     assert [record.value for record in answers(bench)] == [b"2"]
     assert await again(history) == [("not-comparable", "headrace.errors.NotRecorded"), ("same", [2])]
+    await history.stop()
+
+
+@in_virtual_time
+async def test_each_has_its_own_though_compaction_has_left_nothing_else_of_the_first(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path)
+    history = await rated_twice(bench)
+    state = bench.cluster.partition(bench.state())
+    state.remove([record.offset for record in state.records if record.key == b"job"][:-1])
+    before = Wanted(span=Span(0, (await history.find("job")).accepted_at))
+    own = [("not-comparable", [1, "more"])]
+    assert await again(history, before.span) == own
+    told = await export_span(history, before, tmp_path / "first.gz")
+    assert told.header.counts["recording"] == 2
+    assert await again(read_file_history(tmp_path / "first.gz")) == own
+    assert [line.run for line in (await timeline_of(history, "job")).lines if line.event == "recorded"] == [1, 1, 2]
+    await history.stop()
+
+
+@in_virtual_time
+async def test_whose_it_is_hangs_on_no_clock(tmp_path: Path) -> None:
+    """Though the clock of the brokers was set back by hours while the job ran."""
+    bench = bench_in(tmp_path)
+    history = await rated_twice(bench)
+    for each in answers(bench):
+        log = bench.cluster.partition(TopicPartition(each.topic, each.partition))
+        log.records[:] = [replace(record, timestamp=record.timestamp - 45 * MINUTE) for record in log.records]
+        break
+    assert await again(history) == [("same", [1, "more"]), ("same", [2])]
+    await history.stop()
+
+
+@in_virtual_time
+async def test_what_does_not_say_whose_it_is_is_taken_for_the_jobs(tmp_path: Path) -> None:
+    """As engines before this one, and who writes by another client, have not said it."""
+    bench = bench_in(tmp_path)
+    async with bench.engine(Rated()):
+        ask(bench)
+        await eventually(partial(has_completed, bench, 1), "it is done")
+    for each in answers(bench):
+        log = bench.cluster.partition(TopicPartition(each.topic, each.partition))
+        log.records[:] = [replace(record, headers=()) for record in log.records]
+    history = LogHistory(InMemoryLog(bench.cluster), TOPICS)
+    assert await again(history) == [("same", [1, "more"])]
+    await export_span(history, Wanted(span=Span(0, wall_clock())), tmp_path / "span.gz")
+    assert await again(read_file_history(tmp_path / "span.gz")) == [("same", [1, "more"])]
     await history.stop()
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from headrace.cli import replay_stream
 from headrace.cli.main import application
 from headrace.replay.exports.export_format import ExportHeader, ExportWriter
-from headrace.replay.facade import MOST_THREADS
+from headrace.replay.facade import MOST_THREADS, StreamRequest
 from headrace.replay.history import Span
 from headrace.replay.recorded.wanted import parse_fields
+from headrace.replay.streams.pacing import Order, Pacing
 from support.markdown import ROOT
 from support.recorded import recorded_job
 
@@ -53,6 +55,28 @@ def test_it_says_what_is_wrong(words: list[str], message: str, monkeypatch: pyte
 def test_every_field_that_jobs_have_can_be_asked_for() -> None:
     texts = ["status=failed,tenant=acme,userId=ada", "conversationId=trip,args.kind=a,ctx.source=b", "result.x=1,error.type=E"]
     assert len(parse_fields([*texts, "workerName=count", "orderingKey=k", "schemaVersion=1", "parentId=p"])) == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "pacing"),
+    [
+        ([], Pacing(concurrency=100, order=Order.KEY, speed=None)),
+        (["--speed", "max"], Pacing(concurrency=100, order=Order.KEY, speed=None)),
+        (["--speed", "10", "--concurrency", "7", "--order", "log"], Pacing(concurrency=7, order=Order.LOG, speed=10.0)),
+    ],
+)
+def test_jobs_are_paced_as_it_is_told(words: list[str], pacing: Pacing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    asked: list[StreamRequest] = []
+
+    async def heard(_: object, request: StreamRequest, *__: object) -> int:
+        asked.append(request)
+        return 0
+
+    monkeypatch.setattr(replay_stream, "_replay", heard)
+    result = CliRunner().invoke(application, ["replay", *STREAM, *words])
+    assert result.exit_code == 0, result.output
+    assert [request.pacing for request in asked] == [pacing]
 
 
 def exported_jobs(file: Path, *workers: str) -> None:

@@ -92,6 +92,7 @@ def test_what_the_worst_leave_out_is_counted() -> None:
         letters = f"{number:b}".replace("1", "x").replace("0", "y")
         summary.add(replayed(number, completed(), failed("ValueError", letters)))
     assert _row(summary, "newly-failing").notes[-1].plain.startswith("  and at least 996 more kinds, with ")
+    assert summary.to_json()["worstLeftOut"]["newly-failing"]["atLeast"] is True
 
 
 def test_the_worst_of_the_slower_ones_took_most_seconds_more() -> None:

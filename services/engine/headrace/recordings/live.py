@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
+from headrace.core.records import SOURCE_HEADER
 from headrace.core.timestamps import to_milliseconds
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError
@@ -59,7 +60,7 @@ class LiveRecordings:
     async def write(self, job: Job, key: bytes, value: bytes) -> None:
         """Writes a record, and waits for its acknowledgement. Raises: BrokerError."""
         writer = await self._connected()
-        record = NewRecord(key, value, recording_headers(job.tenant, job.worker_name))
+        record = NewRecord(key, value, recording_headers(job))
         await writer.append(self._partition_of(job), record, timeout=_APPEND_SECONDS)
 
     async def before(self, job: Job, attempt: int) -> Mapping[RecordingKey, bytes]:
@@ -67,7 +68,8 @@ class LiveRecordings:
         await self._connected()
         since = to_milliseconds(job.started_at or job.created_at)
         records = await self._tails.read(self._partition_of(job), job.id, since)
-        earlier = [each for each in records if each.place.attempt < attempt]
+        own = dict(recording_headers(job)).get(SOURCE_HEADER)
+        earlier = [each for each in records if each.place.attempt < attempt and each.source in (None, own)]
         # Stable: of one attempt the last record of a key counts.
         return {each.place.key: each.value for each in sorted(earlier, key=lambda each: each.place.attempt)}
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from headrace.core.records import SOURCE_HEADER
 from headrace.core.topics import Topics
 from headrace.ports import Log, RecordingKey, TopicPartition
 from headrace.reading import records_between
@@ -18,10 +19,15 @@ _CLOCKS_APART_MILLISECONDS: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One record: what was got from outside, as JSON."""
+    """One record: what was got from outside, as JSON.
+
+    Attributes:
+        source: where the record stands of the job that recorded it, as headers have it; None where nothing says so.
+    """
 
     place: RecordingPlace
     value: bytes
+    source: bytes | None
 
 
 @dataclass(slots=True, eq=False)
@@ -96,7 +102,7 @@ class RecordingTails:
                     key = record.key or b""
                     of_job = found.get(key[: key.find(b"/")])
                     if of_job is not None and record.value is not None and (place := parse_recording_key(key)) is not None:
-                        of_job.append(Recorded(place, record.value))
+                        of_job.append(Recorded(place, record.value, dict(record.headers).get(SOURCE_HEADER)))
         finally:
             await reader.stop()
         for each in readers:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from headrace.core.partitions import key_partition
-from headrace.models import RecordingHeaders
+from headrace.core.records import source_header
+from headrace.models import Job, RecordingHeaders
 from headrace.ports import Header, RecordingKey
 
 
@@ -48,8 +49,13 @@ def recording_partition(job_id: str, count: int) -> int:
     return key_partition(job_id, count)
 
 
+def recording_headers(job: Job) -> tuple[Header, ...]:
+    """The headers of all that a job records."""
+    described, source = _described(job.tenant, job.worker_name), job.source
+    return described if source is None else (*described, source_header(job.worker_name, source.partition, source.offset))
+
+
 @lru_cache(maxsize=1_024)
-def recording_headers(tenant: str, worker_name: str) -> tuple[Header, ...]:
-    """The headers of all that jobs of a worker record for a tenant."""
+def _described(tenant: str, worker_name: str) -> tuple[Header, ...]:
     described = RecordingHeaders(tenant=tenant, worker_name=worker_name)
     return tuple((name, str(value).encode()) for name, value in described.to_wire().items())

@@ -52,3 +52,4 @@ from headrace.replay_errors import NothingInCode as NothingInCode
 from headrace.replay_errors import RecordedError as RecordedError
 from headrace.replay_errors import SandboxLeft as SandboxLeft
 from headrace.replay_errors import SandboxLost as SandboxLost
+from headrace.replay_errors import ThreadsExhausted as ThreadsExhausted

@@ -178,6 +178,7 @@ class _Exporting:
                 number=each.place.key.number,
                 **({} if failure is None else {"failure": failure}),
                 at=each.at,
+                **({} if each.job_place is None else {"jobPlace": each.job_place.decode()}),
                 value=value,
             )
 

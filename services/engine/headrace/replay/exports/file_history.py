@@ -22,8 +22,8 @@ from headrace.replay.exports.export_format import ExportHeader, read_header, rea
 from headrace.replay.exports.redaction import Redaction
 from headrace.replay.history import Began, RecordedJob, RecordingKey, Span, Wanted
 from headrace.replay.recorded.conversations import conversations_of
+from headrace.replay.recorded.folding import Place, place_of_job
 from headrace.replay.recorded.memory_history import PastConversations
-from headrace.replay.recorded.run_times import time_of_run
 from headrace.replay.recorded.wanted import full_path, matches
 from headrace.replay.recorded.what_is_left import span_gone
 
@@ -50,8 +50,8 @@ class FileHistory:
         self._path = path
         self._header = header
         self._definitions: dict[str, WorkerDefinition] = {}
-        # In the order of the log, by the log's times.
-        self._recorded: dict[tuple[str, int], list[tuple[int, RecordingKey, bytes]]] = {}
+        # In the order of the log, each with the place of the job's record where that is known.
+        self._recorded: dict[tuple[str, int], list[tuple[Place | None, RecordingKey, bytes]]] = {}
         self._memory = PastConversations()
         # Of any other one, what the memory was is not known.
         self._conversations: set[ConversationRef] = set()
@@ -89,7 +89,8 @@ class FileHistory:
             case "recording":
                 key = RecordingKey(line["name"], line["number"], line.get("failure"))
                 found = self._recorded.setdefault((line["jobId"], line["attempt"]), [])
-                found.append((line["at"] + 0, key, encode_foreign(line["value"])))
+                place = None if (told := line.get("jobPlace")) is None else told.encode()
+                found.append((place, key, encode_foreign(line["value"])))
             case "memory":
                 conversation, name = line["key"].rpartition("/")[0], line["key"].encode()
                 number = key_partition(conversation, MEMORY_PARTITIONS)
@@ -178,8 +179,8 @@ class FileHistory:
         """What an attempt of a job recorded, as JSON."""
         if (found := self._recorded.get((job.id, attempt))) is None:
             return {}
-        ran = time_of_run(job)
-        return {key: value for at, key, value in found if at in ran}
+        own = place_of_job(job)
+        return {key: value for place, key, value in found if place in (None, own)}
 
     async def memory_at(self, conversation: ConversationRef, at: int | Began) -> MemorySnapshot:
         """A conversation's memory as it was; see `History.memory_at`.

@@ -22,6 +22,7 @@ from headrace.replay.inspection.lines import lines_of_runs, removals_of_runs
 from headrace.replay.inspection.relatives import EARLIER_MILLISECONDS, Relative, relatives_of
 from headrace.replay.inspection.steps import MISSING, Change
 from headrace.replay.recorded.finding import Trail
+from headrace.replay.recorded.folding import place_of_job
 from headrace.replay.recorded.joining import accepted_state
 from headrace.replay.recorded.log_history import LogHistory
 from headrace.replay.recorded.recorded_answers import Answer
@@ -147,7 +148,7 @@ def merged(own: Sequence[Line], others: Iterable[Line]) -> list[Line]:
 
 
 def _recorded(answers: Iterable[Answer], runs: Sequence[RecordedJob]) -> list[Line]:
-    times = [(number, time_of_run(job)) for number, job in enumerate(runs, 1)] if len(runs) > 1 else []
+    places = {place_of_job(job): number for number, job in enumerate(runs, 1)} if len(runs) > 1 else {}
     return [
         Line(
             at=each.at,
@@ -156,7 +157,7 @@ def _recorded(answers: Iterable[Answer], runs: Sequence[RecordedJob]) -> list[Li
             offset=each.offset,
             event="recorded",
             attempt=each.place.attempt,
-            run=max((number for number, time in times if each.at in time), default=None),
+            run=None if each.job_place is None else places.get(each.job_place),
             changes=[Change(f"recordings.{each.place.key.name}.{each.place.key.number}", MISSING, _decoded(each.value))],
             note="" if each.place.key.failure is None else "what was asked raised this",
         )

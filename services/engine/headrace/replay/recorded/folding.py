@@ -22,6 +22,7 @@ from headrace.core.status import JobStatus
 from headrace.errors import RecordUndecodable
 from headrace.leases import take_lease
 from headrace.ports import UnplacedRecord
+from headrace.replay.history import RecordedJob
 
 # What a record can be in its values, whoever wrote it; anything else is a fault of this code.
 UNUSABLE = (RecordUndecodable, KeyError, TypeError, ValueError, AttributeError)
@@ -34,6 +35,11 @@ Place = bytes
 def place_of(worker: str, partition: int, offset: int) -> Place:
     """The place of a job record."""
     return b"%b%d" % (source_prefix(worker, partition), offset)
+
+
+def place_of_job(job: RecordedJob) -> Place:
+    """The place of a job's record, which is one of the job's worker."""
+    return place_of(job.record["workerName"], job.source.partition, job.offset)
 
 
 class Seen(NamedTuple):

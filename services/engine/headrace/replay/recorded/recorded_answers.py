@@ -11,13 +11,14 @@ from contextlib import aclosing
 from functools import partial
 from typing import NamedTuple
 
+from headrace.core.records import SOURCE_HEADER
 from headrace.core.topics import Topics
-from headrace.ports import Log, Record, RecordingKey, TopicPartition
+from headrace.ports import Log, LogReader, Record, RecordingKey, TopicPartition
 from headrace.reading import batches_between
 from headrace.recordings import RecordingPlace, parse_recording_key
 from headrace.recordings.records import recording_partition
 from headrace.replay.history import RecordedJob, Span
-from headrace.replay.recorded.run_times import time_of_run
+from headrace.replay.recorded.folding import Place, place_of_job
 from headrace.replay.recorded.scanning import reading
 from headrace.replay.recorded.shared_reads import SharedReads
 from headrace.replay.recorded.spans import AHEAD_MILLISECONDS, since, until
@@ -29,6 +30,7 @@ class Answer(NamedTuple):
     Attributes:
         at: the time of its record, in milliseconds since the Unix epoch.
         source, offset: where that stands.
+        job_place: where the record of the job stands; None where nothing says so.
         value: JSON.
     """
 
@@ -36,6 +38,7 @@ class Answer(NamedTuple):
     at: int
     source: TopicPartition
     offset: int
+    job_place: Place | None
     value: bytes
 
 
@@ -46,6 +49,7 @@ class _Kept(NamedTuple):
     at: int
     source: TopicPartition
     offset: int
+    job_place: Place | None
     position: int
     length: int
 
@@ -58,9 +62,10 @@ class _ByJob(defaultdict[str, list[_Kept]]):
 
 
 class _Read(NamedTuple):
-    """What was read of a partition: all of a span, up to an offset, and for which look at the log."""
+    """What was read of a partition: all of a span, from one offset up to another, and for which look at the log."""
 
     span: Span
+    first: int
     end: int
     kept: _ByJob
     look: int
@@ -110,7 +115,7 @@ class RecordedAnswers:
         # A read that was under way may have been one of a smaller span, or an earlier look.
         while (read := self._read_so_far.get(number)) is None or not read.covers(span, look):
             await self._reading.read(number, partial(self._read, TopicPartition(self._topic, number), span, look))
-        return [Answer(*each[:4], self._value(each)) for each in read.kept.get(job_id, ())]
+        return [Answer(*each[:5], self._value(each)) for each in read.kept.get(job_id, ())]
 
     async def stop(self) -> None:
         """Ends what is being read, and gives up what is kept."""
@@ -126,30 +131,37 @@ class RecordedAnswers:
         return await self._log.partition_count(self._topic) if exists else 0
 
     async def _read(self, partition: TopicPartition, span: Span, look: int) -> None:
+        earlier, later = _ByJob(), _ByJob()
+        before = self._read_so_far.get(partition.partition)
+        if before is not None:
+            span = Span(min(before.span.start, span.start), max(before.span.end, span.end))
+        async with reading(self._log) as reader:
+            # The times of jobs are their callers', those of recordings the brokers'.
+            asked_from = max(0, span.start - AHEAD_MILLISECONDS)
+            if before is None:
+                first = end = (await since(reader, [partition], asked_from))[partition]
+                kept = later
+            else:
+                first, end, kept = before.first, before.end, before.kept
+                if span.start < before.span.start:
+                    first = (await since(reader, [partition], asked_from))[partition]
+                    await self._keep(reader, partition, (first, before.first), earlier)
+            last = (await until(reader, [partition], span.end))[partition]
+            await self._keep(reader, partition, (end, last), later)
+        # Not before all of it is there: nobody sees a part.
+        if before is not None:
+            for job_id, found in earlier.items():
+                kept[job_id] = found + kept[job_id]
+            for job_id, found in later.items():
+                kept[job_id].extend(found)
+        self._read_so_far[partition.partition] = _Read(span, first, max(end, last), kept, look)
+
+    async def _keep(self, reader: LogReader, partition: TopicPartition, bounds: tuple[int, int], found: _ByJob) -> None:
         if self._values is None:
             self._values = _Values()
-        values, found = self._values, _ByJob()
-        before = self._read_so_far.get(partition.partition)
-        if before is not None and before.span.start > span.start:
-            before = None
-        if before is not None:
-            span = Span(before.span.start, max(before.span.end, span.end))
-        async with reading(self._log) as reader:
-            if before is not None:
-                first = before.end
-            else:
-                # The times of jobs are their callers', those of recordings the brokers'.
-                first = (await since(reader, [partition], max(0, span.start - AHEAD_MILLISECONDS)))[partition]
-            end = (await until(reader, [partition], span.end))[partition]
-            bounds = {partition: (first, end)} if first < end else {}
-            async with aclosing(batches_between(reader, bounds)) as batches:
-                async for _, records in batches:
-                    await asyncio.to_thread(_keep, values, found, records)
-        # Not before all of it is there: nobody sees a part.
-        kept = _ByJob() if before is None else before.kept
-        for job_id, more in found.items():
-            kept[job_id].extend(more)
-        self._read_so_far[partition.partition] = _Read(span, max(first, end), kept, look)
+        async with aclosing(batches_between(reader, {partition: bounds} if bounds[0] < bounds[1] else {})) as batches:
+            async for _, records in batches:
+                await asyncio.to_thread(_keep, self._values, found, records)
 
     def _value(self, kept: _Kept) -> bytes:
         assert self._values is not None
@@ -191,14 +203,15 @@ def _keep(values: _Values, kept: _ByJob, records: Sequence[Record]) -> None:
     ]
     position = values.append(b"".join(value for _, _, value in found))
     for place, record, value in found:
-        kept[place.job_id].append(_Kept(place, record.timestamp, source, record.offset, position, len(value)))
+        job_place = dict(record.headers).get(SOURCE_HEADER)
+        kept[place.job_id].append(_Kept(place, record.timestamp, source, record.offset, job_place, position, len(value)))
         position += len(value)
 
 
-def of_run(found: Iterable[Answer], job: RecordedJob) -> list[Answer]:
+def of_run(found: Sequence[Answer], job: RecordedJob) -> Sequence[Answer]:
     """What a job recorded, of all that was recorded under its id; see `History.runs`."""
-    ran = time_of_run(job)
-    return [each for each in found if each.at in ran]
+    own = place_of_job(job) if found else None
+    return [each for each in found if each.job_place in (None, own)]
 
 
 def of_attempt(found: Iterable[Answer], attempt: int) -> Mapping[RecordingKey, bytes]:

@@ -31,7 +31,7 @@ from headrace.replay.rerunning.effects import CapturedChildren, Effects
 from headrace.replay.rerunning.past_memory import PastMemory
 from headrace.replay.rerunning.running import RunningAttempt
 from headrace.replay.rerunning.waiting import WaitedHistory
-from headrace.replay_errors import JobNotReplayable
+from headrace.replay_errors import JobNotReplayable, ThreadsExhausted
 from headrace.threads import DaemonThreads
 from headrace.worker import AbstractWorker, runs_in_loop
 
@@ -137,6 +137,7 @@ class Rerunner:
             AttemptUnknown: the job has no such attempt, or nothing is left of it.
             JobNotReplayable: its record is none of a job, so that an engine refused it.
             BrokerError: what was recorded cannot be read. One that the worker raises by itself is the attempt's own.
+            ThreadsExhausted: there is no thread for a plain function.
         """
         if isinstance(job, RefusedJob):
             raise JobNotReplayable(job.why_not_replayed)
@@ -151,8 +152,8 @@ class Rerunner:
         await self._captured_children()
         waited = WaitedHistory(self._history)
         await waited.read_ahead(job, past.number)
-        name = worker.definition().name
-        await waited.read_memory_ahead(job, at_most=None if name in self._use_memory else _MOST_READ_AHEAD)
+        uses_memory = job.record["workerName"] in self._use_memory
+        await waited.read_memory_ahead(job, at_most=None if uses_memory else _MOST_READ_AHEAD)
         seconds = past.recorded_job.record.get("attemptTimeout") or worker.timeout
         running = RunningAttempt(worker, seconds, waited, self._threads)
         ctx = JobContext(
@@ -173,6 +174,8 @@ class Rerunner:
             took = max(0.0, time.perf_counter() - begun - waited.seconds)
         if waited.failure is not None:
             raise waited.failure
+        if running.threads.refused is not None:
+            raise self._exhausted(running.threads.refused)
         return self._told(past, effects, conclude(result, raised, late_after), took)
 
     def _worker_of(self, job: RecordedJob) -> AbstractWorker[Any]:
@@ -185,6 +188,12 @@ class Rerunner:
                 " module that has it."
             )
         return worker
+
+    def _exhausted(self, refused: RuntimeError) -> ThreadsExhausted:
+        return ThreadsExhausted(
+            f"No thread is left for the functions of workers ({refused}): {self.left_behind} of earlier jobs go on after their"
+            " time. Have them look at `ctx.cancelled`, replay fewer jobs at a time, or allow this process more threads."
+        )
 
     def _services(self, past: PastAttempt, effects: Effects, running: RunningAttempt, history: WaitedHistory) -> JobServices:
         options = self._options
@@ -212,6 +221,8 @@ class Rerunner:
         )
 
     async def _captured_children(self) -> CapturedChildren:
+        if self._children is not None:
+            return self._children
         async with self._asking:
             if self._children is None:
                 own = {name: worker.definition() for name, worker in self._workers.items()}
@@ -225,7 +236,8 @@ class Rerunner:
         # What was taken out of the one is no difference to the other.
         hidden = past.recorded_job.redacted
         replayed = redacted_outcome(made, hidden)
-        recorded = None if past.outcome is None else redacted_outcome(past.outcome, hidden)
+        outcome = past.outcome
+        recorded = None if outcome is None else redacted_outcome(outcome, hidden)
         comparison = compare(recorded, past.told(replayed))
         if error.get("type") == ARGUMENTS_INVALID and (recorded is None or recorded.error_type != ARGUMENTS_INVALID):
             comparison = Comparison(Verdict.ARGUMENTS_REFUSED)

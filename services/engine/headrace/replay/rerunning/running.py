@@ -34,12 +34,16 @@ class OwnThreads(Executor):
 
     Args:
         threads: where it runs. Once these are shut down, only this tells of the functions that go on in them.
+
+    Attributes:
+        refused: why a function got no thread, if so: whatever the attempt makes of that says nothing of its code.
     """
 
     def __init__(self, threads: Executor) -> None:
         self._threads = threads
         self._lock = threading.Lock()
         self._at_work: dict[int, None] = {}
+        self.refused: RuntimeError | None = None
 
     @property
     def are_at_work(self) -> bool:
@@ -61,8 +65,11 @@ class OwnThreads(Executor):
         self, function: Callable[ParametersT, ResultT], /, *args: ParametersT.args, **options: ParametersT.kwargs
     ) -> Future[ResultT]:
         """See `DaemonThreads.submit`."""
-
-        return self._threads.submit(self._call, lambda: function(*args, **options))
+        try:
+            return self._threads.submit(self._call, lambda: function(*args, **options))
+        except RuntimeError as error:
+            self.refused = error
+            raise
 
     def _call(self, function: Callable[[], ResultT]) -> ResultT:
         thread = threading.get_ident()

@@ -184,7 +184,10 @@ class Summary:
             "counts": _in_full(self.counts),
             "workers": {name: _in_full(counts) for name, counts in sorted(self.by_worker.items())},
             "worst": {category: [kind.to_json() for kind in worst] for category in CATEGORIES if (worst := self.worst(category))},
-            "worstLeftOut": {category: {"kinds": each.kinds, "jobs": each.jobs} for category, each in not_shown.items()},
+            "worstLeftOut": {
+                category: {"kinds": each.kinds, "jobs": each.jobs, **({} if each.are_all else {"atLeast": True})}
+                for category, each in not_shown.items()
+            },
             "notSame": [_listed(each) for each in self.listed],
             "notSameLeftOut": self.left_out,
             "notRemoved": self.not_removed or None,
