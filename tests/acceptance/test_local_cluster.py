@@ -178,7 +178,7 @@ def test_data_addresses_and_size_are_kept_across_a_restart(tmp_path: Path) -> No
     assert processes_naming(tmp_path) == []
     with start(tmp_path, nodes=None) as second:
         assert second.bootstrap_servers == first.bootstrap_servers
-        found = describe_cluster(second.bootstrap_servers, timeout_seconds=5)
+        found = describe_cluster(second.bootstrap_servers, timeout_seconds=30)
         assert found is not None
         assert (found.cluster_id, set(found.broker_ids)) == (first.cluster_id, {1, 2, 3})
     with pytest.raises(LocalBrokerError, match=r"of 3 node\(s\), and 1 were asked for.*--data-directory"):
