@@ -85,8 +85,13 @@ def test_dev_runs_own_workers_on_free_ports_and_keeps_its_data(terminal: Termina
         dev.wait_for("Ctrl-C ends")
         receipt = call(dev, "scheduler", {"kind": "greet", "args": {"name": "Ada"}, "userId": "u1"})
         assert receipt["workerName"] == "greet"
-        workers = call(dev, "worker_manager", {"action": "list_workers"})["workers"]
-        assert {each["name"]: each["liveInstances"] for each in workers} == {"greet": 1, "wait": 1, "memory_compaction_worker": 1}
+
+        def all_are_live() -> bool:
+            workers = call(dev, "worker_manager", {"action": "list_workers"})["workers"]
+            live = {each["name"]: each["liveInstances"] for each in workers}
+            return live == {"greet": 1, "wait": 1, "memory_compaction_worker": 1}
+
+        wait_until(all_are_live, "its engine runs all workers")
 
         def completed() -> bool:
             jobs = call(dev, "worker_manager", {"action": "list_jobs", "userId": "u1"})["jobs"]
@@ -100,9 +105,31 @@ def test_dev_runs_own_workers_on_free_ports_and_keeps_its_data(terminal: Termina
 
     again = terminal.start("headrace", "dev", "my_workers")
     again.wait_for("Ctrl-C ends")
-    assert call(again, "worker_manager", {"action": "list_jobs"})["jobs"][0]["id"] == receipt["jobId"]
+
+    def listed() -> bool:
+        return [job["id"] for job in call(again, "worker_manager", {"action": "list_jobs"})["jobs"]] == [receipt["jobId"]]
+
+    wait_until(listed, "the old job is listed")
     assert again.interrupt() == 0, again.output
     assert processes_naming(terminal.folder) == []
+
+
+@pytest.fixture
+def endless_demo(terminal: Terminal) -> Iterator[None]:
+    """A demo does not end by itself: the model that it asks never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        terminal.environment |= asking_a_model(silent)
+        yield
+
+
+def asking_a_model(at: socket.socket) -> dict[str, str]:
+    """What lets a demo ask a model there."""
+    return {
+        "HEADRACE_MEMORY_SUMMARISER": "openai",
+        "HEADRACE_OPENAI_BASE_URL": f"http://127.0.0.1:{at.getsockname()[1]}/v1",
+        "HEADRACE_OPENAI_API_KEY": "none",
+        "HEADRACE_OPENAI_MODEL": "none",
+    }
 
 
 def test_the_demo_shows_the_main_job_and_says_when_it_did_not_work(terminal: Terminal) -> None:
@@ -127,6 +154,7 @@ def test_the_demo_shows_the_main_job_and_says_when_it_did_not_work(terminal: Ter
     assert processes_naming(terminal.folder) == []
 
 
+@pytest.mark.usefixtures("endless_demo")
 def test_a_demo_that_is_interrupted_says_no_more_than_that(terminal: Terminal) -> None:
     terminal.environment["TMPDIR"] = str(terminal.folder)
     demo = terminal.start("headrace", "demo")
@@ -201,9 +229,13 @@ def test_dev_ends_with_its_terminal(terminal: Terminal) -> None:
 
 
 def test_ctrl_c_breaks_off_the_start_of_dev(terminal: Terminal) -> None:
-    dev = terminal.start("headrace", "dev", "my_workers")
-    wait_until(lambda: processes_naming(terminal.folder) != [], "Java is starting")
-    assert dev.interrupt() == 0, dev.output
+    # Where it was done before it was caught, it is done again.
+    for _ in range(10):
+        dev = terminal.start("headrace", "dev", "my_workers")
+        wait_until(lambda: processes_naming(terminal.folder) != [], "Java is starting")
+        assert dev.interrupt() == 0, dev.output
+        if "/tools" not in dev.output:
+            break
     assert "/tools" not in dev.output
     assert "Traceback" not in dev.output
     assert processes_naming(terminal.folder) == []
@@ -243,13 +275,7 @@ def test_a_second_ctrl_c_ends_running_jobs(terminal: Terminal, broker: Broker, n
 def test_a_demo_whose_job_fails_says_so(terminal: Terminal, settings: Settings) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # it does not listen: whoever connects is refused
-        terminal.environment |= {
-            "KAFKA_BOOTSTRAP_SERVERS": str(settings.bootstrap_servers),
-            "HEADRACE_MEMORY_SUMMARISER": "openai",
-            "HEADRACE_OPENAI_BASE_URL": f"http://127.0.0.1:{nobody.getsockname()[1]}/v1",
-            "HEADRACE_OPENAI_API_KEY": "none",
-            "HEADRACE_OPENAI_MODEL": "none",
-        }
+        terminal.environment |= {"KAFKA_BOOTSTRAP_SERVERS": str(settings.bootstrap_servers), **asking_a_model(nobody)}
         demo = terminal.start("headrace", "demo")
         assert demo.process.wait(120) == 1, demo.output
     assert "The job is failed:" in demo.output
@@ -257,6 +283,7 @@ def test_a_demo_whose_job_fails_says_so(terminal: Terminal, settings: Settings) 
     assert demo_topics(settings) == set()
 
 
+@pytest.mark.usefixtures("endless_demo")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_interrupted_leaves_nothing(terminal: Terminal, settings: Settings, number: signal.Signals) -> None:
     terminal.environment |= {"KAFKA_BOOTSTRAP_SERVERS": str(settings.bootstrap_servers), "TMPDIR": str(terminal.folder)}
