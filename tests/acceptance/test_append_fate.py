@@ -9,9 +9,10 @@ from typing import Any
 
 import orjson
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import RequestTimedOutError
+from aiokafka.errors import MessageSizeTooLargeError, RequestTimedOutError
 
 from headrace import Client, EnqueueTimeout, JobContext, WorkerEngine, worker
 from headrace.broker import LocalBroker
@@ -21,7 +22,7 @@ from headrace.kafka.writer import KafkaWriter
 from headrace.ports import AppendFailed, NewRecord, TopicPartition
 from headrace.settings import Settings
 from headrace.workers.memory_compaction import MemoryCompactionWorker
-from support.log import Outcomes, eventually, numbered, numbers_of, plain_topic, read_topic, started
+from support.log import Outcomes, eventually, numbered, numbers_of, plain_topic, read, read_topic, started
 from support.outages import frozen
 
 PATIENCE_SECONDS = 20.0
@@ -159,9 +160,11 @@ async def test_more_than_fits_at_once_is_written_piece_by_piece(log: KafkaLog, t
 
 
 async def test_a_refusal_after_an_answer_was_lost_says_nothing_of_the_record(
-    fragile_broker: LocalBroker, log: KafkaLog, target: TopicPartition
+    fragile_broker: LocalBroker, log: KafkaLog, namespace: str
 ) -> None:
     """aiokafka repeats what was not answered; the broker may by then refuse what it has in its log already."""
+    target, other = [TopicPartition(f"{namespace}.things", number) for number in range(2)]
+    await log.create_topics([plain_topic(target.topic, 2)])
     outcomes = Outcomes()
     async with started(log.writer()) as writer:
         await writer.append(target, NewRecord(b"key", b"0"), timeout=10)
@@ -171,7 +174,7 @@ async def test_a_refusal_after_an_answer_was_lost_says_nothing_of_the_record(
         async def send_and_lose_the_answer(*arguments: Any, **options: Any) -> Any:
             client.send = send
             await send(*arguments, **options)
-            await _limit_records(fragile_broker, target.topic, 1_000)
+            await _limit_records(fragile_broker, other, 1_000)
             raise RequestTimedOutError
 
         client.send = send_and_lose_the_answer
@@ -179,19 +182,31 @@ async def test_a_refusal_after_an_answer_was_lost_says_nothing_of_the_record(
         [failure] = (await outcomes.failures()).values()
         assert failure.may_land
         assert "MessageSizeTooLarge" in str(failure.reason)
-    assert numbers_of((await read_topic(log, target.topic, 2))[target]) == [0, 1]
+    async with started(log.reader()) as reader:
+        await reader.assign({target: 0})
+        assert numbers_of((await read(reader, 2))[target]) == [0, 1]
+        assert (await reader.end_offsets([target])) == {target: 2}
 
 
-async def _limit_records(broker: LocalBroker, topic: str, size: int) -> None:
-    """Lets a topic take batches of so many bytes alone, and waits until it does."""
+async def _limit_records(broker: LocalBroker, probed: TopicPartition, size: int) -> None:
+    """Lets a topic take batches of so many bytes alone, and waits until it does: a partition of it gets some that are larger."""
     administration = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
     await administration.start()
     try:
         await administration.alter_configs(
-            [ConfigResource(ConfigResourceType.TOPIC, topic, configs={"max.message.bytes": str(size)})]
+            [ConfigResource(ConfigResourceType.TOPIC, probed.topic, configs={"max.message.bytes": str(size)})]
         )
     finally:
         await administration.close()
+    producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers)
+    await producer.start()
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            with pytest.raises(MessageSizeTooLargeError):
+                while True:
+                    await producer.send_and_wait(probed.topic, b"x" * (size + 1), partition=probed.partition)
+    finally:
+        await producer.stop()
 
 
 async def test_an_error_that_nobody_expected_fails_what_waits(

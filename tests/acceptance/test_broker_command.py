@@ -89,7 +89,7 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_runs_a_broker_until_it_is_told_to_stop(folder: Folder, number: signal.Signals) -> None:
     started = folder.broker()
-    description = describe_cluster(folder.note["bootstrap_servers"], timeout_seconds=5)
+    description = describe_cluster(folder.note["bootstrap_servers"], timeout_seconds=30)
     assert description is not None
     assert description.cluster_id == folder.note["cluster_id"]
     assert folder.note["data_directory"] == str(folder.path / ".headrace" / "broker")
@@ -230,5 +230,5 @@ def test_four_processes_at_once_share_one_broker(folder: Folder) -> None:
     for user, (kind, _) in sorted(zip(users, taken, strict=True), key=lambda pair: pair[1][0] == "local"):
         user.communicate("done\n", timeout=60)
         assert user.returncode == 0
-        assert (describe_cluster(taken[0][1], timeout_seconds=5) is None) is (kind == "local")
+        assert (describe_cluster(taken[0][1], timeout_seconds=30) is None) is (kind == "local")
     assert processes_naming(folder.path) == []

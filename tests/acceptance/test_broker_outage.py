@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
@@ -16,8 +16,10 @@ from headrace.settings import KafkaSettings, load_settings
 from support.log import Member, Outcomes, members, numbered, numbers_of, read, read_topic, started
 from support.outages import Away, frozen, killed
 
-# Every bound below is this much longer than asked for: the machine may be busy.
-SLACK_SECONDS = 4.0
+# Every bound below is this much longer than asked for: the machine may be busy. What takes no notice of its time would go on for
+# the 40 s of aiokafka's own limits, or for ever.
+SLACK_SECONDS = 20.0
+SOON_SECONDS = 2.0
 
 
 @pytest.fixture
@@ -25,11 +27,22 @@ async def log(fragile_broker: LocalBroker, namespace: str) -> AsyncIterator[Kafk
     settings = load_settings(
         bootstrap_servers=fragile_broker.bootstrap_servers,
         namespace=namespace,
-        kafka=KafkaSettings(connect_timeout_seconds=2.0),
+        kafka=KafkaSettings(connect_timeout_seconds=20.0),
     )
     made = KafkaLog(settings)
     yield made
     await made.close()
+
+
+@contextmanager
+def asking_briefly(log: KafkaLog) -> Iterator[None]:
+    """It waits for brokers no longer than a moment: they are away."""
+    cluster = log._cluster
+    patience, cluster.connect_timeout = cluster.connect_timeout, SOON_SECONDS
+    try:
+        yield
+    finally:
+        cluster.connect_timeout = patience
 
 
 @asynccontextmanager
@@ -62,12 +75,13 @@ async def test_everything_stops_in_time_and_says_what_is_lost(
             assert await member.consumer.fetch(timeout=0.2, maximum=10) == {}
             async with within(1.0):
                 assert not await member.consumer.commit({target: Committed(0)}, timeout=1.0)
-            async with within(2.0):
-                with pytest.raises(BrokerUnreachable, match=fragile_broker.bootstrap_servers):
-                    await log.topic_names()
-            async with within(2.0):
-                with pytest.raises(BrokerUnreachable, match=fragile_broker.bootstrap_servers):
-                    await log.writer().start()
+            with asking_briefly(log):
+                async with within(SOON_SECONDS):
+                    with pytest.raises(BrokerUnreachable, match=fragile_broker.bootstrap_servers):
+                        await log.topic_names()
+                async with within(SOON_SECONDS):
+                    with pytest.raises(BrokerUnreachable, match=fragile_broker.bootstrap_servers):
+                        await log.writer().start()
             async with within(1.0):
                 await writer.stop(timeout=1.0)
             assert len(await outcomes.failures()) == 1_000
@@ -95,7 +109,7 @@ async def test_everything_goes_on_when_the_broker_is_back(fragile_broker: LocalB
         await asyncio.sleep(0)
         async with killed(fragile_broker):
             submit(range(2_000, 3_000))
-            with pytest.raises(BrokerUnreachable):
+            with asking_briefly(log), pytest.raises(BrokerUnreachable):
                 await reader.end_offsets(partitions)
         offsets = await outcomes.offsets()
         await member.received(3_000)

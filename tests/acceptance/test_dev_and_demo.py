@@ -59,6 +59,10 @@ asyncio.run(main())
 """
 
 
+# What was done before it was caught is done again, so often at most.
+TRIES = 10
+
+
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
     with opened_terminal(tmp_path) as opened:
@@ -76,6 +80,11 @@ def call(dev: Command, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+def java_starts(terminal: Terminal, command: Command) -> None:
+    """Returns when the broker of a command begins to start, or the command has ended unseen."""
+    wait_until(lambda: processes_naming(terminal.folder) != [] or command.process.poll() is not None, "Java is starting")
+
+
 def test_dev_runs_own_workers_on_free_ports_and_keeps_its_data(terminal: Terminal) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -85,8 +94,13 @@ def test_dev_runs_own_workers_on_free_ports_and_keeps_its_data(terminal: Termina
         dev.wait_for("Ctrl-C ends")
         receipt = call(dev, "scheduler", {"kind": "greet", "args": {"name": "Ada"}, "userId": "u1"})
         assert receipt["workerName"] == "greet"
-        workers = call(dev, "worker_manager", {"action": "list_workers"})["workers"]
-        assert {each["name"]: each["liveInstances"] for each in workers} == {"greet": 1, "wait": 1, "memory_compaction_worker": 1}
+
+        def all_are_live() -> bool:
+            workers = call(dev, "worker_manager", {"action": "list_workers"})["workers"]
+            live = {each["name"]: each["liveInstances"] for each in workers}
+            return live == {"greet": 1, "wait": 1, "memory_compaction_worker": 1}
+
+        wait_until(all_are_live, "its engine runs all workers")
 
         def completed() -> bool:
             jobs = call(dev, "worker_manager", {"action": "list_jobs", "userId": "u1"})["jobs"]
@@ -100,7 +114,11 @@ def test_dev_runs_own_workers_on_free_ports_and_keeps_its_data(terminal: Termina
 
     again = terminal.start("headrace", "dev", "my_workers")
     again.wait_for("Ctrl-C ends")
-    assert call(again, "worker_manager", {"action": "list_jobs"})["jobs"][0]["id"] == receipt["jobId"]
+
+    def listed() -> bool:
+        return [job["id"] for job in call(again, "worker_manager", {"action": "list_jobs"})["jobs"]] == [receipt["jobId"]]
+
+    wait_until(listed, "the old job is listed")
     assert again.interrupt() == 0, again.output
     assert processes_naming(terminal.folder) == []
 
@@ -129,9 +147,12 @@ def test_the_demo_shows_the_main_job_and_says_when_it_did_not_work(terminal: Ter
 
 def test_a_demo_that_is_interrupted_says_no_more_than_that(terminal: Terminal) -> None:
     terminal.environment["TMPDIR"] = str(terminal.folder)
-    demo = terminal.start("headrace", "demo")
-    wait_until(lambda: processes_naming(terminal.folder) != [], "Java is starting")
-    assert demo.interrupt() == 130, demo.output
+    for _ in range(TRIES):
+        demo = terminal.start("headrace", "demo")
+        java_starts(terminal, demo)
+        if demo.process.poll() is None and demo.interrupt() != 0:
+            break
+    assert demo.process.poll() == 130, demo.output
     assert demo.output.endswith("Interrupted.\n")
     assert "Traceback" not in demo.output and "The demo took" not in demo.output
     assert processes_naming(terminal.folder) == []
@@ -201,9 +222,12 @@ def test_dev_ends_with_its_terminal(terminal: Terminal) -> None:
 
 
 def test_ctrl_c_breaks_off_the_start_of_dev(terminal: Terminal) -> None:
-    dev = terminal.start("headrace", "dev", "my_workers")
-    wait_until(lambda: processes_naming(terminal.folder) != [], "Java is starting")
-    assert dev.interrupt() == 0, dev.output
+    for _ in range(TRIES):
+        dev = terminal.start("headrace", "dev", "my_workers")
+        java_starts(terminal, dev)
+        assert dev.interrupt() == 0, dev.output
+        if "/tools" not in dev.output:
+            break
     assert "/tools" not in dev.output
     assert "Traceback" not in dev.output
     assert processes_naming(terminal.folder) == []
@@ -260,10 +284,13 @@ def test_a_demo_whose_job_fails_says_so(terminal: Terminal, settings: Settings) 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_interrupted_leaves_nothing(terminal: Terminal, settings: Settings, number: signal.Signals) -> None:
     terminal.environment |= {"KAFKA_BOOTSTRAP_SERVERS": str(settings.bootstrap_servers), "TMPDIR": str(terminal.folder)}
-    demo = terminal.start("headrace", "demo")
-    demo.wait_for("gateway  http")
-    demo.process.send_signal(number)
-    assert demo.process.wait(60) == 130, demo.output
+    for _ in range(TRIES):
+        demo = terminal.start("headrace", "demo")
+        demo.wait_for("gateway  http")
+        demo.process.send_signal(number)
+        if demo.process.wait(60) != 0:
+            break
+    assert demo.process.returncode == 130, demo.output
     assert "Interrupted." in demo.output and "The demo took" not in demo.output
     assert "Traceback" not in demo.output
     assert "Done:" not in demo.output

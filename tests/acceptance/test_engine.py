@@ -71,8 +71,12 @@ async def test_jobs_run_and_their_state_is_in_the_log(settings: Settings) -> Non
         assert threaded.result == {"main": False, "job": threaded.id}
         listed = await engine.list_jobs(user_id="u1")
         assert [each.id for each in listed.jobs] == [job.id]
-        live = {each.name: each.live_instances for each in await engine.list_workers()}
-        assert live == {"square": 1, "in_a_thread": 1}
+
+        async def both_are_live() -> bool:
+            live = {each.name: each.live_instances for each in await engine.list_workers()}
+            return live == {"square": 1, "in_a_thread": 1}
+
+        await eventually(both_are_live)
     written = await snapshots_of(settings, job.id)
     assert [(each["status"], each["sequence"]) for each in written] == [("running", 1), ("completed", 2)]
     claims = [r for r in await read_all(settings, Topics(settings.namespace).job_state) if (r.key or b"").startswith(b"lease/")]

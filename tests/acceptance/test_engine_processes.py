@@ -85,6 +85,13 @@ async def enqueue(client: Client, name: str, until: str | None = None, worker: s
     return await client.enqueue(worker, {"name": name, "until": until})
 
 
+def check_interrupted(job: Job) -> None:
+    """That its last attempt has completed it, and each before was interrupted: a short lease may cost one more."""
+    assert job.status == "completed" and job.attempt >= 2
+    statuses = [(attempt.attempt, attempt.status) for attempt in job.attempts]
+    assert statuses == [*((number, "interrupted") for number in range(1, job.attempt)), (job.attempt, "completed")]
+
+
 async def test_after_kill_9_finished_jobs_stay_finished_and_the_others_run_again(settings: Settings, workers: Path) -> None:
     never = {"HEADRACE_ENGINE_COMMIT_INTERVAL_SECONDS": "3600"}
     quick = {"HEADRACE_ENGINE_SESSION_TIMEOUT_SECONDS": "6", "HEADRACE_ENGINE_LEASE_SECONDS": "5"}
@@ -98,15 +105,15 @@ async def test_after_kill_9_finished_jobs_stay_finished_and_the_others_run_again
             first.kill()
         assert sum((await committed(settings, "step")).values()) == 0, "nothing was committed: only the log knows what ended"
         (workers.parent / "go").touch()
-        with engine_process(settings, workers, **quick) as second:
+        with engine_process(settings, workers) as second:
             again = await ended(client, running)
             late = await ended(client, await enqueue(client, "late"))
             assert second.terminate() == 0
-    assert (again.status, again.result) == ("completed", {"attempt": 2})
-    assert [(attempt.attempt, attempt.status) for attempt in again.attempts] == [(1, "interrupted"), (2, "completed")]
+    check_interrupted(again)
+    assert again.result == {"attempt": again.attempt}
     assert late.status == "completed"
     counted = Counter(name for name, _ in ran(workers))
-    assert counted == {**{f"finished-{n}": 1 for n in range(20)}, "running": 2, "late": 1}
+    assert counted == {**{f"finished-{n}": 1 for n in range(20)}, "running": again.attempt, "late": 1}
     snapshots = await snapshots_of(settings, running.id)
     assert snapshots[0]["epoch"] < snapshots[-1]["epoch"], "the new owner wrote under a claim of its own"
 
@@ -149,8 +156,7 @@ async def test_what_outlives_the_grace_is_interrupted_and_has_not_failed(setting
         with engine_process(settings, workers) as second:
             done = await ended(client, job)
             assert second.terminate() == 0
-    assert done.status == "completed"
-    assert [(attempt.attempt, attempt.status) for attempt in done.attempts] == [(1, "interrupted"), (2, "completed")]
+    check_interrupted(done)
     assert done.error is None
 
 
@@ -164,7 +170,11 @@ async def test_engines_share_the_work_and_take_over_from_one_that_leaves(setting
                 return len(processes(workers)) == 2
 
             await eventually(both_have_partitions)
-            assert [each.live_instances for each in await client.list_workers()] == [2, 2]
+
+            async def both_are_live() -> bool:
+                return [each.live_instances for each in await client.list_workers()] == [2, 2]
+
+            await eventually(both_are_live)
             early = await client.enqueue_many("step", [{"name": f"early-{n}"} for n in range(200)])
             for job in early:
                 assert (await ended(client, job)).status == "completed"

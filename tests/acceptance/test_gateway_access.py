@@ -70,13 +70,13 @@ async def look(client: httpx.AsyncClient, credential: str | None, *, header: str
     return await client.post("/tools/worker_manager", json=LOOK, headers=given)
 
 
-async def becomes(client: httpx.AsyncClient, credential: str, status: int, *, seconds: float) -> float:
-    """How long it took until the gateway answered so."""
-    start = time.monotonic()
-    while (found := (await look(client, credential)).status_code) != status:
-        assert time.monotonic() - start < seconds, f"still {found} after {seconds:g} s"
-        await asyncio.sleep(0.02)
-    return time.monotonic() - start
+async def becomes(client: httpx.AsyncClient, credential: str, status: int) -> None:
+    """Returns when the gateway answers so. How soon that is to be is tested where time can be told exactly."""
+
+    async def look_again() -> bool:
+        return (await look(client, credential)).status_code == status
+
+    await eventually(look_again)
 
 
 async def audited(settings: Settings, count: int) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ async def test_a_key_counts_in_every_gateway_until_it_is_revoked_and_then_stream
                 assert refused.headers["www-authenticate"] == 'Bearer realm="headrace"'
         key = await new_key_of(settings, "--user", "ann")
         for _, client in running:
-            await becomes(client, key, 200, seconds=2)
+            await becomes(client, key, 200)
             assert (await look(client, key, header="x-api-key")).status_code == 200
         streams = []
         for server, _ in running:
@@ -107,14 +107,12 @@ async def test_a_key_counts_in_every_gateway_until_it_is_revoked_and_then_stream
             principal = await server.gateway.authenticate(key, Arrival("http", "127.0.0.1"))
             streams.append(asyncio.create_task(server.gateway.until_invalid(principal)))
         assert "revoked" in await command(settings, "revoke", parse_key(key).id)
-        start = time.monotonic()
-        took = await asyncio.gather(*(becomes(client, key, 401, seconds=2) for _, client in running))
-        async with asyncio.timeout(2):
+        await asyncio.gather(*(becomes(client, key, 401) for _, client in running))
+        async with asyncio.timeout(60):
             await asyncio.gather(*streams)
-        assert time.monotonic() - start < 2, took
         other = await new_key_of(settings, "--all-users")
         for _, client in running:
-            await becomes(client, other, 200, seconds=2)
+            await becomes(client, other, 200)
     async with gateways(asking(settings)) as [(_, client)]:
         for path in ("/tools", "/openapi.json"):
             stranger = await client.get(path)

@@ -13,6 +13,7 @@ from headrace.kafka.log import KafkaLog
 from headrace.ports import GroupListener, TopicPartition
 from support.engines import eventually
 from support.log import plain_topic
+from support.loop_errors import told_to_the_loop
 
 PARTITIONS = 6
 
@@ -69,19 +70,17 @@ async def test_a_member_that_stops_in_the_moment_in_which_it_begins_to_read(sett
     log, topic, holder = KafkaLog(settings), plain_topic(f"{namespace}.things"), Holder()
     await log.create_topics([topic])
     member = log.group_consumer(topic.name, f"{namespace}.group", holder.listener())
-    told: list[object] = []
-    gc.collect()  # what other tests have left is not told of here
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    try:
-        await member.start()
-        reading = asyncio.create_task(member.fetch(timeout=0.05, maximum=1))
-        await asyncio.sleep(0)  # it begins to read with the next turn of the loop
-        await member.stop(timeout=5)
-        assert await reading == {}
-    finally:
-        await member.stop(timeout=5)
-        await log.close()
-    gc.collect()  # what nobody has looked at is told of when it is let go
+    with told_to_the_loop() as told:
+        try:
+            await member.start()
+            reading = asyncio.create_task(member.fetch(timeout=0.05, maximum=1))
+            await asyncio.sleep(0)  # it begins to read with the next turn of the loop
+            await member.stop(timeout=5)
+            assert await reading == {}
+        finally:
+            await member.stop(timeout=5)
+            await log.close()
+        gc.collect()  # what nobody has looked at is told of when it is let go
     assert told == []
 
 

@@ -64,7 +64,7 @@ async def test_a_commit_that_goes_on_across_a_rebalance_does_not_undo_the_new_ow
             await coordinator_does()
 
         async def see_whether_it_is_over(_: Collection[TopicPartition]) -> None:
-            await asyncio.wait({committing}, timeout=5)
+            await asyncio.wait({committing}, timeout=30)
             over_at_revocation.append(committing.done())
 
         coordinator._do_commit_offsets = no_success

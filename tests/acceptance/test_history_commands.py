@@ -28,7 +28,7 @@ from headrace.ports import ConversationRef, Record, TopicPartition
 from headrace.replay import Wanted, open_history, read_file_history
 from support.clusters import state_of
 from support.engines import ended, engine_with, eventually, read_all, with_engine
-from support.processes import wait_until
+from support.processes import freeze, wait_until
 
 ResultT = TypeVar("ResultT")
 COMPACTED_WITHIN = 180.0
@@ -286,7 +286,7 @@ def test_an_export_that_is_ended_leaves_no_half_of_a_file(settings: Settings, tm
         path.unlink(missing_ok=True)
         with exporting(settings, path) as process:
             wait_until(lambda: any(folder.iterdir()), "an export has begun", seconds=120)
-            process.send_signal(signal.SIGSTOP)
+            freeze(process.pid)
             caught = not path.exists()
             process.send_signal(number)
             process.send_signal(signal.SIGCONT)

@@ -112,9 +112,9 @@ def test_a_broker_that_fails_for_another_reason_costs_no_cache(trained: AheadOfT
 def test_a_broker_that_stops_meanwhile_leaves_nothing_of_the_making(tmp_path: Path) -> None:
     cache = with_jars_alone(tmp_path)
     with start(cache) as broker:
-        wait_until(lambda: len(left_of(tmp_path)) > 3, "the making is under way")
+        wait_until(lambda: len(left_of(tmp_path)) > 3, "the making is under way", seconds=90)
         began = time.monotonic()
         broker.stop()
     assert left_of(tmp_path) == []
     assert not cache.path.exists()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60

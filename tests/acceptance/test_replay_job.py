@@ -16,7 +16,7 @@ from headrace import Client, Job, Memory, MemoryCompactionWorker, NewEntry, Sett
 from headrace.replay import Rerunner, Verdict
 from headrace.replay.recorded.log_history import open_history
 from support.clusters import state_of
-from support.engines import ended, engine_process, engine_with, eventually, read_all, snapshots_of, with_engine
+from support.engines import ended, engine_process, engine_with, eventually, read_all, snapshots_of
 from support.processes import wait_until
 from support.replay_shell import Shell
 
@@ -201,6 +201,7 @@ async def test_the_debugger_begins_in_the_workers_code(settings: Settings, shell
 
 
 BLOCKING = """
+import os
 import time
 from pathlib import Path
 
@@ -214,18 +215,21 @@ def blocks(args: dict, ctx: JobContext) -> None:
 
 
 waits = worker(name="waits")(blocks)
-waits_late = worker(name="waits_late", timeout=0.5)(blocks)
+waits_late = worker(name="waits_late", timeout=float(os.environ.get("WAITS_AT_MOST", "60")))(blocks)
 """
 
 
 STUCK = """
 import asyncio
+import os
 import time
 
 from headrace import JobContext, worker
 
+limit = float(os.environ.get("WAITS_AT_MOST", "60"))
 
-@worker(timeout=0.5)
+
+@worker(timeout=limit)
 def counts_on(args: dict, ctx: JobContext) -> None:
     turns = 0
     while ctx.replaying and turns < 100_000:
@@ -237,7 +241,7 @@ def rests(seconds: float) -> None:
     time.sleep(seconds)
 
 
-@worker(timeout=0.5)
+@worker(timeout=limit)
 async def stays(args: dict, ctx: JobContext) -> None:
     while ctx.replaying:
         try:
@@ -247,9 +251,13 @@ async def stays(args: dict, ctx: JobContext) -> None:
 """
 
 
-async def test_the_debugger_opens_where_a_function_stands_that_goes_on_after_its_time(settings: Settings, tmp_path: Path) -> None:
+async def test_the_debugger_opens_where_a_function_stands_that_goes_on_after_its_time(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shell = Shell(settings, tmp_path / "shop", STUCK)
     async with ran(settings, shell, [("counts_on", {"for": 600}), ("stays", {})]) as [stuck, stubborn]:
+        assert [stuck.status, stubborn.status] == ["completed", "completed"]
+        monkeypatch.setenv("WAITS_AT_MOST", "0.5")
         commands = "p ('here', seconds)\nup\np ('above', turns, args['for'])\nq\n"
         done = shell.debugged(stuck.id, "shop", "--pdb", stdin=commands)
         assert (done.returncode, "('here', 600)" in done.stdout, "('above', 1, 600)" in done.stdout) == (1, True, True), (
@@ -265,11 +273,14 @@ async def test_the_debugger_opens_where_a_function_stands_that_goes_on_after_its
         assert "Nothing to debug: its time was over, and where it stood then cannot be known.\n" in done.stderr
 
 
-async def test_a_function_in_a_thread_does_not_hold_the_command_up(settings: Settings, tmp_path: Path) -> None:
+async def test_a_function_in_a_thread_does_not_hold_the_command_up(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shell, begun = Shell(settings, tmp_path / "shop", BLOCKING), tmp_path / "begun"
     args = {"begun": str(begun)}
     async with ran(settings, shell, [("waits", args), ("waits_late", args)]) as [endless, late]:
         assert [endless.status, late.status] == ["completed", "completed"]
+        monkeypatch.setenv("WAITS_AT_MOST", "0.5")
         shown = shell.replay(late.id, "shop", code=1)
         assert "Newly failing" in shown and "JobTimeout" in shown
         begun.unlink()
@@ -277,7 +288,7 @@ async def test_a_function_in_a_thread_does_not_hold_the_command_up(settings: Set
         try:
             wait_until(begun.exists, "the attempt has begun", seconds=60)
             command.send_signal(signal.SIGINT)
-            _, told = command.communicate(timeout=30)
+            _, told = command.communicate(timeout=60)
         finally:
             command.kill()
         assert (command.returncode, told) == (130, "Interrupted.\n")
@@ -342,10 +353,8 @@ async def pays(args: dict, ctx: JobContext) -> dict:
 async def test_what_was_paid_before_a_crash_is_not_paid_again_and_the_crash_is_replayed(
     settings: Settings, tmp_path: Path
 ) -> None:
-    settings = with_engine(settings, lease_seconds=3.0)
     shell, bill = Shell(settings, tmp_path / "shop", INTERRUPTED), tmp_path / "bill"
-    environment = {"HEADRACE_ENGINE_LEASE_SECONDS": "3"}
-    with engine_process(settings, shell.file, **environment) as engine:
+    with engine_process(settings, shell.file) as engine:
         async with Client(settings) as client:
             await eventually(lambda: _defined(client, {"pays"}))
             job = await ended(client, await client.enqueue("pays", {"bill": str(bill)}))

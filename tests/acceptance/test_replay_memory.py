@@ -26,13 +26,13 @@ async def recalls(args: dict[str, Any], ctx: JobContext) -> list[str]:
     return [entry.content for snapshot in (before, after) for entry in snapshot.entries]
 
 
-@pytest.mark.parametrize("ahead", [-5_000, 5_000], ids=["behind", "ahead"])
+@pytest.mark.parametrize("ahead", [-60_000, 60_000], ids=["behind", "ahead"])
 @pytest.mark.parametrize("by_broker", [True, False], ids=["by-broker", "by-writer"])
 @pytest.mark.parametrize("says", [True, False], ids=["says", "reads"])
 async def test_the_memory_is_as_it_was_though_the_engines_clock_is_another(
     settings: Settings, ahead: int, by_broker: bool, says: bool
 ) -> None:
-    """Somebody remembers, then enqueues, then remembers more, all within the five seconds by which the engine's clock differs."""
+    """Somebody remembers, then enqueues, then remembers more, all within the minute by which the engine's clock differs."""
     topic = Topics(settings.namespace).memory
     if not by_broker:  # as topics are that were made before their times were the brokers'
         configuration = {**topic.configuration, "message.timestamp.type": "CreateTime"}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 
-from headrace import AbstractWorker, Client, Job, JobContext, Retry, RetryPolicy, Settings
+from headrace import AbstractWorker, Client, Job, JobContext, Retry, RetryPolicy, Settings, WorkerEngine
 from support.engines import ended, engine_with, eventually, snapshots_of
+
+WAIT_SECONDS = 60
 
 
 class Unsteady(AbstractWorker[dict[str, Any]]):
@@ -15,7 +18,7 @@ class Unsteady(AbstractWorker[dict[str, Any]]):
 
     name = "unsteady"
     order_by = ("key",)
-    retry = RetryPolicy(max_attempts=4, initial=3, factor=1, jitter=0)
+    retry = RetryPolicy(max_attempts=4, initial=WAIT_SECONDS, factor=1, jitter=0)
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, int]] = []
@@ -48,8 +51,11 @@ async def test_a_job_that_failed_is_tried_again_by_the_next_engine_when_it_is_du
 
             waiting = await eventually(waits)
             assert (waiting.status, waiting.failures, other.status) == ("queued", 1, "completed")
-            assert waiting.run_at is not None and waiting.run_at - waiting.updated_at == timedelta(seconds=3)
-        async with engine_with(settings, second):
+            assert waiting.run_at is not None and waiting.run_at - waiting.updated_at == timedelta(seconds=WAIT_SECONDS)
+        # By the clock of the second it is due within three seconds, of which some have passed.
+        late = WorkerEngine(settings, now=lambda: time.time_ns() // 1_000_000 + (WAIT_SECONDS - 3) * 1_000)
+        late.register_worker(second)
+        async with late:
             done, after = await ended(client, job), await ended(client, behind)
     assert sorted(first.seen) == [("a", 1), ("c", 1)]
     assert second.seen == [("a", 2), ("a", 3), ("b", 1)]

@@ -22,6 +22,7 @@ from headrace.errors import ConfigurationError, TopicMisconfigured
 from headrace.kafka import KafkaLog
 from headrace.ports import TopicPartition
 from headrace.settings import KafkaSettings, Settings, load_settings
+from support.engines import eventually
 from support.log import Outcomes, numbered, plain_topic, started
 from support.processes import read_line
 
@@ -129,6 +130,11 @@ async def test_a_topic_that_would_lose_data_stops_the_start_and_names_the_remedy
     assert command is not None
     mended = dict(pair.split("=", 1) for pair in command[1].split(","))
     await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic.name, configs=mended)])
+
+    async def took_it() -> bool:
+        return mended.items() <= (await described(admin, [topic.name]))[topic.name].items()
+
+    await eventually(took_it)  # the broker answers before it does
     await log.create_topics([topic])
     assert await log.partition_count(topic.name) == 1
     await log.close()
@@ -150,7 +156,8 @@ async def test_a_new_topic_takes_records_at_once(
                 writer.submit(target, numbered([partition]), outcomes.expect((round_of_topics, partition)))
             await outcomes.offsets()
     await log.close()
-    assert [record.getMessage() for record in caplog.records if record.name.startswith("aiokafka")] == []
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("aiokafka")]
+    assert [each for each in told if settings.namespace in each] == [], "of its topics, and not of what other tests have left"
 
 
 async def test_a_topic_that_is_right_already_need_not_be_made_by_headrace(settings: Settings, admin: Any) -> None:

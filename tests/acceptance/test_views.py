@@ -163,7 +163,7 @@ async def test_a_rebuilt_view_begins_at_the_watermark(copied: Copied, tmp_path: 
     member = Member(copied.log, copied.topics.jobs_name(WORKER), copied.topics.group(WORKER))
     async with members(member):
         await member.joined(2)
-        await member.consumer.commit({TopicPartition(copied.topics.jobs_name(WORKER), 0): Committed(3)})
+        assert await member.consumer.commit({TopicPartition(copied.topics.jobs_name(WORKER), 0): Committed(3)})
     async with opened(copied, tmp_path / "jobs.sqlite") as view:
         assert await statuses(view) == {
             "j1": "completed",

@@ -37,7 +37,7 @@ def alive(pid: int) -> bool:
 
 
 def freeze(pid: int) -> None:
-    """Stops a process where it is, until `SIGCONT`.
+    """Stops a process where it is, until `SIGCONT`; one that has just ended stands still, too.
 
     `kill` comes back before that has happened: on a busy machine other threads of the process run on for as long as
     the one that takes the signal waits for its turn, and answer what they are asked meanwhile.
@@ -58,7 +58,10 @@ def frozen(pid: int) -> Iterator[None]:
 
 def _stands_still(pid: int) -> bool:
     threads = [thread.id for thread in psutil.Process(pid).threads()] if psutil.LINUX else [pid]
-    return all(psutil.Process(each).status() == psutil.STATUS_STOPPED for each in threads)
+    try:
+        return all(psutil.Process(each).status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE) for each in threads)
+    except psutil.NoSuchProcess:  # a thread that has ended meanwhile: others may run
+        return False
 
 
 def processes_naming(text: str | Path) -> list[int]:
