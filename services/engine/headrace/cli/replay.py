@@ -44,7 +44,7 @@ from headrace.replay.rerunning.rerun import Rerun, Rerunner, RerunOptions
 from headrace.replay.rerunning.running import StillRunning
 from headrace.runtime import leave_threads_behind
 from headrace.settings import Settings
-from headrace.worker import AbstractWorker
+from headrace.abstract_worker import AbstractWorker
 from headrace.workers import shipped_workers
 
 EXIT_DIFFERS = 1
