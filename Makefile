@@ -6,7 +6,8 @@ PYTHON ?= $(or $(shell for each in python3 python3.13 python3.12 python3.11; do 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PYTEST := $(BIN)/python -m pytest
+# Containers are often told to keep no bytecode: each of the tests' processes, some thousand, would compile headrace anew.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 # With the extras named in the lock file: older versions of pip look for the newest version of `coverage[toml]` where `coverage` alone is pinned.
 COMPILE := $(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
   --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements.lock

@@ -25,7 +25,7 @@ KEYS = {
     "enqueue --seconds 0.5 --many 1000": {
         "calls_per_second", "bare_per_second", "ratio", "jobs_per_second", "many_bare_per_second", "many_ratio",
     },
-    "gateway --agents 5 --seconds 1 --rounds 1 --view-jobs 1000": {
+    "gateway --agents 5 --seconds 0.5 --rounds 1 --view-jobs 1000": {
         "agents", "seconds", "rounds", "view_jobs", "calls_per_second", "p50_ms", "p99_ms", "microseconds_per_call",
         "bare_calls_per_second", "bare_p50_ms", "bare_p99_ms", "bare_microseconds_per_call", "ratio",
         "view_calls_per_second", "view_p50_ms", "view_p99_ms", "view_microseconds_per_call", "view_ratio", "layers",

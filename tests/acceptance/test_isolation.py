@@ -20,6 +20,7 @@ import pytest
 from headrace import CallContext, HeadraceError, NewEntry
 from headrace.views import follower, job_intake, worker_watching
 from headrace_gateway.operations import OPERATIONS
+from headrace_gateway.tools import worker_manager
 from support import tenants_over_mcp
 from support.events import PATIENCE, EventReader, event_stream
 from support.tenants import ACTORS, CONVERSATION, STRANGERS, Actor, Tenants, tenants
@@ -241,6 +242,8 @@ CASES = [
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Tenants]:
     monkeypatch.setattr(follower, "FETCH_SECONDS", 0.01)
     monkeypatch.setattr(job_intake, "LOOK_SECONDS", 0.01)
+    # No engine is there to hear of a cancellation.
+    monkeypatch.setattr(worker_manager, "CANCEL_WAIT_SECONDS", 0.05)
     async with tenants(tmp_path) as made:
         yield made
 

@@ -13,6 +13,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
 from support.events import PATIENCE
+from support.served import NO_CERTIFICATES
 from support.tenants import ACTORS, Actor, Tenants
 
 
@@ -20,7 +21,9 @@ from support.tenants import ACTORS, Actor, Tenants
 async def mcp_client(world: Tenants, actor: Actor) -> AsyncIterator[McpClient]:
     """A client whose requests have the actor's token."""
     async with (
-        httpx2.AsyncClient(headers={"Authorization": f"Bearer {actor.token}"}, timeout=30, trust_env=False) as http,
+        httpx2.AsyncClient(
+            headers={"Authorization": f"Bearer {actor.token}"}, timeout=30, trust_env=False, verify=NO_CERTIFICATES
+        ) as http,
         McpClient(streamable_http_client(f"{world.gateway.url}/mcp", http_client=http)) as client,
     ):
         yield client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pkgutil
 import re
 from collections.abc import Iterator
 from importlib import resources
@@ -20,14 +21,22 @@ PACKAGES = (headrace, headrace_gateway)
 NAMES = [(package, name) for package in PACKAGES for name in package.__all__]
 
 
-def imported_names(package: ModuleType) -> set[str]:
-    """What the package's own file imports from its parts: its public face, were there no `__all__`."""
-    assert package.__file__ is not None
+def statements(package: ModuleType) -> list[ast.stmt]:
+    """Those of the package's own file, with those that are for type checkers alone."""
     tree = ast.parse(resources.files(package).joinpath("__init__.py").read_text(encoding="utf-8"))
-    return {
-        alias.asname or alias.name
+    return [
+        inner
         for node in tree.body
-        if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+        for inner in (node.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" else [node])
+    ]
+
+
+def imported_names(package: ModuleType) -> dict[str, str]:
+    """What the package's own file imports from its parts, by name: its public face, were there no `__all__`."""
+    return {
+        alias.asname or alias.name: node.module
+        for node in statements(package)
+        if isinstance(node, ast.ImportFrom) and node.module not in (None, "__future__", "typing", "headrace.lazy_names")
         for alias in node.names
     }
 
@@ -38,10 +47,21 @@ def test_what_can_be_imported_is_what_is_public(package: ModuleType) -> None:
     assert all(hasattr(package, name) for name in package.__all__)
 
 
+def test_what_is_imported_on_demand_is_what_type_checkers_see() -> None:
+    on_demand = {name: module for module, names in headrace._HOMES.items() for name in names}
+    assert on_demand == imported_names(headrace)
+    # An import makes a module an attribute of its package: a public name that is called so would be hidden by it.
+    assert not on_demand.keys() & {module.name for module in pkgutil.iter_modules(headrace.__path__)}
+
+
+def test_a_name_that_there_is_not_is_told_as_python_tells_it() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'headrace' has no attribute 'Nothing'$"):
+        headrace.Nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 def test_the_root_defines_nothing_itself(package: ModuleType) -> None:
-    tree = ast.parse(resources.files(package).joinpath("__init__.py").read_text(encoding="utf-8"))
-    defined = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
+    defined = [node for node in statements(package) if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
     assert defined == []
 
 

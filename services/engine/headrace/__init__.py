@@ -2,99 +2,104 @@
 
 from __future__ import annotations
 
-from headrace.api_keys import ApiKeys, ApiKeyText, parse_key
-from headrace.audit import AuditEntry, AuditTrail
-from headrace.client import Client
-from headrace.codec import describe_problems
-from headrace.core.rate import RateLimit
-from headrace.core.retry import RetryPolicy
-from headrace.core.status import JobStatus
-from headrace.dead_letters import DeadLetter, Redrive
-from headrace.engine.engine import WorkerEngine
-from headrace.errors import (
-    ApiKeyInvalid,
-    ApiKeyUnknown,
-    ArgumentsInvalid,
-    BrokerAuthenticationFailed,
-    BrokerCertificateUntrusted,
-    BrokerError,
-    BrokerNotConfigured,
-    BrokerUnreachable,
-    ChangesGone,
-    ConfigurationError,
-    ConversationInvalid,
-    DeadLetterUnknown,
-    DeadLetterUnusable,
-    EngineStuck,
-    EnqueueTimeout,
-    GiveUp,
-    HeadraceError,
-    IdempotencyConflict,
-    JobCancelled,
-    JobFailed,
-    JobNotCancellable,
-    JobNotRetriable,
-    JobRefused,
-    JobTimeout,
-    JobUnknown,
-    LocalBrokerError,
-    LocalBrokerInUse,
-    MemoryConflict,
-    MemoryStoreError,
-    NotRecorded,
-    PayloadTooLarge,
-    RecordingRefused,
-    RecordUndecodable,
-    ResultInvalid,
-    ResultTooLarge,
-    Retry,
-    SummaryRejected,
-    TopicMisconfigured,
-    TopicMissing,
-    WatchInterrupted,
-    WorkerImportError,
-    WorkerInUse,
-    WorkerProcessDied,
-    WorkerUnknown,
-)
-from headrace.fields import PlainIdentity, check_plain
-from headrace.job_context import JobContext
-from headrace.memory import Memory
-from headrace.models import (
-    DEFAULT_TENANT,
-    ApiKey,
-    AuditRecord,
-    CallContext,
-    ClosedModel,
-    Job,
-    MemoryEntry,
-    WireModel,
-    WorkerDefinition,
-    WorkerSummary,
-)
-from headrace.ports import Appended, MemorySnapshot, NewEntry
-from headrace.replay_errors import RecordedError
-from headrace.settings import AuthSettings, GatewaySettings, LimitSettings, Settings, load_settings
-from headrace.tool_calls import CallOwner, CallTopics, OwnedCall, ReceivedCall, ToolCallConsumer
-from headrace.tool_models import (
-    JobAnswer,
-    JobList,
-    ListedStatus,
-    MemoryCompactionArguments,
-    SchedulerArguments,
-    SchedulerReceipt,
-    ToolCall,
-    ToolError,
-    ToolRefusal,
-    ToolSuccess,
-    WorkerList,
-    WorkerManagerArguments,
-)
-from headrace.views.job_queries import WorkerCounts
-from headrace.views.on_demand import Readiness
-from headrace.watching import JobsChanged
-from headrace.worker import AbstractWorker, worker
-from headrace.workers.memory_compaction import MemoryCompactionWorker
+from typing import TYPE_CHECKING
+
+from headrace.lazy_names import names_on_demand
+
+if TYPE_CHECKING:
+    from headrace.abstract_worker import AbstractWorker, worker
+    from headrace.api_keys import ApiKeys, ApiKeyText, parse_key
+    from headrace.audit import AuditEntry, AuditTrail
+    from headrace.client import Client
+    from headrace.codec import describe_problems
+    from headrace.core.rate import RateLimit
+    from headrace.core.retry import RetryPolicy
+    from headrace.core.status import JobStatus
+    from headrace.dead_letters import DeadLetter, Redrive
+    from headrace.engine.engine import WorkerEngine
+    from headrace.errors import (
+        ApiKeyInvalid,
+        ApiKeyUnknown,
+        ArgumentsInvalid,
+        BrokerAuthenticationFailed,
+        BrokerCertificateUntrusted,
+        BrokerError,
+        BrokerNotConfigured,
+        BrokerUnreachable,
+        ChangesGone,
+        ConfigurationError,
+        ConversationInvalid,
+        DeadLetterUnknown,
+        DeadLetterUnusable,
+        EngineStuck,
+        EnqueueTimeout,
+        GiveUp,
+        HeadraceError,
+        IdempotencyConflict,
+        JobCancelled,
+        JobFailed,
+        JobNotCancellable,
+        JobNotRetriable,
+        JobRefused,
+        JobTimeout,
+        JobUnknown,
+        LocalBrokerError,
+        LocalBrokerInUse,
+        MemoryConflict,
+        MemoryStoreError,
+        NotRecorded,
+        PayloadTooLarge,
+        RecordingRefused,
+        RecordUndecodable,
+        ResultInvalid,
+        ResultTooLarge,
+        Retry,
+        SummaryRejected,
+        TopicMisconfigured,
+        TopicMissing,
+        WatchInterrupted,
+        WorkerImportError,
+        WorkerInUse,
+        WorkerProcessDied,
+        WorkerUnknown,
+    )
+    from headrace.fields import PlainIdentity, check_plain
+    from headrace.job_context import JobContext
+    from headrace.memory import Memory
+    from headrace.models import (
+        DEFAULT_TENANT,
+        ApiKey,
+        AuditRecord,
+        CallContext,
+        ClosedModel,
+        Job,
+        MemoryEntry,
+        WireModel,
+        WorkerDefinition,
+        WorkerSummary,
+    )
+    from headrace.ports import Appended, MemorySnapshot, NewEntry
+    from headrace.replay_errors import RecordedError
+    from headrace.settings import AuthSettings, GatewaySettings, LimitSettings, Settings, load_settings
+    from headrace.tool_calls import CallOwner, CallTopics, OwnedCall, ReceivedCall, ToolCallConsumer
+    from headrace.tool_models import (
+        JobAnswer,
+        JobList,
+        ListedStatus,
+        MemoryCompactionArguments,
+        SchedulerArguments,
+        SchedulerReceipt,
+        ToolCall,
+        ToolError,
+        ToolRefusal,
+        ToolSuccess,
+        WorkerList,
+        WorkerManagerArguments,
+    )
+    from headrace.views.job_queries import WorkerCounts
+    from headrace.views.on_demand import Readiness
+    from headrace.watching import JobsChanged
+    from headrace.workers.memory_compaction import MemoryCompactionWorker
 
 __version__ = "0.1.0"
 
@@ -203,3 +208,135 @@ __all__ = [
     "parse_key",
     "worker",
 ]
+
+# The same names as above by where they are, which is imported when one is asked for: a command needs few of them.
+_HOMES = {
+    "headrace.api_keys": (
+        "ApiKeys",
+        "ApiKeyText",
+        "parse_key",
+    ),
+    "headrace.audit": (
+        "AuditEntry",
+        "AuditTrail",
+    ),
+    "headrace.client": ("Client",),
+    "headrace.codec": ("describe_problems",),
+    "headrace.core.rate": ("RateLimit",),
+    "headrace.core.retry": ("RetryPolicy",),
+    "headrace.core.status": ("JobStatus",),
+    "headrace.dead_letters": (
+        "DeadLetter",
+        "Redrive",
+    ),
+    "headrace.engine.engine": ("WorkerEngine",),
+    "headrace.errors": (
+        "ApiKeyInvalid",
+        "ApiKeyUnknown",
+        "ArgumentsInvalid",
+        "BrokerAuthenticationFailed",
+        "BrokerCertificateUntrusted",
+        "BrokerError",
+        "BrokerNotConfigured",
+        "BrokerUnreachable",
+        "ChangesGone",
+        "ConfigurationError",
+        "ConversationInvalid",
+        "DeadLetterUnknown",
+        "DeadLetterUnusable",
+        "EngineStuck",
+        "EnqueueTimeout",
+        "GiveUp",
+        "HeadraceError",
+        "IdempotencyConflict",
+        "JobCancelled",
+        "JobFailed",
+        "JobNotCancellable",
+        "JobNotRetriable",
+        "JobRefused",
+        "JobTimeout",
+        "JobUnknown",
+        "LocalBrokerError",
+        "LocalBrokerInUse",
+        "MemoryConflict",
+        "MemoryStoreError",
+        "NotRecorded",
+        "PayloadTooLarge",
+        "RecordingRefused",
+        "RecordUndecodable",
+        "ResultInvalid",
+        "ResultTooLarge",
+        "Retry",
+        "SummaryRejected",
+        "TopicMisconfigured",
+        "TopicMissing",
+        "WatchInterrupted",
+        "WorkerImportError",
+        "WorkerInUse",
+        "WorkerProcessDied",
+        "WorkerUnknown",
+    ),
+    "headrace.fields": (
+        "PlainIdentity",
+        "check_plain",
+    ),
+    "headrace.job_context": ("JobContext",),
+    "headrace.memory": ("Memory",),
+    "headrace.models": (
+        "DEFAULT_TENANT",
+        "ApiKey",
+        "AuditRecord",
+        "CallContext",
+        "ClosedModel",
+        "Job",
+        "MemoryEntry",
+        "WireModel",
+        "WorkerDefinition",
+        "WorkerSummary",
+    ),
+    "headrace.ports": (
+        "Appended",
+        "MemorySnapshot",
+        "NewEntry",
+    ),
+    "headrace.replay_errors": ("RecordedError",),
+    "headrace.settings": (
+        "AuthSettings",
+        "GatewaySettings",
+        "LimitSettings",
+        "Settings",
+        "load_settings",
+    ),
+    "headrace.tool_calls": (
+        "CallOwner",
+        "CallTopics",
+        "OwnedCall",
+        "ReceivedCall",
+        "ToolCallConsumer",
+    ),
+    "headrace.tool_models": (
+        "JobAnswer",
+        "JobList",
+        "ListedStatus",
+        "MemoryCompactionArguments",
+        "SchedulerArguments",
+        "SchedulerReceipt",
+        "ToolCall",
+        "ToolError",
+        "ToolRefusal",
+        "ToolSuccess",
+        "WorkerList",
+        "WorkerManagerArguments",
+    ),
+    "headrace.views.job_queries": ("WorkerCounts",),
+    "headrace.views.on_demand": ("Readiness",),
+    "headrace.watching": ("JobsChanged",),
+    "headrace.abstract_worker": (
+        "AbstractWorker",
+        "worker",
+    ),
+    "headrace.workers.memory_compaction": ("MemoryCompactionWorker",),
+}
+
+if not TYPE_CHECKING:
+    __getattr__ = names_on_demand(__name__, _HOMES)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.arguments import PublishedSchemas
 from headrace.core.identifiers import is_fresh
 from headrace.core.topics import Topics
@@ -20,7 +21,6 @@ from headrace.settings import Settings
 from headrace.submission import Arguments, Prepared, WorkerReference, check_seconds, ordering_key_of, plain_arguments, prepare
 from headrace.views.jobs import JobView
 from headrace.views.workers import WorkerDirectory
-from headrace.worker import AbstractWorker
 
 _DEFINITION_SECONDS = 60.0
 

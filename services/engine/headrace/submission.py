@@ -11,6 +11,7 @@ from urllib.parse import quote
 import orjson
 from pydantic import AliasChoices, BaseModel, ValidationError
 
+from headrace.abstract_worker import AbstractWorker, properties_of
 from headrace.codec import describe_problems
 from headrace.core import snapshots
 from headrace.core.identifiers import fresh_id
@@ -21,7 +22,6 @@ from headrace.errors import ArgumentsInvalid, PayloadTooLarge
 from headrace.fields import LONGEST_IDENTITY, check_plain, is_plain
 from headrace.models import PAYLOAD_LIMIT_BYTES, SCHEMA_VERSION, CallContext, Job, RetryRules, Source, WorkerDefinition
 from headrace.ports import NewRecord, TopicPartition
-from headrace.worker import AbstractWorker, properties_of
 
 Arguments = Mapping[str, Any] | BaseModel
 WorkerReference = str | AbstractWorker[Any] | type[AbstractWorker[Any]]

@@ -1,7 +1,7 @@
 """The program `headrace`, as far as it can be interrupted while headrace is being imported.
 
-To import headrace takes most of a second, and Python shows a traceback of whatever it was at when Ctrl-C came. So this package
-stands beside `headrace`: nothing of that is imported before a signal is taken in order.
+To import what a command needs takes a good part of a second, and Python shows a traceback of whatever it was at when Ctrl-C came.
+So this package stands beside `headrace`: nothing of that is imported before a signal is taken in order.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import BrokerUnreachable, ConversationInvalid, MemoryConflict, MemoryStoreError
-from headrace.memory import StoreOptions, TopicMemoryStore
+from headrace.memory import StoreOptions, TopicMemoryStore, follower
 from headrace.ports import MemorySnapshot, NewCompaction, NewEntry, NewRecord
 from headrace.testing import InMemoryLog
 from support.stores import HERE, PARTITION, TOPICS, compaction, ids, records, said
@@ -102,6 +102,14 @@ def files_of_tables(directory: Path) -> list[str]:
 
 async def test_a_conversation_never_heard_of_is_empty(store: TopicMemoryStore) -> None:
     assert await store.read(HERE) == MemorySnapshot(-1, (), 0, ())
+
+
+async def test_where_nothing_was_said_nothing_is_waited_for(store: TopicMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower, "_FETCH_SECONDS", 20.0)
+    async with asyncio.timeout(10):
+        assert (await store.read(HERE)).entries == ()
+        await store.append(HERE, said("the first"))
+        assert [entry.content for entry in (await store.read(HERE)).entries] == ["the first"]
 
 
 async def test_conversations_tenants_and_users_are_kept_apart(store: TopicMemoryStore) -> None:

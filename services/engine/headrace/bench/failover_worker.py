@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.job_context import JobContext
-from headrace.worker import AbstractWorker
 
 
 class FailoverArguments(BaseModel):

@@ -7,10 +7,10 @@ from typing import Any, Final
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.bench.workload import ARGUMENT_BYTES
 from headrace.job_context import JobContext
 from headrace.models import SCHEMA_VERSION
-from headrace.worker import AbstractWorker
 
 WORKER_PATH: Final = "headrace.bench.gateway_worker:GatewayNoOp"
 ID_PLACE: Final = "00000000-0000-0000-0000-000000000000"

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.bench.workload import NoOp, new_workload
 from headrace.engine.engine import WorkerEngine
 from headrace.errors import HeadraceError
 from headrace.job_context import JobContext
 from headrace.settings import Settings
-from headrace.worker import AbstractWorker
 
 _PATIENCE_SECONDS = 120.0
 _LOOK_SECONDS = 0.25

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.core.identifiers import fresh_id
 from headrace.core.timestamps import format_timestamp
 from headrace.core.topics import Topics
@@ -21,7 +22,6 @@ from headrace.kafka.log import KafkaLog
 from headrace.models import SCHEMA_VERSION
 from headrace.ports import AppendFailed, LogWriter, NewRecord, Outcome, TopicPartition
 from headrace.settings import Settings
-from headrace.worker import AbstractWorker
 
 PARTITIONS = 8
 ARGUMENT_BYTES = 200

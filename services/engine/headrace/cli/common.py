@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import signal
 import sys
@@ -10,18 +9,19 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, redirect_stdout
 from types import FrameType
-from typing import Annotated, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO, TypeVar
 
 import typer
 from rich.text import Text
 
-from headrace.broker import Broker, BrokerRequest, provide_broker
-from headrace.broker.discovery import with_broker_of_this_folder
-from headrace.client import Client
 from headrace.errors import ArgumentsInvalid, HeadraceError, JobUnknown
-from headrace.kafka.log import KafkaLog
 from headrace.log_lines import stderr_handler
-from headrace.settings import Settings, load_settings
+
+# Every command imports this module, also for its help: what takes long to import is imported where it is used.
+if TYPE_CHECKING:
+    from headrace.broker import Broker, BrokerRequest
+    from headrace.client import Client
+    from headrace.settings import Settings
 
 BootstrapServers = Annotated[str | None, typer.Option(help="Addresses of the brokers, as host:port,host:port.")]
 NamespaceOption = Annotated[str | None, typer.Option(help="The first part of every topic's name. [default: headrace]")]
@@ -51,6 +51,8 @@ class StopNow(BaseException):
 
 def base_settings(bootstrap_servers: str | None = None, namespace: str | None = None) -> Settings:
     """Settings from the environment, with the options over them. No broker need be known."""
+    from headrace.settings import load_settings
+
     given = {"bootstrap_servers": bootstrap_servers, "namespace": namespace}
     return load_settings(**{name: value for name, value in given.items() if value is not None})
 
@@ -61,6 +63,8 @@ def settings_from(bootstrap_servers: str | None = None, namespace: str | None = 
     Raises:
         ConfigurationError: a setting is wrong, or no broker is known.
     """
+    from headrace.broker.discovery import with_broker_of_this_folder
+
     return with_broker_of_this_folder(base_settings(bootstrap_servers, namespace))
 
 
@@ -130,6 +134,8 @@ def ask(
         nothing: the answer where the cluster has no topic of the namespace, which is told on standard error. A client would make
             topics and a view of it; without this one is asked all the same.
     """
+    import asyncio
+
     with errors_shown():
         settings = settings_from(bootstrap_servers, namespace)
         log_to_stderr(settings, default="WARNING")
@@ -150,6 +156,8 @@ async def _ask(settings: Settings, question: Callable[[Client], Awaitable[Result
 @asynccontextmanager
 async def _topics_of(settings: Settings) -> AsyncIterator[list[str]]:
     """The names of the topics of the settings' namespace. Raises BrokerError."""
+    from headrace.kafka.log import KafkaLog
+
     log = KafkaLog(settings)
     try:
         yield [name for name in await log.topic_names() if name.startswith(f"{settings.namespace}.")]
@@ -159,12 +167,16 @@ async def _topics_of(settings: Settings) -> AsyncIterator[list[str]]:
 
 def opened_client(settings: Settings) -> AbstractAsyncContextManager[Client]:
     """A client for a block, opened as by `opened`."""
+    from headrace.client import Client
+
     return opened(Client(settings), settings)
 
 
 @asynccontextmanager
 async def opened(connection: AbstractAsyncContextManager[ConnectionT], settings: Settings) -> AsyncIterator[ConnectionT]:
     """The connection, open for the block. Where no broker answers at once, the user is told what is waited for, and how long."""
+    import asyncio
+
     told = f"No answer from {settings.bootstrap_servers} yet: trying for {settings.kafka.connect_timeout_seconds:g} s ..."
     patience = asyncio.get_running_loop().call_later(_SILENCE_SECONDS, lambda: typer.echo(told, err=True))
     try:
@@ -198,6 +210,8 @@ def interruptible_broker(settings: Settings, request: BrokerRequest) -> Iterator
     Raises:
         StopNow: a signal came before the broker was there; nothing of it is left.
     """
+    from headrace.broker import provide_broker
+
     stopped = threading.Event()
     starting = True
 

@@ -11,20 +11,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from headrace import supervisor
 from headrace.cli.common import BootstrapServers, NamespaceOption, errors_shown, log_to_stderr, settings_from
-from headrace.engine.engine import WorkerEngine
-from headrace.engine.guardian import Guardian
-from headrace.engine.loading import load_workers
-from headrace.engine.supervised import Supervised
 from headrace.errors import EngineStuck, HeadraceError, LeaseLost, is_outage
 from headrace.runtime import leave_threads_behind, run
-from headrace.settings import Settings
-from headrace.workers import shipped_workers
+
+# What becomes the supervisor has no use for an engine, which takes long to import.
+if TYPE_CHECKING:
+    from headrace.engine.engine import WorkerEngine
+    from headrace.engine.guardian import Guardian
+    from headrace.settings import Settings
 
 _logger = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ def engine(
         settings = with_grace(settings_from(bootstrap_servers, namespace), grace)
         if supervised is None:
             _become_supervisor(settings, processes)
+        from headrace.engine.supervised import Supervised
+
         log_to_stderr(settings)
         number, report_to, life = (int(each) for each in supervised.split(","))
         settings = _with_own_port(settings, number)
@@ -118,6 +120,10 @@ def with_grace(settings: Settings, grace: float | None) -> Settings:
 
 def build_engine(settings: Settings, paths: list[str], *, shipped: bool, guardian: Guardian | None = None) -> WorkerEngine:
     """An engine with the workers of these import paths and, if wanted, those that come with headrace."""
+    from headrace.engine.engine import WorkerEngine
+    from headrace.engine.loading import load_workers
+    from headrace.workers import shipped_workers
+
     engine = WorkerEngine(settings, guardian=guardian)
     loaded = load_workers(paths)
     for each in [*loaded, *(shipped_workers(settings) if shipped else [])]:

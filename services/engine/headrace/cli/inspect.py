@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from headrace.cli.common import AsJson, BootstrapServers, NamespaceOption, ask, errors_shown, plain, warn_of_unknown_worker
+from headrace.cli.control import cancel, pause, resume
 from headrace.cli.listing import Listing, Row
 from headrace.cli.moments import parse_since_and_until
-from headrace.client import Client
+from headrace.cli.removing import remove
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import format_timestamp, to_milliseconds
 from headrace.errors import JobUnknown
-from headrace.models import Job, WorkerSummary
-from headrace.tool_models import JobList
+
+# To show the help takes none of these, which take long to import.
+if TYPE_CHECKING:
+    from headrace.client import Client
+    from headrace.models import Job, WorkerSummary
+    from headrace.tool_models import JobList
 
 _STATUS_STYLES = {
     JobStatus.COMPLETED: "green",
@@ -39,11 +44,12 @@ def workers(
     """List the workers: what each does, and how many engines run it; or pause one."""
     if _is_for_a_subcommand(context):
         return
+    nobody: list[WorkerSummary] = []
     if as_json:
-        counted = ask(bootstrap_servers, namespace, _counted, nothing=list[WorkerSummary]())
+        counted = ask(bootstrap_servers, namespace, _counted, nothing=nobody)
         Console().print_json(data=[summary.to_wire() for summary in counted])
     else:
-        workers_listing(ask(bootstrap_servers, namespace, Client.list_workers, nothing=list[WorkerSummary]())).print()
+        workers_listing(ask(bootstrap_servers, namespace, lambda client: client.list_workers(), nothing=nobody)).print()
 
 
 async def _counted(client: Client) -> list[WorkerSummary]:
@@ -51,6 +57,11 @@ async def _counted(client: Client) -> list[WorkerSummary]:
     summaries = await client.list_workers()
     counts = await client.count_jobs([each.name for each in summaries])
     return [each.model_copy(update=counts[each.name]._asdict()) for each in summaries]
+
+
+workers_application.command()(pause)
+workers_application.command()(resume)
+workers_application.command()(remove)
 
 
 jobs_application = typer.Typer(invoke_without_command=True, no_args_is_help=False)
@@ -75,6 +86,8 @@ def jobs(
     """List jobs, newest first; or do a failed one anew, or cancel one."""
     if _is_for_a_subcommand(context):
         return
+    from headrace.tool_models import JobList
+
     with errors_shown():
         span = parse_since_and_until(since, until)
     wanted: dict[str, Any] = {
@@ -115,6 +128,9 @@ def retry(
         Console().print_json(data=again.to_wire())
     else:
         typer.echo(plain(_told_of_retry(job_id, again)).plain)
+
+
+jobs_application.command()(cancel)
 
 
 def _told_of_retry(job_id: str, again: Job) -> str:

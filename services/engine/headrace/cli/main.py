@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
 
 import headrace
-from headrace.cli import (
-    bench,
-    broker,
-    control,
-    dead_letters,
-    demo,
-    dev,
-    engine,
-    export,
-    gateway,
-    inspect,
-    keys,
-    mcp,
-    memory,
-    removing,
-    replay,
-    replay_clean,
-    replay_stream,
-    schemas,
-    settings,
-    simulate,
-    state,
-    timeline,
-)
 from headrace.cli.common import exit_interrupted
-from headrace.settings import unknown_variables
+from headrace.cli.on_demand import GroupOnDemand
 
 
-class _Commands(TyperGroup):
+class _Commands(GroupOnDemand):
     """The commands; Ctrl-C ends one without a traceback where it does not put something in order first."""
 
+    places: ClassVar = {
+        "dev": "headrace.cli.dev:dev",
+        "engine": "headrace.cli.engine:engine",
+        "gateway": "headrace.cli.gateway:gateway",
+        "mcp": "headrace.cli.mcp:mcp",
+        "demo": "headrace.cli.demo:demo",
+        "job": "headrace.cli.inspect:job",
+        "timeline": "headrace.cli.timeline:timeline",
+        "state": "headrace.cli.state:state",
+        "export": "headrace.cli.export:export",
+        "simulate": "headrace.cli.simulate:simulate_command",
+        "schemas": "headrace.cli.schemas:schemas",
+        "settings": "headrace.cli.settings:settings",
+        "workers": "headrace.cli.inspect:workers_application",
+        "jobs": "headrace.cli.inspect:jobs_application",
+        "dead-letters": "headrace.cli.dead_letters:application",
+        "keys": "headrace.cli.keys:application",
+        "broker": "headrace.cli.broker:application",
+        "memory": "headrace.cli.memory:application",
+        "replay": "headrace.cli.replay_commands:application",
+        "bench": "headrace.cli.bench:application",
+    }
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _interruption_told():  # options that are read may import a library, too
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _interruption_told():
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            exit_interrupted()
+
+
+@contextmanager
+def _interruption_told() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        exit_interrupted()
 
 
 application = typer.Typer(
@@ -72,6 +83,10 @@ def root(
     """Background jobs for AI agents, on Kafka or Redpanda."""
     if "--supervised" in sys.argv:
         return  # the command that became its supervisor has said so
+    if not any(name.startswith("HEADRACE_") for name in os.environ):
+        return  # and settings need not be imported to say so
+    from headrace.settings import unknown_variables
+
     for name, nearest in unknown_variables().items():
         advice = f"did you mean {nearest}?" if nearest else "`headrace settings` lists those that are."
         typer.echo(f"Warning: {name} is set, and is no setting: {advice}", err=True)
@@ -81,34 +96,6 @@ def root(
 def version() -> None:
     """Print the version."""
     typer.echo(headrace.__version__)
-
-
-application.command("dev")(dev.dev)
-application.command("engine")(engine.engine)
-application.command("gateway")(gateway.gateway)
-application.command("mcp")(mcp.mcp)
-application.command("demo")(demo.demo)
-application.command("job")(inspect.job)
-inspect.jobs_application.command("cancel")(control.cancel)
-inspect.workers_application.command("pause")(control.pause)
-inspect.workers_application.command("resume")(control.resume)
-inspect.workers_application.command("remove")(removing.remove)
-application.add_typer(inspect.workers_application, name="workers")
-application.add_typer(inspect.jobs_application, name="jobs")
-application.command("timeline")(timeline.timeline)
-application.command("state")(state.state)
-application.command("export")(export.export)
-application.add_typer(dead_letters.application, name="dead-letters")
-application.add_typer(keys.application, name="keys")
-application.add_typer(broker.application, name="broker")
-application.add_typer(memory.application, name="memory")
-replay.application.command("stream")(replay_stream.stream)
-replay.application.command("clean")(replay_clean.clean)
-application.add_typer(replay.application, name="replay")
-application.add_typer(bench.application, name="bench")
-application.command("simulate")(simulate.simulate_command)
-application.command("schemas")(schemas.schemas)
-application.command("settings")(settings.settings)
 
 
 def main() -> None:

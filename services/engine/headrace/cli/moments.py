@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from headrace.core.timestamps import format_timestamp, from_milliseconds, parse_timestamp, to_milliseconds
 from headrace.errors import ArgumentsInvalid
-from headrace.replay.history import Span
+
+# A time by itself takes nothing of a replay, which takes long to import.
+if TYPE_CHECKING:
+    from headrace.replay.history import Span
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 # As people write it.
@@ -54,6 +58,8 @@ def parse_span_in_export(start: str | None, end: str, exported: Span) -> Span:
     Raises:
         ArgumentsInvalid: one of them is no time, or the span is empty.
     """
+    from headrace.replay.history import Span
+
     now = datetime.now(UTC)
     first = exported.start if start is None else to_milliseconds(parse_moment(start, now, "--from"))
     if end == "now":
@@ -71,6 +77,8 @@ def parse_span(start: str, end: str) -> Span:
     Raises:
         ArgumentsInvalid: one of them is no time, or the span is empty.
     """
+    from headrace.replay.history import Span
+
     now = datetime.now(UTC)
     span = Span(*(to_milliseconds(parse_moment(text, now, option)) for text, option in ((start, "--from"), (end, "--to"))))
     if span.start < 0 or span.start >= span.end:

@@ -14,6 +14,7 @@ import orjson
 import typer
 from rich.console import Console
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.cli.common import (
     EXIT_INTERRUPTED,
     AsJson,
@@ -44,7 +45,6 @@ from headrace.replay.rerunning.rerun import Rerun, Rerunner, RerunOptions
 from headrace.replay.rerunning.running import StillRunning
 from headrace.runtime import leave_threads_behind
 from headrace.settings import Settings
-from headrace.worker import AbstractWorker
 from headrace.workers import shipped_workers
 
 EXIT_DIFFERS = 1
@@ -53,8 +53,6 @@ _TEXTS = frozenset(f"ctx.{field.alias or name}" for name, field in CallContext.m
 """What can only be a text, whatever it looks like."""
 
 _ALIKE = frozenset({Verdict.SAME, Verdict.NOT_COMPARABLE})
-
-application = typer.Typer(no_args_is_help=True, help="Run recorded jobs again, through today's code: nothing they do is done.")
 
 FileOption = Annotated[
     Path | None, typer.Option("--file", help="Read what `headrace export` wrote, in place of the log: no broker is needed.")
@@ -69,7 +67,6 @@ LiveOption = Annotated[
 ShippedOption = Annotated[bool, typer.Option(help="Load the workers that come with headrace, too.")]
 
 
-@application.command()
 def job(
     job_id: Annotated[str, typer.Argument(help="The job's id, as `headrace jobs` has it.")],
     workers: WorkerPaths = None,

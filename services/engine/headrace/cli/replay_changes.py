@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.engine.admission import NotAdmitted, admit_arguments
 from headrace.replay.history import RecordedJob
 from headrace.replay.rerunning.differences import Difference, differences, with_changes
-from headrace.worker import AbstractWorker
 
 
 @dataclass(frozen=True, slots=True)

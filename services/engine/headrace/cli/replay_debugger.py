@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import typer
 
+from headrace.abstract_worker import AbstractWorker, FunctionWorker
 from headrace.engine.outcome import is_own_code
-from headrace.worker import AbstractWorker, FunctionWorker
 
 _LIBRARIES: Final = frozenset({"site-packages", "dist-packages"})
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.codec import decode_object, describe_problems, is_common_job_record, plain_validator
 from headrace.core import snapshots
 from headrace.core.recovery import Begun
@@ -22,7 +23,6 @@ from headrace.errors import ArgumentsInvalid, RecordUndecodable, WorkerUnknown
 from headrace.fields import Identity, JobId
 from headrace.models import DEFAULT_TENANT, SCHEMA_VERSION, CallContext, JobRecord
 from headrace.ports import Record, UnplacedRecord
-from headrace.worker import AbstractWorker
 
 _check_record = plain_validator(JobRecord)
 _job_id: TypeAdapter[str] = TypeAdapter(JobId)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.core import snapshots
 from headrace.core.lanes import Lanes
 from headrace.core.lease import Moment
@@ -31,7 +32,6 @@ from headrace.engine.states import State
 from headrace.errors import EngineStuck, LeaseLost
 from headrace.job_context import JobServices
 from headrace.ports import LogWriter
-from headrace.worker import AbstractWorker
 
 _SETTLE_SECONDS = 5.0
 _CANCEL_SECONDS = 1.0

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.broker.discovery import given_settings, settings_of_this_folder
 from headrace.client import Client
 from headrace.core.identifiers import fresh_id
@@ -43,7 +44,6 @@ from headrace.recordings import LiveRecordings
 from headrace.runtime import StopRequested, StopSignals, system_clock, wall_clock
 from headrace.settings import Settings, load_settings
 from headrace.submission import Arguments
-from headrace.worker import AbstractWorker
 
 _logger = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from headrace.abstract_worker import AbstractWorker, overrides_process_job, run_attempt, runs_in_loop
 from headrace.engine.means import AttemptProcesses, Means
 from headrace.engine.partition import Work
 from headrace.engine.states import State
 from headrace.engine.timeouts import Timeouts
 from headrace.job_context import JobContext, JobServices
-from headrace.worker import AbstractWorker, overrides_process_job, run_attempt, runs_in_loop
 
 
 class Execution:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.core import snapshots
 from headrace.core.retry import FOR_THOSE_WHO_ASK, RetryPolicy
 from headrace.core.status import JobStatus
@@ -19,7 +20,6 @@ from headrace.engine.partition import Work
 from headrace.engine.states import State
 from headrace.errors import JobFailed, JobTimeout
 from headrace.models import RetryRules
-from headrace.worker import AbstractWorker
 
 _logger = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.core.checkpoint import parse_pointer
 from headrace.core.control import Cancellation
 from headrace.core.duplicates import DerivedIds
@@ -39,7 +40,6 @@ from headrace.errors import HeadraceError
 from headrace.job_context import JobServices
 from headrace.ports import Acknowledged, Committed, GroupListener, Log, LogWriter, Outcome, Record, TopicPartition
 from headrace.settings import EngineSettings
-from headrace.worker import AbstractWorker
 
 _logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.errors import WorkerImportError
-from headrace.worker import AbstractWorker
 
 _MACHINERY = frozenset({__file__, importlib.__file__})
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.core.snapshots import MostDeaths
 from headrace.engine.guarding import UNGUARDED, Guard
 from headrace.engine.partition import Work
 from headrace.errors import EngineStuck
 from headrace.job_context import JobContext
 from headrace.settings import EngineSettings
-from headrace.worker import AbstractWorker
 
 
 class AttemptProcesses(Protocol):

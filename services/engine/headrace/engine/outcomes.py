@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.core import snapshots
 from headrace.core.snapshots import MostDeaths
 from headrace.core.status import JobStatus
@@ -15,7 +16,6 @@ from headrace.engine.outcome import describe_error, encode_result
 from headrace.engine.partition import Phase, Work
 from headrace.engine.states import State
 from headrace.errors import EnqueueTimeout, JobFailed, WorkerProcessDied, is_outage
-from headrace.worker import AbstractWorker
 
 # One after another: a worker may ask a broker that never comes.
 _MOST_OUTAGES = 60

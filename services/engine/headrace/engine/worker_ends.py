@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
-from headrace.worker import AbstractWorker
+from headrace.abstract_worker import AbstractWorker
 
 _logger = logging.getLogger(__name__)
 

@@ -84,8 +84,8 @@ class PartitionFollower:
 
     async def _read_once(self) -> None:
         try:
-            if self._wanted - self._reached.keys():
-                await self._assign()
+            if self._wanted - self._reached.keys() and not await self._assign():
+                return  # to wait for records, as where nobody has said anything yet, would be in vain
             batches = await self._reader.fetch(timeout=_FETCH_SECONDS, maximum=_FETCH_RECORDS)
             positions = {partition: at for partition, at in (await self._reader.positions()).items() if partition in self._wanted}
             if reason := self._is_another_log(batches, positions):
@@ -100,10 +100,12 @@ class PartitionFollower:
             self._reached.clear()
             raise
 
-    async def _assign(self) -> None:
+    async def _assign(self) -> bool:
         """Gives the reader all partitions: those it reads go on, others resume at the last record that is in the tables.
 
         That record is read again, to see that this is still the log it came from.
+
+        Returns whether there is anything to read in any of them.
         """
         stored = await self._database.positions()
         ends = await self._ends.end_offsets(self._wanted)
@@ -121,7 +123,7 @@ class PartitionFollower:
                 self._resumed[partition] = position
         await self._reader.assign(starts)
         self._reached.update(starts)
-        return None
+        return any(start < ends[partition] for partition, start in starts.items())
 
     def _is_another_log(
         self, batches: Mapping[TopicPartition, Sequence[Record]], positions: Mapping[TopicPartition, int]
@@ -135,11 +137,12 @@ class PartitionFollower:
                 return f"{partition.topic}/{partition.partition} is not the log that was read before."
         return None
 
-    async def _begin_anew(self, reason: str) -> None:
+    async def _begin_anew(self, reason: str) -> bool:
+        """Has all partitions read from their beginnings; returns as `_assign` does."""
         await self._database.discard(reason)
         self._reached.clear()
         self._resumed.clear()
-        await self._assign()
+        return await self._assign()
 
 
 def _take_in(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.broker.discovery import given_settings, settings_of_this_folder
 from headrace.errors import ConfigurationError, HistoryGone
 from headrace.kafka.log import KafkaLog
@@ -26,7 +27,6 @@ from headrace.replay.streams.stream import StoredHistory, StreamReplay, left_out
 from headrace.replay.streams.summary import Summary, told_not_in_code
 from headrace.replay_errors import SandboxLeft, SandboxLost
 from headrace.settings import Settings, load_settings
-from headrace.worker import AbstractWorker
 
 MOST_THREADS: Final = 200
 """So many plain functions run at a time at most: where the system had no further thread, their jobs would seem to fail."""

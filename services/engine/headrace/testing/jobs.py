@@ -8,12 +8,12 @@ from typing import Any
 
 import orjson
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.engine.outcome import encode_result
 from headrace.errors import ConfigurationError
 from headrace.models import DEFAULT_TENANT, CallContext, Job
 from headrace.runtime import wall_clock
 from headrace.submission import Arguments, ordering_key_of, plain_arguments, prepare, shared_fields
-from headrace.worker import AbstractWorker
 
 
 def job_for(

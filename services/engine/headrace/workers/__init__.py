@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.settings import Settings
-from headrace.worker import AbstractWorker
 from headrace.workers.memory_compaction import MemoryCompactionWorker
 
 

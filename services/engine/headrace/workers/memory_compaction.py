@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.job_context import JobContext
 from headrace.memory.compaction import Compactor
 from headrace.memory.summarise import AsksOutside, Closable, Summariser, Summary, summariser_from
@@ -13,7 +14,6 @@ from headrace.memory.window import WindowPolicy
 from headrace.models import MemoryEntry
 from headrace.settings import Settings, load_settings
 from headrace.tool_models import MemoryCompactionArguments, MemoryCompactionResult
-from headrace.worker import AbstractWorker
 
 
 class MemoryCompactionWorker(AbstractWorker[MemoryCompactionArguments]):

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 import orjson
 
+from headrace.abstract_worker import AbstractWorker, overrides_process_job, runs_in_loop
 from headrace.engine.outcome import encode_result
 from headrace.engine.processes.failures import tell
 from headrace.engine.processes.frames import HEADER, NUMBER, Kind, frame
@@ -34,7 +35,6 @@ from headrace.models import Job
 from headrace.ports import ConversationMemory
 from headrace.processes.logs import LogForwarder
 from headrace.processes.starting import leave_signals_to_parent
-from headrace.worker import AbstractWorker, overrides_process_job, runs_in_loop
 
 _PR_SET_PDEATHSIG = 1
 _CLOSE_SECONDS = 5.0

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
+from headrace.abstract_worker import AbstractWorker, FunctionWorker
 from headrace.errors import ConfigurationError, WorkerImportError
-from headrace.worker import AbstractWorker, FunctionWorker
 
 
 def reference_of(worker: AbstractWorker[Any]) -> str:

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.core.snapshots import accepted
 from headrace.engine.partition import Work
 from headrace.engine.processes.connection import ChildProcess
 from headrace.engine.processes.naming import reference_of
 from headrace.errors import ConfigurationError, WorkerProcessDied
 from headrace.job_context import JobContext
-from headrace.worker import AbstractWorker
 
 _logger = logging.getLogger(__name__)
 

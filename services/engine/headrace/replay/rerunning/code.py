@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from headrace.abstract_worker import AbstractWorker, FunctionWorker
 from headrace.errors import ConfigurationError
-from headrace.worker import AbstractWorker, FunctionWorker
 
 
 def by_name(workers: Iterable[AbstractWorker[Any]]) -> dict[str, AbstractWorker[Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.arguments import PublishedSchemas
 from headrace.engine.children import child_fields
 from headrace.errors import WorkerUnknown
@@ -14,7 +15,6 @@ from headrace.job_context import ChildRequest
 from headrace.models import Job, WorkerDefinition
 from headrace.ports import ConversationRef, RecordingKey
 from headrace.submission import check_seconds, ordering_key_of, plain_arguments, prepare
-from headrace.worker import AbstractWorker
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 import orjson
 
+from headrace.abstract_worker import AbstractWorker, runs_in_loop
 from headrace.core.comparison import Comparison, Outcome, Verdict, compare
 from headrace.core.status import JobStatus
 from headrace.engine.admission import NotAdmitted, admit_arguments
@@ -33,7 +34,6 @@ from headrace.replay.rerunning.running import RunningAttempt
 from headrace.replay.rerunning.waiting import WaitedHistory
 from headrace.replay_errors import JobNotReplayable, ThreadsExhausted
 from headrace.threads import DaemonThreads
-from headrace.worker import AbstractWorker, runs_in_loop
 
 ARGUMENTS_INVALID: Final = "arguments_invalid"
 _MOST_READ_AHEAD: Final = 50_000

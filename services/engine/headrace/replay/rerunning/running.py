@@ -11,9 +11,9 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import Any, Final, ParamSpec, TypeVar
 
+from headrace.abstract_worker import AbstractWorker, run_attempt, runs_in_loop
 from headrace.job_context import JobContext
 from headrace.replay.rerunning.waiting import WaitedHistory
-from headrace.worker import AbstractWorker, run_attempt, runs_in_loop
 
 ParametersT = ParamSpec("ParametersT")
 ResultT = TypeVar("ResultT")

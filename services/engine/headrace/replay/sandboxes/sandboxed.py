@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.codec import encode_foreign
 from headrace.core.comparison import Outcome
 from headrace.core.partitions import key_partition
@@ -27,7 +28,6 @@ from headrace.replay.streams.stream import Rerun, StreamReplay
 from headrace.replay.streams.summary import Summary
 from headrace.runtime import ended_in_order
 from headrace.settings import Settings
-from headrace.worker import AbstractWorker
 
 _MOST_OPEN: Final = 10_000
 _APPEND_SECONDS: Final = 60.0

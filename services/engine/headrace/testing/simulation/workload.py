@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import orjson
 from pydantic import BaseModel, Field
 
+from headrace.abstract_worker import AbstractWorker
 from headrace.client import Client
 from headrace.core.rate import RateLimit
 from headrace.core.retry import RetryPolicy
@@ -29,7 +30,6 @@ from headrace.testing.simulation.chronicle import Chronicle, Step
 from headrace.testing.simulation.process import SimulatedProcess
 from headrace.testing.simulation.scenario import Scenario
 from headrace.testing.simulation.supervision import ChildProcesses
-from headrace.worker import AbstractWorker
 
 WORKER = "work"
 # Of the term of a lease: how long an attempt takes at most to end when it is told to.
