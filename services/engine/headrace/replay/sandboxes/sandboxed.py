@@ -88,7 +88,7 @@ class SandboxRun:
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._places = asyncio.Semaphore(replay.pacing.concurrency)
         self._places_of: dict[str, asyncio.Semaphore] = {}
-        self._engine = WorkerEngine(settings, log=log)
+        self._engine = WorkerEngine(settings, log=log, in_sandbox=True)
         for worker in workers.values():
             at_most = min(replay.pacing.concurrency, worker.concurrency or replay.pacing.concurrency)
             again = _Again(worker, self, at_most)
