@@ -6,15 +6,14 @@ import json
 import re
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from headrace import Settings
-from headrace.kafka.log import KafkaLog
 from support.clusters import state_of
 from support.engines import eventually
-from support.log import plain_topic
-from support.replay_commands import PATIENCE_SECONDS, STREAM, of_sandboxes, replay, started, with_jobs
+from support.replay_commands import PATIENCE_SECONDS, STREAM, Hold, of_sandboxes, replay, started, with_jobs
 
 HIDDEN_CURSOR, SHOWN_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
@@ -56,72 +55,75 @@ async def test_what_is_kept_is_told_after_an_interruption_too(recorded: Settings
     assert await state_of(recorded) == before
 
 
-# Where a removal was over before it was caught, it is caught in another replay.
-TRIES = 5
-
-
-async def made_again(log: KafkaLog, topic: str, process: subprocess.Popen[str]) -> bool:
-    """Waits until a topic is deleted, and makes it again: the sandbox with that topic is being removed all the while.
-
-    Returns:
-        Whether the replay still ran then.
-    """
-
-    async def has_been(there: bool) -> bool:
-        return process.poll() is not None or (topic in await log.topic_names()) is there
-
-    await eventually(lambda: has_been(True), within=PATIENCE_SECONDS)
-    await eventually(lambda: has_been(False), within=PATIENCE_SECONDS)
-    if process.poll() is not None:
-        return False
-    await log.create_topics([plain_topic(topic)])
-    return True
-
-
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 async def test_what_is_interrupted_while_its_sandbox_is_removed_removes_it_and_shows_what_came_of_the_jobs(
-    recorded: Settings, log: KafkaLog, kind: signal.Signals
+    recorded: Settings, tmp_path: Path, kind: signal.Signals
 ) -> None:
-    before = await state_of(recorded)
-    for number in range(TRIES):
-        name = f"{recorded.namespace}.replay-{number}"
-        with started(recorded, "fail", *STREAM, "--into", name) as process:
-            caught = await made_again(log, f"{name}.job-state", process)
-            process.send_signal(kind)
-            caught = caught and await made_again(log, f"{name}.job-state", process)
-            table, told = process.communicate(timeout=PATIENCE_SECONDS)
-        # What was made when the removal was over stays.
-        if (late := f"{name}.job-state") not in await log.topic_names() and caught:
-            break
-        await log.delete_topics([late])
+    before, hold = await state_of(recorded), Hold(tmp_path, "removal")
+    with started(recorded, "fail", *STREAM, "--sandbox", REPLAY_HOLD=hold.told) as process:
+        await hold.held()
+        process.send_signal(kind)
+        hold.go_on()
+        table, told = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, told) == (130, "Interrupted.\n")
     assert table.startswith("30 jobs replayed in ")
     assert "15    newly-failing" in table
     assert await state_of(recorded) == before
 
 
+def interrupt_twice(process: subprocess.Popen[str]) -> None:
+    """By two kinds: of one kind two may be taken for one."""
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+
+
 async def test_what_is_interrupted_twice_while_its_sandbox_is_removed_says_what_it_leaves(
-    recorded: Settings, log: KafkaLog
+    recorded: Settings, tmp_path: Path
 ) -> None:
-    before = await state_of(recorded)
-    for number in range(TRIES):
-        name = f"{recorded.namespace}.replay-{number}"
-        with started(recorded, "", *STREAM, "--into", name, FORCE_COLOR="1") as process:
-            caught = await made_again(log, f"{name}.job-state", process)
-            process.send_signal(signal.SIGINT)
-            caught = caught and await made_again(log, f"{name}.job-state", process)
-            process.send_signal(signal.SIGINT)
-            table, told = process.communicate(timeout=PATIENCE_SECONDS)
-        if f"{name}.replay.marker" in await log.topic_names() and caught:
-            break
-        await log.delete_topics([f"{name}.job-state"])
+    before, hold, name = await state_of(recorded), Hold(tmp_path, "removal"), f"{recorded.namespace}.replay-mine"
+    with started(recorded, "", *STREAM, "--into", name, FORCE_COLOR="1", REPLAY_HOLD=hold.told) as process:
+        await hold.held()
+        interrupt_twice(process)
+        table, told = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     assert "30 jobs replayed in " in table
     assert told.rindex(SHOWN_CURSOR) > told.rindex(HIDDEN_CURSOR)
-    assert told.endswith(
+    assert told.endswith(left_to_clean(recorded, name))
+    assert f"Removed {name}." in replay(recorded, "", "clean", "--all").stdout
+    assert await state_of(recorded) == before
+
+
+def left_to_clean(settings: Settings, name: str) -> str:
+    return (
         f"Interrupted.\nThe sandbox {name} is left, not all of it removed. `headrace replay clean --namespace"
-        f" {recorded.namespace}` removes it, which takes 20 s, and with --all at once.\n"
+        f" {settings.namespace}` removes it, which takes 20 s, and with --all at once.\n"
     )
+
+
+@pytest.mark.parametrize("keep", [(), ("--keep",)], ids=["not kept", "kept"])
+async def test_what_is_interrupted_while_its_sandbox_is_made_leaves_nothing(
+    recorded: Settings, tmp_path: Path, keep: tuple[str, ...]
+) -> None:
+    before, hold = await state_of(recorded), Hold(tmp_path, "marking")
+    with started(recorded, "", *STREAM, "--sandbox", *keep, REPLAY_HOLD=hold.told) as process:
+        await hold.held()
+        process.send_signal(signal.SIGINT)
+        hold.go_on()
+        table, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, table, told) == (130, "", "Interrupted.\n")
+    assert await state_of(recorded) == before
+
+
+async def test_what_is_interrupted_twice_while_its_sandbox_is_made_says_what_it_leaves(
+    recorded: Settings, tmp_path: Path
+) -> None:
+    before, hold, name = await state_of(recorded), Hold(tmp_path, "marking"), f"{recorded.namespace}.replay-mine"
+    with started(recorded, "", *STREAM, "--into", name, REPLAY_HOLD=hold.told) as process:
+        await hold.held()
+        interrupt_twice(process)
+        table, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, table, told) == (130, "", left_to_clean(recorded, name))
+    assert of_sandboxes(await state_of(recorded), recorded) == [f"{name}.replay.marker"]
     assert f"Removed {name}." in replay(recorded, "", "clean", "--all").stdout
     assert await state_of(recorded) == before
 

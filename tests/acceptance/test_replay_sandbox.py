@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 import pytest
 
-from headrace import Client, Settings
-from headrace.core.topics import Topics
-from headrace.errors import BrokerUnreachable, ConfigurationError, SandboxInUse, TopicMissing
+from headrace import ApiKeys, AuditTrail, Client, Memory, NamespaceIsSandbox, NewEntry, Settings, WorkerEngine
+from headrace.core.topics import Topic, Topics
+from headrace.errors import AppendTimeout, BrokerUnreachable, ConfigurationError, TopicMissing
 from headrace.kafka.log import KafkaLog
 from headrace.kafka.writer import KafkaWriter
 from headrace.models import SandboxMarker
 from headrace.ports import Acknowledged, NewRecord, TopicPartition
 from headrace.replay.history import RecordedJob
-from headrace.replay.sandboxes.markers import ALIVE_KEY, MARKER_KEY, find_marker, made_marker
+from headrace.replay.sandboxes.markers import ALIVE_KEY, find_marker, made_marker
 from headrace.replay.sandboxes.removing import clean_sandboxes
 from headrace.replay.sandboxes.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxes.sandboxed import SandboxRun, check_pacing
 from headrace.replay.streams.pacing import Order, Pacing
-from headrace.replay_errors import SandboxLost
+from headrace.replay_errors import SandboxInUse, SandboxLost
+from headrace.sandbox_refusal import MARKER_KEY
 from support.clusters import state_of
 from support.engines import PATIENCE_SECONDS, eventually
 from support.recorded import Compared, Today, recorded_job
@@ -72,7 +74,7 @@ async def test_jobs_that_are_cancelled_or_held_up_in_a_sandbox_do_not_hold_up_it
 
             await eventually(all_places_are_taken)
             await client.pause_worker("count")
-            # Not the one that was accepted twice: its second run may be the only one that has begun.
+            # Not the one that was accepted twice: its second run goes to its end, too.
             for number in sorted({*today.begun} - {0})[:2]:
                 # Its engine has heard of the pause, too, when it has stopped these: both stand in one partition.
                 job = await client.cancel_job(recorded_job(number).id, wait=PATIENCE_SECONDS / 2)
@@ -87,23 +89,107 @@ async def test_jobs_that_are_cancelled_or_held_up_in_a_sandbox_do_not_hold_up_it
         "its worker is paused in the sandbox": 10,
         "cancelled in the sandbox": 2,
     }
-    # Eight went on to their ends, and one that was accepted twice ran beside the sandbox's engine.
+    # Eight went on to their ends, and one that was accepted twice ran a second time beside the sandbox's engine.
     assert (summary.jobs, summary.counts["same"] + summary.counts["newly-failing"]) == (21, 9)
     assert of_namespace(await state_of(settings), sandbox.namespace) == []
 
 
 async def test_a_name_that_is_in_use_is_refused_and_nothing_changes(log: KafkaLog, settings: Settings) -> None:
-    async with Client(settings):
+    name = f"{settings.namespace}.mine"
+    taken = sandbox_settings(settings, name, 10)
+    async with Client(taken):
         pass
     before = await state_of(settings)
-    taken = sandbox_settings(settings, settings.namespace, 10)
     with pytest.raises(SandboxInUse, match="and 2 more topics of that namespace"):
         async with opened_sandbox(log, taken, settings.namespace, ["count"], keep=False):
             raise AssertionError("it opened")
     assert await state_of(settings) == before
-    for name in ("no/name", f"{settings.namespace}.jobs"):
+    for name in ("no/name", f"{settings.namespace}.jobs", settings.namespace):
         with pytest.raises(ConfigurationError, match="No sandbox can be named"):
             sandbox_settings(settings, name, 10)
+
+
+async def test_nothing_that_is_to_last_gets_into_a_sandbox(
+    log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks at it does."""
+    monkeypatch.setattr("headrace.replay.sandboxes.sandbox.ALIVE_EVERY_SECONDS", 3_600.0)
+
+    async def accept() -> None:
+        async with Client(sandbox) as client:
+            await client.enqueue(Count(), {"number": 1})
+
+    async def remember() -> None:
+        async with Memory(sandbox) as memory:
+            await memory.append("ada", "trip", [NewEntry(role="user", content="Hello")])
+
+    engine = WorkerEngine(sandbox)
+    engine.register_worker(Count())
+    starts = {"engine": engine.start, "audit": AuditTrail(sandbox).start, "keys": ApiKeys(sandbox).start}
+    async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+        async with Client(sandbox) as client:
+            assert (await client.list_jobs()).jobs == []
+            assert await client.memory().history("ada", "trip") == []
+        before = await state_of(settings)
+        for what, begin in {**starts, "client": accept, "memory": remember}.items():
+            with pytest.raises(NamespaceIsSandbox, match="is the sandbox of a replay of jobs of"):
+                await begin()
+            assert await state_of(settings) == before, what
+        await engine.stop()
+    await engine.stop()
+    engine = WorkerEngine(sandbox)
+    engine.register_worker(Count())
+    async with engine:
+        pass
+
+
+class Overtaken(KafkaLog):
+    """A cluster in which a client has made a topic just before the marker is made."""
+
+    other = Topics("")
+
+    async def create_topics(self, topics: Collection[Topic]) -> None:
+        await super().create_topics([self.other.job_state, *topics])
+
+
+async def test_a_name_that_is_taken_while_a_sandbox_is_made_is_refused(
+    log: KafkaLog, settings: Settings, sandbox: Settings
+) -> None:
+    """Who took it may not have seen the marker."""
+    overtaken = Overtaken(settings)
+    overtaken.other = Topics(sandbox.namespace)
+    try:
+        with pytest.raises(SandboxInUse, match=f"the cluster has {overtaken.other.job_state.name} of that namespace"):
+            async with opened_sandbox(overtaken, sandbox, settings.namespace, ["count"], keep=False):
+                raise AssertionError("it opened")
+        assert of_namespace(await state_of(settings), sandbox.namespace) == [overtaken.other.job_state.name]
+    finally:
+        await overtaken.close()
+        await log.delete_topics([overtaken.other.job_state.name])
+
+
+class NotAcknowledged(KafkaWriter):
+    """The writer of a client that never hears that its marker was written."""
+
+    async def append(self, target: TopicPartition, record: NewRecord, *, timeout: float) -> Acknowledged:
+        await super().append(target, record, timeout=timeout)
+        raise AppendTimeout(may_land=True, seconds=timeout)
+
+
+class Unanswered(KafkaLog):
+    def writer(self) -> KafkaWriter:
+        return NotAcknowledged(self._cluster, self._administration)
+
+
+async def test_a_marker_of_which_nobody_knows_whether_it_was_written_is_removed(settings: Settings, sandbox: Settings) -> None:
+    client = Unanswered(settings)
+    try:
+        with pytest.raises(AppendTimeout):
+            async with opened_sandbox(client, sandbox, settings.namespace, ["count"], keep=True):
+                raise AssertionError("it opened")
+    finally:
+        await client.close()
+    assert of_namespace(await state_of(settings), sandbox.namespace) == []
 
 
 async def test_a_name_of_which_another_application_has_a_group_is_refused(

@@ -132,18 +132,22 @@ class MadeAgain(KafkaLog):
         await self.create_topics([plain_topic(name) for name in names if name.endswith(".job-state")])
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["nothing else", "a check that fails"])
 async def test_what_came_of_the_jobs_is_shown_though_the_sandbox_cannot_be_removed(
-    recorded: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recorded: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fails: bool
 ) -> None:
-    monkeypatch.setenv("REPLAY_MODE", "")
+    """It ends with 2, also where a check would end it with 1, and says both."""
+    monkeypatch.setenv("REPLAY_MODE", "fail" if fails else "")
     monkeypatch.setattr(removing, "_MOST_SECONDS", 2.0)
     monkeypatch.setattr("headrace.replay.facade.KafkaLog", MadeAgain)
     name, output, span = f"{recorded.namespace}.replay-mine", io.StringIO(), parse_span("1h", "now")
     request = StreamRequest(code=[replay_workers.Count()], span=span, sandbox=True, into=name)
-    unchecked = replay_stream._Check((), ())
-    assert await replay_stream._replay(recorded, request, unchecked, replay_stream._Answer(output, as_json=False)) == 2
-    assert re.search(r"^30 +same ", output.getvalue(), re.MULTILINE)
+    check = replay_stream._Check(("newly-failing", "different"), {"count"})
+    assert await replay_stream._replay(recorded, request, check, replay_stream._Answer(output, as_json=False)) == 2
+    assert re.search(r"^15 +same " if fails else r"^30 +same ", output.getvalue(), re.MULTILINE)
     told = capsys.readouterr().err
+    also = "Also, --fail-on has found jobs: 15 newly-failing. Without what is left, that is exit code 1.\n"
+    assert (also in told, "Also" in told) == (fails, fails)
     assert f"Error: The sandbox {name} is not removed: whenever {name}.job-state is deleted, it is made again" in told
     assert f"Removed {name}." in replay(recorded, "", "clean", "--all").stdout
     assert of_sandboxes(await state_of(recorded), recorded) == []
@@ -270,5 +274,32 @@ async def test_bad_input_changes_nothing(recorded: Settings) -> None:
         assert "Traceback" not in wrong.stderr, what
     taken = replay(recorded, "", *STREAM, "--into", recorded.namespace)
     assert (taken.returncode, taken.stdout) == (2, "")
-    assert f"{recorded.namespace!r} cannot be a sandbox: the cluster has {recorded.namespace}." in taken.stderr
+    assert f"Error: No sandbox can be named {recorded.namespace!r}, which is the namespace itself: " in taken.stderr
     assert await state_of(recorded) == before
+
+
+async def test_no_sandbox_gets_the_name_of_a_live_system_that_is_not_there_yet(recorded: Settings, tmp_path: Path) -> None:
+    """Else all that the system does later would be deleted by `clean`."""
+    file = str(tmp_path / "yesterday.jsonl.gz")
+    assert command(recorded, "", "export", "--from", "1h", "--output", file).returncode == 0
+    before = await state_of(recorded)
+    fresh = recorded.model_copy(update={"namespace": f"{recorded.namespace}.fresh"})
+    words = ("stream", "support.replay_workers", "--file", file, "--into", fresh.namespace, "--keep")
+    taken = replay(fresh, "", *words)
+    assert (taken.returncode, taken.stdout) == (2, "")
+    assert f"Error: No sandbox can be named {fresh.namespace!r}, which is the namespace itself: " in taken.stderr
+    assert await state_of(recorded) == before
+
+
+async def test_no_live_system_starts_in_a_sandbox(recorded: Settings) -> None:
+    name = f"{recorded.namespace}.replay-mine"
+    assert replay(recorded, "", *STREAM, "--into", name, "--keep").returncode == 0
+    before, inside = await state_of(recorded), recorded.model_copy(update={"namespace": name})
+    for words in (("engine", "support.replay_workers"), ("gateway", "--port", "0"), ("keys", "create", "mine", "--all-users")):
+        refused = command(inside, "", *words)
+        assert refused.returncode == 2, words
+        assert f"The namespace {name} is the sandbox of a replay of jobs of {recorded.namespace}: " in refused.stderr, words
+        assert f"`headrace replay clean --namespace {recorded.namespace}`" in refused.stderr, words
+        assert "Traceback" not in refused.stderr, words
+    assert await state_of(recorded) == before
+    assert f"Removed {name}." in replay(recorded, "", "clean").stdout

@@ -15,11 +15,12 @@ from headrace.core.topics import Topics
 from headrace.kafka.log import KafkaLog
 from headrace.ports import NewRecord, TopicPartition
 from headrace.replay.sandboxes import markers, removing
-from headrace.replay.sandboxes.markers import MARKER_KEY, made_marker
+from headrace.replay.sandboxes.markers import made_marker
 from headrace.replay.sandboxes.removing import clean_sandboxes
 from headrace.replay.sandboxes.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxes.sandboxed import SandboxRun
 from headrace.replay_errors import SandboxLeft, SandboxLost
+from headrace.sandbox_refusal import MARKER_KEY
 from support.clusters import state_of
 from support.engines import eventually
 from support.log import plain_topic

@@ -12,7 +12,7 @@ from pathlib import Path
 from headrace import Client, Settings
 from support import replay_workers
 from support.clusters import ClusterState
-from support.engines import ended, engine_with, with_engine
+from support.engines import ended, engine_with, eventually, with_engine
 
 TESTS = Path(replay_workers.__file__).parent.parent
 PATIENCE_SECONDS = 120
@@ -54,6 +54,31 @@ def command(settings: Settings, mode: str, *words: str, **variables: str) -> sub
 
 
 STREAM = ("stream", "support.replay_workers", "--worker", "count", "--from", "1h")
+
+
+class Hold:
+    """Has a replay wait at a step, which so cannot be missed, where it is started with REPLAY_HOLD as this has it `told`.
+
+    Args:
+        step: `marking`, when the topic of a sandbox's marker is there and nothing stands in it; or `removal`, when the sandbox's
+            groups are gone, and its topics are there.
+    """
+
+    def __init__(self, folder: Path, step: str) -> None:
+        self._folder = folder
+        self.told = f"{step} {folder}"
+
+    async def held(self) -> None:
+        """Returns when the replay waits there."""
+
+        async def is_there() -> bool:
+            return (self._folder / "held").exists()
+
+        await eventually(is_there, within=PATIENCE_SECONDS)
+
+    def go_on(self) -> None:
+        """Lets it go on."""
+        (self._folder / "free").touch()
 
 
 @contextmanager

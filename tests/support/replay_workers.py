@@ -43,6 +43,12 @@ class Count(AbstractWorker[dict[str, Any]]):
         self.running -= 1
 
 
+if "REPLAY_HOLD" in os.environ:
+    from support.held_replays import hold_as_told
+
+    hold_as_told()
+
+
 def _opened_to() -> int:
     """Those below this number may end."""
     return int(Path(os.environ["REPLAY_GATE"]).read_text() or 0)

@@ -17,6 +17,7 @@ from headrace.idempotency import check_same, id_of_key
 from headrace.models import Job, WorkerDefinition
 from headrace.ports import Acknowledged, AppendFailed, Log, LogWriter
 from headrace.resubmission import Resubmission
+from headrace.sandbox_refusal import create_live_topics
 from headrace.settings import Settings
 from headrace.submission import Arguments, Prepared, WorkerReference, check_seconds, ordering_key_of, plain_arguments, prepare
 from headrace.views.jobs import JobView
@@ -188,7 +189,7 @@ class Acceptance:
             count = self._partitions.get(worker)
             if count is None:
                 topic = self._topics.jobs(worker, self._settings.engine.partitions)
-                await self._log.create_topics([topic])
+                await create_live_topics(self._log, self._topics, [topic])
                 count = self._partitions[worker] = await self._log.partition_count(topic.name)
         return count
 

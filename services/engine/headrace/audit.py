@@ -25,6 +25,7 @@ from headrace.errors import HeadraceError
 from headrace.kafka.log import KafkaLog
 from headrace.models import SCHEMA_VERSION
 from headrace.ports import AppendFailed, Log, LogWriter, NewRecord, Outcome, TopicPartition
+from headrace.sandbox_refusal import create_live_topics
 from headrace.settings import Settings
 
 _logger = logging.getLogger(__name__)
@@ -71,7 +72,8 @@ class AuditTrail:
     """
 
     def __init__(self, settings: Settings, *, log: Log | None = None, most_waiting: int = MOST_WAITING) -> None:
-        self._topic = Topics(settings.namespace).audit(settings.gateway.audit_retention_days * 86_400)
+        self._topics = Topics(settings.namespace)
+        self._topic = self._topics.audit(settings.gateway.audit_retention_days * 86_400)
         self._owns_log = log is None
         self._log = log or KafkaLog(settings)
         self._most_waiting = most_waiting
@@ -93,8 +95,14 @@ class AuditTrail:
         await self.stop()
 
     async def start(self) -> None:
-        """Connects. The topic is made if it is missing. Raises: BrokerError, TopicMisconfigured."""
-        await self._log.create_topics([self._topic])
+        """Connects. The topic is made if it is missing.
+
+        Raises:
+            NamespaceIsSandbox: the namespace is the sandbox of a replay; nothing was changed.
+            TopicMisconfigured: the topic exists with settings under which records could be lost.
+            BrokerError: the brokers cannot be used.
+        """
+        await create_live_topics(self._log, self._topics, [self._topic])
         self._writer = self._log.writer()
         await self._writer.start()
 

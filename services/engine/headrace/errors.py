@@ -5,7 +5,7 @@
     │   ├── BrokerNotConfigured         no broker is named and none runs for this folder
     │   ├── TopicMisconfigured          a topic exists with settings that would lose data
     │   ├── TopicMissing                a topic that another process makes does not exist
-    │   ├── SandboxInUse                a replay's sandbox was to be made where something is already
+    │   ├── NamespaceIsSandbox          something that is to last was to be in the sandbox of a replay
     │   └── WorkerImportError           the module with the user's workers cannot be loaded
     ├── BrokerError                     a broker was named, but cannot be used
     │   ├── BrokerUnreachable           nothing answers at its address
@@ -86,10 +86,10 @@ class TopicMissing(ConfigurationError):
     """A topic is read or written that does not exist; the message says who makes it."""
 
 
-class SandboxInUse(ConfigurationError):
-    """A replay's sandbox was to have the name of a namespace in which something is already; nothing was changed."""
+class NamespaceIsSandbox(ConfigurationError):
+    """An engine, a gateway or a client was to work in the sandbox of a replay, with which all of that is deleted."""
 
-    code = "sandbox_in_use"
+    code = "namespace_is_sandbox"
 
 
 class WorkerImportError(ConfigurationError):

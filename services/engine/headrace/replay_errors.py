@@ -8,6 +8,7 @@ HeadraceError
 ├── JobNotReplayable                a job cannot be run again, since what its sender wrote is none
 ├── RecordedError                   a replay meets again what a job's question to the outside raised
 └── ConfigurationError
+    ├── SandboxInUse                a replay's sandbox was to be made where something is already
     └── NothingInCode               of the workers of today's code nothing was ever recorded
 """
 
@@ -64,6 +65,12 @@ class RecordedError(HeadraceError):
         super().__init__(message)
         self.type = type
         self.message = message
+
+
+class SandboxInUse(ConfigurationError):
+    """A replay's sandbox was to have the name of a namespace in which something is already; nothing was changed."""
+
+    code = "sandbox_in_use"
 
 
 class NothingInCode(ConfigurationError):

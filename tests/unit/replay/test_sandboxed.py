@@ -161,20 +161,38 @@ class Asked(SandboxRun):
         return await super()._rerun(job)
 
 
-async def test_a_job_that_was_accepted_twice_does_not_run_beside_as_many_as_may_run(tmp_path: Path) -> None:
-    async def returns(args: dict[str, Any], ctx: JobContext) -> Any:
-        return 1
+async def returns_one(args: dict[str, Any], ctx: JobContext) -> Any:
+    return 1
 
-    bench, gate = Bench(tmp_path), asyncio.Event()
-    batches = [jobs := [of_number(1), of_number(2)], [of_number(1)]]
+
+async def test_a_job_that_was_accepted_twice_does_not_run_beside_as_many_as_may_run(tmp_path: Path) -> None:
+    """The first of its id was left out, so that nothing of its key is waited for."""
+    bench, gate, second, other = Bench(tmp_path), asyncio.Event(), of_number(1), of_number(2)
+    large = replace(second, record={**second.record, "args": {"number": 1, "prices": [1e9] * 100_000}})
+    batches = [[large, other], [second]]
     today = Today(lambda args: args["number"], gate=gate)
     history = SecondLater(batches, today)
     replay = StreamReplay(history, today, everything(batches), Pacing(concurrency=1))
-    run = Asked(InMemoryLog(bench.cluster), bench.settings, {"count": Does(returns, name="count")}, replay)
+    run = Asked(InMemoryLog(bench.cluster), bench.settings, {"count": Does(returns_one, name="count")}, replay)
     async with asyncio.timeout(20):
         task = asyncio.create_task(run.run())
         await eventually(lambda: replay.found == 3, "all jobs are read")
-        await eventually(lambda: run.asked == [jobs[0].id, jobs[0].id], "the engine and the duplicate have asked for a place")
+        await eventually(lambda: run.asked == [other.id, second.id], "the engine and the duplicate have asked for a place")
         gate.set()
         summary = await task
     assert (summary.jobs, today.most_together) == (3, 1)
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "in batches of their own"])
+async def test_a_job_that_was_accepted_twice_keeps_the_order_of_its_key(tmp_path: Path, together: bool) -> None:
+    """Those of its key that came before it still wait in the queue when its turn has come."""
+    first, between, after = (of_number(number, key="k") for number in range(1, 4))
+    jobs = [first, between, first, after]
+    batches = [jobs] if together else [[job] for job in jobs]
+    today, bench = Today(lambda args: args["number"]), Bench(tmp_path)
+    replay = StreamReplay(ListedHistory(batches), today, everything(batches), Pacing(concurrency=10))
+    async with asyncio.timeout(20):
+        run = SandboxRun(InMemoryLog(bench.cluster), bench.settings, {"count": Does(returns_one, name="count")}, replay)
+        summary = await run.run()
+    assert today.steps == [(step, number) for number in (1, 2, 1, 3) for step in ("begins", "ends")]
+    assert summary.counts["same"] == 4

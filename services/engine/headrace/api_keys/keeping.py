@@ -22,6 +22,7 @@ from headrace.kafka.log import KafkaLog
 from headrace.models import DEFAULT_TENANT, ApiKey
 from headrace.ports import Log, NewRecord, Record, TopicPartition
 from headrace.runtime import wall_clock
+from headrace.sandbox_refusal import create_live_topics
 from headrace.settings import Settings
 from headrace.views.follower import Batch, Follower, Undecodable
 
@@ -50,7 +51,8 @@ class ApiKeys:
         randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._servers = settings.bootstrap_servers
-        self._topic = Topics(settings.namespace).api_keys
+        self._topics = Topics(settings.namespace)
+        self._topic = self._topics.api_keys
         self._target = TopicPartition(self._topic.name, 0)
         self._owns_log = log is None
         self._log = log or KafkaLog(settings)
@@ -72,10 +74,11 @@ class ApiKeys:
         """Reads all keys that there are now. The topic is made if it is missing.
 
         Raises:
+            NamespaceIsSandbox: the namespace is the sandbox of a replay; nothing was changed.
             BrokerError: the brokers cannot be reached, or that took too long.
         """
         try:
-            await self._log.create_topics([self._topic])
+            await create_live_topics(self._log, self._topics, [self._topic])
             await self._follower.start()
             self._follower.follow({self._target: 0})
             await self._follower.wait_caught_up(_READ_SECONDS)

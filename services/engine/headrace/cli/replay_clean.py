@@ -24,13 +24,13 @@ from headrace.settings import Settings
 
 
 def clean(
-    every: Annotated[bool, typer.Option("--all", help="Also those whose replay seems to run, which ends by that.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also those whose replay gives signs of life, and ends by that.")] = False,
     bootstrap_servers: BootstrapServers = None,
     namespace: NamespaceOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove the sandboxes that replays have left behind: those that give no sign for a minute, or for 20 s where the process is
-    gone from this machine. What has no marker of a replay is not touched."""
+    gone from this machine. One that is suspended gives none. What has no marker of a replay is not touched."""
     with errors_shown():
         settings = settings_from(bootstrap_servers, namespace)
         log_to_stderr(settings, default="WARNING")

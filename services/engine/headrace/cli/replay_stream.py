@@ -153,6 +153,11 @@ class _Check:
     failing: Collection[str]
     workers: Collection[str]
 
+    def told(self, summary: Summary) -> str:
+        """What there is that was not to be."""
+        found = [f"{summary.counts[each]:,} {each}" for each in CATEGORIES if each in self.failing and summary.counts[each]]
+        return f"--fail-on has found jobs: {', '.join(found)}. Without what is left, that is exit code {EXIT_DIFFERENT}."
+
     def exit_code(self, summary: Summary) -> int:
         """What it comes to.
 
@@ -238,6 +243,9 @@ async def _replay(settings: Settings, request: StreamRequest, check: _Check, ans
     look.tell_kept()
     if summary.not_removed:
         typer.echo(f"Error: {summary.not_removed}", err=True)
+        if code == EXIT_DIFFERENT:
+            # Whoever goes by exit codes reads that something is left; what the check has found is not to be lost by that.
+            typer.echo(f"Also, {check.told(summary)}", err=True)
         code = EXIT_USAGE
     if summary.left_behind:
         typer.echo("Functions go on in threads after their time; they end with this command.", err=True)

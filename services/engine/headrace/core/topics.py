@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 JOB_STATE_PARTITIONS = 16
@@ -114,6 +114,11 @@ class Topics:
     def control(self) -> Topic:
         """What is asked of engines: to cancel jobs, and to pause workers. Small: every engine reads all of it."""
         return Topic(name=f"{self.namespace}.control", partitions=1, configuration=dict(_COMPACT))
+
+    def of_engine(self, workers: Iterable[str], partitions: int, window_seconds: float) -> list[Topic]:
+        """All that an engine with these workers needs, the queues with so many partitions; see `ended_keys` for the window."""
+        shared = (self.workers, self.control, self.job_state, self.dead_letters, self.memory, self.ended_keys(window_seconds))
+        return [*shared, *(self.jobs(worker, partitions) for worker in workers)]
 
     @property
     def memory(self) -> Topic:

@@ -42,6 +42,7 @@ from headrace.models import CallContext, Job
 from headrace.ports import Log
 from headrace.recordings import LiveRecordings
 from headrace.runtime import StopRequested, StopSignals, system_clock, wall_clock
+from headrace.sandbox_refusal import create_live_topics
 from headrace.settings import Settings, load_settings
 from headrace.submission import Arguments
 
@@ -81,6 +82,7 @@ class WorkerEngine:
         randomness: makes so many random bytes, for ids and for what a retry policy leaves to chance.
         processes: makes the processes in which a worker's attempts run that are not to run in this one.
         guardian: hears of its claims, and may end the process when a lease is over.
+        in_sandbox: it is the one of the replay whose sandbox its namespace is.
     """
 
     def __init__(
@@ -93,12 +95,14 @@ class WorkerEngine:
         randomness: Callable[[int], bytes] = os.urandom,
         processes: Callable[[AbstractWorker[Any]], AttemptProcesses] | None = None,
         guardian: Guardian | None = None,
+        in_sandbox: bool = False,
     ) -> None:
         self.settings = given_settings(settings) or (load_settings() if log else settings_of_this_folder())
         self._clock = clock
         self._now = now
         self._randomness = randomness
         self._guardian = guardian or NoGuardian()
+        self._in_sandbox = in_sandbox
         self.instance_id = fresh_id(now(), randomness(10))
         self._owns_log = log is None
         self._log = log or KafkaLog(self.settings, client_id=client_id_of(self.instance_id))
@@ -184,24 +188,19 @@ class WorkerEngine:
 
         Raises:
             TopicMisconfigured: a topic exists with settings under which data could be lost; the message has the remedy.
+            NamespaceIsSandbox: the namespace is the sandbox of a replay; nothing was changed.
             ConfigurationError: the engine has no worker, or the cluster does not take a topic.
             BrokerError: the brokers cannot be used.
         """
         if not self._workers:
             raise ConfigurationError("The engine has no worker: register one before it starts.")
         self._started = True
-        topics, settings = self.topics, self.settings.engine
-        await self._log.create_topics(
-            [
-                topics.workers,
-                topics.control,
-                topics.job_state,
-                topics.dead_letters,
-                topics.memory,
-                topics.ended_keys(settings.idempotency_window_seconds),
-                *(topics.jobs(name, settings.partitions) for name in self._workers),
-            ]
-        )
+        settings = self.settings.engine
+        topics = self.topics.of_engine(self._workers, settings.partitions, settings.idempotency_window_seconds)
+        if self._in_sandbox:
+            await self._log.create_topics(topics)
+        else:
+            await create_live_topics(self._log, self.topics, topics)
         await self._recordings.check()
         await self._writer.start()
         await self._ended_keys.start()

@@ -35,6 +35,7 @@ from headrace.ports import (
     StoredCompaction,
     TopicPartition,
 )
+from headrace.sandbox_refusal import refuse_sandbox
 from headrace.views.database import Database
 
 ResultT = TypeVar("ResultT")
@@ -69,12 +70,14 @@ class TopicMemoryStore:
 
     def __init__(self, log: Log, topics: Topics, options: StoreOptions | None = None) -> None:
         self._log = log
+        self._topics = topics
         self._topic = topics.memory
         self._options = options or StoreOptions()
         self._resources = AsyncExitStack()
         self._starting = asyncio.Lock()
         self._started = False
         self._stopped = False
+        self._lasts = False
         self._partitions = 0
         self._writer: LogWriter
         self._database: Database
@@ -121,6 +124,13 @@ class TopicMemoryStore:
         if self._stopped:
             raise MemoryStoreError("The memory was closed: its engine has stopped, or its `async with` has ended.")
 
+    async def _check_it_lasts(self) -> None:
+        """Looks once: while this store is there, no replay makes a sandbox of the namespace."""
+        if not self._lasts:
+            self._check_open()
+            await refuse_sandbox(self._log, self._topics)
+            self._lasts = True
+
     async def __aenter__(self) -> TopicMemoryStore:
         await self.start()
         return self
@@ -146,9 +156,11 @@ class TopicMemoryStore:
         Raises:
             ConversationInvalid: an entry cannot be stored, or is not the same. None was added, if it is not that of a process
                 that wrote at the same time.
+            NamespaceIsSandbox: the memory would go with the sandbox of a replay. None was added.
             BrokerError: not all entries were acknowledged in time, and some may land later. The same call with the ids given
                 adds what is missing.
         """
+        await self._check_it_lasts()
         # In a thread: for tens of thousands of entries it takes as long as an event loop must not be held up.
         new = await asyncio.to_thread(validated, conversation, entries)
         ids = tuple(entry.id for entry in new)

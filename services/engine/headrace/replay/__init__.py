@@ -50,6 +50,7 @@ from headrace.replay_errors import AttemptUnknown as AttemptUnknown
 from headrace.replay_errors import JobNotReplayable as JobNotReplayable
 from headrace.replay_errors import NothingInCode as NothingInCode
 from headrace.replay_errors import RecordedError as RecordedError
+from headrace.replay_errors import SandboxInUse as SandboxInUse
 from headrace.replay_errors import SandboxLeft as SandboxLeft
 from headrace.replay_errors import SandboxLost as SandboxLost
 from headrace.replay_errors import ThreadsExhausted as ThreadsExhausted

@@ -75,7 +75,8 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
 
     Raises:
         ConfigurationError: the request cannot be done: a worker is not in the code, two have one name, or the sandbox's name is
-            in use. It is NothingInCode where nothing was ever recorded of the workers of the code.
+            in use, or that of the namespace itself. It is NothingInCode where nothing was ever recorded of the workers of the
+            code.
         ArgumentsInvalid: the jobs are to be chosen by what was redacted in the file.
         HistoryGone: the span begins before what is left of the log.
         BrokerError: the brokers cannot be used.
@@ -85,6 +86,7 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
         check_pacing(request.pacing)
     needs_cluster = request.sandbox or request.file is None
     own = given_settings(settings) or (settings_of_this_folder() if needs_cluster else load_settings())
+    sandbox = _settings_of_sandbox(own, request) if request.sandbox else None
     async with AsyncExitStack() as stack:
         history = await stack.enter_async_context(recorded_history(own, request.file))
         history.check_fields(request.fields)
@@ -103,8 +105,8 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
         if watch is not None:
             await stack.enter_async_context(watch(replay, await history.count(wanted)))
         try:
-            if request.sandbox:
-                await _run_in_sandbox(own, request, chosen, replay)
+            if sandbox is not None:
+                await _run_in_sandbox(sandbox, own.namespace, request, chosen, replay)
             else:
                 await replay.run()
         except HistoryGone as error:
@@ -113,16 +115,22 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
         return replay.summary
 
 
-async def _run_in_sandbox(
-    settings: Settings, request: StreamRequest, workers: Mapping[str, AbstractWorker[Any]], replay: StreamReplay
-) -> None:
+def _settings_of_sandbox(settings: Settings, request: StreamRequest) -> Settings:
     name = request.into or f"{settings.namespace}{MADE_UP}{uuid.uuid4().hex[:8]}"
-    own = sandbox_settings(settings, name, request.pacing.concurrency)
-    log = KafkaLog(own)
+    return sandbox_settings(settings, name, request.pacing.concurrency)
+
+
+async def _run_in_sandbox(
+    settings: Settings, live: str, request: StreamRequest, workers: Mapping[str, AbstractWorker[Any]], replay: StreamReplay
+) -> None:
+    def begin() -> None:
+        replay.sandbox = settings.namespace
+
+    log, is_open = KafkaLog(settings), False
     try:
-        async with opened_sandbox(log, own, settings.namespace, list(workers), keep=request.keep) as lost:
-            replay.sandbox = name
-            await SandboxRun(log, own, workers, replay).run(lost)
+        async with opened_sandbox(log, settings, live, list(workers), keep=request.keep, on_begin=begin) as lost:
+            is_open = True
+            await SandboxRun(log, settings, workers, replay).run(lost)
         if not request.keep:
             replay.sandbox = None
     except SandboxLost:
@@ -132,6 +140,8 @@ async def _run_in_sandbox(
         # All jobs were run: what came of them is not to be lost by this.
         replay.summary.not_removed = str(error)
     finally:
+        if not is_open:  # nothing of it is kept
+            replay.sandbox = None
         await log.close()
 
 

@@ -14,17 +14,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic import ValidationError
-
 from headrace.core.topics import REPLAY_MARKER_SUFFIX, Topics
 from headrace.errors import BrokerError, TopicMissing
 from headrace.models import SandboxMarker
 from headrace.ports import Log, Record, TopicPartition
 from headrace.reading import records_between
+from headrace.sandbox_refusal import marker_in
 
 MADE_UP: Final = ".replay-"
 """Stands between a namespace and the rest of the name of a sandbox to which nobody gave one."""
-MARKER_KEY: Final = b"marker"
 ALIVE_KEY: Final = b"alive"
 OVER_KEY: Final = b"over"
 REMOVED_KEY: Final = b"removed"
@@ -139,14 +137,8 @@ async def find_marker(log: Log, topic: str) -> FoundMarker | None:
 def _found(topic: str, records: Sequence[Record], end: int) -> FoundMarker:
     if not records:
         return FoundMarker(topic, None)
-    first = records[0]
-    try:
-        marker = SandboxMarker.model_validate_json(first.value or b"")
-    except ValidationError:
-        return FoundMarker(topic, None)
-    # Whoever copied one elsewhere has made no sandbox by that.
-    own = first.offset == 0 and first.key == MARKER_KEY and f"{marker.sandbox}{REPLAY_MARKER_SUFFIX}" == topic
-    if not own:
+    marker = marker_in(records[0], Topics(topic.removesuffix(REPLAY_MARKER_SUFFIX)))
+    if marker is None:
         return FoundMarker(topic, None)
     keys = {each.key for each in records}
     has_ended, is_removed = OVER_KEY in keys, REMOVED_KEY in keys

@@ -63,6 +63,21 @@ async def remove_own(log: Log, settings: Settings, marker: SandboxMarker) -> Non
         await remove(log, settings, marker)
 
 
+async def unmark(log: Log, marker: SandboxMarker) -> None:
+    """Removes a marker, and nothing that it names, unless the topic is another's.
+
+    Raises:
+        SandboxLeft: it cannot be removed.
+    """
+    topic = Topics(marker.sandbox).replay_marker.name
+    try:
+        found = await find_marker(log, topic)
+        if found is not None and found.marker == marker:
+            await log.delete_topics([topic])
+    except BrokerError as error:
+        raise _left(marker, str(error)) from error
+
+
 async def _tell_its_replay(log: Log, marker_topic: str) -> None:
     """Has a replay that runs end by itself. Else it may go on for half a minute: its engine has topics made again that it uses,
     and so it may not notice that they are gone.
@@ -158,14 +173,15 @@ async def _silent_ones(log: Log, settings: Settings) -> Mapping[str, FoundMarker
 
 async def clean_sandboxes(log: Log, settings: Settings, *, every: bool = False) -> Cleaned:
     """Removes the sandboxes that replays of a namespace have left: those that were kept, and those that give no sign while this
-    looks on, for a minute, or for 20 s where their process is gone. It takes that long where there is one that may run.
+    looks on, for a minute, or for 20 s where their process is gone. It takes that long where there is one that may run. A replay
+    whose process is suspended, or blocked, for a minute gives none, and ends by SandboxLost when it goes on.
 
     Nothing is touched that no marker names, and no sandbox of another namespace's jobs. A topic in which no marker stands is
     spared, also an empty one: its replay may just begin, or it may be anybody's.
 
     Args:
         settings: name the namespace.
-        every: remove those, too, whose replay seems to run; and the empty topic of one that was killed before it wrote its
+        every: remove those, too, whose replay gives signs; and the empty topic of one that was killed before it wrote its
             marker, where it has the name that replays of the namespace give, and nothing else is of that sandbox.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from headrace.core.timestamps import format_timestamp
 from headrace.core.topics import Topics
-from headrace.errors import BrokerError, ConfigurationError, SandboxInUse, TopicMissing
+from headrace.errors import BrokerError, ConfigurationError, TopicMissing
 from headrace.kafka.leaving import groups_named
 from headrace.models import SandboxMarker
 from headrace.namespaces import Namespace
@@ -22,15 +22,15 @@ from headrace.ports import Log, LogWriter, NewRecord, TopicPartition
 from headrace.replay.sandboxes.markers import (
     ALIVE_EVERY_SECONDS,
     ALIVE_KEY,
-    MARKER_KEY,
     OVER_KEY,
     find_marker,
     made_marker,
 )
-from headrace.replay.sandboxes.removing import remove_own
-from headrace.replay_errors import SandboxLeft, SandboxLost
+from headrace.replay.sandboxes.removing import remove_own, unmark
+from headrace.replay_errors import SandboxInUse, SandboxLeft, SandboxLost
 from headrace.runtime import until_done, wall_clock
 from headrace.sandbox_marker import has_names_of_queues
+from headrace.sandbox_refusal import MARKER_KEY
 from headrace.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -44,8 +44,14 @@ def sandbox_settings(settings: Settings, name: str, concurrency: int) -> Setting
     """The settings of what runs in a sandbox of that name.
 
     Raises:
-        ConfigurationError: no namespace can have the name.
+        ConfigurationError: no namespace can have the name, or it is that of the live system: also where that is not in use yet,
+            all of it would be removed in the end.
     """
+    if name == settings.namespace:
+        raise ConfigurationError(
+            f"No sandbox can be named {name!r}, which is the namespace itself: all that is in a sandbox is deleted with it. Give"
+            " another name, or leave it out."
+        )
     try:
         TypeAdapter(Namespace).validate_python(name)
     except ValidationError:
@@ -63,7 +69,13 @@ def sandbox_settings(settings: Settings, name: str, concurrency: int) -> Setting
 
 @asynccontextmanager
 async def opened_sandbox(
-    log: Log, settings: Settings, live: str, workers: Collection[str], *, keep: bool
+    log: Log,
+    settings: Settings,
+    live: str,
+    workers: Collection[str],
+    *,
+    keep: bool,
+    on_begin: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[asyncio.Future[None]]:
     """A sandbox for a block: nobody else has the namespace, and afterwards it is gone, unless it is to be kept.
 
@@ -72,6 +84,7 @@ async def opened_sandbox(
     Args:
         settings: those of the sandbox.
         live: the namespace whose jobs are to run in it.
+        on_begin: called when the name is free, and before anything is made.
 
     Raises:
         SandboxInUse: something of that name is on the cluster; nothing was changed.
@@ -80,17 +93,25 @@ async def opened_sandbox(
         SandboxLeft: all is done, and the sandbox cannot be removed. Where something else has ended the block, that is raised, and
             this is logged.
 
-    To be cancelled while it is removed does not break that off: it is raised afterwards.
+    To be cancelled while it is made, or removed, does not break that off: it is raised afterwards, and nothing of it is left.
     """
     marker = made_marker(settings.namespace, live, workers, format_timestamp(wall_clock()))
     writer = log.writer()
     watch = _Watch(log, writer, marker)
+    marking: asyncio.Task[None] | None = None
     alive: asyncio.Task[None] | None = None
     is_done = False
     await writer.start()
     try:
         await _check_free(log, settings, marker.sandbox)
-        await _mark(log, writer, marker)
+        on_begin()
+        marking = asyncio.create_task(_mark(log, writer, marker), name="sandbox marking")
+        # Of an empty topic nobody knows whose it is: it gets its marker, also to be removed.
+        if (cancelled := await until_done(marking)) is not None:
+            raise cancelled
+        marking.result()
+        # An engine, or a client, may have come meanwhile, and has not seen the marker. Who comes later does.
+        await _check_free(log, settings, marker.sandbox, own={Topics(marker.sandbox).replay_marker.name})
         alive = asyncio.create_task(watch.keep_up(), name="sandbox alive")
         yield watch.lost
         is_done = True
@@ -99,7 +120,10 @@ async def opened_sandbox(
             raise _lost(marker.sandbox) from error
         raise
     finally:
-        closing = asyncio.create_task(_close(log, settings, marker, watch, alive, keep=keep), name="sandbox closing")
+        ending = (
+            _give_up(log, marker, writer, marking) if alive is None else _close(log, settings, marker, watch, alive, keep=keep)
+        )
+        closing = asyncio.create_task(ending, name="sandbox closing")
         cancelled = await until_done(closing)
         try:
             closing.result()
@@ -112,35 +136,47 @@ async def opened_sandbox(
 
 
 async def _close(
-    log: Log, settings: Settings, marker: SandboxMarker, watch: _Watch, alive: asyncio.Task[None] | None, *, keep: bool
+    log: Log, settings: Settings, marker: SandboxMarker, watch: _Watch, alive: asyncio.Task[None], *, keep: bool
 ) -> None:
     """Ends the signs of life, and removes the sandbox unless it is to be kept.
-
-    Args:
-        alive: gives them; None where the sandbox was not marked.
 
     Raises:
         SandboxLeft: it cannot be removed.
     """
-    if alive is not None:
-        alive.cancel()
-        await asyncio.gather(alive, return_exceptions=True)
-        if keep and not watch.is_lost:
-            await _sign(watch.writer, settings.namespace, OVER_KEY)
+    alive.cancel()
+    await asyncio.gather(alive, return_exceptions=True)
+    if keep and not watch.is_lost:
+        await _sign(watch.writer, settings.namespace, OVER_KEY)
     # First: a client that still asks for a topic may have the broker make it again.
     await watch.writer.stop(timeout=1.0)
-    # Until it was marked, the name may have been another's.
-    if alive is not None and (not keep or watch.is_lost):
+    if not keep or watch.is_lost:
         await remove_own(log, settings, marker)
 
 
-async def _check_free(log: Log, settings: Settings, sandbox: str) -> None:
+async def _give_up(log: Log, marker: SandboxMarker, writer: LogWriter, marking: asyncio.Task[None] | None) -> None:
+    """Removes what there is of a sandbox that was never opened, which is its marker: all else of that name is another's.
+
+    Args:
+        marking: has ended; None where it was never begun.
+
+    Raises:
+        SandboxLeft: it cannot be removed.
+    """
+    await writer.stop(timeout=1.0)
+    if marking is not None and not isinstance(marking.exception(), SandboxInUse):
+        await unmark(log, marker)
+
+
+async def _check_free(log: Log, settings: Settings, sandbox: str, own: Collection[str] = ()) -> None:
     """Raises SandboxInUse where the cluster has anything of that namespace: all of it would be removed in the end.
 
     A group outlives its topics, with its offsets: it may be that of an application whose topics are named otherwise.
+
+    Args:
+        own: topics that are the sandbox's.
     """
     prefix = f"{sandbox}."
-    topics = sorted(name for name in await log.topic_names() if name.startswith(prefix))
+    topics = sorted(name for name in await log.topic_names() if name.startswith(prefix) and name not in own)
     groups = [] if topics else await groups_named(settings, prefix)
     if taken := topics or groups:
         kind = "topics" if topics else "consumer groups"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -88,7 +88,7 @@ class SandboxRun:
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._places = asyncio.Semaphore(replay.pacing.concurrency)
         self._places_of: dict[str, asyncio.Semaphore] = {}
-        self._engine = WorkerEngine(settings, log=log)
+        self._engine = WorkerEngine(settings, log=log, in_sandbox=True)
         for worker in workers.values():
             at_most = min(replay.pacing.concurrency, worker.concurrency or replay.pacing.concurrency)
             again = _Again(worker, self, at_most)
@@ -173,11 +173,12 @@ class SandboxRun:
             await writer.stop(timeout=1.0)
 
     async def _write(self, writer: LogWriter, batch: Sequence[RecordedJob]) -> None:
-        records = []
+        records: list[tuple[TopicPartition, NewRecord]] = []
         for job in batch:
             if job.id in self._seen:
-                # No engine would run it once more. What comes after it is written when it has ended: it is one in very many.
-                await self._rerun(job)
+                await self._append(writer, records)
+                records = []
+                await self._run_beside(job)
                 continue
             self._seen.add(job.id)
             target, record = await self._record_of(job)
@@ -187,13 +188,25 @@ class SandboxRun:
                 continue
             self._open[job.id] = job
             records.append((target, record))
+        await self._append(writer, records)
+
+    async def _run_beside(self, job: RecordedJob) -> None:
+        """Runs a job whose id the engine has had already, and would not run once more: when those of its key have ended that came
+        before it. What comes after it is written when it has ended: it is one in very many.
+        """
+        lane = _lane(job)
+        before = [each.id for each in self._open.values() if _lane(each) == lane]
+        await self._until(lambda: not any(each in self._open for each in before))
+        await self._rerun(job)
+
+    async def _append(self, writer: LogWriter, records: Sequence[tuple[TopicPartition, NewRecord]]) -> None:
         for outcome in await writer.append_all(records, timeout=_APPEND_SECONDS):
             if isinstance(outcome, AppendFailed):
                 raise outcome.reason
 
     async def _record_of(self, job: RecordedJob) -> tuple[TopicPartition, NewRecord]:
         topic = self._topics.jobs_name(str(job.record["workerName"]))
-        key = str(job.record.get("orderingKey") or job.id)
+        _, key = _lane(job)
         value = {name: value for name, value in job.record.items() if name not in _NOT_TAKEN_OVER}
         partition = key_partition(key, await self._log.partition_count(topic))
         return TopicPartition(topic, partition), NewRecord(key.encode(), encode_foreign(value))
@@ -206,7 +219,11 @@ class SandboxRun:
         return job
 
     async def _until_open_at_most(self, count: int) -> None:
-        while len(self._open) > count:
+        await self._until(lambda: len(self._open) <= count)
+
+    async def _until(self, is_so: Callable[[], bool]) -> None:
+        """Waits for what becomes so as jobs end."""
+        while not is_so():
             self._changed.clear()
             try:
                 async with asyncio.timeout(_LOOK_SECONDS):
@@ -231,6 +248,11 @@ class SandboxRun:
     def _leave_out(self, job_id: str, outcome: Outcome, reason: str) -> None:
         if (job := self._close(job_id)) is not None:
             self._replay.leave_out(job, outcome, reason)
+
+
+def _lane(job: RecordedJob) -> tuple[str, str]:
+    """Jobs with the same run one after another: the worker, and the ordering key."""
+    return str(job.record["workerName"]), str(job.record.get("orderingKey") or job.id)
 
 
 def _other_end(outcome: Outcome) -> str:
