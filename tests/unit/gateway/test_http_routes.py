@@ -187,6 +187,20 @@ async def test_nobody_comes_in_without_a_credential_or_does_anything_without_a_s
         assert OPERATIONS[route.operation].scope.value in told
 
 
+async def test_whoever_may_not_do_it_is_refused_before_the_body_is_read(gateway: Served) -> None:
+    async with gateway.http("none") as none, gateway.http("all") as everything:
+        for client, status in ((none, 403), (everything, 400)):
+            assert (await client.post("/memory/c/entries", content=b"{")).status_code == status
+
+
+async def test_a_misspelt_name_is_told_with_the_nearest_one(client: httpx.AsyncClient) -> None:
+    told = problem(await client.get("/jobs?user_id=ann"), 400, "arguments_invalid")
+    assert "user_id: there is no such name: did you mean userId? (there are: " in told
+    entry = {"role": "user", "content": "x", "speaker": "ann", "contents": "x"}
+    told = problem(await client.post("/memory/c/entries?userId=ann", json={"entries": [entry]}), 400, "arguments_invalid")
+    assert "entries.0.contents: there is no such name: did you mean content? (there are: " in told
+
+
 async def test_other_methods_and_paths(client: httpx.AsyncClient) -> None:
     response = await client.delete("/memory/c/entries")
     problem(response, 405, "method_not_allowed")

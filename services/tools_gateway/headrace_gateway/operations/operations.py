@@ -258,6 +258,15 @@ class Operations:
         """The names of workers that some engine runs; part of other operations, as `worker_definitions`."""
         return {summary.name for summary in await self._jobs.list_workers() if summary.live_instances > 0}
 
+    def check_scope(self, operation: str) -> None:
+        """Refuses whoever may not do an operation, before it is looked at what they ask for: that takes longer.
+
+        Raises:
+            AccessDenied: the principal lacks the scope.
+        """
+        if OPERATIONS[operation].scope not in self.principal.scopes:
+            self._require(operation)
+
     # --- inside ---------------------------------------------------------------------------------------------------------
 
     def _require(self, name: str) -> None:

@@ -27,9 +27,9 @@ class ToolRefused(HeadraceError):
 
 def refuse(code: str, message: str) -> ToolRefusal:
     """A refusal, with a message that is not endless and has no control characters in it."""
+    if len(message) > LONGEST_MESSAGE:
+        message = message[: LONGEST_MESSAGE - 1] + "…"
     printable = "".join(character if character.isprintable() else " " for character in message)
-    if len(printable) > LONGEST_MESSAGE:
-        printable = printable[: LONGEST_MESSAGE - 1] + "…"
     return ToolRefusal(error=ToolError(code=code, message=printable))
 
 
