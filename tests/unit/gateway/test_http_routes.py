@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -226,3 +227,20 @@ def test_every_route_does_one_operation() -> None:
     names = [route.operation for route in (*ROUTES, *STREAMS)]
     assert len(set(names)) == len(names)
     assert set(names) <= OPERATIONS.keys()
+
+
+async def test_a_job_that_another_gateway_has_just_accepted_is_known(gateway: Served, log: WrittenLog, engines: Engines) -> None:
+    async with gateway.http("all") as everything, gateway.http("ann") as ann:
+        for job_id, client in (("one", everything), ("two", ann)):
+            log.cluster.withhold(*log.partitions())
+            engines.enqueue(job_id, created="2026-03-02T09:31:00.000Z")
+            actions = [{"action": action, "jobId": job_id} for action in ("get_job", "cancel_job", "retry_job")]
+            asked = [
+                asyncio.create_task(client.get(f"/jobs/{job_id}")),
+                asyncio.create_task(client.post(f"/jobs/{job_id}/cancel")),
+                *(asyncio.create_task(client.post("/tools/worker_manager", json=action)) for action in actions),
+            ]
+            # Whoever looked without waiting was told by now that there is none.
+            await asyncio.wait(asked, timeout=0.3)
+            log.cluster.give_out()
+            assert [each.status_code for each in await asyncio.gather(*asked)] == [200, 200, 200, 200, 409]

@@ -298,7 +298,8 @@ class Operations:
 
     async def _check_mine(self, job_id: str) -> None:
         if self.principal.only_user is not None:
-            await self._find(job_id)
+            # Another gateway may have accepted it a moment ago.
+            await self._find(job_id, fresh=True)
 
     async def _resumed(self, changes: AsyncGenerator[JobsChanged]) -> AsyncGenerator[JobsChanged]:
         """The changes, of which nobody has more than one stream at a time begin: a few at a time may read what they have missed,

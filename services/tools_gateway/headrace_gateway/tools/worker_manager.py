@@ -70,7 +70,7 @@ async def _handle(arguments: WorkerManagerArguments, caller: Caller) -> WorkerLi
         case "list_jobs":
             return await _list_jobs(arguments, caller)
         case "get_job":
-            return JobAnswer(job=await caller.operations.get_job(_job_id(arguments)))
+            return JobAnswer(job=await caller.operations.get_job(_job_id(arguments), fresh=True))
         case "retry_job":
             return JobAnswer(job=await caller.operations.retry_job(_job_id(arguments)))
         case "cancel_job":
