@@ -271,17 +271,24 @@ class ToolCallConsumer:
         partition.work(record.offset, self._serve(partition, record))
 
     async def _serve(self, partition: CallPartition, record: Record) -> None:
+        await self._answer(partition, record)
+        partition.finish(record.offset)
+
+    async def _answer(self, partition: CallPartition, record: Record) -> None:
         try:
             call = received(record)
         except RecordUndecodable as error:
-            await self._refuse(partition, record, str(error))
+            await self._refuse(partition, record, str(error), readable_id(record))
+            return
+        if record.key != call.call_id.encode():
+            # So it may stand in another partition than when it is sent again, and would be done there, too.
+            await self._refuse(partition, record, "the record's key is not its callId, or it has none", call.call_id)
+            return
+        owned = await self._identify(call)
+        if isinstance(owned, ToolRefusal):
+            await self._tell_nobody(partition, call.call_id, owned)
         else:
-            owned = await self._identify(call)
-            if isinstance(owned, ToolRefusal):
-                await self._tell_nobody(partition, call.call_id, owned)
-            else:
-                await self._do_once(partition, record, CallKey(call.call_id, owned.owner), owned)
-        partition.finish(record.offset)
+            await self._do_once(partition, record, CallKey(call.call_id, owned.owner), owned)
 
     async def _do_once(self, partition: CallPartition, record: Record, key: CallKey, call: OwnedCall) -> None:
         turned_away = self._waiting.turns_away(key.owner)
@@ -306,7 +313,7 @@ class ToolCallConsumer:
             await self._reply(partition, key.call_id, answer, key.owner)
             partition.answered(key)
 
-    async def _refuse(self, partition: CallPartition, record: Record, problem: str) -> None:
+    async def _refuse(self, partition: CallPartition, record: Record, problem: str, call_id: str | None) -> None:
         """What is no call goes to dead-letters. Where it can be seen which one it was to be, its sender is told, too."""
         described = DeadLetterHeaders(
             reason="tool_call_invalid",
@@ -317,7 +324,7 @@ class ToolCallConsumer:
             instance_id=self._instance_id,
         )
         await self._append(*letter_of(record, described, self._topics.dead_letters.name, without={CREDENTIAL_HEADER}))
-        if (call_id := readable_id(record)) is not None:
+        if call_id is not None:
             refusal = ToolRefusal(error=ToolError(code=_INVALID, message=f"This is no tool call: {problem}."))
             await self._tell_nobody(partition, call_id, refusal)
 
