@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,16 @@ async def test_other_methods_and_paths(client: httpx.AsyncClient) -> None:
     problem(await client.get("/nothing"), 404, "route_unknown")
     for path in ("/nothing", "/tools/scheduler"):
         assert "/openapi.json" in (await client.get(path)).json()["detail"], "it says what to do"
+
+
+async def test_the_description_is_made_once_for_the_tools_that_there_are(gateway: Served) -> None:
+    first = gateway.app.openapi()
+    assert gateway.app.openapi() is first
+    tool = gateway.app.state.gateway.tools["scheduler"]
+    gateway.app.state.gateway.tools.register(replace(tool, name="another"))
+    second = gateway.app.openapi()
+    assert ("/tools/another" in first["paths"], "/tools/another" in second["paths"]) == (False, True)
+    assert gateway.app.openapi() is second
 
 
 async def test_a_broker_that_is_away_is_503(gateway: Served, client: httpx.AsyncClient, log: WrittenLog) -> None:
