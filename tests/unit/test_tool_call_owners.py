@@ -83,7 +83,8 @@ async def test_calls_of_one_id_are_one_where_they_are_of_one_caller() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["unauthenticated", "rate_limited", "too_many_in_flight", "broker_unavailable", "enqueue_timeout", "configuration_error"]
+    "code",
+    ["unauthenticated", "rate_limited", "too_many_in_flight", "broker_unavailable", "enqueue_timeout", "configuration_error"],
 )
 @in_virtual_time
 async def test_a_call_that_is_refused_for_now_uses_up_no_id(code: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from headrace.ports import Record, TopicPartition
+from headrace.ports import TopicPartition
 from headrace.runtime import wall_clock
 from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace.tool_calls import CallOwner, CallTopics, OwnedCall, ReceivedCall, ToolCallConsumer, waiting
@@ -36,7 +36,10 @@ class Turns:
     async def identify(self, received: ReceivedCall) -> OwnedCall:
         tenant = received.call_id.partition("-")[0]
         self.seen.append(received.call_id)
-        return OwnedCall(CallOwner(tenant), partial(self._do, received), self.free[tenant].acquire, self._turn_away)
+        return OwnedCall(CallOwner(tenant), partial(self._do, received), partial(self._turn, tenant), self._turn_away)
+
+    async def _turn(self, tenant: str) -> None:
+        await self.free[tenant].acquire()
 
     async def _do(self, received: ReceivedCall) -> ToolSuccess:
         self.done.append(received.call_id)
@@ -127,7 +130,7 @@ async def test_others_behind_a_queue_wait_for_a_minute_and_not_for_ever() -> Non
             await until(lambda: len(caller.results()) > 8)
         refused = [call_id for call_id, code in codes(caller).items() if code == "rate_limited"]
         assert refused and all(call_id.startswith("acme-") for call_id in refused)
-        records: list[Record] = caller.cluster.topic_records(RESULTS)
+        records = caller.cluster.topic_records(RESULTS)
         given = {orjson.loads(record.value or b"")["callId"]: bool(record.headers) for record in records}
         assert given == {**dict.fromkeys(refused, False), "rival-0": True}
         # Once it has eased, calls wait as before.

@@ -225,7 +225,8 @@ def _first_problems(error: ValidationError) -> list[ErrorDetails]:
     if error.error_count() > _MOST_PROBLEMS:
         # An object for each of 100,000 problems takes as long as hundreds of calls, and their JSON does not.
         try:
-            return list(islice(_in_json(error.json(include_url=False, include_context=False, include_input=False)), _MOST_PROBLEMS))
+            problems = error.json(include_url=False, include_context=False, include_input=False)
+            return list(islice(_in_json(problems), _MOST_PROBLEMS))
         except ValueError:  # of names that are no text
             pass
     return error.errors(include_url=False, include_context=False, include_input=False)[:_MOST_PROBLEMS]

@@ -263,7 +263,11 @@ async def test_whoever_may_not_do_it_is_refused_before_the_arguments_are_looked_
     assert scope.value in refusal.error.message
 
 
-@pytest.mark.parametrize(("accepted", "told"), [(True, "if it had an idempotencyKey; else look first"), (False, "repeat the call.")])
+@pytest.mark.parametrize(
+    ("accepted", "told"),
+    [(True, "if it had an idempotencyKey; else look first"), (False, "repeat the call.")],
+    ids=["maybe", "not"],
+)
 async def test_what_to_do_after_no_acknowledgement_is_told_in_the_words_of_tools(accepted: bool, told: str) -> None:
     code, message = await refused(a_failing_tool(EnqueueTimeout("job-1", may_be_accepted=accepted, seconds=2)))
     assert code == "enqueue_timeout"

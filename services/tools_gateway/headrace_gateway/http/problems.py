@@ -30,7 +30,8 @@ def problem_for(error: Exception, path: str) -> ProblemResponse:
         code, told = error.code, "Background jobs are not set up right. The gateway's log says what to mend."
     elif isinstance(error, EnqueueTimeout):
         # What a route writes it writes under an id that follows from what it is asked for.
-        code, told = error.code, f"No acknowledgement for job {error.job_id} came in time: repeat the request, it makes no second job."
+        code = error.code
+        told = f"No acknowledgement for job {error.job_id} came in time: repeat the request, it makes no second job."
     elif isinstance(error, HeadraceError) and error.code != HeadraceError.code:
         code, told = error.code, str(error)
     else:

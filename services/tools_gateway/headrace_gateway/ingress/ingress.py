@@ -115,8 +115,8 @@ class Answerer:
 
     def _turn_away(self, call: ToolCall, principal: Principal, arrival: Arrival) -> ToolRefusal:
         error = RateLimited(
-            f"{principal.subject!r} has called faster than it may for so long that too many of its calls wait: slow down, and send "
-            "this one again.",
+            f"{principal.subject!r} has called faster than it may for so long that too many of its calls wait: slow down, and "
+            "send this one again.",
             retry_after=1,
         )
         self._gateway.access.turned_away(principal, arrival, error, self._gateway.tool_name(call.name))

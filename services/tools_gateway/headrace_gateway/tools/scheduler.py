@@ -58,7 +58,8 @@ def scheduler_tool() -> ToolDefinition[SchedulerArguments]:
             )
         except WorkerUnknown:
             # It was removed just now, and its kind with it.
-            raise ToolRefused("kind_unknown", _unknown_kind(arguments.kind, await caller.operations.worker_definitions())) from None
+            left = await caller.operations.worker_definitions()
+            raise ToolRefused("kind_unknown", _unknown_kind(arguments.kind, left)) from None
         receipt = SchedulerReceipt(job_id=job.id, worker_name=job.worker_name)
         if arguments.wait is None:
             return receipt
