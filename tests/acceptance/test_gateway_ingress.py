@@ -19,7 +19,7 @@ from headrace.broker import LocalBroker
 from headrace.core.topics import Topics
 from headrace.kafka.log import KafkaLog
 from headrace.ports import NewRecord, Record, TopicPartition
-from headrace.settings import IngressSettings, KafkaSettings, Settings, load_settings
+from headrace.settings import IngressSettings, KafkaSettings, LimitSettings, Settings, load_settings
 from headrace_gateway import GatewayServer
 from support.access import running_issuer
 from support.gateway import publish_workers, with_gateway
@@ -86,17 +86,22 @@ class Caller:
 
 
 @asynccontextmanager
+async def caller_of(settings: Settings, log: KafkaLog) -> AsyncIterator[Caller]:
+    caller = Caller(log, settings)
+    await caller.start()
+    try:
+        yield caller
+    finally:
+        await caller.stop()
+
+
+@asynccontextmanager
 async def answered(settings: Settings, log: KafkaLog, **ingress: Any) -> AsyncIterator[Caller]:
     """A gateway that answers calls by record, and a caller."""
     await publish_workers(settings)
     given = with_gateway(settings).model_copy(update={"ingress": IngressSettings(enabled=True, **ingress)})
-    caller = Caller(log, settings)
-    async with GatewayServer(given):
-        await caller.start()
-        try:
-            yield caller
-        finally:
-            await caller.stop()
+    async with GatewayServer(given), caller_of(settings, log) as caller:
+        yield caller
 
 
 async def jobs_of(settings: Settings, tenant: str = "default") -> list[str]:
@@ -201,6 +206,21 @@ async def started_gateway(settings: Settings) -> AsyncIterator[GatewayServer]:
             patience.reschedule(None)
             yield server
             return
+
+
+async def test_a_backlog_waits_until_it_may_be_done(settings: Settings, log: KafkaLog) -> None:
+    limited = settings.model_copy(update={"limits": LimitSettings(calls_per_second=100.0, burst=10)})
+    async with answered(settings, log, tenants="acme") as caller:
+        await caller.call("first", tenant="acme")
+        await caller.answers(1, tenant="acme")
+        # Those who are to answer them come later.
+    async with caller_of(settings, log) as writer:
+        for number in range(100):
+            await writer.call(f"call-{number}", tenant="acme")
+    async with answered(limited, log, tenants="acme") as caller:
+        await caller.call("call-0", tenant="acme")
+        answers = await caller.answers(101, tenant="acme")
+    assert {call_id for call_id, each in answers.items() if each["ok"]} == {"first", *(f"call-{number}" for number in range(100))}
 
 
 @pytest.mark.parametrize("away", [killed, frozen])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -73,6 +73,7 @@ class InMemoryJobs:
         just_published: definitions that only a fresh look sees.
         schemas: checks the arguments.
         conversations: tenant, user and conversation of each look at a memory, or addition to it.
+        accepted_at: when the jobs were accepted that are returned.
     """
 
     definitions: list[WorkerDefinition] = field(default_factory=lambda: [MEMORY_WORKER, DIGEST_WORKER, HIDDEN_WORKER])
@@ -87,6 +88,7 @@ class InMemoryJobs:
     just_published: list[WorkerDefinition] = field(default_factory=list)
     schemas: PublishedSchemas = field(default_factory=PublishedSchemas)
     conversations: list[tuple[str, str, str]] = field(default_factory=list)
+    accepted_at: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     async def enqueue(
         self,
@@ -108,7 +110,8 @@ class InMemoryJobs:
         context = ctx or CallContext()
         asked = {"worker": worker, "args": args, "ctx": context.to_wire(), "tenant": tenant, "timeout": timeout}
         self.enqueued.append(asked | {"ordering_key": ordering_key, "idempotency_key": idempotency_key})
-        return a_job(f"job-{len(self.enqueued)}", worker_name=worker, args=args, ctx=context, tenant=tenant)
+        job_id = f"job-{len(self.enqueued)}"
+        return a_job(job_id, worker_name=worker, args=args, ctx=context, tenant=tenant, created_at=self.accepted_at())
 
     async def worker_definitions(self, *, fresh_within: float | None = None) -> dict[str, WorkerDefinition]:
         if fresh_within is not None:
@@ -169,7 +172,7 @@ class InMemoryJobs:
         if self.failure is not None:
             raise self.failure
         self.retried.append({"job_id": job_id, "tenant": tenant, "timeout": timeout})
-        return a_job(f"{job_id}-again", tenant=tenant, retry_of=job_id)
+        return a_job(f"{job_id}-again", tenant=tenant, retry_of=job_id, created_at=self.accepted_at())
 
     async def cancel_job(self, job_id: str, /, *, tenant: str = "default", wait: float = 0.0, timeout: float = 10.0) -> Job:
         if self.failure is not None:

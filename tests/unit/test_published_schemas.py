@@ -185,3 +185,12 @@ async def test_a_name_that_is_unknown_is_told_with_those_that_there_are(args: di
     with pytest.raises(ArgumentsInvalid) as refused:
         await PublishedSchemas().check(definition, [args])
     assert str(refused.value) == f"Arguments of paint are wrong: {told}"
+
+
+async def test_of_very_many_unknown_names_the_first_are_told() -> None:
+    definition = published({"type": "object", "properties": {"to": {}}, "additionalProperties": False})
+    with pytest.raises(ArgumentsInvalid) as refused:
+        await PublishedSchemas().check(definition, [{"too": 1, **{f"name{number}": 1 for number in range(20_000)}}])
+    assert "'too': there is no such name: did you mean to? (there are: to)" in str(refused.value)
+    assert "'name3': there is no such name" in str(refused.value)
+    assert str(refused.value).endswith(", and 19,996 more.")

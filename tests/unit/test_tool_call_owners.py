@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import orjson
+import pytest
 
 from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace.tool_calls import ReceivedCall
@@ -81,22 +82,32 @@ async def test_calls_of_one_id_are_one_where_they_are_of_one_caller() -> None:
     assert {record.key for record in caller.cluster.topic_records(RESULTS)} == {b"a"}
 
 
+@pytest.mark.parametrize(
+    "code",
+    ["unauthenticated", "rate_limited", "too_many_in_flight", "broker_unavailable", "enqueue_timeout", "configuration_error"],
+)
 @in_virtual_time
-async def test_a_call_whose_credential_ceased_to_count_meanwhile_uses_up_no_id() -> None:
-    revoked = True
+async def test_a_call_that_is_refused_for_now_uses_up_no_id(code: str) -> None:
+    passing = True
+    done: list[str] = []
 
     async def answer(received: ReceivedCall) -> ToolSuccess | ToolRefusal:
-        if revoked:
-            return ToolRefusal(error=ToolError(code="unauthenticated", message="It does not count any more."))
+        if passing:
+            return ToolRefusal(error=ToolError(code=code, message="Not now."))
+        done.append(received.call_id)
         return ToolSuccess(data={})
 
     async with answering(answer) as caller:
         await caller.call("a")
         await caller.results_are(1)
-        revoked = False
+        passing = False
         await caller.call("a")
-        assert [result["ok"] for result in await caller.results_are(2)] == [False, True]
+        await caller.results_are(2)
+        await caller.call("a")
+        await caller.committed(0, 3)
+        assert [result["ok"] for result in caller.results()] == [False, True]
         assert [len(record.headers) for record in caller.cluster.topic_records(RESULTS)] == [0, 1]
+    assert done == ["a"]
 
 
 @in_virtual_time

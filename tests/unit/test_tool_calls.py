@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from headrace.ports import TopicPartition
+from headrace.ports import NewRecord, TopicPartition
 from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace.tool_calls import ReceivedCall, ToolCallConsumer
 from headrace.tool_calls.calls import CallKey
@@ -43,7 +43,8 @@ async def test_a_credential_is_handed_on() -> None:
     async with answering(answers) as caller:
         value = orjson.dumps({"callId": "a", "name": "echo"})
         for scheme in (b"Bearer one", b"bearer  two", b"Basic three"):
-            await caller.write(b"a", value.replace(b'"a"', b'"' + scheme[-3:] + b'"'), headers=[("Authorization", scheme)])
+            call_id = scheme[-3:]
+            await caller.write(call_id, value.replace(b'"a"', b'"' + call_id + b'"'), headers=[("Authorization", scheme)])
         await caller.results_are(3)
         assert {each.credential for each in answers.done} == {"one", "two", None}
 
@@ -153,6 +154,24 @@ def test_what_is_no_call_costs_itself_alone(value: bytes | None, problem: str) -
         assert answers.ids == ["b"]
 
     run()
+
+
+@pytest.mark.parametrize("key", [None, b"", b"other"], ids=["none", "empty", "other"])
+@in_virtual_time
+async def test_a_call_whose_key_is_not_its_id_is_refused(key: bytes | None) -> None:
+    answers = Answers()
+    value = orjson.dumps({"callId": "a", "name": "echo"})
+    async with answering(answers) as caller:
+        caller.cluster.append(TopicPartition(CALLS, 1), NewRecord(key, value))  # type: ignore[arg-type]  # no writer of headrace's
+        await caller.call("a")
+        await caller.results_are(2)
+        await caller.committed(1, 1)
+        told = {(each["callId"], each.get("error", {}).get("code")) for each in caller.results()}
+        assert told == {("a", "call_invalid"), ("a", None)}
+        [letter] = caller.cluster.topic_records(TOPICS.dead_letters.name)
+        assert (letter.key, letter.value) == (key or b"", value)
+        assert b"the record's key is not its callId" in (dict(letter.headers)["headrace-message"] or b"")
+    assert answers.ids == ["a"]
 
 
 @in_virtual_time

@@ -176,7 +176,9 @@ def _unknown_names(error: ValidationError) -> str | None:
     if error.validator != "additionalProperties" or not isinstance(described, dict) or "patternProperties" in described:
         return None
     known, instance = described.get("properties", {}), cast("dict[str, Any]", error.instance)
-    return ", ".join(f"{name!r}: {unknown_name(name, known)}" for name in instance if name not in known)
+    strange = [name for name in instance if name not in known]
+    told = [f"{cut_in_the_middle(name, _LONGEST_PROBLEM)!r}: {unknown_name(name, known)}" for name in strange[:_MOST_PROBLEMS]]
+    return ", ".join(told) + (f", and {more:,} more" if (more := len(strange) - len(told)) else "")
 
 
 def _nearest(error: ValidationError) -> ValidationError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from json import JSONDecoder
 from typing import Any, NotRequired, Required, TypeVar, get_args
 
 import orjson
@@ -10,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from typing_extensions import TypedDict
 
-from headrace.core.texts import unknown_name
+from headrace.core.texts import cut_in_the_middle, unknown_name
 from headrace.core.timestamps import parse_timestamp
 from headrace.errors import RecordUndecodable
 from headrace.fields import LONGEST_IDENTITY, LONGEST_JOB_ID
@@ -203,15 +205,44 @@ def _is_identity(value: Any) -> bool:
 
 
 def describe_problems(error: ValidationError, model: type[BaseModel] | None = None) -> str:
-    """Each field and what is wrong with it, in one line, without the values that were given.
+    """The first fields that are wrong, what is wrong with each, and how many more there are: in one line, without the values that
+    were given. However many there are, it takes no longer to say so than it took to find them.
 
     Args:
         model: what was validated; with it, the names are told that there are where one is given that there is not.
     """
-    return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {_described(problem, model)}"
-        for problem in error.errors(include_url=False, include_context=False, include_input=False)
-    )
+    told = [f"{_place(problem['loc'])}: {_described(problem, model)}" for problem in _first_problems(error)]
+    if more := error.error_count() - len(told):
+        told.append(f"and {more:,} more")
+    return "; ".join(told)
+
+
+_MOST_PROBLEMS = 5
+_LONGEST_PLACE = 200
+
+
+def _first_problems(error: ValidationError) -> list[ErrorDetails]:
+    if error.error_count() > _MOST_PROBLEMS:
+        # An object for each of 100,000 problems takes as long as hundreds of calls, and their JSON does not.
+        try:
+            problems = error.json(include_url=False, include_context=False, include_input=False)
+            return list(islice(_in_json(problems), _MOST_PROBLEMS))
+        except ValueError:  # of names that are no text
+            pass
+    return error.errors(include_url=False, include_context=False, include_input=False)[:_MOST_PROBLEMS]
+
+
+def _in_json(problems: str) -> Iterator[ErrorDetails]:
+    """The objects of a list that is written without spaces, one after another."""
+    decoder, position = JSONDecoder(), 1
+    while problems[position - 1] != "]":
+        problem, end = decoder.raw_decode(problems, position)
+        yield problem
+        position = end + 1
+
+
+def _place(steps: Sequence[int | str]) -> str:
+    return cut_in_the_middle(".".join(str(step) for step in steps), _LONGEST_PLACE) or "value"
 
 
 def _described(problem: ErrorDetails, model: type[BaseModel] | None) -> str:

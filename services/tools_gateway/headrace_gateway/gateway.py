@@ -104,6 +104,7 @@ class Gateway:
         """Writes what the audit still has, and ends the connections."""
         if left_out := self.access.strangers.left_out:
             logger.warning("%d refusals of callers whom nobody knows were not audited in the end: there were too many.", left_out)
+        await self._unattended.stop()
         if self._audit is not None:
             await self._audit.stop()
         await self._authenticator.stop()

@@ -210,3 +210,28 @@ async def test_who_waits_is_told_nothing_more_once_the_credential_is_revoked(
             receipt, cancelled, called = await asyncio.gather(*asked)
     assert (receipt.status_code, cancelled.status_code) == (401, 401)
     assert "does not count any more" in called.text and "jobId" not in called.text
+
+
+async def test_who_was_told_of_the_end_by_another_gateway_is_not_told_of_what_was_before(
+    log: WrittenLog, engines: Engines, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    epoch = engines.claim("one", -1)
+    for job_id in ("a", "b"):
+        engines.enqueue(job_id)
+        engines.run(job_id, epoch)
+    engines.complete("a")
+    async with served(log, tmp_path) as gateway, gateway.http() as client:
+        async with event_stream(client, "/jobs/a/events") as ended:
+            assert await ended.job() == ("a", "completed")
+        async with event_stream(client, "/jobs/b/events") as running:
+            assert await running.job() == ("b", "running")
+        log.cluster.withhold(*log.partitions())
+        engines.complete("b")
+        # The two jobs went the same way, and so their ends have the same id.
+        async with event_stream(client, "/jobs/b/events", ended.last_id) as again:
+            log.cluster.give_out()
+            with pytest.raises(StopAsyncIteration):
+                await again.next()
+            assert again.events == []
+        assert (await client.get("/jobs/b/events", headers={"Last-Event-ID": ended.last_id})).status_code == 204
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,20 @@ async def test_nobody_comes_in_without_a_credential_or_does_anything_without_a_s
         assert OPERATIONS[route.operation].scope.value in told
 
 
+async def test_whoever_may_not_do_it_is_refused_before_the_body_is_read(gateway: Served) -> None:
+    async with gateway.http("none") as none, gateway.http("all") as everything:
+        for client, status in ((none, 403), (everything, 400)):
+            assert (await client.post("/memory/c/entries", content=b"{")).status_code == status
+
+
+async def test_a_misspelt_name_is_told_with_the_nearest_one(client: httpx.AsyncClient) -> None:
+    told = problem(await client.get("/jobs?user_id=ann"), 400, "arguments_invalid")
+    assert "user_id: there is no such name: did you mean userId? (there are: " in told
+    entry = {"role": "user", "content": "x", "speaker": "ann", "contents": "x"}
+    told = problem(await client.post("/memory/c/entries?userId=ann", json={"entries": [entry]}), 400, "arguments_invalid")
+    assert "entries.0.contents: there is no such name: did you mean content? (there are: " in told
+
+
 async def test_other_methods_and_paths(client: httpx.AsyncClient) -> None:
     response = await client.delete("/memory/c/entries")
     problem(response, 405, "method_not_allowed")
@@ -195,6 +211,16 @@ async def test_other_methods_and_paths(client: httpx.AsyncClient) -> None:
     problem(await client.get("/nothing"), 404, "route_unknown")
     for path in ("/nothing", "/tools/scheduler"):
         assert "/openapi.json" in (await client.get(path)).json()["detail"], "it says what to do"
+
+
+async def test_the_description_is_made_once_for_the_tools_that_there_are(gateway: Served) -> None:
+    first = gateway.app.openapi()
+    assert gateway.app.openapi() is first
+    tool = gateway.app.state.gateway.tools["scheduler"]
+    gateway.app.state.gateway.tools.register(replace(tool, name="another"))
+    second = gateway.app.openapi()
+    assert ("/tools/another" in first["paths"], "/tools/another" in second["paths"]) == (False, True)
+    assert gateway.app.openapi() is second
 
 
 async def test_a_broker_that_is_away_is_503(gateway: Served, client: httpx.AsyncClient, log: WrittenLog) -> None:
@@ -212,3 +238,20 @@ def test_every_route_does_one_operation() -> None:
     names = [route.operation for route in (*ROUTES, *STREAMS)]
     assert len(set(names)) == len(names)
     assert set(names) <= OPERATIONS.keys()
+
+
+async def test_a_job_that_another_gateway_has_just_accepted_is_known(gateway: Served, log: WrittenLog, engines: Engines) -> None:
+    async with gateway.http("all") as everything, gateway.http("ann") as ann:
+        for job_id, client in (("one", everything), ("two", ann)):
+            log.cluster.withhold(*log.partitions())
+            engines.enqueue(job_id, created="2026-03-02T09:31:00.000Z")
+            actions = [{"action": action, "jobId": job_id} for action in ("get_job", "cancel_job", "retry_job")]
+            asked = [
+                asyncio.create_task(client.get(f"/jobs/{job_id}")),
+                asyncio.create_task(client.post(f"/jobs/{job_id}/cancel")),
+                *(asyncio.create_task(client.post("/tools/worker_manager", json=action)) for action in actions),
+            ]
+            # Whoever looked without waiting was told by now that there is none.
+            await asyncio.wait(asked, timeout=0.3)
+            log.cluster.give_out()
+            assert [each.status_code for each in await asyncio.gather(*asked)] == [200, 200, 200, 200, 409]

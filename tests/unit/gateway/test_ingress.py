@@ -14,6 +14,7 @@ from headrace.ports import NewRecord, TopicPartition
 from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace_gateway import Caller, Gateway, ToolAnnotations, ToolDefinition, ToolRegistry
 from headrace_gateway.ingress import KafkaIngress
+from support.access import RememberedAudit
 from support.engines import eventually
 
 TENANTS = (None, "acme", "rival")
@@ -87,3 +88,35 @@ async def test_all_topics_are_left_side_by_side(tmp_path: Path, last: str | None
         tool.let_go[last or "default"].set()
         await stopping
         assert [len(cluster.topic_records(topics.tool_results(each).name)) for each in TENANTS] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("tenant", [None, "acme"], ids=["shared", "own"])
+async def test_a_backlog_is_taken_in_at_the_rate_and_none_of_it_is_refused(tmp_path: Path, tenant: str | None) -> None:
+    cluster = InMemoryCluster()
+    settings = load_settings(
+        bootstrap_servers="memory:9092",
+        data_directory=tmp_path,
+        namespace="test",
+        ingress={"enabled": True, "tenants": "acme"},
+        limits={"calls_per_second": 200.0, "burst": 20, "calls_at_once": 3},
+    )
+    tool, audit = HeldTool(), RememberedAudit()
+    tool.let_go[tenant or "default"].set()
+    async with Client(settings, log=InMemoryLog(cluster)) as client:
+        topics = client.topics
+        await InMemoryLog(cluster).create_topics([topics.tool_calls(tenant)])
+        for number in range(150):
+            value = orjson.dumps({"callId": f"call-{number}", "name": "held"})
+            cluster.append(TopicPartition(topics.tool_calls(tenant).name, 0), NewRecord(f"call-{number}".encode(), value))
+        ingress = KafkaIngress(settings, Gateway(settings, client, tool.registry(), audit=audit), client)
+        await ingress.start()
+
+        async def answered() -> bool:
+            return len(cluster.topic_records(topics.tool_results(tenant).name)) >= 150
+
+        await eventually(answered)
+        await ingress.stop()
+    answers = [orjson.loads(record.value or b"") for record in cluster.topic_records(topics.tool_results(tenant).name)]
+    assert {each["callId"] for each in answers if each["ok"]} == {f"call-{number}" for number in range(150)}
+    assert len(answers) == 150
+    assert [told.outcome for told in audit.told] == ["ok"] * 150

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -15,13 +16,15 @@ from headrace import (
     CallContext,
     ClosedModel,
     ConfigurationError,
+    EnqueueTimeout,
     MemoryConflict,
     ToolCall,
     ToolRefusal,
     ToolSuccess,
     WireModel,
 )
-from headrace_gateway import Caller, ToolAnnotations, ToolDefinition, ToolRefused, ToolRegistry, built_in_tools
+from headrace_gateway import Caller, Scope, ToolAnnotations, ToolDefinition, ToolRefused, ToolRegistry, built_in_tools
+from headrace_gateway.access import ALL_SCOPES
 from headrace_gateway.tools.registry import DEEPEST_ARGUMENTS, is_deeper_than
 from support.jobs import InMemoryJobs, operations_of
 
@@ -221,3 +224,52 @@ async def test_a_name_that_is_unknown_is_told_with_those_that_there_are(given: d
     tool = a_tool(handler=cast("Any", never), arguments=PartsArguments)
     code, message = await refused(tool, arguments=given)
     assert (code, message) == ("arguments_invalid", f"Arguments of echo are wrong: {told}")
+
+
+@pytest.mark.parametrize("value", [1, None], ids=["values", "nulls"])
+async def test_of_very_many_wrong_names_the_first_are_told_and_it_takes_no_time(value: Any) -> None:
+    arguments = {"text": "x", **{f"name{number}": value for number in range(100_000)}}
+    began = time.process_time()
+    code, message = await refused(a_tool(), arguments=arguments)
+    assert time.process_time() - began < 1.0, "it was three seconds"
+    assert code == "arguments_invalid"
+    assert "name4: there is no such name" in message
+    assert message.endswith("; and 99,995 more.")
+
+
+async def test_a_name_that_is_very_long_is_told_in_short() -> None:
+    _, message = await refused(a_tool(), arguments={"text": "x", "n" * 900_000: 1})
+    assert len(message) < 400
+    assert "nnn: there is no such name (there are: text, anything)." in message
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "scope"),
+    [
+        ("scheduler", {}, Scope.JOBS_WRITE),
+        ("worker_manager", {"action": "cancel_job", "jobid": "a"}, Scope.JOBS_CANCEL),
+        ("worker_manager", {"action": "list_jobs", "limit": 0}, Scope.JOBS_READ),
+    ],
+    ids=["scheduler", "cancel", "list"],
+)
+async def test_whoever_may_not_do_it_is_refused_before_the_arguments_are_looked_at(
+    name: str, arguments: dict[str, Any], scope: Scope
+) -> None:
+    called = ToolCall(name=name, arguments=arguments, context=CallContext())
+    with_all, without = (operations_of(InMemoryJobs(), scopes=scopes) for scopes in (ALL_SCOPES, ALL_SCOPES - {scope}))
+    [told, refusal] = [await built_in_tools().dispatch(called, each) for each in (with_all, without)]
+    assert isinstance(told, ToolRefusal) and told.error.code == "arguments_invalid"
+    assert isinstance(refusal, ToolRefusal) and refusal.error.code == "forbidden"
+    assert scope.value in refusal.error.message
+
+
+@pytest.mark.parametrize(
+    ("accepted", "told"),
+    [(True, "if it had an idempotencyKey; else look first"), (False, "repeat the call.")],
+    ids=["maybe", "not"],
+)
+async def test_what_to_do_after_no_acknowledgement_is_told_in_the_words_of_tools(accepted: bool, told: str) -> None:
+    code, message = await refused(a_failing_tool(EnqueueTimeout("job-1", may_be_accepted=accepted, seconds=2)))
+    assert code == "enqueue_timeout"
+    assert "job-1" in message and told in message
+    assert "idempotency_key" not in message

@@ -10,13 +10,14 @@ import pytest
 from headrace import (
     BrokerUnreachable,
     CallContext,
-    EnqueueTimeout,
     IdempotencyConflict,
+    Job,
     PayloadTooLarge,
     ToolCall,
     ToolRefusal,
     ToolSuccess,
     WorkerDefinition,
+    WorkerUnknown,
 )
 from headrace_gateway import Scope, built_in_tools
 from headrace_gateway.http.answers import STATUSES
@@ -301,14 +302,19 @@ async def test_large_arguments_do_not_hold_up_others() -> None:
     assert isinstance(await call(jobs, {"kind": "digest", "args": {"to": [{"n": 1}] * 20_000 + [{"n": "x"}]}}), ToolRefusal)
 
 
-@pytest.mark.parametrize(
-    ("failure", "code"),
-    [
-        (EnqueueTimeout("j", may_be_accepted=True, seconds=1), "enqueue_timeout"),
-        (PayloadTooLarge("too much"), "payload_too_large"),
-    ],
-)
-async def test_what_the_queue_refuses_is_told_as_it_is(failure: Exception, code: str) -> None:
-    answer = await call(InMemoryJobs(failure=failure), {"kind": "memory_compaction"})
-    assert isinstance(answer, ToolRefusal)
-    assert (answer.error.code, answer.error.message) == (code, str(failure))
+async def test_what_the_queue_refuses_is_told_as_it_is() -> None:
+    told = await refusal(InMemoryJobs(failure=PayloadTooLarge("too much")), {"kind": "memory_compaction"})
+    assert told == ("payload_too_large", "too much")
+
+
+class Removed(InMemoryJobs):
+    """Each worker is removed before its first job is accepted."""
+
+    async def enqueue(self, worker: str, *arguments: Any, **options: Any) -> Job:
+        self.definitions = [each for each in self.definitions if each.name != worker]
+        raise WorkerUnknown(f"There is no worker {worker!r}.")
+
+
+async def test_a_worker_that_was_removed_just_now_does_no_kind_of_work() -> None:
+    told = await refusal(Removed(), {"kind": "digest", "args": {"to": ["x"]}})
+    assert told == ("kind_unknown", "No worker does 'digest'. The kinds are: memory_compaction.")

@@ -29,6 +29,7 @@ def cut_in_the_middle(text: str, longest: int) -> str:
 
 _NEAR: Final = 0.7
 _MOST_NAMED: Final = 20
+_LONGEST_COMPARED: Final = 200
 
 
 def bare_name(name: str) -> str:
@@ -41,7 +42,8 @@ def unknown_name(name: str, known: Iterable[str]) -> str:
     by_bare = {bare_name(each): each for each in known}
     if not by_bare:
         return "there is no such name, and no other"
-    near = get_close_matches(bare_name(name), list(by_bare), 1, _NEAR)
+    # To compare a long one takes long, and it is near to nothing.
+    near = get_close_matches(bare_name(name), list(by_bare), 1, _NEAR) if len(name) <= _LONGEST_COMPARED else []
     names = list(by_bare.values())
     listed = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
     meant = f": did you mean {by_bare[near[0]]}?" if near else ""

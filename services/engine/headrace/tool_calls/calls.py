@@ -67,10 +67,14 @@ class OwnedCall:
 
     Attributes:
         do: does it. It raises nothing but the cancellation of its task.
+        turn: returns when the caller may do so much; then it is done at once. None where nobody has to wait.
+        turn_away: the refusal for one that cannot wait; None where each can.
     """
 
     owner: CallOwner
     do: Callable[[], Awaitable[ToolSuccess | ToolRefusal]]
+    turn: Callable[[], Awaitable[None]] | None = None
+    turn_away: Callable[[], ToolRefusal] | None = None
 
 
 def received(record: Record) -> ReceivedCall:

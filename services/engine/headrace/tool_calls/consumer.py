@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from typing import Final
 
 from headrace.core.topics import Topic, Topics
 from headrace.dead_letters.writing import letter_of
@@ -39,6 +40,7 @@ from headrace.tool_calls.calls import (
 )
 from headrace.tool_calls.partition import CallPartition
 from headrace.tool_calls.standing import Standing
+from headrace.tool_calls.waiting import WaitingCalls
 from headrace.tool_models import ToolError, ToolRefusal, ToolSuccess
 
 _logger = logging.getLogger(__name__)
@@ -51,8 +53,12 @@ _APPEND_SECONDS = 10.0
 _AGAIN_SECONDS = 1.0
 # The whole group waits for it.
 _FINISH_SECONDS = 3.0
+_LOOK_SECONDS = 0.1
 _INVALID = "call_invalid"
-_UNAUTHENTICATED = "unauthenticated"
+# What is refused so may well be done a while later: the same call, sent again, is a new one.
+_PASSING: Final = frozenset(
+    {"unauthenticated", "rate_limited", "too_many_in_flight", "broker_unavailable", "enqueue_timeout", "configuration_error"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,8 @@ class ToolCallConsumer:
             cancellation of its task.
         instance_id: names this process in dead letters.
         now: milliseconds since the Unix epoch.
-        concurrency: how many calls may be under way at a time.
+        concurrency: how many calls may be done at a time.
+        shared: whether callers of several owners write to the topic of calls.
     """
 
     def __init__(
@@ -98,6 +105,7 @@ class ToolCallConsumer:
         instance_id: str,
         now: Callable[[], int],
         concurrency: int = 100,
+        shared: bool = True,
     ) -> None:
         self._log = log
         self._topics = topics
@@ -111,6 +119,7 @@ class ToolCallConsumer:
         self._running: list[asyncio.Task[None]] = []
         self._stopping = False
         self._standing = Standing(lambda: asyncio.get_running_loop().time())
+        self._waiting = WaitingCalls(shared, lambda: asyncio.get_running_loop().time())
         self._consumer = log.group_consumer(topics.calls.name, topics.group, GroupListener(self._assigned, self._revoked))
 
     async def start(self) -> None:
@@ -142,7 +151,8 @@ class ToolCallConsumer:
         return self._standing.trouble
 
     async def stop(self, *, grace_seconds: float = 10.0) -> None:
-        """Takes in nothing more, answers what was taken in, as far as that is done within the grace, and leaves the group."""
+        """Takes in nothing more, answers what is being done, as far as that is done within the grace, and leaves the group. What
+        waits for its turn is left to the next owner."""
         self._stopping = True
         self._standing.over("it was stopped")
         for partition in self._partitions.values():
@@ -214,20 +224,22 @@ class ToolCallConsumer:
         await self._commit(left)
 
     async def _finish(self, partitions: Collection[CallPartition], seconds: float) -> None:
-        works = {work for partition in partitions for work in partition.under_way.values()}
-        if not works:
-            return
-        _, late = await asyncio.wait(works, timeout=seconds)
-        for work in late:
-            work.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + seconds
+        while works := [work for partition in partitions for work in partition.under_way.values() if not work.done()]:
+            late = works if clock() >= deadline else [work for partition in partitions for work in partition.waiting_works()]
+            for work in late:
+                work.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+            # What only now turns out to have to wait is left, too.
+            await asyncio.wait(works, timeout=min(_LOOK_SECONDS, max(0.0, deadline - clock())))
 
     # --- calls ------------------------------------------------------------------------------------------------------------
 
     async def _take_in(self) -> None:
         while True:
             open_ones = [partition for partition in self._partitions.values() if partition.ready and not partition.closed]
-            free = self._concurrency - sum(len(partition.under_way) for partition in self._partitions.values())
+            free = self._free()
             sources = [partition.source for partition in open_ones]
             try:
                 if free > 0:
@@ -246,39 +258,62 @@ class ToolCallConsumer:
                     for record in records:
                         self._take(partition, record)
 
+    def _free(self) -> int:
+        """How many calls more may be read."""
+        if self._waiting.full:
+            return 0
+        partitions = self._partitions.values()
+        return self._concurrency - sum(len(each.under_way) - len(each.waiting) for each in partitions)
+
     def _take(self, partition: CallPartition, record: Record) -> None:
         if not partition.begin(record.offset):
             return
         partition.work(record.offset, self._serve(partition, record))
 
     async def _serve(self, partition: CallPartition, record: Record) -> None:
+        await self._answer(partition, record)
+        partition.finish(record.offset)
+
+    async def _answer(self, partition: CallPartition, record: Record) -> None:
         try:
             call = received(record)
         except RecordUndecodable as error:
-            await self._refuse(partition, record, str(error))
+            await self._refuse(partition, record, str(error), readable_id(record))
+            return
+        if record.key != call.call_id.encode():
+            # So it may stand in another partition than when it is sent again, and would be done there, too.
+            await self._refuse(partition, record, "the record's key is not its callId, or it has none", call.call_id)
+            return
+        owned = await self._identify(call)
+        if isinstance(owned, ToolRefusal):
+            await self._tell_nobody(partition, call.call_id, owned)
         else:
-            owned = await self._identify(call)
-            if isinstance(owned, ToolRefusal):
-                await self._tell_nobody(partition, call.call_id, owned)
-            else:
-                await self._do_once(partition, record, CallKey(call.call_id, owned.owner), owned)
-        partition.finish(record.offset)
+            await self._do_once(partition, record, CallKey(call.call_id, owned.owner), owned)
 
     async def _do_once(self, partition: CallPartition, record: Record, key: CallKey, call: OwnedCall) -> None:
-        while (first := partition.doing(key, record.offset)) is not None:
-            # What comes of it may be that its credential does not count any more, and this one's does.
-            await asyncio.wait([first])
-        if not partition.is_new(key, record.offset):
-            return
-        answer = await call.do()
-        if isinstance(answer, ToolRefusal) and answer.error.code == _UNAUTHENTICATED:
+        turned_away = self._waiting.turns_away(key.owner)
+        answer: ToolSuccess | ToolRefusal | None = None
+        with self._waiting.held(key.owner, len(record.value or b"")), partition.waits(record.offset):
+            while (first := partition.doing(key, record.offset)) is not None:
+                # What comes of it may be that its credential does not count any more, and this one's does.
+                await asyncio.wait([first])
+            if not partition.is_new(key, record.offset):
+                return
+            if turned_away and call.turn_away is not None:
+                answer = call.turn_away()
+            elif call.turn is not None:
+                await call.turn()
+        if answer is None:
+            # At once: the place is free now.
+            answer = await call.do()
+        if isinstance(answer, ToolRefusal) and answer.error.code in _PASSING:
             await self._reply(partition, key.call_id, answer)
             partition.given_up(key)
         else:
             await self._reply(partition, key.call_id, answer, key.owner)
             partition.answered(key)
 
-    async def _refuse(self, partition: CallPartition, record: Record, problem: str) -> None:
+    async def _refuse(self, partition: CallPartition, record: Record, problem: str, call_id: str | None) -> None:
         """What is no call goes to dead-letters. Where it can be seen which one it was to be, its sender is told, too."""
         described = DeadLetterHeaders(
             reason="tool_call_invalid",
@@ -289,7 +324,7 @@ class ToolCallConsumer:
             instance_id=self._instance_id,
         )
         await self._append(*letter_of(record, described, self._topics.dead_letters.name, without={CREDENTIAL_HEADER}))
-        if (call_id := readable_id(record)) is not None:
+        if call_id is not None:
             refusal = ToolRefusal(error=ToolError(code=_INVALID, message=f"This is no tool call: {problem}."))
             await self._tell_nobody(partition, call_id, refusal)
 

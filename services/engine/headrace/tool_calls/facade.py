@@ -30,7 +30,14 @@ class AnsweringCalls:
             identify: finds out whose a call is, or refuses it; it raises nothing.
             tenant: whose topic of calls is meant; the one for all when left out.
             instance_id: names this process.
-            concurrency: how many calls may be under way at a time.
+            concurrency: how many calls may be done at a time.
         """
-        topics = CallTopics.of(self.topics, tenant)
-        return ToolCallConsumer(self._log, topics, identify, instance_id=instance_id, now=self._now, concurrency=concurrency)
+        return ToolCallConsumer(
+            self._log,
+            CallTopics.of(self.topics, tenant),
+            identify,
+            instance_id=instance_id,
+            now=self._now,
+            concurrency=concurrency,
+            shared=tenant is None,
+        )

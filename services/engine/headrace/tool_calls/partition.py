@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from headrace.core.watermark import Watermark
@@ -23,6 +24,7 @@ class CallPartition:
         ready: whether it is known which calls are answered.
         closed: whether nothing more is taken in.
         under_way: the tasks that answer calls, by the offsets of these.
+        waiting: the offsets of those among them that are not being done yet.
         committed: the offset that the group has.
     """
 
@@ -32,6 +34,7 @@ class CallPartition:
         self.ready = False
         self.closed = False
         self.under_way: dict[int, asyncio.Task[None]] = {}
+        self.waiting: set[int] = set()
         self.committed: int | None = None
         self._watermark: Watermark | None = None
         self._next = 0
@@ -77,6 +80,19 @@ class CallPartition:
         """Begins to do what the record at an offset asks for."""
         task = self.under_way[offset] = asyncio.create_task(doing, name=f"tool-call-{self.source.partition}-{offset}")
         task.add_done_callback(lambda _: self.under_way.pop(offset, None))
+
+    def waiting_works(self) -> list[asyncio.Task[None]]:
+        """The tasks that are not doing anything yet."""
+        return [work for offset, work in self.under_way.items() if offset in self.waiting]
+
+    @contextmanager
+    def waits(self, offset: int) -> Iterator[None]:
+        """The call at an offset is not being done, for as long as the block lasts."""
+        self.waiting.add(offset)
+        try:
+            yield
+        finally:
+            self.waiting.discard(offset)
 
     def answered(self, key: CallKey) -> None:
         """The answer to a call is acknowledged."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,6 +16,7 @@ MOST_PRINCIPALS: Final = 10_000
 """Of so many principals what they do is remembered, and of all who do something just now."""
 
 _SWEPT_AT_ONCE = 8
+_AT_ONCE_SECONDS = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +39,15 @@ class Allowance:
 class _Use:
     """What one principal does: when its bucket will be full again, and what it has under way."""
 
-    __slots__ = ("full_at", "in_flight", "streams")
+    __slots__ = ("full_at", "in_flight", "left", "queue", "streams", "waiting")
 
     def __init__(self) -> None:
         self.full_at = 0.0
         self.in_flight = 0
         self.streams = 0
+        self.waiting = 0
+        self.queue: asyncio.Lock | None = None
+        self.left: asyncio.Event | None = None
 
 
 class Limits:
@@ -87,14 +92,13 @@ class Limits:
                 f"{principal.subject!r} has {use.in_flight} calls under way, and may have {allowance.in_flight}: wait for one.",
                 retry_after=1,
             )
-        full_at = max(use.full_at, now) + self._interval
-        wait = full_at - now - self._depth
-        if wait > 1e-9:
+        wait = self._wait(use, now)
+        if wait > _AT_ONCE_SECONDS:
             raise RateLimited(
                 f"{principal.subject!r} makes more than {allowance.calls_per_second:g} calls a second: slow down.",
                 retry_after=wait,
             )
-        use.full_at = full_at
+        use.full_at = max(use.full_at, now) + self._interval
         if stream:
             use.streams += 1
         else:
@@ -107,6 +111,35 @@ class Limits:
             use.streams -= 1
         else:
             use.in_flight -= 1
+            if use.left is not None:
+                use.left.set()
+
+    async def turn(self, principal: Principal) -> None:
+        """Returns when a call of the principal may `enter`, which it then has to do at once. Those who wait so are let in one
+        after another, in the order in which they came; who enters without waiting may come before them."""
+        use = self._use_of(principal, self._clock())
+        use.queue = use.queue or asyncio.Lock()
+        use.waiting += 1
+        try:
+            async with use.queue:
+                await self._place(use)
+        finally:
+            use.waiting -= 1
+
+    async def _place(self, use: _Use) -> None:
+        while True:
+            if use.in_flight >= self._allowance.in_flight:
+                use.left = asyncio.Event()
+                await use.left.wait()
+                use.left = None
+            elif (wait := self._wait(use, self._clock())) > _AT_ONCE_SECONDS:
+                await asyncio.sleep(wait)
+            else:
+                return
+
+    def _wait(self, use: _Use, now: float) -> float:
+        """Seconds until one call more may be made."""
+        return max(use.full_at, now) + self._interval - now - self._depth
 
     def under_way(self, principal: Principal) -> int:
         """How many calls of a principal are under way."""
@@ -128,7 +161,7 @@ class Limits:
         """Forgets some who rest: with a full bucket and nothing under way they are as those who never came."""
         for _ in range(min(_SWEPT_AT_ONCE, len(self._uses))):
             key, use = next(iter(self._uses.items()))
-            if use.full_at <= now and not use.in_flight and not use.streams:
+            if use.full_at <= now and not use.in_flight and not use.streams and not use.waiting:
                 del self._uses[key]
             else:
                 self._uses.move_to_end(key)

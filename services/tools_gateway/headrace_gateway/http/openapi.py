@@ -69,21 +69,33 @@ class Readyness(BaseModel):
 def describe(app: FastAPI, tools: ToolRegistry) -> None:
     """Makes `app.openapi` describe the tools' operations too. Tools that are registered later are described as well."""
 
+    described: tuple[ToolDefinition[Any], ...] = ()
+    made: dict[str, Any] = {}
+
     def openapi() -> dict[str, Any]:
-        document = get_openapi(title=app.title, version=version("headrace"), description=DESCRIPTION, routes=app.routes)
-        components: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
-        components["ToolRefusal"] = hoist(close_root(written_schema(ToolRefusal)), "ToolRefusal", components)
-        for item in document["paths"].values():
-            for described in item.values():
-                # FastAPI's own status for what is wrong, which is answered with 400 here.
-                described["responses"].pop("422", None)
-        for tool in tools:
-            document["paths"][f"/tools/{tool.name}"] = {"post": _operation(tool, components)}
-        document["paths"]["/tools/{name}"] = {"post": _any_operation()}
-        describe_routes(document["paths"], components)
-        return document
+        nonlocal described, made
+        # Nobody is asked who they are for it, and to make it takes as long as hundreds of calls.
+        if not made or described != tuple(tools):
+            described, made = tuple(tools), document_of(app, tools)
+        return made
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI documents this way of extending it
+
+
+def document_of(app: FastAPI, tools: ToolRegistry) -> dict[str, Any]:
+    """The description, made anew."""
+    document = get_openapi(title=app.title, version=version("headrace"), description=DESCRIPTION, routes=app.routes)
+    components: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
+    components["ToolRefusal"] = hoist(close_root(written_schema(ToolRefusal)), "ToolRefusal", components)
+    for item in document["paths"].values():
+        for described in item.values():
+            # FastAPI's own status for what is wrong, which is answered with 400 here.
+            described["responses"].pop("422", None)
+    for tool in tools:
+        document["paths"][f"/tools/{tool.name}"] = {"post": _operation(tool, components)}
+    document["paths"]["/tools/{name}"] = {"post": _any_operation()}
+    describe_routes(document["paths"], components)
+    return document
 
 
 def _operation(tool: ToolDefinition[Any], components: dict[str, Any]) -> dict[str, Any]:

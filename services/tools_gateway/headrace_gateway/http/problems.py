@@ -6,7 +6,7 @@ import logging
 from http import HTTPStatus
 from typing import Final
 
-from headrace import BrokerError, ConfigurationError, HeadraceError
+from headrace import BrokerError, ConfigurationError, EnqueueTimeout, HeadraceError
 from headrace_gateway.http.answers import STATUSES, UNREAD, ProblemResponse, access_headers
 from headrace_gateway.tools.refusals import refuse
 
@@ -28,6 +28,10 @@ def problem_for(error: Exception, path: str) -> ProblemResponse:
     elif isinstance(error, ConfigurationError):
         logger.error("%s cannot work: %s", path, error)
         code, told = error.code, "Background jobs are not set up right. The gateway's log says what to mend."
+    elif isinstance(error, EnqueueTimeout):
+        # What a route writes it writes under an id that follows from what it is asked for.
+        code = error.code
+        told = f"No acknowledgement for job {error.job_id} came in time: repeat the request, it makes no second job."
     elif isinstance(error, HeadraceError) and error.code != HeadraceError.code:
         code, told = error.code, str(error)
     else:

@@ -99,7 +99,7 @@ def _filter(query: ChangesQuery) -> dict[str, str | None]:
 
 
 async def _get_job(asked: Asked) -> JobAnswer:
-    return JobAnswer(job=await asked.operations.get_job(asked.names["jobId"]))
+    return JobAnswer(job=await asked.operations.get_job(asked.names["jobId"], fresh=True))
 
 
 async def _cancel_job(asked: Asked) -> JobAnswer:
@@ -132,17 +132,21 @@ async def _entries(asked: Asked) -> ConversationPage:
 
 async def _job_events(asked: Asked, last: str | None) -> AsyncGenerator[bytes]:
     jobs = await asked.operations.watch_job(asked.names["jobId"])
+    knows_the_end = last is not None and last.partition(".")[0] in _ENDED
 
     async def parts() -> AsyncGenerator[bytes]:
+        begun = False
         async with aclosing(jobs):
             async for job in jobs:
                 told = _version(job)
-                if told != last:
-                    yield event("job", job.to_wire(), told)
-                elif job.status in _ENDED:
+                if told == last and job.status in _ENDED:
+                    if begun:
+                        return
                     raise NothingLeft
-                else:
-                    yield b""
+                # Another gateway has told of the end, of which this one has not heard yet: no job goes back to what was before.
+                stale = knows_the_end and job.status not in _ENDED
+                yield b"" if told == last or stale else event("job", job.to_wire(), told)
+                begun = True
 
     return parts()
 

@@ -61,11 +61,13 @@ def _endpoint(route: Route, gateway: Gateway, maximum_body_bytes: int) -> Endpoi
             arrival = arrival_of(request)
             principal = await gateway.authenticate(credential_of(request.headers), arrival)
             async with gateway.admit(principal, arrival) as admission:
+                operations = gateway.operations(admission)
+                operations.check_scope(route.operation)
                 body = None
                 if route.body is not None:
                     body = parse_body(route.body, await read_arguments(request, maximum_body_bytes))
                 asked = Asked(
-                    operations=gateway.operations(admission),
+                    operations=operations,
                     names=_names(request),
                     query=parse_query(route.query, request),
                     body=body,

@@ -22,7 +22,7 @@ from headrace import (
     ToolRefusal,
     ToolSuccess,
 )
-from headrace_gateway.access import ALL_SCOPES, Arrival, Principal
+from headrace_gateway.access import ALL_SCOPES, Arrival, Principal, RateLimited
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.tools.refusals import refusal_for
 
@@ -106,7 +106,21 @@ class Answerer:
         except Exception as error:
             return refusal_for(error, call.name)
         owner = CallOwner(principal.tenant, principal.only_user)
-        return OwnedCall(owner, partial(self._do, call, principal, arrival))
+        return OwnedCall(
+            owner,
+            partial(self._do, call, principal, arrival),
+            turn=partial(self._gateway.access.limits.turn, principal),
+            turn_away=partial(self._turn_away, call, principal, arrival),
+        )
+
+    def _turn_away(self, call: ToolCall, principal: Principal, arrival: Arrival) -> ToolRefusal:
+        error = RateLimited(
+            f"{principal.subject!r} has called faster than it may for so long that too many of its calls wait: slow down, and "
+            "send this one again.",
+            retry_after=1,
+        )
+        self._gateway.access.turned_away(principal, arrival, error, self._gateway.tool_name(call.name))
+        return refusal_for(error, call.name)
 
     async def _do(self, call: ToolCall, principal: Principal, arrival: Arrival) -> ToolSuccess | ToolRefusal:
         try:

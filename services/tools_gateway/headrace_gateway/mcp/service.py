@@ -30,8 +30,10 @@ class ProtocolServer(Server[Any]):
     callers: Callers
 
     def get_capabilities(self, *arguments: Any, **values: Any) -> ServerCapabilities:
-        """As the SDK has it, but for lists: those of tools and prompts do not change while the gateway runs, and who wants
-        to know of jobs listens to those."""
+        """As the SDK has it, but for lists, of whose changes nobody is told. Which tools and prompts there are changes with the
+        program alone. How `scheduler` describes its arguments does change, as kinds of work come and go: but no client has to
+        know of that in time, since each call is checked by the kinds that there are then, and its refusal names them. Who wants
+        to know of jobs and workers listens to those."""
         found = super().get_capabilities(*arguments, **values)
         for each in (found.tools, found.prompts, found.resources):
             if each is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from datetime import UTC, datetime
 from typing import Any
 
 from headrace import (
@@ -96,6 +97,7 @@ class Operations:
         user_id = self.principal.check_user(context.user_id)
         if user_id != context.user_id:
             context = context.model_copy(update={"user_id": user_id})
+        began = _now()
         job = await self._jobs.enqueue(
             worker,
             args,
@@ -106,7 +108,7 @@ class Operations:
             idempotency_scope=context.user_id,
             timeout=self._timeout,
         )
-        return await self._noted(job)
+        return await self._noted(job, began)
 
     @operation(Scope.WORKERS_READ, Effect.READ)
     async def list_workers(self) -> list[WorkerSummary]:
@@ -174,8 +176,9 @@ class Operations:
         """Does a failed job anew, and returns the new one; see `headrace.Client.retry_job`."""
         self._require("retry_job")
         await self._check_mine(job_id)
+        began = _now()
         again = await self._jobs.retry_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
-        return self._shown(await self._noted(again))
+        return self._shown(await self._noted(again, began))
 
     @operation(Scope.JOBS_CANCEL, Effect.CANCEL)
     async def cancel_job(self, job_id: str, *, wait: float = 0.0) -> Job:
@@ -258,6 +261,15 @@ class Operations:
         """The names of workers that some engine runs; part of other operations, as `worker_definitions`."""
         return {summary.name for summary in await self._jobs.list_workers() if summary.live_instances > 0}
 
+    def check_scope(self, operation: str) -> None:
+        """Refuses whoever may not do an operation, before it is looked at what they ask for: that takes longer.
+
+        Raises:
+            AccessDenied: the principal lacks the scope.
+        """
+        if OPERATIONS[operation].scope not in self.principal.scopes:
+            self._require(operation)
+
     # --- inside ---------------------------------------------------------------------------------------------------------
 
     def _require(self, name: str) -> None:
@@ -265,9 +277,9 @@ class Operations:
             self._called(name)
         self.principal.require(OPERATIONS[name].scope)
 
-    async def _noted(self, job: Job) -> Job:
-        """The job, which was accepted."""
-        if self._unattended is not None:
+    async def _noted(self, job: Job, began: datetime) -> Job:
+        """The job that was accepted, or that was there before."""
+        if self._unattended is not None and job.created_at >= began:
             await self._unattended.accepted(job.worker_name)
         return job
 
@@ -289,7 +301,8 @@ class Operations:
 
     async def _check_mine(self, job_id: str) -> None:
         if self.principal.only_user is not None:
-            await self._find(job_id)
+            # Another gateway may have accepted it a moment ago.
+            await self._find(job_id, fresh=True)
 
     async def _resumed(self, changes: AsyncGenerator[JobsChanged]) -> AsyncGenerator[JobsChanged]:
         """The changes, of which nobody has more than one stream at a time begin: a few at a time may read what they have missed,
@@ -347,6 +360,12 @@ class Operations:
         if job is None or (only is not None and job.ctx.user_id != only):
             raise _unknown(job_id)
         return job
+
+
+def _now() -> datetime:
+    """The moment, as exact as the wire has it."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1_000 * 1_000)
 
 
 def _unknown(job_id: str) -> JobUnknown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -20,11 +21,12 @@ LOOK_SECONDS: Final = 1.0
 class _Accepted:
     """The jobs of one worker since the last look."""
 
-    __slots__ = ("jobs", "look_at")
+    __slots__ = ("jobs", "later", "look_at")
 
     def __init__(self) -> None:
         self.jobs = 0
         self.look_at = float("-inf")
+        self.later: asyncio.Task[None] | None = None
 
 
 class Unattended:
@@ -46,9 +48,28 @@ class Unattended:
         if accepted is None:
             accepted = self._accepted[worker] = _Accepted()
         accepted.jobs += 1
+        if self._clock() >= accepted.look_at:
+            await self._look(worker, accepted)
+        elif accepted.later is None:
+            # Maybe no other job is accepted by then.
+            accepted.later = asyncio.create_task(self._look_later(worker, accepted), name=f"unattended-{worker}")
+
+    async def stop(self) -> None:
+        """Tells of what was not told of yet."""
+        for worker, accepted in self._accepted.items():
+            if accepted.later is not None:
+                accepted.later.cancel()
+                accepted.later = None
+            if accepted.jobs:
+                await self._look(worker, accepted)
+
+    async def _look_later(self, worker: str, accepted: _Accepted) -> None:
+        await asyncio.sleep(accepted.look_at - self._clock())
+        accepted.later = None
+        await self._look(worker, accepted)
+
+    async def _look(self, worker: str, accepted: _Accepted) -> None:
         now = self._clock()
-        if now < accepted.look_at:
-            return
         accepted.look_at = now + LOOK_SECONDS
         try:
             runs = any(each.name == worker and each.live_instances for each in await self._jobs.list_workers())

@@ -92,6 +92,8 @@ class ToolDefinition(Generic[ArgumentsT]):
         show: makes of the arguments' schema the one that agents are shown, which may depend on the workers that there are. It
             must take no more than the schema does.
         task: how a call is followed as a task; it cannot be when left out.
+        operation: of arguments that are not checked yet, the operation for which they ask, by its name in the list of operations:
+            whoever may not do it is refused before they are. None where it is not known.
 
     Raises:
         ConfigurationError: the name cannot be used, or the arguments take names that they do not know.
@@ -105,6 +107,7 @@ class ToolDefinition(Generic[ArgumentsT]):
     handler: Callable[[ArgumentsT, Caller], Awaitable[WireModel]]
     show: Callable[[dict[str, Any], Mapping[str, WorkerDefinition]], dict[str, Any]] | None = None
     task: TaskSupport | None = None
+    operation: Callable[[Mapping[str, Any]], str | None] | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from headrace import BrokerError, ConfigurationError, HeadraceError, ToolError, ToolRefusal
+from headrace import BrokerError, ConfigurationError, EnqueueTimeout, HeadraceError, ToolError, ToolRefusal
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +27,9 @@ class ToolRefused(HeadraceError):
 
 def refuse(code: str, message: str) -> ToolRefusal:
     """A refusal, with a message that is not endless and has no control characters in it."""
+    if len(message) > LONGEST_MESSAGE:
+        message = message[: LONGEST_MESSAGE - 1] + "…"
     printable = "".join(character if character.isprintable() else " " for character in message)
-    if len(printable) > LONGEST_MESSAGE:
-        printable = printable[: LONGEST_MESSAGE - 1] + "…"
     return ToolRefusal(error=ToolError(code=code, message=printable))
 
 
@@ -46,10 +46,22 @@ def refusal_for(error: Exception, tool: str) -> ToolRefusal:
         return refuse(
             error.code, "Background jobs are not set up right, and nothing was accepted. The gateway's log says what to mend."
         )
+    if isinstance(error, EnqueueTimeout):
+        # In the words of tools: the error's own are for programs in Python.
+        return refuse(error.code, f"No acknowledgement for job {error.job_id} came in time. {_advice(error)}")
     if isinstance(error, HeadraceError) and error.code != HeadraceError.code:
         return refuse(error.code, str(error))
     logger.error("The tool %s failed unexpectedly", tool, exc_info=error)
     return refuse(
         HeadraceError.code,
         "The gateway failed unexpectedly. Look with worker_manager whether the job was accepted before you repeat the call.",
+    )
+
+
+def _advice(error: EnqueueTimeout) -> str:
+    if not error.may_be_accepted:
+        return "It was not accepted: repeat the call."
+    return (
+        "It may have been accepted: repeat the call as it was if it had an idempotencyKey; else look first with worker_manager "
+        "(get_job, by that jobId) whether it is there."
     )

@@ -55,6 +55,8 @@ class ToolRegistry:
         """
         try:
             tool = self._find(call.name)
+            if tool.operation is not None and (operation := tool.operation(call.arguments)) is not None:
+                operations.check_scope(operation)
             arguments = parse_arguments(tool, call.arguments)
             data = await tool.handler(arguments, Caller(operations=operations, context=call.context, call_id=call.id))
             return ToolSuccess(data=data.to_wire())

@@ -15,6 +15,7 @@ from headrace import (
     SchedulerArguments,
     SchedulerReceipt,
     WorkerDefinition,
+    WorkerUnknown,
 )
 from headrace_gateway.access import Scope
 from headrace_gateway.operations import Operations
@@ -47,13 +48,18 @@ def scheduler_tool() -> ToolDefinition[SchedulerArguments]:
             # Before anything is accepted: whoever may not see the job is told so now.
             caller.principal.require(Scope.JOBS_READ)
         args = without_needless_nulls(_job_arguments(arguments, context), definition.arguments_schema)
-        job = await caller.operations.enqueue(
-            definition.name,
-            args,
-            context,
-            ordering_key=arguments.ordering_key,
-            idempotency_key=arguments.idempotency_key or caller.call_id,
-        )
+        try:
+            job = await caller.operations.enqueue(
+                definition.name,
+                args,
+                context,
+                ordering_key=arguments.ordering_key,
+                idempotency_key=arguments.idempotency_key or caller.call_id,
+            )
+        except WorkerUnknown:
+            # It was removed just now, and its kind with it.
+            left = await caller.operations.worker_definitions()
+            raise ToolRefused("kind_unknown", _unknown_kind(arguments.kind, left)) from None
         receipt = SchedulerReceipt(job_id=job.id, worker_name=job.worker_name)
         if arguments.wait is None:
             return receipt
@@ -68,6 +74,7 @@ def scheduler_tool() -> ToolDefinition[SchedulerArguments]:
         handler=handle,
         show=lambda schema, workers: with_kinds(schema, schedulable(workers)),
         task=TaskSupport(job_id=_job_that_goes_on, answer=_receipt_of),
+        operation=lambda _: "enqueue",
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from headrace import ArgumentsInvalid, JobAnswer, JobList, WorkerList, WorkerManagerArguments
 from headrace_gateway.operations import DEFAULT_LIMIT
 from headrace_gateway.tools.definition import Caller, ToolAnnotations, ToolDefinition
@@ -49,7 +52,14 @@ def worker_manager_tool() -> ToolDefinition[WorkerManagerArguments]:
         answers=(WorkerList, JobList, JobAnswer),
         annotations=ToolAnnotations(read_only=False, destructive=True),
         handler=_handle,
+        operation=_operation,
     )
+
+
+def _operation(arguments: Mapping[str, Any]) -> str | None:
+    # Each action is the operation of that name.
+    action = arguments.get("action")
+    return action if isinstance(action, str) and action in _TAKEN else None
 
 
 async def _handle(arguments: WorkerManagerArguments, caller: Caller) -> WorkerList | JobList | JobAnswer:
@@ -60,7 +70,7 @@ async def _handle(arguments: WorkerManagerArguments, caller: Caller) -> WorkerLi
         case "list_jobs":
             return await _list_jobs(arguments, caller)
         case "get_job":
-            return JobAnswer(job=await caller.operations.get_job(_job_id(arguments)))
+            return JobAnswer(job=await caller.operations.get_job(_job_id(arguments), fresh=True))
         case "retry_job":
             return JobAnswer(job=await caller.operations.retry_job(_job_id(arguments)))
         case "cancel_job":

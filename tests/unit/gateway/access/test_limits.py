@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from headrace_gateway.access import Allowance, LimitExceeded, Limits, RateLimited, TooManyInFlight
 from support.access import Clock, a_principal
+from support.virtual_time import in_virtual_time
 
 ANN, BOB = a_principal("ann"), a_principal("bob")
 
@@ -114,3 +117,57 @@ def test_who_is_busy_is_not_forgotten_among_many() -> None:
     for number in range(1_000):
         calls(counted, 1, a_principal(f"user-{number}"))
     assert calls(counted, 20, ANN) == 0, "no time has passed"
+
+
+async def entered(counted: Limits, order: list[int], number: int) -> None:
+    await counted.turn(ANN)
+    counted.enter(ANN)
+    order.append(number)
+
+
+@in_virtual_time
+async def test_those_who_wait_for_their_turn_are_let_in_at_the_rate_in_their_order() -> None:
+    clock = asyncio.get_running_loop().time
+    counted = Limits(Allowance(calls_per_second=10.0, burst=5, in_flight=1_000), clock=clock)
+    began, order = clock(), list[int]()
+    async with asyncio.TaskGroup() as group:
+        for number in range(105):
+            group.create_task(entered(counted, order, number))
+        group.create_task(entered(counted, order, -1)).cancel()
+    assert clock() - began == pytest.approx(10.0)
+    assert order == list(range(105))
+
+
+@in_virtual_time
+async def test_those_who_wait_for_others_to_end_are_let_in_as_these_do() -> None:
+    counted = Limits(Allowance(calls_per_second=1000.0, burst=1000, in_flight=2), clock=asyncio.get_running_loop().time)
+    order: list[int] = []
+    async with asyncio.TaskGroup() as group:
+        for number in range(5):
+            group.create_task(entered(counted, order, number))
+        for count in (2, 3, 4, 5):
+            await asyncio.sleep(1)
+            assert order == list(range(count))
+            counted.leave(ANN)
+            counted.enter(BOB)
+            counted.leave(BOB)
+    assert counted.under_way(ANN) == 1
+
+
+@in_virtual_time
+async def test_who_waits_is_not_forgotten() -> None:
+    clock = Clock()
+    counted = Limits(Allowance(calls_per_second=1.0, burst=1), clock=clock, most=1)
+    counted.enter(ANN)
+    counted.leave(ANN)
+    waiting = asyncio.create_task(counted.turn(ANN))
+    await asyncio.sleep(0.5)
+    clock.at += 1.0
+    for number in range(20):
+        calls(counted, 1, a_principal(f"other{number}"))
+    counted.enter(ANN)  # before the one that waits
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    clock.at += 1.0
+    await waiting
+    counted.enter(ANN)
