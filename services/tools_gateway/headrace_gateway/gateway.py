@@ -32,7 +32,7 @@ from headrace_gateway.access import (
     Turns,
     authenticator_for,
 )
-from headrace_gateway.operations import Jobs, Operations, Told, Unattended
+from headrace_gateway.operations import Jobs, Left, Operations, Told, Unattended
 from headrace_gateway.tools import ToolRegistry, built_in_tools
 from headrace_gateway.tools.formats import ToolFormat, formatted
 from headrace_gateway.tools.strict import NotStrict
@@ -137,8 +137,9 @@ class Gateway:
         """The name, if it is that of a tool: what else callers write is not for the audit."""
         return name if name in self.tools else None
 
-    def operations(self, admission: Admission, *, told: Told | None = None) -> Operations:
-        """What can be done in a call that was let in; `told` of each job that is waited for, as `Operations` says."""
+    def operations(self, admission: Admission, *, told: Told | None = None, left: Left | None = None) -> Operations:
+        """What can be done in a call that was let in; `told` of each job that is waited for, and not longer than until the
+        caller has `left`, as `Operations` says."""
         principal = admission.principal
         return Operations(
             self._jobs,
@@ -147,6 +148,7 @@ class Gateway:
             timeout=self._settings.gateway.enqueue_timeout_seconds,
             called=admission.called,
             told=told,
+            left=left,
             stopping=self._stopping,
             until_invalid=lambda: self.until_invalid(principal),
             resuming=lambda: self._resuming.turn(principal),
@@ -167,9 +169,12 @@ class Gateway:
         except NotStrict as error:
             raise ConfigurationError(f"A tool's arguments cannot be described strictly: {error}.") from None
 
-    async def call_tool(self, call: ToolCall, admission: Admission, *, told: Told | None = None) -> ToolSuccess | ToolRefusal:
-        """Does a tool call, and answers. It raises nothing but the cancellation of the task."""
-        answer = await self.tools.dispatch(call, self.operations(admission, told=told))
+    async def call_tool(
+        self, call: ToolCall, admission: Admission, *, told: Told | None = None, left: Left | None = None
+    ) -> ToolSuccess | ToolRefusal:
+        """Does a tool call, and answers; `told` and `left` as for `operations`. It raises nothing but the cancellation of the
+        task."""
+        answer = await self.tools.dispatch(call, self.operations(admission, told=told, left=left))
         if isinstance(answer, ToolRefusal):
             admission.refuse(answer.error.code)
         else:

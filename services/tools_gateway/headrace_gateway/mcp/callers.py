@@ -110,6 +110,10 @@ class Callers:
         """The stream that the request asks for was opened."""
         _admission.get().began()
 
+    def check(self) -> None:
+        """Checks that the credential of whoever makes the request still counts. Raises: CredentialInvalid."""
+        self._gateway.access.check(_admission.get().principal)
+
     async def until_invalid(self) -> None:
         """Returns when the request must not be served any longer: its credential was revoked, or has expired."""
         await self._gateway.until_invalid(_admission.get().principal)
