@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from headrace import AuditTrail, ConfigurationError, Settings, ToolCall, ToolRefusal, ToolSuccess
+from headrace import AuditTrail, ConfigurationError, Settings, ToolCall, ToolRefusal, ToolSuccess, WorkerDefinition
 from headrace_gateway.access import (
     Access,
     Admission,
@@ -35,6 +35,7 @@ from headrace_gateway.access import (
 from headrace_gateway.operations import Jobs, Left, Operations, Told, Unattended
 from headrace_gateway.tools import ToolRegistry, built_in_tools
 from headrace_gateway.tools.formats import ToolFormat, formatted
+from headrace_gateway.tools.kinds import are_contested, that_count
 from headrace_gateway.tools.strict import NotStrict
 
 logger = logging.getLogger(__name__)
@@ -154,6 +155,14 @@ class Gateway:
             resuming=lambda: self._resuming.turn(principal),
         )
 
+    async def workers(self) -> dict[str, WorkerDefinition]:
+        """The workers that count for what agents are told, by name: of those that claim one kind, as `scheduler` takes them."""
+        definitions = await self._jobs.worker_definitions()
+        if not are_contested(definitions):
+            return definitions
+        live = {summary.name for summary in await self._jobs.list_workers() if summary.live_instances > 0}
+        return that_count(definitions, live)
+
     async def describe_tools(self, form: ToolFormat = ToolFormat.MCP, *, strict: bool = False) -> list[dict[str, Any]]:
         """The tools, as an agent is to be told of them now: with the kinds of work that there are.
 
@@ -163,7 +172,7 @@ class Gateway:
         Raises:
             ConfigurationError: a tool's arguments cannot be described strictly.
         """
-        workers = await self._jobs.worker_definitions()
+        workers = await self.workers()
         try:
             return [formatted(tool, workers, form, strict=strict) for tool in self.tools]
         except NotStrict as error:

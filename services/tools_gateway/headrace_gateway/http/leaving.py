@@ -21,9 +21,7 @@ async def gone(receive: Receive) -> None:
         pass
 
 
-async def while_there(
-    work: Coroutine[Any, Any, ResultT], request: Request, *, gateway: Gateway, principal: Principal
-) -> ResultT:
+async def while_there(work: Coroutine[Any, Any, ResultT], request: Request, *, gateway: Gateway, principal: Principal) -> ResultT:
     """What the work gives, which is given up as soon as nobody may have it any more, or nobody is there to take it.
 
     Raises:

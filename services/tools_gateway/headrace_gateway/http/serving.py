@@ -114,9 +114,7 @@ def _stream_endpoint(route: StreamRoute, gateway: Gateway, streams: Streams) -> 
     return endpoint
 
 
-async def _open(
-    route: StreamRoute, asked: Asked, last: str | None, held: AsyncExitStack
-) -> tuple[AsyncGenerator[bytes], bytes]:
+async def _open(route: StreamRoute, asked: Asked, last: str | None, held: AsyncExitStack) -> tuple[AsyncGenerator[bytes], bytes]:
     """The source of a stream, which `held` closes, and its first part."""
     source = await held.enter_async_context(aclosing(await route.opens(asked, last)))
     return source, await anext(source, b"")

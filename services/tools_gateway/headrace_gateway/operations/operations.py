@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import Any
@@ -11,6 +12,7 @@ from headrace import (
     Appended,
     ArgumentsInvalid,
     CallContext,
+    HeadraceError,
     Job,
     JobList,
     JobsChanged,
@@ -27,6 +29,8 @@ from headrace_gateway.access import Principal, Scope
 from headrace_gateway.operations.catalogue import OPERATIONS, Effect, operation
 from headrace_gateway.operations.jobs import Conversations, Jobs
 from headrace_gateway.operations.unattended import Unattended
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_LIMIT = 20
 
@@ -194,7 +198,10 @@ class Operations:
         self.accepted = True
         job = await self._jobs.cancel_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
         if wait > 0 and job.status is not JobStatus.CANCELLED:
-            job = await self._wait(job_id, wait) or job
+            try:
+                job = await self._wait(job_id, wait) or job
+            except HeadraceError as error:
+                logger.warning("Job %s is to be cancelled, and its end could not be waited for: %s", job_id, error)
         return self._shown(job)
 
     @operation(Scope.JOBS_READ, Effect.SUBSCRIBE)

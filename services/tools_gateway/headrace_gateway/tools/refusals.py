@@ -49,9 +49,7 @@ def refusal_for(error: Exception, tool: str, *, accepted: bool = False) -> ToolR
         )
     if isinstance(error, ConfigurationError):
         logger.error("The tool %s cannot work: %s", tool, error)
-        return refuse(
-            error.code, f"Background jobs are not set up right. {outcome}. The gateway's log says what to mend."
-        )
+        return refuse(error.code, f"Background jobs are not set up right. {outcome}. The gateway's log says what to mend.")
     if isinstance(error, HeadraceError) and error.code != HeadraceError.code:
         return refuse(error.code, str(error))
     logger.error("The tool %s failed unexpectedly", tool, exc_info=error)
