@@ -26,7 +26,9 @@ from headrace_gateway import GatewayServer
 from headrace_gateway.access import Arrival, Principal
 from support.access import Issuer, running_issuer
 from support.engines import eventually
+from support.events import PATIENCE, event_stream
 from support.gateway import all_records, data_of, publish_workers, refusal_code, with_gateway
+from support.mcp_raw import modern_request
 
 ROOT = Path(__file__).parents[2]
 LOOK = {"action": "list_workers"}
@@ -283,3 +285,34 @@ async def test_no_secret_is_anywhere(settings: Settings, issuer: Issuer, caplog:
         for secret in {credential, parts[-1]}:
             for place, text in everything.items():
                 assert secret not in text, f"{credential[:12]}... is in the {place}"
+
+
+async def test_a_revocation_closes_streams_of_http_and_of_mcp(settings: Settings) -> None:
+    await publish_workers(settings)
+    key = await new_key_of(settings, "--user", "ann")
+    headers = {"authorization": f"Bearer {key}"}
+    wanted, body = modern_request("subscriptions/listen", {"notifications": {"resourceSubscriptions": ["worker://send_digest"]}})
+    async with (
+        gateways(asking(settings)) as [(_, client)],
+        event_stream(client, "/events", headers=headers) as events,
+        client.stream("POST", "/mcp", headers=headers | wanted, json=body) as listening,
+    ):
+        lines = listening.aiter_lines()
+
+        async def until(text: str) -> None:
+            async with asyncio.timeout(PATIENCE):
+                while text not in await anext(lines):
+                    pass
+
+        await until("notifications/subscriptions/acknowledged")
+        data_of(await client.post("/tools/scheduler", json=DIGEST, headers=headers))
+        assert (await events.next()).name == "job", "it is open"
+        await command(settings, "revoke", parse_key(key).id)
+        while (event := await events.next()).name == "job":
+            pass
+        assert (event.name, event.data) == ("closing", {"reason": "the credential does not count any more"})
+        with pytest.raises(StopAsyncIteration):
+            await events.next()
+        with pytest.raises(StopAsyncIteration):
+            await until("there is nothing of the kind")
+        assert (await look(client, key)).status_code == 401

@@ -150,6 +150,8 @@ async def tenants(folder: Path) -> AsyncIterator[Tenants]:
     async with contextlib.AsyncExitStack() as stack:
         known = {actor.token: actor.principal for actor in ACTORS}
         gateway = await stack.enter_async_context(served(log, folder, known))
+        # No engine is up: who waits for the end of a job would wait in vain.
+        gateway.app.state.gateway.stop_waiting()
         for actor in ACTORS:
             memory = gateway.client.memory(tenant=actor.principal.tenant)
             await memory.append(actor.user, CONVERSATION, [NewEntry(role="user", content=actor.secret, id="1")])

@@ -195,7 +195,8 @@ class GatewaySettings(SettingsGroup):
     allowed_origins: str | None = Field(
         None,
         description="Web pages that may call it, as `https://host:port` with commas between, beside those of this machine's"
-        " loopback; `*` for any.",
+        " loopback; `*` for any. The headers by which browsers let pages of other origins call (CORS) are for a proxy before"
+        " it to add.",
     )
     view_process: bool = Field(
         True,

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from headrace import AuditTrail, ConfigurationError, Settings, ToolCall, ToolRefusal, ToolSuccess
+from headrace import AuditTrail, ConfigurationError, Settings, ToolCall, ToolRefusal, ToolSuccess, WorkerDefinition
 from headrace_gateway.access import (
     Access,
     Admission,
@@ -32,9 +32,10 @@ from headrace_gateway.access import (
     Turns,
     authenticator_for,
 )
-from headrace_gateway.operations import Jobs, Operations, Told, Unattended
+from headrace_gateway.operations import Jobs, Left, Operations, Told, Unattended
 from headrace_gateway.tools import ToolRegistry, built_in_tools
 from headrace_gateway.tools.formats import ToolFormat, formatted
+from headrace_gateway.tools.kinds import are_contested, that_count
 from headrace_gateway.tools.strict import NotStrict
 
 logger = logging.getLogger(__name__)
@@ -138,8 +139,9 @@ class Gateway:
         """The name, if it is that of a tool: what else callers write is not for the audit."""
         return name if name in self.tools else None
 
-    def operations(self, admission: Admission, *, told: Told | None = None) -> Operations:
-        """What can be done in a call that was let in; `told` of each job that is waited for, as `Operations` says."""
+    def operations(self, admission: Admission, *, told: Told | None = None, left: Left | None = None) -> Operations:
+        """What can be done in a call that was let in; `told` of each job that is waited for, and not longer than until the
+        caller has `left`, as `Operations` says."""
         principal = admission.principal
         return Operations(
             self._jobs,
@@ -148,10 +150,19 @@ class Gateway:
             timeout=self._settings.gateway.enqueue_timeout_seconds,
             called=admission.called,
             told=told,
+            left=left,
             stopping=self._stopping,
             until_invalid=lambda: self.until_invalid(principal),
             resuming=lambda: self._resuming.turn(principal),
         )
+
+    async def workers(self) -> dict[str, WorkerDefinition]:
+        """The workers that count for what agents are told, by name: of those that claim one kind, as `scheduler` takes them."""
+        definitions = await self._jobs.worker_definitions()
+        if not are_contested(definitions):
+            return definitions
+        live = {summary.name for summary in await self._jobs.list_workers() if summary.live_instances > 0}
+        return that_count(definitions, live)
 
     async def describe_tools(self, form: ToolFormat = ToolFormat.MCP, *, strict: bool = False) -> list[dict[str, Any]]:
         """The tools, as an agent is to be told of them now: with the kinds of work that there are.
@@ -162,15 +173,18 @@ class Gateway:
         Raises:
             ConfigurationError: a tool's arguments cannot be described strictly.
         """
-        workers = await self._jobs.worker_definitions()
+        workers = await self.workers()
         try:
             return [formatted(tool, workers, form, strict=strict) for tool in self.tools]
         except NotStrict as error:
             raise ConfigurationError(f"A tool's arguments cannot be described strictly: {error}.") from None
 
-    async def call_tool(self, call: ToolCall, admission: Admission, *, told: Told | None = None) -> ToolSuccess | ToolRefusal:
-        """Does a tool call, and answers. It raises nothing but the cancellation of the task."""
-        answer = await self.tools.dispatch(call, self.operations(admission, told=told))
+    async def call_tool(
+        self, call: ToolCall, admission: Admission, *, told: Told | None = None, left: Left | None = None
+    ) -> ToolSuccess | ToolRefusal:
+        """Does a tool call, and answers; `told` and `left` as for `operations`. It raises nothing but the cancellation of the
+        task."""
+        answer = await self.tools.dispatch(call, self.operations(admission, told=told, left=left))
         if isinstance(answer, ToolRefusal):
             admission.refuse(answer.error.code)
         else:

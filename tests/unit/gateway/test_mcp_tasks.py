@@ -12,7 +12,8 @@ from mcp.client import Client as McpClient
 from mcp.shared.exceptions import MCPError
 from mcp_types import HEADER_MISMATCH, INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_REQUIRED_CLIENT_CAPABILITY
 
-from headrace import Job, JobStatus, SchedulerReceipt, ToolCall
+from headrace import BrokerUnreachable, Job, JobStatus, SchedulerReceipt, ToolCall
+from headrace import Client as HeadraceClient
 from headrace_gateway import TaskSupport, built_in_tools
 from headrace_gateway.mcp.tasks import TASKS
 from support.log import PATIENCE_SECONDS, eventually
@@ -199,6 +200,23 @@ async def test_a_stream_that_is_closed_ends_the_request_and_not_the_job(tmp_path
                 await calling
         bench.worker.may_end.set()
         await eventually(lambda: len(bench.worker.ended) == 1, "the job ends all the same")
+
+
+async def test_an_accepted_call_is_a_task_though_its_job_cannot_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreachable(*_: object, **__: object) -> Job | None:
+        raise BrokerUnreachable("gone")
+
+    async with mcp_bench(tmp_path) as bench, bench.client(tasks=FollowsTasks()) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(HeadraceClient, "get_job", unreachable)
+            created = await start(bench, client)
+        assert (created["resultType"], created["status"]) == ("task", "working")
+        bench.worker.may_end.set()
+        task = await task_at_its_end(client.session, str(created["taskId"]))
+    assert created.keys() <= task.keys()
+    assert task["result"]["structuredContent"]["job"]["result"] == {"steps": 2}
 
 
 async def test_a_call_through_another_transport_is_a_task_too(tmp_path: Path) -> None:

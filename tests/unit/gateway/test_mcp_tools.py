@@ -154,6 +154,20 @@ async def test_a_wrong_context_is_a_wrong_parameter(bench: McpBench, version: st
 
 
 @ERAS
+@pytest.mark.parametrize(
+    "key", ["headrace/user_id", "headrace/userid", "Headrace/userId", "headrace.userId", "x-headrace/userId"]
+)
+async def test_a_misspelt_context_is_a_wrong_parameter(bench: McpBench, version: str, key: str) -> None:
+    before = await bench.jobs.list_jobs(limit=100)
+    meta: Any = {key: "ann"}
+    async with bench.client(version) as client:
+        with pytest.raises(MCPError, match=f"no '{key}' in _meta.*headrace/userId") as raised:
+            await client.call_tool("scheduler", {"kind": "steps"}, meta=meta)
+    assert raised.value.code == INVALID_PARAMS
+    assert await bench.jobs.list_jobs(limit=100) == before, "a call that was to be a user's is not nobody's"
+
+
+@ERAS
 async def test_the_server_says_how_an_agent_is_to_behave(bench: McpBench, version: str) -> None:
     async with bench.client(version) as client:
         instructions = client.instructions or ""

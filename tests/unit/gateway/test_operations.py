@@ -8,7 +8,20 @@ from typing import Any
 
 import pytest
 
-from headrace import ArgumentsInvalid, CallContext, JobUnknown, NewEntry, WorkerUnknown
+from headrace import (
+    ArgumentsInvalid,
+    BrokerUnreachable,
+    CallContext,
+    ClosedModel,
+    ConfigurationError,
+    JobUnknown,
+    NewEntry,
+    ToolCall,
+    ToolRefusal,
+    WireModel,
+    WorkerUnknown,
+)
+from headrace_gateway import Caller, ToolAnnotations, ToolDefinition, ToolRegistry
 from headrace_gateway.access import ALL_SCOPES, AccessDenied, Scope
 from headrace_gateway.operations import OPERATIONS, Operations
 from support.jobs import InMemoryJobs, a_job, operations_of
@@ -107,6 +120,29 @@ async def test_another_users_job_is_as_unknown_as_one_that_there_is_not(name: st
     with pytest.raises(JobUnknown) as missing:
         await getattr(for_one_user(jobs, "bob"), name)("job-of-nobody", **wait)
     assert str(foreign.value).replace("job-of-default", "") == str(missing.value).replace("job-of-nobody", "")
+
+
+@pytest.mark.parametrize("failure", [BrokerUnreachable("gone"), ConfigurationError("wrong")], ids=["broker", "settings"])
+@pytest.mark.parametrize("name", ["enqueue", "retry_job", "cancel_job", "list_jobs"])
+async def test_a_tool_that_fails_after_something_was_accepted_does_not_say_that_nothing_was(
+    name: str, failure: Exception
+) -> None:
+    async def handle(arguments: ClosedModel, caller: Caller) -> WireModel:
+        await DOINGS[name](caller.operations)
+        raise failure
+
+    tool = ToolDefinition(
+        name="twice",
+        description="Does something, and then fails.",
+        arguments=ClosedModel,
+        answers=(WireModel,),
+        annotations=ToolAnnotations(read_only=False),
+        handler=handle,
+    )
+    answer = await ToolRegistry([tool]).dispatch(ToolCall(name="twice"), operations_of(InMemoryJobs()))
+    assert isinstance(answer, ToolRefusal)
+    assert ("Nothing was accepted" in answer.error.message) is (name == "list_jobs")
+    assert ("may be accepted" in answer.error.message) is (name != "list_jobs")
 
 
 async def test_whose_conversation_is_meant() -> None:

@@ -15,7 +15,7 @@ from headrace import ArgumentsInvalid, ClosedModel, WireModel, WorkerDefinition
 from headrace.models import JobRecord
 from headrace_gateway import Caller, ToolAnnotations, ToolDefinition, built_in_tools
 from headrace_gateway.tools.formats import ToolFormat, formatted
-from headrace_gateway.tools.kinds import schedulable, with_kinds, without_needless_nulls
+from headrace_gateway.tools.kinds import are_contested, schedulable, that_count, with_kinds, without_needless_nulls
 from headrace_gateway.tools.registry import parse_arguments
 from headrace_gateway.tools.schema import arguments_schema
 from headrace_gateway.tools.strict import NotStrict, strict_schema
@@ -194,8 +194,19 @@ def test_a_tool_that_cannot_be_strict_says_so() -> None:
 
 
 def test_two_workers_of_one_kind_are_offered_once() -> None:
-    twice = {"b": worker("b", "same", {}), "a": worker("a", "same", {})}
-    assert [definition.name for definition in schedulable(twice).values()] == ["a"]
+    twice = {
+        "b": worker("b", "same", {}),
+        "a": worker("a", "same", {}),
+        "c": worker("c", "other", {}),
+        "d": worker("d", None, {}),
+    }
+    assert {kind: definition.name for kind, definition in schedulable(twice).items()} == {"same": "a", "other": "c"}
+    # As `scheduler` takes the one that somebody runs, that one is shown.
+    assert set(that_count(twice, {"b"})) == {"b", "c", "d"}
+    assert schedulable(that_count(twice, {"b"}))["same"].name == "b"
+    assert that_count(twice, {"a", "b"}) == that_count(twice, set()) == twice
+    assert are_contested(twice) and not are_contested(that_count(twice, {"b"}))
+    twice = {name: twice[name] for name in ("a", "b")}
     assert with_kinds(SCHEDULER.input_schema, schedulable(twice))["properties"]["kind"]["enum"] == ["memory_compaction", "same"]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from headrace import (
+    BrokerUnreachable,
     CallContext,
     Job,
     JobNotCancellable,
@@ -157,6 +158,22 @@ async def test_a_cancellation_is_asked_for_the_tenant_and_answers_the_job_as_it_
     assert (answer.data["job"]["id"], answer.data["job"]["status"]) == ("job-1", "cancelled")
     assert jobs.cancelled == [{"job_id": "job-1", "tenant": "acme", "wait": 0.0, "timeout": 10.0}]
     assert jobs.waited == []
+
+
+async def test_a_job_that_is_to_be_cancelled_is_told_of_though_its_end_cannot_be_waited_for() -> None:
+    class CannotBeRead(InMemoryJobs):
+        async def cancel_job(self, job_id: str, /, **options: Any) -> Job:
+            await super().cancel_job(job_id, **options)
+            return a_job(job_id, status="running")
+
+        async def wait_for_job(self, job_id: str, /, *, tenant: str = "default", wait: float) -> Any:
+            raise BrokerUnreachable("gone")
+
+    jobs = CannotBeRead()
+    answer = await call(jobs, {"action": "cancel_job", "jobId": "job-1"})
+    assert isinstance(answer, ToolSuccess)
+    assert answer.data["job"]["status"] == "running"
+    assert len(jobs.cancelled) == 1
 
 
 async def test_the_end_of_a_job_that_runs_is_waited_for_when_it_is_cancelled() -> None:

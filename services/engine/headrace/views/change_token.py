@@ -21,7 +21,8 @@ _STATE: Final = ""
 def encode_token(topics: Topics, positions: Mapping[TopicPartition, int]) -> str:
     """The token of a watcher that was told of everything below these offsets.
 
-    It names no tenant and no job: it says nothing but how far the log was read.
+    It names no tenant and no job. It says how far the queue of each worker was read, and so the workers' names and about how much
+    they have to do in all: whoever is given it may read that.
     """
     offsets: dict[str, dict[int, int]] = {}
     for partition, offset in positions.items():
@@ -72,7 +73,8 @@ def _positions(topics: Topics, body: bytes) -> Iterator[tuple[TopicPartition, in
 
 
 def _checksum(topics: Topics, body: bytes) -> bytes:
-    """Against what was cut off on its way, and tokens of other namespaces. It protects nothing: there is nothing to protect."""
+    """Against what was cut off on its way, and tokens of other namespaces. It keeps nothing secret, and
+    anybody can make it: who makes up a token is told of no more than who has one."""
     return crc32(topics.namespace.encode() + b"\0" + body).to_bytes(4, "big")
 
 

@@ -41,6 +41,9 @@ UNREAD: Final = frozenset({"body_too_large", "body_late"})
 JSON: Final = b"application/json"
 
 
+PROBLEM_CODE: Final = "headrace.problem_code"
+
+
 class JsonResponse(Response):
     """JSON, by orjson."""
 
@@ -58,6 +61,12 @@ class ProblemResponse(JsonResponse):
     def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None, *, code: str) -> None:
         content: dict[str, Any] = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail, "code": code}
         super().__init__(content, status_code=status, headers=headers)
+        self._code = code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it, and leaves its code in the scope to whoever audits what was answered."""
+        scope[PROBLEM_CODE] = self._code
+        await super().__call__(scope, receive, send)
 
 
 def status_of(answer: ToolSuccess | ToolRefusal) -> HTTPStatus:

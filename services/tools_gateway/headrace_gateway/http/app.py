@@ -23,8 +23,9 @@ from headrace_gateway.http.calls import TOOLS, ToolCalls
 from headrace_gateway.http.events import Streams
 from headrace_gateway.http.guard import Guard
 from headrace_gateway.http.health import add_health
-from headrace_gateway.http.openapi import PROBLEM, ToolList, describe
+from headrace_gateway.http.openapi import PROBLEM, ToolList, describe, with_workers
 from headrace_gateway.http.paths import ANYTHING
+from headrace_gateway.http.problems import problem_for
 from headrace_gateway.http.serving import add_routes
 from headrace_gateway.tools import ToolRegistry
 from headrace_gateway.tools.formats import ToolFormat
@@ -68,6 +69,7 @@ def create_http_app(
         title="headrace tools gateway",
         docs_url=None,  # the page would load scripts from another host
         redoc_url=None,
+        openapi_url=None,  # it is served below, with what there is now
         redirect_slashes=False,
         lifespan=_lifespan(owned),
     )
@@ -81,6 +83,7 @@ def create_http_app(
     app.add_exception_handler(RequestValidationError, _wrong)
     app.add_exception_handler(Exception, _unexpected)
     describe(app, used_gateway.tools)
+    _add_description(app, used_gateway)
     return app
 
 
@@ -115,6 +118,20 @@ def _add_tools(app: FastAPI, gateway: Gateway, calls: ToolCalls) -> None:
             return JsonResponse({"tools": await gateway.describe_tools(format, strict=strict)})
         except ConfigurationError as error:
             return ProblemResponse(HTTPStatus.SERVICE_UNAVAILABLE, str(error), code=error.code)
+        except Exception as error:
+            return problem_for(error, "/tools")
+
+
+def _add_description(app: FastAPI, gateway: Gateway) -> None:
+    async def describe_all(request: Request) -> Response:
+        try:
+            document = with_workers(app.openapi(), gateway.tools, await gateway.workers())
+        except Exception as error:
+            return problem_for(error, "/openapi.json")
+        root = request.scope.get("root_path", "").rstrip("/")
+        return JsonResponse(document | ({"servers": [{"url": root}]} if root else {}))
+
+    app.add_route("/openapi.json", describe_all, include_in_schema=False)
 
 
 _CODES: Final[dict[int, str]] = {HTTPStatus.NOT_FOUND: "route_unknown", HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}

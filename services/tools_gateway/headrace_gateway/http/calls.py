@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -16,6 +17,7 @@ from headrace_gateway.http.answers import SuccessResponse, access_headers, refus
 from headrace_gateway.http.arrival import arrival_of
 from headrace_gateway.http.body import read_arguments
 from headrace_gateway.http.context import context_from_headers
+from headrace_gateway.http.leaving import gone
 from headrace_gateway.tools.refusals import refusal_for
 
 TOOLS: Final = "/tools/"
@@ -54,4 +56,4 @@ class ToolCalls:
             arguments = await read_arguments(request, self._maximum_body_bytes)
             context = context_from_headers(request.headers.raw)
             call = ToolCall(name=name, arguments=arguments, context=context)
-            return await gateway.call_tool(call, admission)
+            return await gateway.call_tool(call, admission, left=partial(gone, request.receive))

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from headrace import HeadraceError
+from headrace_gateway.http.leaving import gone
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class EventStream(Response):
         ends: dict[asyncio.Future[Any], str | None] = {
             asyncio.ensure_future(self._streams.closing.wait()): "the gateway stops",
             asyncio.ensure_future(self._invalid): "the credential does not count any more",
-            asyncio.ensure_future(_gone(receive)): None,
+            asyncio.ensure_future(gone(receive)): None,
         }
         coming: asyncio.Future[bytes] | None = None
         try:
@@ -131,8 +132,3 @@ def _last_words(reason: str) -> bytes:
 async def _send(send: Send, body: bytes) -> None:
     async with asyncio.timeout(SEND_SECONDS):
         await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

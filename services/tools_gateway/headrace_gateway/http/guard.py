@@ -13,7 +13,7 @@ from headrace import HeadraceError
 from headrace_gateway.access import AccessDenied, CredentialInvalid, HostRefused, LimitExceeded, Names, OriginRefused
 from headrace_gateway.access.credentials import credential_of
 from headrace_gateway.gateway import Gateway
-from headrace_gateway.http.answers import STATUSES, ProblemResponse, access_headers, refusal_response
+from headrace_gateway.http.answers import PROBLEM_CODE, STATUSES, ProblemResponse, access_headers, refusal_response
 from headrace_gateway.http.arrival import arrival_of
 from headrace_gateway.http.calls import TOOLS
 from headrace_gateway.tools.refusals import ToolRefused, refusal_for
@@ -45,7 +45,7 @@ class Guard:
             _check_framing(scope)
             if path not in PROBES:
                 self._names.check_host(_only(scope, b"host"))
-            self._names.check_origin(_only(scope, b"origin"))
+                self._names.check_origin(_only(scope, b"origin"))
         except (ToolRefused, HostRefused, OriginRefused) as error:
             self._gateway.access.refused(arrival_of(Request(scope)), error.code)
             await _answer(path, error)(scope, receive, send)
@@ -62,8 +62,7 @@ class Guard:
             nonlocal answered
             answered = True
             if message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST:
-                unavailable = message["status"] == HTTPStatus.SERVICE_UNAVAILABLE
-                admission.refuse("configuration_error" if unavailable else "request_invalid")
+                admission.refuse(scope.get(PROBLEM_CODE, "request_invalid"))
             await send(message)
 
         request = Request(scope)

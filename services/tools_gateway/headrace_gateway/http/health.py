@@ -16,13 +16,13 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from headrace import Client
-from headrace_gateway.access import AccessDenied, CredentialInvalid, HostRefused, LimitExceeded, Names
+from headrace_gateway.access import AccessDenied, CredentialInvalid, HostRefused, LimitExceeded, Names, OriginRefused
 from headrace_gateway.access.credentials import credential_of
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.http.answers import JsonResponse
 from headrace_gateway.http.arrival import arrival_of
 from headrace_gateway.http.events import Streams
-from headrace_gateway.http.openapi import Health, Readyness
+from headrace_gateway.http.openapi import Health, Readiness
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ def add_health(app: FastAPI, client: Client, gateway: Gateway, names: Names, str
     @app.get(
         "/readyz",
         summary="Whether the gateway does all that it is set up for: its view of jobs has caught up with the log, and so on",
-        response_model=Readyness,
-        responses={503: {"model": Readyness, "description": "Not yet; the tools that can work do."}},
+        response_model=Readiness,
+        responses={503: {"model": Readiness, "description": "Not yet; the tools that can work do."}},
     )
     async def readyz(request: Request) -> Response:
         ready, reason, behind = standing.now()
@@ -107,6 +107,7 @@ async def _is_known(request: Request, gateway: Gateway, names: Names) -> bool:
     arrival, credential = arrival_of(request), credential_of(request.headers)
     try:
         names.check_host(request.headers.get("host"))
+        names.check_origin(request.headers.get("origin"))
         if gateway.access.is_open_to(arrival):
             return True
         if credential is None:
@@ -114,6 +115,6 @@ async def _is_known(request: Request, gateway: Gateway, names: Names) -> bool:
         principal = await gateway.authenticate(credential, arrival)
         async with gateway.admit(principal, arrival) as admission:
             admission.called("readyz")
-    except (HostRefused, CredentialInvalid, AccessDenied, LimitExceeded):
+    except (HostRefused, OriginRefused, CredentialInvalid, AccessDenied, LimitExceeded):
         return False
     return True

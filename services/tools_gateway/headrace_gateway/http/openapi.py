@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
 
-from headrace import ToolRefusal
+from headrace import ToolRefusal, WorkerDefinition
 from headrace_gateway.http.context import CONTEXT_HEADERS
 from headrace_gateway.http.described import describe_routes, hoist
 from headrace_gateway.http.models import Problem
@@ -58,7 +59,7 @@ class Health(BaseModel):
     status: str
 
 
-class Readyness(BaseModel):
+class Readiness(BaseModel):
     """How far the view of jobs is."""
 
     ready: bool
@@ -96,6 +97,25 @@ def document_of(app: FastAPI, tools: ToolRegistry) -> dict[str, Any]:
     document["paths"]["/tools/{name}"] = {"post": _any_operation()}
     describe_routes(document["paths"], components)
     return document
+
+
+def with_workers(document: dict[str, Any], tools: ToolRegistry, workers: Mapping[str, WorkerDefinition]) -> dict[str, Any]:
+    """A description in which arguments that are one of a list, as the kinds of work, have the list that there is now.
+
+    Nothing else is taken over of what agents are shown: schemas that workers publish may be of any dialect, and one that is
+    none would make the whole description useless. `GET /tools` has them.
+    """
+    schemas = dict(document["components"]["schemas"])
+    for tool in tools:
+        name = f"{tool.name}.arguments"
+        if name not in schemas:
+            continue
+        properties = dict(schemas[name].get("properties", {}))
+        for argument, shown in tool.shown_schema(workers).get("properties", {}).items():
+            if argument in properties and "$ref" not in properties[argument] and "enum" in shown:
+                properties[argument] = {**properties[argument], "enum": shown["enum"]}
+        schemas[name] = {**schemas[name], "properties": properties}
+    return {**document, "components": {**document["components"], "schemas": schemas}}
 
 
 def _operation(tool: ToolDefinition[Any], components: dict[str, Any]) -> dict[str, Any]:

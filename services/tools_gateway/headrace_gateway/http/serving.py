@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -15,13 +16,14 @@ from starlette.responses import Response
 
 from headrace import ArgumentsInvalid, check_plain, describe_problems
 from headrace_gateway.access import Admission
-from headrace_gateway.access.admission import outcome_of
+from headrace_gateway.access.admission import CANCELLED, outcome_of
 from headrace_gateway.access.credentials import credential_of
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.http.answers import JsonResponse
 from headrace_gateway.http.arrival import arrival_of
 from headrace_gateway.http.body import read_arguments
 from headrace_gateway.http.events import EventStream, Streams
+from headrace_gateway.http.leaving import gone, while_there
 from headrace_gateway.http.models import LONGEST_NAME
 from headrace_gateway.http.paths import ANYTHING
 from headrace_gateway.http.problems import problem_for
@@ -61,7 +63,7 @@ def _endpoint(route: Route, gateway: Gateway, maximum_body_bytes: int) -> Endpoi
             arrival = arrival_of(request)
             principal = await gateway.authenticate(credential_of(request.headers), arrival)
             async with gateway.admit(principal, arrival) as admission:
-                operations = gateway.operations(admission)
+                operations = gateway.operations(admission, left=partial(gone, request.receive))
                 operations.check_scope(route.operation)
                 body = None
                 if route.body is not None:
@@ -94,12 +96,16 @@ def _stream_endpoint(route: StreamRoute, gateway: Gateway, streams: Streams) -> 
                 last = request.headers.get("last-event-id") or None
                 query = parse_query(route.query, request)
                 asked = Asked(operations=gateway.operations(admission), names=_names(request), query=query)
-                source = await held.enter_async_context(aclosing(await route.opens(asked, last)))
+                opening = _open(route, asked, last, held)
                 # What it refuses it refuses here, before a status is sent.
-                first = await anext(source, b"")
+                source, first = await while_there(opening, request, gateway=gateway, principal=principal)
                 admission.began()
             except NothingLeft:
                 return Response(status_code=HTTPStatus.NO_CONTENT)
+            except ClientDisconnect:
+                if admission is not None:
+                    admission.refuse(CANCELLED)
+                return Response(status_code=HTTPStatus.BAD_REQUEST)
             except Exception as error:
                 if admission is not None:
                     admission.refuse(outcome_of(error))
@@ -108,6 +114,12 @@ def _stream_endpoint(route: StreamRoute, gateway: Gateway, streams: Streams) -> 
             return EventStream(source, streams=streams, invalid=invalid, held=held.pop_all(), first=[first])
 
     return endpoint
+
+
+async def _open(route: StreamRoute, asked: Asked, last: str | None, held: AsyncExitStack) -> tuple[AsyncGenerator[bytes], bytes]:
+    """The source of a stream, which `held` closes, and its first part."""
+    source = await held.enter_async_context(aclosing(await route.opens(asked, last)))
+    return source, await anext(source, b"")
 
 
 def _names(request: Request) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, MutableMapping
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
@@ -28,6 +29,10 @@ CONTEXT_KEYS: Final = {
     "headrace/source": "source",
 }
 """What of a request's `_meta` is the context of a call, and the field that it becomes."""
+
+_ALIKE: Final = re.compile(r"(x-)?headrace[^a-z0-9]", re.IGNORECASE)
+"""What only a key of headrace begins with; others are nobody's concern."""
+_LONGEST_SHOWN: Final = 100
 
 LISTEN: Final = "subscriptions/listen"
 
@@ -110,6 +115,10 @@ class Callers:
         """The stream that the request asks for was opened."""
         _admission.get().began()
 
+    def check(self) -> None:
+        """Checks that the credential of whoever makes the request still counts. Raises: CredentialInvalid."""
+        self._gateway.access.check(_admission.get().principal)
+
     async def until_invalid(self) -> None:
         """Returns when the request must not be served any longer: its credential was revoked, or has expired."""
         await self._gateway.until_invalid(_admission.get().principal)
@@ -181,8 +190,13 @@ def context_of(meta: Mapping[str, Any] | None) -> CallContext:
     """The context that a request's `_meta` gives.
 
     Raises:
-        MCPError: a value is no text, or longer than 200 characters, or empty, or has control characters.
+        MCPError: a value is no text, or longer than 200 characters, or empty, or has control characters; or a key is named like
+            those of the context, and is none of them: a call that was to be a user's must not be nobody's.
     """
+    for key in meta or ():
+        if key not in CONTEXT_KEYS and _ALIKE.match(key):
+            known = ", ".join(CONTEXT_KEYS)
+            raise MCPError(INVALID_PARAMS, f"There is no {key[:_LONGEST_SHOWN]!r} in _meta: the context is given by {known}.")
     given = {field: meta[key] for key, field in CONTEXT_KEYS.items() if key in meta} if meta else {}
     for key, field in CONTEXT_KEYS.items():
         # As in the headers that say the same over HTTP.

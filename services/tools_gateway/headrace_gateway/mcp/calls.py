@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, ListToolsResult, PaginatedRequestParams, Tool
 
-from headrace import ToolCall, ToolRefusal
+from headrace import HeadraceError, ToolCall, ToolRefusal
 from headrace_gateway.access import Scope
 from headrace_gateway.gateway import Gateway
 from headrace_gateway.mcp.answers import tool_result
 from headrace_gateway.mcp.callers import Callers, RequestContext, context_of
 from headrace_gateway.mcp.progress import progress_listener
 from headrace_gateway.mcp.tasks import TOOL_FIELD, Tasks, follows_tasks, tasks_missing
+
+logger = logging.getLogger(__name__)
 
 
 class Calls:
@@ -56,7 +59,15 @@ class Calls:
         job_id = support.job_id(answer.data)
         if job_id is None:
             return tool_result(answer)
-        return self._tasks.created(await self._callers.operations().get_job(job_id, fresh=True))
+        return await self._created(job_id)
+
+    async def _created(self, job_id: str) -> dict[str, Any]:
+        """The task of a job that was accepted: that it cannot be looked at just now changes nothing of that."""
+        try:
+            return self._tasks.created(await self._callers.operations().get_job(job_id))
+        except HeadraceError as error:
+            logger.info("How the accepted job %s stands is not known here yet: %s", job_id, error)
+            return self._tasks.accepted(job_id)
 
 
 def check_no_cursor(parameters: PaginatedRequestParams | None) -> None:

@@ -80,6 +80,8 @@ class Subscriptions:
         told_of = [each for each in addresses if jobs.get(each) in seen or workers.get(each) in watched]
         task_ids = [task_id for task_id in task_ids if task_id in seen]
         meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: request.request_id}
+        # What was found meanwhile is not for whom may be told nothing more.
+        self._callers.check()
         self._callers.began()
         await self._acknowledge(request, told_of, task_ids, meta)
         watching: list[Coroutine[Any, Any, None]] = []

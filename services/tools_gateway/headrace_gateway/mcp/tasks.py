@@ -6,6 +6,7 @@ Nothing of a task is kept here. Whichever gateway is asked looks at the job, so 
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from mcp.shared.exceptions import MCPError
@@ -58,6 +59,11 @@ class Tasks:
     def created(self, job: Job) -> dict[str, Any]:
         """The result of a call that goes on as a task."""
         return {"resultType": "task", **_metadata(job)}
+
+    def accepted(self, job_id: str) -> dict[str, Any]:
+        """The same, of a job of which nothing is known yet but that it was accepted just now."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return {"resultType": "task", **_stands(job_id, JobStatus.QUEUED, JobStatus.QUEUED.value, now, now)}
 
     def details(self, job: Job) -> dict[str, Any]:
         """A task as it stands, with what the call answers where it has ended."""
@@ -149,12 +155,17 @@ def _unknown() -> MCPError:
 
 def _metadata(job: Job) -> dict[str, Any]:
     wire = job.to_wire()
+    message = job.progress.text if job.progress is not None and job.progress.text else job.status.value
+    return _stands(job.id, job.status, message, wire["createdAt"], wire["updatedAt"])
+
+
+def _stands(task_id: str, status: JobStatus, message: str, created_at: str, updated_at: str) -> dict[str, Any]:
     return {
-        "taskId": job.id,
-        "status": _STATUSES.get(job.status, "working"),
-        "statusMessage": job.progress.text if job.progress is not None and job.progress.text else job.status.value,
-        "createdAt": wire["createdAt"],
-        "lastUpdatedAt": wire["updatedAt"],
+        "taskId": task_id,
+        "status": _STATUSES.get(status, "working"),
+        "statusMessage": message,
+        "createdAt": created_at,
+        "lastUpdatedAt": updated_at,
         # How long a job may take is not bounded, and it is known for days after its end.
         "ttlMs": None,
         "pollIntervalMs": POLL_MILLISECONDS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from headrace import (
     Appended,
     ArgumentsInvalid,
     CallContext,
+    HeadraceError,
     Job,
     JobList,
     JobsChanged,
@@ -29,10 +31,14 @@ from headrace_gateway.operations.catalogue import OPERATIONS, Effect, operation
 from headrace_gateway.operations.jobs import Conversations, Jobs
 from headrace_gateway.operations.unattended import Unattended
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_LIMIT = 20
 
 Told = Callable[[Job], Awaitable[None]]
 """Who is told how a job stands while it is waited for. Whatever they raise, the waiting ends with."""
+Left = Callable[[], Awaitable[None]]
+"""Returns when the caller has left. It is asked while a job is waited for, and cancelled when that is over."""
 
 
 class Operations:
@@ -47,9 +53,13 @@ class Operations:
         timeout: seconds to wait for the acknowledgement of what is written.
         called: told the name of each operation before it is done, or refused.
         told: told of each change of a job that is waited for; nobody is when left out.
+        left: returns when the caller has left, for whom nothing is waited for then; what is being accepted is ended.
         stopping: once it is set nobody waits for a job's end any more: whoever did is answered with the job as it stands.
         until_invalid: returns when the principal may be told nothing more, so that waiting is of no use.
         resuming: what has to be held while it is read in the log what a watcher has missed; nothing has to when left out.
+
+    Attributes:
+        accepted: whether something that was asked for may be accepted already, so that no error may say that nothing was.
 
     Every method raises `AccessDenied` when the principal lacks its scope or may not act for a user, and a `BrokerError` when the
     brokers cannot be reached.
@@ -64,18 +74,20 @@ class Operations:
         timeout: float = 10.0,
         called: Callable[[str], None] | None = None,
         told: Told | None = None,
+        left: Left | None = None,
         stopping: asyncio.Event | None = None,
         until_invalid: Callable[[], Awaitable[None]] | None = None,
         resuming: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> None:
         self.principal = principal
+        self.accepted = False
         self._jobs = jobs
         self._unattended = unattended
         self._timeout = timeout
         self._called = called
         self._told = told
         self._stopping = stopping or asyncio.Event()
-        self._until_invalid = until_invalid
+        self._ends = [end for end in (until_invalid, left) if end is not None]
         self._resuming = resuming
 
     @operation(Scope.JOBS_WRITE, Effect.WRITE)
@@ -185,9 +197,14 @@ class Operations:
         """Cancels a job, and returns it as it stands after at most `wait` seconds; see `headrace.Client.cancel_job`."""
         self._require("cancel_job")
         await self._check_mine(job_id)
+        # What is not acknowledged in time may be accepted all the same.
+        self.accepted = True
         job = await self._jobs.cancel_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
         if wait > 0 and job.status is not JobStatus.CANCELLED:
-            job = await self._wait(job_id, wait) or job
+            try:
+                job = await self._wait(job_id, wait) or job
+            except HeadraceError as error:
+                logger.warning("Job %s is to be cancelled, and its end could not be waited for: %s", job_id, error)
         return self._shown(job)
 
     @operation(Scope.JOBS_READ, Effect.SUBSCRIBE)
@@ -279,6 +296,7 @@ class Operations:
 
     async def _noted(self, job: Job, began: datetime) -> Job:
         """The job that was accepted, or that was there before."""
+        self.accepted = True
         if self._unattended is not None and job.created_at >= began:
             await self._unattended.accepted(job.worker_name)
         return job
@@ -322,8 +340,7 @@ class Operations:
         """The job at its end, after `wait` seconds, or when nobody is to wait any more; None when the tenant has no such job."""
         waiting = asyncio.ensure_future(self._wait_for_end(job_id, wait))
         ends: set[asyncio.Future[Any]] = {waiting, asyncio.ensure_future(self._stopping.wait())}
-        if self._until_invalid is not None:
-            ends.add(asyncio.ensure_future(self._until_invalid()))
+        ends.update(asyncio.ensure_future(end()) for end in self._ends)
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if waiting.done():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
@@ -14,8 +14,29 @@ _DEFINITIONS = "$defs"
 _DEEPEST = 20
 
 
+def are_contested(definitions: Mapping[str, WorkerDefinition]) -> bool:
+    """Whether several workers claim the same kind."""
+    kinds = [definition.kind for definition in definitions.values() if definition.kind is not None]
+    return len(kinds) != len(set(kinds))
+
+
+def that_count(definitions: Mapping[str, WorkerDefinition], live: Collection[str]) -> dict[str, WorkerDefinition]:
+    """The workers without those that nobody runs whose kind another one claims that somebody does run: definitions outlive
+    engines, and a worker that was renamed has left one behind.
+
+    Args:
+        live: the names of workers that somebody runs.
+    """
+    done = {definition.kind for name, definition in definitions.items() if name in live}
+    return {
+        name: definition
+        for name, definition in definitions.items()
+        if definition.kind is None or name in live or definition.kind not in done
+    }
+
+
 def schedulable(definitions: Mapping[str, WorkerDefinition]) -> dict[str, WorkerDefinition]:
-    """The workers that `scheduler` offers, by their kind; of two that claim one kind, the first by name."""
+    """The workers that `scheduler` offers, by their kind; of two that count and claim one kind, the first by name."""
     offered: dict[str, WorkerDefinition] = {}
     for _, definition in sorted(definitions.items()):
         if definition.kind is not None:

@@ -9,6 +9,7 @@ from headrace import BrokerError, ConfigurationError, EnqueueTimeout, HeadraceEr
 logger = logging.getLogger(__name__)
 
 LONGEST_MESSAGE = 2_000
+_WHAT_TO_DO = {False: "repeat the call in a while", True: "look with worker_manager before you repeat the call"}
 
 
 class ToolRefused(HeadraceError):
@@ -33,19 +34,22 @@ def refuse(code: str, message: str) -> ToolRefusal:
     return ToolRefusal(error=ToolError(code=code, message=printable))
 
 
-def refusal_for(error: Exception, tool: str) -> ToolRefusal:
-    """The refusal for whatever a tool raised. What is the operator's to know goes to the log, and not to the caller."""
+def refusal_for(error: Exception, tool: str, *, accepted: bool = False) -> ToolRefusal:
+    """The refusal for whatever a tool raised. What is the operator's to know goes to the log, and not to the caller.
+
+    Args:
+        accepted: something of what the call asks for may be accepted already.
+    """
+    outcome = "Nothing was accepted" if not accepted else "What was asked for may be accepted"
     if isinstance(error, BrokerError):
         logger.warning("The tool %s could not reach the broker: %s", tool, error)
         return refuse(
             error.code,
-            "The queue of background jobs cannot be reached right now. Nothing was accepted: repeat the call in a while.",
+            f"The queue of background jobs cannot be reached right now. {outcome}: {_WHAT_TO_DO[accepted]}.",
         )
     if isinstance(error, ConfigurationError):
         logger.error("The tool %s cannot work: %s", tool, error)
-        return refuse(
-            error.code, "Background jobs are not set up right, and nothing was accepted. The gateway's log says what to mend."
-        )
+        return refuse(error.code, f"Background jobs are not set up right. {outcome}. The gateway's log says what to mend.")
     if isinstance(error, EnqueueTimeout):
         # In the words of tools: the error's own are for programs in Python.
         return refuse(error.code, f"No acknowledgement for job {error.job_id} came in time. {_advice(error)}")

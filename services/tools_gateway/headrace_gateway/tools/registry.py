@@ -61,7 +61,7 @@ class ToolRegistry:
             data = await tool.handler(arguments, Caller(operations=operations, context=call.context, call_id=call.id))
             return ToolSuccess(data=data.to_wire())
         except Exception as error:
-            return refusal_for(error, call.name)
+            return refusal_for(error, call.name, accepted=operations.accepted)
 
     def _find(self, name: str) -> ToolDefinition[Any]:
         tool = self._tools.get(name)

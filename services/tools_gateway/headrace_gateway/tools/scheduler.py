@@ -20,7 +20,7 @@ from headrace import (
 from headrace_gateway.access import Scope
 from headrace_gateway.operations import Operations
 from headrace_gateway.tools.definition import Caller, TaskSupport, ToolAnnotations, ToolDefinition
-from headrace_gateway.tools.kinds import MEMORY_COMPACTION, schedulable, with_kinds, without_needless_nulls
+from headrace_gateway.tools.kinds import MEMORY_COMPACTION, schedulable, that_count, with_kinds, without_needless_nulls
 from headrace_gateway.tools.refusals import ToolRefused
 
 logger = logging.getLogger(__name__)
@@ -141,8 +141,7 @@ async def _at_its_end(job: Job, wait: float, operations: Operations) -> Job:
 
 
 async def _worker_for(kind: str, operations: Operations) -> WorkerDefinition:
-    """The worker that does this kind of work. Definitions outlive engines, so that two may claim a kind: then the one counts
-    that somebody runs."""
+    """The worker that does this kind of work."""
     definitions = await operations.worker_definitions()
     found = _of_kind(kind, definitions)
     if not found:
@@ -150,8 +149,7 @@ async def _worker_for(kind: str, operations: Operations) -> WorkerDefinition:
         definitions = await operations.worker_definitions(fresh=True)
         found = _of_kind(kind, definitions)
     if len(found) > 1:
-        running = await operations.live_workers()
-        found = [definition for definition in found if definition.name in running] or found
+        found = _of_kind(kind, that_count(definitions, await operations.live_workers()))
     if not found:
         raise ToolRefused("kind_unknown", _unknown_kind(kind, definitions))
     if len(found) > 1:
