@@ -68,7 +68,9 @@ class World:
                     recovery.take_checkpoint(carried)
                 else:
                     job, snapshot = carried
-                    recovery.snapshot(SnapshotHeaders("w", 0, job, version_of(snapshot), snapshot["status"]), b"j", snapshot)
+                    version = version_of(snapshot)
+                    outdone = version._replace(sequence=version.sequence + 1) if kind == "repeat" else None
+                    recovery.snapshot(SnapshotHeaders("w", 0, job, version, snapshot["status"], outdone), b"j", snapshot)
             if valid:
                 recovery.lease_taken()
         assert recovery.is_complete
@@ -78,6 +80,11 @@ class World:
             assert fields is not None
             found[job] = snapshots.crashed(fields) if begun.died else dict(fields)
         return found
+
+    def repeat(self, job: int) -> None:
+        """A janitor has found void last words of a former holder above the newest snapshot, and writes that once more."""
+        if job in self.latest:
+            self.append("repeat", (job, self.latest[job]))
 
     def take_over(self, pointer: Pointer | None) -> None:
         self.epoch = self.last_lease = self.append("claim", self.last_lease)
@@ -127,7 +134,9 @@ class World:
         return bool(snapshot["status"] == JobStatus.RUNNING and snapshot["epoch"] == self.epoch)
 
 
-MOVES = st.tuples(st.sampled_from(JOBS), st.sampled_from(("start", "start", "complete", "retry", "progress", "checkpoint")))
+MOVES = st.tuples(
+    st.sampled_from(JOBS), st.sampled_from(("start", "start", "complete", "retry", "progress", "checkpoint", "repeat"))
+)
 LIVES = st.lists(st.tuples(st.lists(MOVES, max_size=8), st.sampled_from(("died", "died twice", "lapsed", "stopped"))), max_size=7)
 
 
@@ -140,6 +149,8 @@ def test_every_reader_counts_each_death_once(lives: list[tuple[list[tuple[int, s
         for job, move in moves:
             if move == "checkpoint":
                 world.checkpoint()
+            elif move == "repeat":
+                world.repeat(job)
             else:
                 world.step(job, move)
         match end:
@@ -174,6 +185,20 @@ def test_a_death_is_not_counted_again_after_a_checkpoint_that_has_it() -> None:
     world.die(said=1)
     world.take_over(world.pointers[-1])
     world.checkpoint()
+    world.checkpoint()
+    assert {pointer: snapshots.crashes(world.read(pointer)[0]) for pointer in world.pointers} == dict.fromkeys(world.pointers, 1)
+
+
+def test_a_death_that_a_checkpoint_has_is_counted_though_the_snapshot_before_it_is_repeated() -> None:
+    """A janitor knows no deaths: it writes again what the dead one had written."""
+    world = World()
+    world.take_over(None)
+    world.step(0, "start")
+    world.die(said=1)
+    world.take_over(None)
+    world.checkpoint()
+    world.checkpoint()
+    world.repeat(0)
     world.checkpoint()
     assert {pointer: snapshots.crashes(world.read(pointer)[0]) for pointer in world.pointers} == dict.fromkeys(world.pointers, 1)
 

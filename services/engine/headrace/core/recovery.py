@@ -91,7 +91,7 @@ class PartitionRecovery(Generic[SnapshotT]):
         self.jobs = {
             offset: known
             for offset, known in self.jobs.items()
-            if not self._ended.is_finished(offset) and not self._knows_better(offset, known.version)
+            if not self._ended.is_finished(offset) and not self._knows_better(offset, known.version, known.status)
         }
         return True
 
@@ -100,17 +100,25 @@ class PartitionRecovery(Generic[SnapshotT]):
         if self.ledger.died:
             self.died.add(self.ledger.epoch)
 
-    def _knows_better(self, offset: int, version: Version) -> bool:
-        """Whether the checkpoint has a newer state of a job: a repeat may come long after what it repeats was outdone."""
+    def _knows_better(self, offset: int, version: Version, status: str) -> bool:
+        """Whether the checkpoint has a newer state of a job: a repeat may come long after what it repeats was outdone.
+
+        Of a job that runs it knows more than the snapshot of the same version, too: a death that came after that (rule X1).
+        """
         begun = self.checkpoint.begun.get(offset) if self.checkpoint else None
-        return begun is not None and Version(*(begun[1].get(name, -1) for name in Version._fields)) > version
+        if begun is None:
+            return False
+        told = Version(*(begun[1].get(name, -1) for name in Version._fields))
+        return told > version or (told == version and status == JobStatus.RUNNING)
 
     def snapshot(self, headers: SnapshotHeaders, job_id: bytes, snapshot: SnapshotT | None) -> bool:
         """Takes in a snapshot of a job of this partition; tells whether it counts (rules F1, F2 and J1)."""
         offset = headers.offset
         if offset < self.watermark or self._ended.is_finished(offset):
             return False
-        if self._knows_better(offset, headers.version) if headers.repeated else self.ledger.is_void(headers.version.epoch):
+        if headers.repeated and self._knows_better(offset, headers.version, headers.status):
+            return False
+        if not headers.repeated and self.ledger.is_void(headers.version.epoch):
             return False
         known = self.jobs.get(offset)
         if known is not None and not supersedes(headers.version, known.version, known.status, headers.outdone):
