@@ -20,17 +20,22 @@ from headrace.kafka.log import KafkaLog
 from headrace.settings import Settings
 
 BENCH = ("-m", "headrace", "bench")
+GATEWAY = "gateway --agents 5 --seconds 0.5 --rounds 1"
+OF_GATEWAY = {
+    "agents", "seconds", "rounds", "view_jobs", "calls_per_second", "p50_ms", "p99_ms", "microseconds_per_call",
+    "bare_calls_per_second", "bare_p50_ms", "bare_p99_ms", "bare_microseconds_per_call", "ratio", "layers",
+    "view_process_microseconds_per_call",
+}  # fmt: skip
+OF_FULL_VIEW = {
+    "view_calls_per_second", "view_p50_ms", "view_p99_ms", "view_microseconds_per_call", "view_ratio",
+    "view_view_process_microseconds_per_call",
+}  # fmt: skip
 KEYS = {
     "engine --jobs 1000 --rounds 1": {"jobs", "rounds", "jobs_per_second", "bare_per_second", "ratio"},
     "enqueue --seconds 0.5 --many 1000": {
         "calls_per_second", "bare_per_second", "ratio", "jobs_per_second", "many_bare_per_second", "many_ratio",
     },
-    "gateway --agents 5 --seconds 0.5 --rounds 1 --view-jobs 1000": {
-        "agents", "seconds", "rounds", "view_jobs", "calls_per_second", "p50_ms", "p99_ms", "microseconds_per_call",
-        "bare_calls_per_second", "bare_p50_ms", "bare_p99_ms", "bare_microseconds_per_call", "ratio",
-        "view_calls_per_second", "view_p50_ms", "view_p99_ms", "view_microseconds_per_call", "view_ratio", "layers",
-        "view_process_microseconds_per_call", "view_view_process_microseconds_per_call",
-    },
+    GATEWAY: OF_GATEWAY,
     "latency --jobs 100 --per-second 200": {
         "jobs", "start_ms_p50", "start_ms_p99", "bare_ms_p50", "bare_ms_p99", "ratio", "ratio_p99",
     },
@@ -52,15 +57,29 @@ KEYS = {
 
 @pytest.mark.parametrize("command", KEYS)
 def test_a_measurement_is_one_json_object_on_the_last_line(broker: Broker, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = measured_by(broker, command, monkeypatch)
+    assert set(measured) == KEYS[command]
+    assert measured.pop("view_jobs", 0) == 0
+    assert all(value > 0 for value in measured.values() if isinstance(value, int | float))
+
+
+@pytest.mark.long
+def test_a_gateway_is_measured_with_a_full_view_too(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = measured_by(broker, f"{GATEWAY} --view-jobs 1000", monkeypatch)
+    assert set(measured) == OF_GATEWAY | OF_FULL_VIEW
+    assert all(value > 0 for value in measured.values() if isinstance(value, int | float))
+
+
+def measured_by(broker: Broker, command: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a measurement tells in this process."""
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.bootstrap_servers)
     if command.startswith("recovery"):  # which waits for the end of one
         monkeypatch.setenv("HEADRACE_ENGINE_LEASE_SECONDS", "4")
     result = CliRunner().invoke(application, ["bench", *command.split(), "--json"])
     assert result.exit_code == 0, result.output
     assert "external: " in result.stderr
-    measured = json.loads(result.stdout.splitlines()[-1])
-    assert set(measured) == KEYS[command]
-    assert all(value > 0 for value in measured.values() if isinstance(value, int | float))
+    told: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return told
 
 
 async def test_a_gateway_whose_calls_are_refused_fails_the_measurement_and_leaves_nothing(

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from headrace import ApiKeys, AuditTrail, Client, Memory, NamespaceIsSandbox, NewEntry, Settings, WorkerEngine
+from headrace import ApiKeys, AuditTrail, Client, Job, Memory, NamespaceIsSandbox, NewEntry, Settings, WorkerEngine
 from headrace.core.topics import Topic, Topics
 from headrace.errors import AppendTimeout, BrokerUnreachable, ConfigurationError, TopicMissing
 from headrace.kafka.log import KafkaLog
@@ -18,13 +18,12 @@ from headrace.kafka.writer import KafkaWriter
 from headrace.models import SandboxMarker
 from headrace.ports import Acknowledged, NewRecord, TopicPartition
 from headrace.replay.history import RecordedJob
-from headrace.replay.sandboxes.markers import ALIVE_KEY, find_marker, made_marker
+from headrace.replay.sandboxes.markers import ALIVE_KEY, MARKER_KEY, find_marker, made_marker
 from headrace.replay.sandboxes.removing import clean_sandboxes
 from headrace.replay.sandboxes.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxes.sandboxed import SandboxRun, check_pacing
 from headrace.replay.streams.pacing import Order, Pacing
 from headrace.replay_errors import SandboxInUse, SandboxLost
-from headrace.sandbox_refusal import MARKER_KEY
 from support.clusters import state_of
 from support.engines import PATIENCE_SECONDS, eventually
 from support.recorded import Compared, Today, recorded_job
@@ -94,17 +93,53 @@ async def test_jobs_that_are_cancelled_or_held_up_in_a_sandbox_do_not_hold_up_it
     assert of_namespace(await state_of(settings), sandbox.namespace) == []
 
 
+async def test_a_job_of_somebody_else_ends_the_replay_and_is_not_told_to_be_done(
+    log: KafkaLog, settings: Settings, sandbox: Settings
+) -> None:
+    """Of a program that is none of headrace's, or of an older version: all others are refused."""
+    today = Today(odd_fails, gate=asyncio.Event())
+    topics = Topics(sandbox.namespace)
+
+    async def intrude() -> None:
+        async def begun() -> bool:
+            return bool(today.begun)
+
+        await eventually(begun)
+        record = {**recorded_job(7).record, "id": "a-stranger", "orderingKey": "a-stranger"}
+        writer = log.writer()
+        await writer.start()
+        place = TopicPartition(topics.jobs_name("count"), 0)
+        await writer.append(place, NewRecord(b"a-stranger", orjson.dumps(record)), timeout=30)
+        await writer.stop(timeout=5)
+        assert today.gate is not None
+        today.gate.set()
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(SandboxInUse, match=f"Job a-stranger was enqueued in the sandbox {sandbox.namespace} by somebody"):
+            async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=True):
+                intruding = asyncio.create_task(intrude())
+                run = SandboxRun(log, sandbox, {"count": Count()}, replay_of(20, today))
+                await asyncio.gather(run.run(), intruding)
+    async with Client(sandbox) as client:
+
+        async def known() -> Job | None:
+            return await client.get_job("a-stranger")
+
+        found = await eventually(known)
+    await clean_sandboxes(log, settings, every=True)
+    assert found.status in ("running", "queued")
+
+
 async def test_a_name_that_is_in_use_is_refused_and_nothing_changes(log: KafkaLog, settings: Settings) -> None:
-    name = f"{settings.namespace}.mine"
-    taken = sandbox_settings(settings, name, 10)
-    async with Client(taken):
-        pass
+    taken = sandbox_settings(settings, "mine", 10)
+    topics = Topics(taken.namespace)
+    await log.create_topics([topics.job_state, topics.control, topics.workers])
     before = await state_of(settings)
     with pytest.raises(SandboxInUse, match="and 2 more topics of that namespace"):
         async with opened_sandbox(log, taken, settings.namespace, ["count"], keep=False):
             raise AssertionError("it opened")
     assert await state_of(settings) == before
-    for name in ("no/name", f"{settings.namespace}.jobs", settings.namespace):
+    for name in ("no/name", "mine.jobs"):
         with pytest.raises(ConfigurationError, match="No sandbox can be named"):
             sandbox_settings(settings, name, 10)
 
@@ -132,15 +167,11 @@ async def test_nothing_that_is_to_last_gets_into_a_sandbox(
             assert await client.memory().history("ada", "trip") == []
         before = await state_of(settings)
         for what, begin in {**starts, "client": accept, "memory": remember}.items():
-            with pytest.raises(NamespaceIsSandbox, match="is the sandbox of a replay of jobs of"):
+            with pytest.raises(NamespaceIsSandbox, match="is named like the sandbox of a replay of jobs of"):
                 await begin()
             assert await state_of(settings) == before, what
         await engine.stop()
     await engine.stop()
-    engine = WorkerEngine(sandbox)
-    engine.register_worker(Count())
-    async with engine:
-        pass
 
 
 class Overtaken(KafkaLog):
@@ -386,4 +417,4 @@ def test_a_marker_names_nothing_of_others(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"marker names|String should match"):
             SandboxMarker.model_validate({**wire, name: value})
     with pytest.raises(ValueError, match="named like queues"):
-        made_marker("a.jobs", "a", [], "2026-01-01T00:00:00.000Z")
+        made_marker("a.replay-1.jobs", "a", [], "2026-01-01T00:00:00.000Z")

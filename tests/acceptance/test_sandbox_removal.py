@@ -15,12 +15,11 @@ from headrace.core.topics import Topics
 from headrace.kafka.log import KafkaLog
 from headrace.ports import NewRecord, TopicPartition
 from headrace.replay.sandboxes import markers, removing
-from headrace.replay.sandboxes.markers import made_marker
+from headrace.replay.sandboxes.markers import MARKER_KEY, made_marker
 from headrace.replay.sandboxes.removing import clean_sandboxes
 from headrace.replay.sandboxes.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxes.sandboxed import SandboxRun
 from headrace.replay_errors import SandboxLeft, SandboxLost
-from headrace.sandbox_refusal import MARKER_KEY
 from support.clusters import state_of
 from support.engines import eventually
 from support.log import plain_topic
@@ -82,7 +81,7 @@ async def test_clean_removes_what_gives_no_sign_while_it_looks_on(
 @pytest.mark.parametrize("trick", ["no marker", "foreign", "copied", "names others", "of other jobs"])
 async def test_clean_touches_nothing_without_a_marker(log: KafkaLog, settings: Settings, trick: str) -> None:
     """Whatever a topic is called, and whatever somebody has written there."""
-    name, other = f"{settings.namespace}.replay-2", f"{settings.namespace}.other"
+    name, other = f"{settings.namespace}.replay-2", f"{settings.namespace}.replay-other"
     marker = made_marker(other if trick == "copied" else name, settings.namespace, ["count"], "2026-01-01T00:00:00.000Z")
     value: dict[str, Any] = {**marker.to_wire(), "processId": GONE_PROCESS}
     if trick == "of other jobs":

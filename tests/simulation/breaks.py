@@ -258,6 +258,16 @@ def x1_checkpoints_forget_deaths(patch: Patch) -> None:
     patch.setattr(checkpoints, "crashed", dict)
 
 
+def x1_a_repeat_hides_deaths(patch: Patch) -> None:
+    """A janitor's repeat of what a dead one had written takes the place of the checkpoint that counts its death."""
+
+    def knows_better(self: Any, offset: int, version: Any, _: str) -> bool:
+        begun = self.checkpoint.begun.get(offset) if self.checkpoint else None
+        return begun is not None and tuple(begun[1].get(name, -1) for name in version._fields) > version
+
+    patch.setattr(PartitionRecovery, "_knows_better", knows_better)
+
+
 def forgets_the_order_of_keys(patch: Patch) -> None:
     patch.setattr(Lanes, "add", lambda self, job: self._ready.append(job))
 
@@ -371,6 +381,7 @@ BREAKS = [
     Break("X1", x1_a_lapse_counts),
     Break("X1", x1_nothing_is_isolated),
     Break("X1", x1_checkpoints_forget_deaths, covered=True),
+    Break("X1", x1_a_repeat_hides_deaths),
     Break("`running` comes first", starts_before_it_is_written),
     Break("order by key", forgets_the_order_of_keys),
     Break("order by key", the_next_of_a_key_does_not_wait_for_the_end, covered=True),

@@ -10,7 +10,7 @@ from pathlib import Path
 from headrace.kafka.log import KafkaLog
 from headrace.kafka.writer import KafkaWriter
 from headrace.ports import Acknowledged, NewRecord, TopicPartition
-from headrace.sandbox_refusal import MARKER_KEY
+from headrace.replay.sandboxes.markers import MARKER_KEY
 
 
 async def _hold(folder: Path) -> None:

@@ -6,6 +6,8 @@ import ast
 import inspect
 import pkgutil
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import resources
 from types import ModuleType
@@ -52,6 +54,11 @@ def test_what_is_imported_on_demand_is_what_type_checkers_see() -> None:
     assert on_demand == imported_names(headrace)
     # An import makes a module an attribute of its package: a public name that is called so would be hidden by it.
     assert not on_demand.keys() & {module.name for module in pkgutil.iter_modules(headrace.__path__)}
+
+
+def test_all_that_is_public_is_listed_before_it_is_imported() -> None:
+    listed = subprocess.check_output([sys.executable, "-c", "import headrace; print(*dir(headrace))"], text=True)
+    assert set(listed.split()) >= {*headrace.__all__, "__version__"}
 
 
 def test_a_name_that_there_is_not_is_told_as_python_tells_it() -> None:

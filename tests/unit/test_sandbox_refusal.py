@@ -1,65 +1,44 @@
-"""Topics that are to last are made in no sandbox of a replay, also where that comes at the same time."""
+"""What is to last is made in no namespace that is named like the sandbox of a replay, and no sandbox is named otherwise."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
-import orjson
 import pytest
+from pydantic import ValidationError
 
-from headrace import NamespaceIsSandbox
-from headrace.core.topics import Topic, Topics
-from headrace.ports import NewRecord, TopicPartition
+from headrace import NamespaceIsSandbox, Settings
+from headrace.core.topics import Topics
 from headrace.replay.sandboxes.markers import made_marker
-from headrace.sandbox_refusal import MARKER_KEY, create_live_topics
+from headrace.replay.sandboxes.sandbox import sandbox_settings
+from headrace.sandbox_refusal import create_live_topics
 from headrace.testing import InMemoryCluster, InMemoryLog
 
-TOPICS = Topics("mine")
-PLACE = TopicPartition(TOPICS.replay_marker.name, 0)
-MARKER = NewRecord(MARKER_KEY, orjson.dumps(made_marker("mine", "live", [], "2026-01-01T00:00:00.000Z").to_wire()))
+
+@pytest.mark.parametrize("name", ["mine.replay-1", "mine.replay-", ".replay-1", "a.replay-b.replay-c"])
+async def test_in_a_namespace_of_such_a_name_nothing_is_made(name: str) -> None:
+    cluster, topics = InMemoryCluster(), Topics(name)
+    with pytest.raises(NamespaceIsSandbox, match=r"is named like the sandbox of a replay of jobs of .* Give another namespace"):
+        await create_live_topics(InMemoryLog(cluster), topics, [topics.job_state])
+    assert cluster.topic_names() == set()
 
 
-async def made(cluster: InMemoryCluster) -> set[str]:
-    """What is there when topics were made, or refused."""
-    await create_live_topics(InMemoryLog(cluster), TOPICS, [TOPICS.job_state])
-    return cluster.topic_names()
+@pytest.mark.parametrize("name", ["mine", "mine.replay", "replay-1", "mine-replay-1", "mine.replays-1"])
+async def test_any_other_name_is_a_live_systems(name: str) -> None:
+    cluster, topics = InMemoryCluster(), Topics(name)
+    await create_live_topics(InMemoryLog(cluster), topics, [topics.job_state])
+    assert cluster.topic_names() == {topics.job_state.name}
 
 
-async def test_where_a_marker_stands_nothing_is_made() -> None:
-    cluster = InMemoryCluster()
-    cluster.create_topics([TOPICS.replay_marker])
-    cluster.append(PLACE, MARKER, NewRecord(b"alive", b"{}"))
-    with pytest.raises(NamespaceIsSandbox, match=r"sandbox of a replay of jobs of live: .* --namespace live`"):
-        await made(cluster)
-    assert cluster.topic_names() == {PLACE.topic}
+@pytest.mark.parametrize("asked", ["1", "mine.replay-1"])
+def test_a_sandbox_has_such_a_name_whatever_is_asked_for(asked: str) -> None:
+    assert sandbox_settings(Settings(namespace="mine"), asked, 1).namespace == "mine.replay-1"
 
 
-OTHERS = {
-    "nothing": [],
-    "something else": [NewRecord(MARKER_KEY, b"{}")],
-    "a marker that is not the first": [NewRecord(b"alive", b"{}"), MARKER],
-    "a marker of another": [NewRecord(MARKER_KEY, (MARKER.value or b"").replace(b'"mine', b'"other'))],
-}
+@pytest.mark.parametrize("asked", ["mine", "staging", "other.replay-1"])
+def test_no_sandbox_gets_the_name_of_a_live_system(asked: str) -> None:
+    assert sandbox_settings(Settings(namespace="mine"), asked, 1).namespace == f"mine.replay-{asked}"
 
 
-@pytest.mark.parametrize("what", OTHERS)
-async def test_what_is_no_marker_refuses_nobody(what: str) -> None:
-    cluster = InMemoryCluster()
-    cluster.create_topics([TOPICS.replay_marker])
-    if OTHERS[what]:
-        cluster.append(PLACE, *OTHERS[what])
-    assert await made(cluster) == {PLACE.topic, TOPICS.job_state.name}
-
-
-class Overtaken(InMemoryLog):
-    """A cluster in which a replay that has seen nothing of the namespace writes its marker just before topics are made."""
-
-    async def create_topics(self, topics: Collection[Topic]) -> None:
-        self.cluster.create_topics([TOPICS.replay_marker])
-        self.cluster.append(PLACE, MARKER)
-        await super().create_topics(topics)
-
-
-async def test_a_sandbox_that_comes_meanwhile_is_seen() -> None:
-    with pytest.raises(NamespaceIsSandbox):
-        await create_live_topics(Overtaken(InMemoryCluster()), TOPICS, [TOPICS.job_state])
+@pytest.mark.parametrize("name", ["mine", "staging", "mine.replay", "other.replay-1"])
+def test_no_marker_makes_a_sandbox_of_another_namespace(name: str) -> None:
+    with pytest.raises(ValidationError, match=r"a sandbox of mine is named mine.replay-<id>"):
+        made_marker(name, "mine", [], "2026-01-01T00:00:00.000Z")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace.lazy_names import names_on_demand
+from headrace.lazy_names import all_names, names_on_demand
 
 if TYPE_CHECKING:
     from headrace.abstract_worker import AbstractWorker, worker
@@ -343,3 +343,4 @@ _HOMES = {
 
 if not TYPE_CHECKING:
     __getattr__ = names_on_demand(__name__, _HOMES)
+    __dir__ = all_names(__name__, __all__)

@@ -8,6 +8,15 @@ from importlib import import_module
 from typing import Any
 
 
+def all_names(package: str, public: Sequence[str]) -> Callable[[], list[str]]:
+    """The `__dir__` of a package: whoever completes names sees those, too, that nobody has asked for yet."""
+
+    def listed() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *public})
+
+    return listed
+
+
 def names_on_demand(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
     """The `__getattr__` of a package. A name that was asked for once is an attribute of the package from then on.
 

@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from headrace.core.topics import IN_SANDBOX_NAMES
 from headrace.fields import Timestamp
 from headrace.namespaces import Namespace
 from headrace.wire import SCHEMA_VERSION, SchemaVersion, WireModel
@@ -29,6 +30,9 @@ class SandboxMarker(WireModel):
 
     @model_validator(mode="after")
     def _names_its_own(self) -> Self:
+        # Whatever it says, what a live system may have made is never deleted by it.
+        if not self.sandbox.startswith(f"{self.namespace}{IN_SANDBOX_NAMES}"):
+            raise ValueError(f"a sandbox of {self.namespace} is named {self.namespace}{IN_SANDBOX_NAMES}<id>")
         if has_names_of_queues(self.sandbox):
             raise ValueError("the topics of the sandbox would be named like queues")
         if not all(name.startswith(f"{self.sandbox}.") for name in (*self.topics, *self.groups)):

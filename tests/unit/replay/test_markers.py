@@ -10,8 +10,7 @@ import orjson
 
 from headrace.core.topics import Topics
 from headrace.ports import NewRecord, TopicPartition
-from headrace.replay.sandboxes.markers import ALIVE_KEY, OVER_KEY, _read, find_marker, made_marker, silent_ones
-from headrace.sandbox_refusal import MARKER_KEY
+from headrace.replay.sandboxes.markers import ALIVE_KEY, MARKER_KEY, OVER_KEY, _read, find_marker, made_marker, silent_ones
 from headrace.testing import InMemoryCluster, InMemoryLog
 from support.sandboxes import GONE_PROCESS
 from support.virtual_time import in_virtual_time

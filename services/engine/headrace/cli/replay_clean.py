@@ -16,8 +16,9 @@ from headrace.cli.common import (
     log_to_stderr,
     settings_from,
 )
+from headrace.core.topics import IN_SANDBOX_NAMES
 from headrace.kafka.log import KafkaLog
-from headrace.replay.sandboxes.markers import MADE_UP, FoundMarker
+from headrace.replay.sandboxes.markers import FoundMarker
 from headrace.replay.sandboxes.removing import Cleaned, clean_sandboxes
 from headrace.runtime import run
 from headrace.settings import Settings
@@ -64,7 +65,7 @@ def _why_spared(found: FoundMarker, namespace: str) -> str:
     if found.is_empty:
         return (
             f"nothing stands in {found.topic}, so nobody knows whose it is. If no replay is just beginning, --all removes it"
-            f" where its name begins with {namespace}{MADE_UP} and it is alone; else delete that topic."
+            f" where its name begins with {namespace}{IN_SANDBOX_NAMES} and it is alone; else delete that topic."
         )
     if marker is None:
         return "what stands in its topic is no marker of a replay."

@@ -100,7 +100,7 @@ def stream(
     sandbox: Annotated[
         bool, typer.Option("--sandbox", help="Run them through an engine in a namespace of its own, which is removed afterwards.")
     ] = False,
-    into: Annotated[str | None, typer.Option(help="The same, in the namespace of this name.")] = None,
+    into: Annotated[str | None, typer.Option(help="The same, in the namespace <namespace>.replay-<id> with this id.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep that namespace, until `headrace replay clean`.")] = False,
     file: FileOption = None,
     live: LiveOption = False,

@@ -15,6 +15,8 @@ TOOL_CALL_PARTITIONS = 8
 RECORDING_PARTITIONS = 8
 
 REPLAY_MARKER_SUFFIX = ".replay.marker"
+IN_SANDBOX_NAMES = ".replay-"
+"""Stands between a namespace and the id of one of the sandboxes in which its jobs run again."""
 """Has a point inside, so that no queue ends in it: the name of a worker has none."""
 
 _HOUR = 3_600_000

@@ -77,7 +77,6 @@ class TopicMemoryStore:
         self._starting = asyncio.Lock()
         self._started = False
         self._stopped = False
-        self._lasts = False
         self._partitions = 0
         self._writer: LogWriter
         self._database: Database
@@ -124,13 +123,6 @@ class TopicMemoryStore:
         if self._stopped:
             raise MemoryStoreError("The memory was closed: its engine has stopped, or its `async with` has ended.")
 
-    async def _check_it_lasts(self) -> None:
-        """Looks once: while this store is there, no replay makes a sandbox of the namespace."""
-        if not self._lasts:
-            self._check_open()
-            await refuse_sandbox(self._log, self._topics)
-            self._lasts = True
-
     async def __aenter__(self) -> TopicMemoryStore:
         await self.start()
         return self
@@ -160,7 +152,7 @@ class TopicMemoryStore:
             BrokerError: not all entries were acknowledged in time, and some may land later. The same call with the ids given
                 adds what is missing.
         """
-        await self._check_it_lasts()
+        refuse_sandbox(self._topics)
         # In a thread: for tens of thousands of entries it takes as long as an event loop must not be held up.
         new = await asyncio.to_thread(validated, conversation, entries)
         ids = tuple(entry.id for entry in new)

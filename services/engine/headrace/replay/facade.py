@@ -19,7 +19,6 @@ from headrace.replay.history import History, Span, Wanted
 from headrace.replay.recorded.log_history import open_history
 from headrace.replay.rerunning.code import by_name
 from headrace.replay.rerunning.rerun import Rerunner, RerunOptions
-from headrace.replay.sandboxes.markers import MADE_UP
 from headrace.replay.sandboxes.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxes.sandboxed import SandboxRun, check_pacing
 from headrace.replay.streams.pacing import Pacing
@@ -46,7 +45,7 @@ class StreamRequest:
         fields: see `Wanted.fields`.
         pacing: how many at a time; of plain functions no more than 200.
         sandbox: whether they go through an engine in a namespace of its own, on the cluster of the settings.
-        into: the name of that namespace; one is made up when None.
+        into: the name of that namespace, `<namespace>.replay-<id>`, or the id alone; one is made up when None.
         keep: whether it is kept afterwards, until `clean` removes it.
         file: an export to take what was recorded from, in place of the cluster.
         live: whether what was not recorded is asked for outside: what that does there happens.
@@ -116,7 +115,7 @@ async def replay_stream(request: StreamRequest, settings: Settings | None = None
 
 
 def _settings_of_sandbox(settings: Settings, request: StreamRequest) -> Settings:
-    name = request.into or f"{settings.namespace}{MADE_UP}{uuid.uuid4().hex[:8]}"
+    name = request.into or uuid.uuid4().hex[:8]
     return sandbox_settings(settings, name, request.pacing.concurrency)
 
 

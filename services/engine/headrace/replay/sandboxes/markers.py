@@ -14,15 +14,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pydantic import ValidationError
+
 from headrace.core.topics import REPLAY_MARKER_SUFFIX, Topics
 from headrace.errors import BrokerError, TopicMissing
 from headrace.models import SandboxMarker
 from headrace.ports import Log, Record, TopicPartition
 from headrace.reading import records_between
-from headrace.sandbox_refusal import marker_in
 
-MADE_UP: Final = ".replay-"
-"""Stands between a namespace and the rest of the name of a sandbox to which nobody gave one."""
+MARKER_KEY: Final = b"marker"
 ALIVE_KEY: Final = b"alive"
 OVER_KEY: Final = b"over"
 REMOVED_KEY: Final = b"removed"
@@ -143,6 +143,17 @@ def _found(topic: str, records: Sequence[Record], end: int) -> FoundMarker:
     keys = {each.key for each in records}
     has_ended, is_removed = OVER_KEY in keys, REMOVED_KEY in keys
     return FoundMarker(topic, marker, end=end, has_ended=has_ended, is_removed=is_removed)
+
+
+def marker_in(first: Record, topics: Topics) -> SandboxMarker | None:
+    """The marker that the first record of a namespace's `replay.marker` is; None where it is none."""
+    try:
+        marker = SandboxMarker.model_validate_json(first.value or b"")
+    except ValidationError:
+        return None
+    # Whoever copied one elsewhere has made no sandbox by that.
+    own = first.offset == 0 and first.key == MARKER_KEY and marker.sandbox == topics.namespace
+    return marker if own else None
 
 
 async def silent_ones(log: Log, found: Collection[FoundMarker]) -> Mapping[str, FoundMarker]:

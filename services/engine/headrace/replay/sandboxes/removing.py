@@ -9,14 +9,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from headrace.core.topics import Topics
+from headrace.core.topics import IN_SANDBOX_NAMES, Topics
 from headrace.errors import BrokerError, BrokerUnreachable, TopicMissing
 from headrace.kafka.leaving import delete_groups
 from headrace.models import SandboxMarker
 from headrace.ports import Log, NewRecord, TopicPartition
 from headrace.replay.sandboxes.markers import (
     GONE_SECONDS,
-    MADE_UP,
     REMOVED_KEY,
     SILENT_SECONDS,
     FoundMarker,
@@ -155,7 +154,7 @@ def _remove_views(folder: Path) -> None:
 
 async def _was_just_begun(log: Log, settings: Settings, found: FoundMarker) -> bool:
     """Whether a replay of the namespace has made this topic, and nothing else."""
-    if not found.is_empty or not found.sandbox.startswith(f"{settings.namespace}{MADE_UP}"):
+    if not found.is_empty or not found.sandbox.startswith(f"{settings.namespace}{IN_SANDBOX_NAMES}"):
         return False
     own = [name for name in await log.topic_names() if name.startswith(f"{found.sandbox}.")]
     return own == [found.topic] and await log.partition_count(found.topic) == 1

@@ -13,7 +13,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from headrace.core.timestamps import format_timestamp
-from headrace.core.topics import Topics
+from headrace.core.topics import IN_SANDBOX_NAMES, Topics
 from headrace.errors import BrokerError, ConfigurationError, TopicMissing
 from headrace.kafka.leaving import groups_named
 from headrace.models import SandboxMarker
@@ -22,6 +22,7 @@ from headrace.ports import Log, LogWriter, NewRecord, TopicPartition
 from headrace.replay.sandboxes.markers import (
     ALIVE_EVERY_SECONDS,
     ALIVE_KEY,
+    MARKER_KEY,
     OVER_KEY,
     find_marker,
     made_marker,
@@ -30,7 +31,6 @@ from headrace.replay.sandboxes.removing import remove_own, unmark
 from headrace.replay_errors import SandboxInUse, SandboxLeft, SandboxLost
 from headrace.runtime import until_done, wall_clock
 from headrace.sandbox_marker import has_names_of_queues
-from headrace.sandbox_refusal import MARKER_KEY
 from headrace.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -41,25 +41,24 @@ _MISSED_LOOKS: Final = 2
 
 
 def sandbox_settings(settings: Settings, name: str, concurrency: int) -> Settings:
-    """The settings of what runs in a sandbox of that name.
+    """The settings of what runs in a sandbox of that name, which is `<namespace>.replay-<id>`: of another, it is the id.
+
+    No live system can have a name of that kind: what is deleted with a sandbox is never anything that somebody means to keep.
 
     Raises:
-        ConfigurationError: no namespace can have the name, or it is that of the live system: also where that is not in use yet,
-            all of it would be removed in the end.
+        ConfigurationError: no namespace can have the name.
     """
-    if name == settings.namespace:
-        raise ConfigurationError(
-            f"No sandbox can be named {name!r}, which is the namespace itself: all that is in a sandbox is deleted with it. Give"
-            " another name, or leave it out."
-        )
+    prefix = f"{settings.namespace}{IN_SANDBOX_NAMES}"
+    asked, name = name, name if name.startswith(prefix) else f"{prefix}{name}"
     try:
         TypeAdapter(Namespace).validate_python(name)
     except ValidationError:
         raise ConfigurationError(
-            f"No sandbox can be named {name!r}: a namespace has at most 80 letters, digits, '.', '_' and '-'."
+            f"No sandbox can be named {asked!r}: its namespace would be {name!r}, and one has at most 80 letters, digits, '.', '_'"
+            " and '-'."
         ) from None
     if has_names_of_queues(name):
-        raise ConfigurationError(f"No sandbox can be named {name!r}: topics named {name}.… are queues of workers.")
+        raise ConfigurationError(f"No sandbox can be named {asked!r}: topics named {name}.… are queues of workers.")
     # What it runs is over before anything of it would have to be kept fit for compaction.
     # Who breaks it off waits for no attempt.
     changes = {"janitor": False, "concurrency": concurrency, "health_port": None, "grace_seconds": 0.0}
@@ -110,7 +109,7 @@ async def opened_sandbox(
         if (cancelled := await until_done(marking)) is not None:
             raise cancelled
         marking.result()
-        # An engine, or a client, may have come meanwhile, and has not seen the marker. Who comes later does.
+        # Another application may have taken the name meanwhile.
         await _check_free(log, settings, marker.sandbox, own={Topics(marker.sandbox).replay_marker.name})
         alive = asyncio.create_task(watch.keep_up(), name="sandbox alive")
         yield watch.lost

@@ -26,6 +26,7 @@ from headrace.replay.sandboxes.sandbox_ends import SandboxEnds
 from headrace.replay.streams.pacing import Order, Pacing, ordered
 from headrace.replay.streams.stream import Rerun, StreamReplay
 from headrace.replay.streams.summary import Summary
+from headrace.replay_errors import SandboxInUse
 from headrace.runtime import ended_in_order
 from headrace.settings import Settings
 
@@ -134,6 +135,8 @@ class SandboxRun:
     async def again(self, job_id: str) -> Any:
         """What the recorded job of that id returns today. Raises what stands for what it raised."""
         job = self._open.get(job_id)
+        if job is None and job_id not in self._seen:
+            await self._end_by_stranger(job_id)
         if job is None:
             return None  # its end was not written in time, and the engine has it once more
         self._running.add(job_id)
@@ -154,6 +157,17 @@ class SandboxRun:
         told = {"type": outcome.error_type or "", "message": outcome.error_message or "", "traceback": ""}
         setattr(failure, TOLD_ATTRIBUTE, told)
         raise failure
+
+    async def _end_by_stranger(self, job_id: str) -> None:
+        """Somebody else has enqueued a job in the sandbox, past what refuses that: it is never told that it was done."""
+        if not self._broken.done():
+            self._broken.set_exception(
+                SandboxInUse(
+                    f"Job {job_id} was enqueued in the sandbox {self._topics.namespace} by somebody else, who is not to use it."
+                    " It was not run, and all that is in the sandbox is deleted with it."
+                )
+            )
+        await asyncio.Event().wait()  # until the engine stops, and interrupts it
 
     async def _rerun(self, job: RecordedJob) -> Rerun:
         """Runs a job again, when one more may run: the engine is not the only one that asks for it."""
