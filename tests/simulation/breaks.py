@@ -381,7 +381,7 @@ BREAKS = [
     Break("X1", x1_a_lapse_counts),
     Break("X1", x1_nothing_is_isolated),
     Break("X1", x1_checkpoints_forget_deaths, covered=True),
-    Break("X1", x1_a_repeat_hides_deaths),
+    Break("X1", x1_a_repeat_hides_deaths, covered=True),
     Break("`running` comes first", starts_before_it_is_written),
     Break("order by key", forgets_the_order_of_keys),
     Break("order by key", the_next_of_a_key_does_not_wait_for_the_end, covered=True),

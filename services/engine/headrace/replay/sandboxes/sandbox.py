@@ -54,8 +54,8 @@ def sandbox_settings(settings: Settings, name: str, concurrency: int) -> Setting
         TypeAdapter(Namespace).validate_python(name)
     except ValidationError:
         raise ConfigurationError(
-            f"No sandbox can be named {asked!r}: its namespace would be {name!r}, and one has at most 80 letters, digits, '.', '_'"
-            " and '-'."
+            f"No sandbox can be named {asked!r}: its namespace would be {name!r}, and one has at most 80 letters, digits,"
+            " '.', '_' and '-'."
         ) from None
     if has_names_of_queues(name):
         raise ConfigurationError(f"No sandbox can be named {asked!r}: topics named {name}.… are queues of workers.")
