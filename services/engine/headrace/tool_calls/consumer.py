@@ -157,6 +157,7 @@ class ToolCallConsumer:
         self._standing.over("it was stopped")
         for partition in self._partitions.values():
             partition.closed = True
+        self._consumer.pause(self._partitions)
         await self._finish(self._partitions.values(), grace_seconds)
         for task in (*self._running, *self._recoveries):
             task.cancel()
@@ -208,7 +209,7 @@ class ToolCallConsumer:
                 _logger.warning("which calls are answered cannot be read, and is tried again: %s", error)
                 await asyncio.sleep(_AGAIN_SECONDS)
             else:
-                if partition.live:
+                if partition.live and not partition.closed:
                     partition.ready = True
                     self._consumer.resume([partition.source])
                     self._stand()
@@ -266,7 +267,8 @@ class ToolCallConsumer:
         return self._concurrency - sum(len(each.under_way) - len(each.waiting) for each in partitions)
 
     def _take(self, partition: CallPartition, record: Record) -> None:
-        if not partition.begin(record.offset):
+        # One that had been read before a stop is left to the next owner, as the offset does not pass it.
+        if partition.closed or not partition.begin(record.offset):
             return
         partition.work(record.offset, self._serve(partition, record))
 
