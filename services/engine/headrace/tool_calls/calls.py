@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -69,12 +69,16 @@ class OwnedCall:
         do: does it. It raises nothing but the cancellation of its task.
         turn: returns when the caller may do so much; then it is done at once. None where nobody has to wait.
         turn_away: the refusal for one that cannot wait; None where each can.
+        caller: whose calls are counted together, and wait one behind another; the owner's are when left out.
+        at_once: whether the caller may do so many calls now. Then no call of theirs is turned away.
     """
 
     owner: CallOwner
     do: Callable[[], Awaitable[ToolSuccess | ToolRefusal]]
     turn: Callable[[], Awaitable[None]] | None = None
     turn_away: Callable[[], ToolRefusal] | None = None
+    caller: Hashable = None
+    at_once: Callable[[int], bool] | None = None
 
 
 def received(record: Record) -> ReceivedCall:

@@ -39,6 +39,7 @@ from headrace.tool_calls.calls import (
     received,
 )
 from headrace.tool_calls.partition import CallPartition
+from headrace.tool_calls.places import Places
 from headrace.tool_calls.standing import Standing
 from headrace.tool_calls.waiting import WaitingCalls
 from headrace.tool_models import ToolError, ToolRefusal, ToolSuccess
@@ -119,6 +120,7 @@ class ToolCallConsumer:
         self._running: list[asyncio.Task[None]] = []
         self._stopping = False
         self._standing = Standing(lambda: asyncio.get_running_loop().time())
+        self._places = Places(concurrency)
         self._waiting = WaitingCalls(shared, lambda: asyncio.get_running_loop().time())
         self._consumer = log.group_consumer(topics.calls.name, topics.group, GroupListener(self._assigned, self._revoked))
 
@@ -293,21 +295,27 @@ class ToolCallConsumer:
             await self._do_once(partition, record, CallKey(call.call_id, owned.owner), owned)
 
     async def _do_once(self, partition: CallPartition, record: Record, key: CallKey, call: OwnedCall) -> None:
-        turned_away = self._waiting.turns_away(key.owner)
-        answer: ToolSuccess | ToolRefusal | None = None
-        with self._waiting.held(key.owner, len(record.value or b"")), partition.waits(record.offset):
+        caller = key.owner if call.caller is None else call.caller
+        turned_away = self._waiting.turns_away(caller, call.at_once)
+        refusal: ToolRefusal | None = None
+        with self._waiting.held(caller, len(record.value or b"")) as line, partition.waits(record.offset):
             while (first := partition.doing(key, record.offset)) is not None:
                 # What comes of it may be that its credential does not count any more, and this one's does.
                 await asyncio.wait([first])
             if not partition.is_new(key, record.offset):
                 return
             if turned_away and call.turn_away is not None:
-                answer = call.turn_away()
-            elif call.turn is not None:
-                await call.turn()
-        if answer is None:
-            # At once: the place is free now.
-            answer = await call.do()
+                refusal = call.turn_away()
+            else:
+                await self._places.turn(line, call.turn)
+        if refusal is not None:
+            await self._done(partition, key, refusal)
+            return
+        # At once: it is its turn, and a place is free, now.
+        with self._places.taken():
+            await self._done(partition, key, await call.do())
+
+    async def _done(self, partition: CallPartition, key: CallKey, answer: ToolSuccess | ToolRefusal) -> None:
         if isinstance(answer, ToolRefusal) and answer.error.code in _PASSING:
             await self._reply(partition, key.call_id, answer)
             partition.given_up(key)

@@ -111,6 +111,8 @@ class Answerer:
             partial(self._do, call, principal, arrival),
             turn=partial(self._gateway.access.limits.turn, principal),
             turn_away=partial(self._turn_away, call, principal, arrival),
+            caller=(principal.tenant, principal.subject),
+            at_once=partial(self._gateway.access.limits.allows, principal),
         )
 
     def _turn_away(self, call: ToolCall, principal: Principal, arrival: Arrival) -> ToolRefusal:
