@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import orjson
 import pytest
 
@@ -106,8 +108,47 @@ async def test_a_call_that_is_refused_for_now_uses_up_no_id(code: str) -> None:
         await caller.call("a")
         await caller.committed(0, 3)
         assert [result["ok"] for result in caller.results()] == [False, True]
-        assert [len(record.headers) for record in caller.cluster.topic_records(RESULTS)] == [0, 1]
+        owner = ("headrace-tenant", b"default")
+        headers = [list(record.headers) for record in caller.cluster.topic_records(RESULTS)]
+        assert headers == [[owner, ("headrace-refused-for-now", b"true")], [owner]]
     assert done == ["a"]
+
+
+@in_virtual_time
+async def test_a_refusal_for_now_is_told_to_nobody_else_who_has_called_by_the_same_id() -> None:
+    going_on = asyncio.Event()
+
+    async def answer(received: ReceivedCall) -> ToolSuccess | ToolRefusal:
+        if received.credential == "acme":
+            await going_on.wait()
+            return ToolSuccess(data={})
+        return ToolRefusal(error=ToolError(code="configuration_error", message="Not now."))
+
+    caller = Caller(InMemoryCluster())
+    await caller.start()
+    value = orjson.dumps({"callId": "a", "name": "echo"})
+    async with consumer(InMemoryLog(caller.cluster), answer):
+        for credential in (b"acme", b"rival"):
+            await caller.write(b"a", value, headers=[("authorization", b"Bearer " + credential)])
+        await caller.results_are(1)
+        going_on.set()
+        await caller.results_are(2)
+        await caller.write(b"a", value, headers=[("authorization", b"Bearer rival")])
+        await caller.results_are(3)
+    told = [(dict(record.headers)["headrace-tenant"], len(record.headers)) for record in caller.cluster.topic_records(RESULTS)]
+    assert told == [(b"rival", 2), (b"acme", 1), (b"rival", 2)]
+    # The next owner of the partition does what was refused for now, and that alone.
+    done: list[str | None] = []
+
+    async def later(received: ReceivedCall) -> ToolSuccess:
+        done.append(received.credential)
+        return ToolSuccess(data={})
+
+    async with consumer(InMemoryLog(caller.cluster), later):
+        for credential in (b"acme", b"rival"):
+            await caller.write(b"a", value, headers=[("authorization", b"Bearer " + credential)])
+        await caller.committed(0, 5)
+    assert done == ["rival"]
 
 
 @in_virtual_time

@@ -134,7 +134,8 @@ class ToolResultRecord(WireModel):
     """A record of `tool-results`: the answer to a tool call, in the partition of the same number. Its key is the call's id.
 
     To whom it is given stands in headers: `headrace-tenant`, and of who may act for one user alone `headrace-user`. Where there
-    are none, it was not known whose the call was, or it was refused for now: sent again with the same id, it is a new call.
+    are none, it was not known whose the call was. With `headrace-refused-for-now` it was refused for now. Sent again with the same
+    id, either is a new call.
     """
 
     schema_version: SchemaVersion = SCHEMA_VERSION

@@ -17,6 +17,8 @@ _logger = logging.getLogger(__name__)
 CREDENTIAL_HEADER: Final = "authorization"
 TENANT_HEADER: Final = "headrace-tenant"
 USER_HEADER: Final = "headrace-user"
+FOR_NOW_HEADER: Final = "headrace-refused-for-now"
+"""Of a refusal after which the same call, sent again, is a new one."""
 # It must fit into its topic: an answer that does not would be written again and again, and hold up the partition for ever.
 _LARGEST_ANSWER_BYTES = 1_900_000
 _BEARER = "bearer "
@@ -109,6 +111,11 @@ def owner_headers(owner: CallOwner) -> list[Header]:
     """The headers of an answer that tell to whom it is given."""
     headers = [(TENANT_HEADER, owner.tenant.encode())]
     return headers if owner.user_id is None else [*headers, (USER_HEADER, owner.user_id.encode())]
+
+
+def is_for_now(headers: Iterable[Header]) -> bool:
+    """Whether an answer uses up no id."""
+    return any(name == FOR_NOW_HEADER for name, _ in headers)
 
 
 def owner_of(headers: Iterable[Header]) -> CallOwner | None:

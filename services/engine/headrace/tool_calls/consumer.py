@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,7 @@ from headrace.ports import (
     Acknowledged,
     Committed,
     GroupListener,
+    Header,
     Log,
     NewRecord,
     Record,
@@ -29,8 +30,8 @@ from headrace.ports import (
 from headrace.tool_calls.answered import ANSWERED_SECONDS, answered_calls
 from headrace.tool_calls.calls import (
     CREDENTIAL_HEADER,
+    FOR_NOW_HEADER,
     CallKey,
-    CallOwner,
     OwnedCall,
     ReceivedCall,
     encoded,
@@ -317,10 +318,10 @@ class ToolCallConsumer:
 
     async def _done(self, partition: CallPartition, key: CallKey, answer: ToolSuccess | ToolRefusal) -> None:
         if isinstance(answer, ToolRefusal) and answer.error.code in _PASSING:
-            await self._reply(partition, key.call_id, answer)
+            await self._reply(partition, key.call_id, answer, [*owner_headers(key.owner), (FOR_NOW_HEADER, b"true")])
             partition.given_up(key)
         else:
-            await self._reply(partition, key.call_id, answer, key.owner)
+            await self._reply(partition, key.call_id, answer, owner_headers(key.owner))
             partition.answered(key)
 
     async def _refuse(self, partition: CallPartition, record: Record, problem: str, call_id: str | None) -> None:
@@ -345,11 +346,10 @@ class ToolCallConsumer:
             await self._reply(partition, call_id, refusal)
 
     async def _reply(
-        self, partition: CallPartition, call_id: str, answer: ToolSuccess | ToolRefusal, owner: CallOwner | None = None
+        self, partition: CallPartition, call_id: str, answer: ToolSuccess | ToolRefusal, headers: Sequence[Header] = ()
     ) -> None:
-        """Writes an answer, and to whom it is given. One that is given to nobody uses up no id."""
+        """Writes an answer. The headers say to whom it is given; one that is given to nobody uses up no id."""
         target = TopicPartition(self._topics.results.name, partition.source.partition)
-        headers = () if owner is None else owner_headers(owner)
         await self._append(target, NewRecord(call_id.encode(), encoded(call_id, answer), headers))
 
     async def _append(self, target: TopicPartition, record: NewRecord) -> None:
