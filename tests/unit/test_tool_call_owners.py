@@ -9,7 +9,7 @@ import pytest
 
 from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace.tool_calls import ReceivedCall
-from headrace.tool_models import ToolError, ToolRefusal, ToolSuccess
+from headrace.tool_models import LastingRefusal, ToolError, ToolRefusal, ToolSuccess
 from support.tool_calls import RESULTS, Caller, Known, answering, consumer, until
 from support.virtual_time import in_virtual_time
 
@@ -111,6 +111,24 @@ async def test_a_call_that_is_refused_for_now_uses_up_no_id(code: str) -> None:
         owner = ("headrace-tenant", b"default")
         headers = [list(record.headers) for record in caller.cluster.topic_records(RESULTS)]
         assert headers == [[owner, ("headrace-refused-for-now", b"true")], [owner]]
+    assert done == ["a"]
+
+
+@in_virtual_time
+async def test_a_call_of_which_something_was_accepted_is_not_done_again_for_whatever_reason_it_is_refused() -> None:
+    done: list[str] = []
+
+    async def answer(received: ReceivedCall) -> ToolSuccess | ToolRefusal:
+        done.append(received.call_id)
+        return LastingRefusal(error=ToolError(code="broker_unavailable", message="Half of it."))
+
+    async with answering(answer) as caller:
+        await caller.call("a")
+        await caller.call("a")
+        await caller.committed(0, 2)
+        assert [result["error"]["code"] for result in caller.results()] == ["broker_unavailable"]
+        [record] = caller.cluster.topic_records(RESULTS)
+        assert list(record.headers) == [("headrace-tenant", b"default")]
     assert done == ["a"]
 
 

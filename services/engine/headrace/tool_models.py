@@ -130,6 +130,11 @@ class ToolRefusal(WireModel):
     error: ToolError
 
 
+class LastingRefusal(ToolRefusal):
+    """A refusal of a call of which something may be accepted all the same: for whatever reason it is refused, the same call is not
+    to be done once more."""
+
+
 class ToolResultRecord(WireModel):
     """A record of `tool-results`: the answer to a tool call, in the partition of the same number. Its key is the call's id.
 

@@ -68,7 +68,8 @@ class OwnedCall:
     """A call of which it is known whose it is.
 
     Attributes:
-        do: does it. It raises nothing but the cancellation of its task.
+        do: does it. It raises nothing but the cancellation of its task. Where something was accepted that would be done twice if
+            the call were, a refusal is a `LastingRefusal`.
         turn: returns when the caller may do so much; then it is done at once. None where nobody has to wait.
         turn_away: the refusal for one that cannot wait; None where each can.
         caller: whose calls are counted together, and wait one behind another; the owner's are when left out.

@@ -43,7 +43,7 @@ from headrace.tool_calls.partition import CallPartition
 from headrace.tool_calls.places import Places
 from headrace.tool_calls.standing import Standing
 from headrace.tool_calls.waiting import WaitingCalls
-from headrace.tool_models import ToolError, ToolRefusal, ToolSuccess
+from headrace.tool_models import LastingRefusal, ToolError, ToolRefusal, ToolSuccess
 
 _logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ _AGAIN_SECONDS = 1.0
 _FINISH_SECONDS = 3.0
 _LOOK_SECONDS = 0.1
 _INVALID = "call_invalid"
-# What is refused so may well be done a while later: the same call, sent again, is a new one.
+# What is refused so may well be done a while later: the same call, sent again, is a new one, if nothing of it was accepted.
 _PASSING: Final = frozenset(
     {"unauthenticated", "rate_limited", "too_many_in_flight", "broker_unavailable", "enqueue_timeout", "configuration_error"}
 )
@@ -317,7 +317,7 @@ class ToolCallConsumer:
             await self._done(partition, key, await call.do())
 
     async def _done(self, partition: CallPartition, key: CallKey, answer: ToolSuccess | ToolRefusal) -> None:
-        if isinstance(answer, ToolRefusal) and answer.error.code in _PASSING:
+        if isinstance(answer, ToolRefusal) and not isinstance(answer, LastingRefusal) and answer.error.code in _PASSING:
             await self._reply(partition, key.call_id, answer, [*owner_headers(key.owner), (FOR_NOW_HEADER, b"true")])
             partition.given_up(key)
         else:

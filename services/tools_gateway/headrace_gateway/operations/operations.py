@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from headrace import (
     Appended,
     ArgumentsInvalid,
     CallContext,
+    EnqueueTimeout,
     HeadraceError,
     Job,
     JobList,
@@ -110,16 +111,17 @@ class Operations:
         if user_id != context.user_id:
             context = context.model_copy(update={"user_id": user_id})
         began = _now()
-        job = await self._jobs.enqueue(
-            worker,
-            args,
-            context,
-            tenant=self.principal.tenant,
-            ordering_key=ordering_key,
-            idempotency_key=idempotency_key,
-            idempotency_scope=context.user_id,
-            timeout=self._timeout,
-        )
+        with self._maybe_accepted():
+            job = await self._jobs.enqueue(
+                worker,
+                args,
+                context,
+                tenant=self.principal.tenant,
+                ordering_key=ordering_key,
+                idempotency_key=idempotency_key,
+                idempotency_scope=context.user_id,
+                timeout=self._timeout,
+            )
         return await self._noted(job, began)
 
     @operation(Scope.WORKERS_READ, Effect.READ)
@@ -189,7 +191,8 @@ class Operations:
         self._require("retry_job")
         await self._check_mine(job_id)
         began = _now()
-        again = await self._jobs.retry_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
+        with self._maybe_accepted():
+            again = await self._jobs.retry_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
         return self._shown(await self._noted(again, began))
 
     @operation(Scope.JOBS_CANCEL, Effect.CANCEL)
@@ -257,7 +260,10 @@ class Operations:
     async def append_entries(self, conversation_id: str, entries: Sequence[NewEntry], *, user_id: str | None = None) -> Appended:
         """Adds to a conversation; see `headrace.Memory.append`."""
         self._require("append_entries")
-        return await self._conversations().append(self._whose(user_id), conversation_id, entries)
+        whose = self._whose(user_id)
+        # What fails on the way may be there all the same.
+        self.accepted = True
+        return await self._conversations().append(whose, conversation_id, entries)
 
     @operation(Scope.MEMORY_READ, Effect.READ)
     async def list_entries(self, conversation_id: str, *, user_id: str | None = None) -> MemorySnapshot:
@@ -293,6 +299,15 @@ class Operations:
         if self._called is not None:
             self._called(name)
         self.principal.require(OPERATIONS[name].scope)
+
+    @contextmanager
+    def _maybe_accepted(self) -> Iterator[None]:
+        """Takes note where a job may be accepted of which the block does not know it."""
+        try:
+            yield
+        except EnqueueTimeout as error:
+            self.accepted = self.accepted or error.may_be_accepted
+            raise
 
     async def _noted(self, job: Job, began: datetime) -> Job:
         """The job that was accepted, or that was there before."""
