@@ -131,16 +131,16 @@ class ToolRefusal(WireModel):
 
 
 class LastingRefusal(ToolRefusal):
-    """A refusal of a call of which something may be accepted all the same: for whatever reason it is refused, the same call is not
-    to be done once more."""
+    """A refusal of a call of which something may be accepted all the same: whatever the reason, the call is not to be done once
+    more."""
 
 
 class ToolResultRecord(WireModel):
     """A record of `tool-results`: the answer to a tool call, in the partition of the same number. Its key is the call's id.
 
     To whom it is given stands in headers: `headrace-tenant`, and of who may act for one user alone `headrace-user`. Where there
-    are none, it was not known whose the call was. With `headrace-refused-for-now` it was refused for now. Sent again with the same
-    id, either is a new call.
+    are none, it was not known whose the call was. With `headrace-refused-for-now` it was refused for now. Sent again with the
+    same id, either is a new call.
     """
 
     schema_version: SchemaVersion = SCHEMA_VERSION

@@ -155,7 +155,7 @@ class Revoking(Anyone):
 
     revoked = False
 
-    def is_valid(self, principal: Principal) -> bool:  # noqa: ARG002 - all are
+    def is_valid(self, principal: Principal) -> bool:
         return not self.revoked
 
 

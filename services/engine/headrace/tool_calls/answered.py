@@ -17,8 +17,8 @@ _FETCH_SECONDS = 1.0
 async def answered_calls(log: Log, results: TopicPartition, *, since: int) -> Sequence[CallKey]:
     """The calls that were answered in a partition, oldest first, up to its end at the time of the call.
 
-    What was answered to nobody is none of them: whoever may write to the topic could have others' calls passed over. Nor is what was
-    refused for now.
+    What was answered to nobody is none of them: whoever may write to the topic could have others' calls passed over. Nor is what
+    was refused for now.
 
     Args:
         since: milliseconds since the Unix epoch; older answers are left out.

@@ -212,7 +212,7 @@ class ToolCallConsumer:
                 _logger.warning("which calls are answered cannot be read, and is tried again: %s", error)
                 await asyncio.sleep(_AGAIN_SECONDS)
             else:
-                if partition.live and not partition.closed:
+                if not partition.closed and partition.live:
                     partition.ready = True
                     self._consumer.resume([partition.source])
                     self._stand()

@@ -12,8 +12,8 @@ MOST_WAITING_BYTES: Final = 16_000_000
 """Beyond so many calls, or bytes of them, nothing more is read."""
 
 HELD_SECONDS: Final = 60.0
-"""For so long calls of others may stand behind those that wait. Then more is read, and whoever has more than their share is turned
-away if there are others."""
+"""For so long calls of others may stand behind those that wait. Then more is read, and whoever has more than their share is
+turned away if there are others."""
 
 # There is no more to be held back: those who are read then either have little waiting, or may call at once.
 _MOST_WHILE_CROWDED = 2.0

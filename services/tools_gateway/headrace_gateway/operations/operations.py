@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -110,19 +110,17 @@ class Operations:
         user_id = self.principal.check_user(context.user_id)
         if user_id != context.user_id:
             context = context.model_copy(update={"user_id": user_id})
-        began = _now()
-        with self._maybe_accepted():
-            job = await self._jobs.enqueue(
-                worker,
-                args,
-                context,
-                tenant=self.principal.tenant,
-                ordering_key=ordering_key,
-                idempotency_key=idempotency_key,
-                idempotency_scope=context.user_id,
-                timeout=self._timeout,
-            )
-        return await self._noted(job, began)
+        accepting = self._jobs.enqueue(
+            worker,
+            args,
+            context,
+            tenant=self.principal.tenant,
+            ordering_key=ordering_key,
+            idempotency_key=idempotency_key,
+            idempotency_scope=context.user_id,
+            timeout=self._timeout,
+        )
+        return await self._noted(accepting)
 
     @operation(Scope.WORKERS_READ, Effect.READ)
     async def list_workers(self) -> list[WorkerSummary]:
@@ -190,10 +188,8 @@ class Operations:
         """Does a failed job anew, and returns the new one; see `headrace.Client.retry_job`."""
         self._require("retry_job")
         await self._check_mine(job_id)
-        began = _now()
-        with self._maybe_accepted():
-            again = await self._jobs.retry_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
-        return self._shown(await self._noted(again, began))
+        again = self._jobs.retry_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
+        return self._shown(await self._noted(again))
 
     @operation(Scope.JOBS_CANCEL, Effect.CANCEL)
     async def cancel_job(self, job_id: str, *, wait: float = 0.0) -> Job:
@@ -300,17 +296,14 @@ class Operations:
             self._called(name)
         self.principal.require(OPERATIONS[name].scope)
 
-    @contextmanager
-    def _maybe_accepted(self) -> Iterator[None]:
-        """Takes note where a job may be accepted of which the block does not know it."""
+    async def _noted(self, accepting: Awaitable[Job]) -> Job:
+        """The job that is accepted, or that was there before."""
+        began = _now()
         try:
-            yield
+            job = await accepting
         except EnqueueTimeout as error:
             self.accepted = self.accepted or error.may_be_accepted
             raise
-
-    async def _noted(self, job: Job, began: datetime) -> Job:
-        """The job that was accepted, or that was there before."""
         self.accepted = True
         if self._unattended is not None and job.created_at >= began:
             await self._unattended.accepted(job.worker_name)
