@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import orjson
 import pytest
 
 from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace.tool_calls import ReceivedCall
-from headrace.tool_models import ToolError, ToolRefusal, ToolSuccess
+from headrace.tool_models import LastingRefusal, ToolError, ToolRefusal, ToolSuccess
 from support.tool_calls import RESULTS, Caller, Known, answering, consumer, until
 from support.virtual_time import in_virtual_time
 
@@ -106,8 +108,65 @@ async def test_a_call_that_is_refused_for_now_uses_up_no_id(code: str) -> None:
         await caller.call("a")
         await caller.committed(0, 3)
         assert [result["ok"] for result in caller.results()] == [False, True]
-        assert [len(record.headers) for record in caller.cluster.topic_records(RESULTS)] == [0, 1]
+        owner = ("headrace-tenant", b"default")
+        headers = [list(record.headers) for record in caller.cluster.topic_records(RESULTS)]
+        assert headers == [[owner, ("headrace-refused-for-now", b"true")], [owner]]
     assert done == ["a"]
+
+
+@in_virtual_time
+async def test_a_call_of_which_something_was_accepted_is_not_done_again_for_whatever_reason_it_is_refused() -> None:
+    done: list[str] = []
+
+    async def answer(received: ReceivedCall) -> ToolSuccess | ToolRefusal:
+        done.append(received.call_id)
+        return LastingRefusal(error=ToolError(code="broker_unavailable", message="Half of it."))
+
+    async with answering(answer) as caller:
+        await caller.call("a")
+        await caller.call("a")
+        await caller.committed(0, 2)
+        assert [result["error"]["code"] for result in caller.results()] == ["broker_unavailable"]
+        [record] = caller.cluster.topic_records(RESULTS)
+        assert list(record.headers) == [("headrace-tenant", b"default")]
+    assert done == ["a"]
+
+
+@in_virtual_time
+async def test_a_refusal_for_now_is_told_to_nobody_else_who_has_called_by_the_same_id() -> None:
+    going_on = asyncio.Event()
+
+    async def answer(received: ReceivedCall) -> ToolSuccess | ToolRefusal:
+        if received.credential == "acme":
+            await going_on.wait()
+            return ToolSuccess(data={})
+        return ToolRefusal(error=ToolError(code="configuration_error", message="Not now."))
+
+    caller = Caller(InMemoryCluster())
+    await caller.start()
+    value = orjson.dumps({"callId": "a", "name": "echo"})
+    async with consumer(InMemoryLog(caller.cluster), answer):
+        for credential in (b"acme", b"rival"):
+            await caller.write(b"a", value, headers=[("authorization", b"Bearer " + credential)])
+        await caller.results_are(1)
+        going_on.set()
+        await caller.results_are(2)
+        await caller.write(b"a", value, headers=[("authorization", b"Bearer rival")])
+        await caller.results_are(3)
+    told = [(dict(record.headers)["headrace-tenant"], len(record.headers)) for record in caller.cluster.topic_records(RESULTS)]
+    assert told == [(b"rival", 2), (b"acme", 1), (b"rival", 2)]
+    # The next owner of the partition does what was refused for now, and that alone.
+    done: list[str | None] = []
+
+    async def later(received: ReceivedCall) -> ToolSuccess:
+        done.append(received.credential)
+        return ToolSuccess(data={})
+
+    async with consumer(InMemoryLog(caller.cluster), later):
+        for credential in (b"acme", b"rival"):
+            await caller.write(b"a", value, headers=[("authorization", b"Bearer " + credential)])
+        await caller.committed(0, 5)
+    assert done == ["rival"]
 
 
 @in_virtual_time

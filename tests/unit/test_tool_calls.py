@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import orjson
@@ -241,6 +242,38 @@ async def test_a_stop_does_not_wait_for_longer_than_its_grace() -> None:
     async with consumer(InMemoryLog(caller.cluster), answers):
         await caller.results_are(1)
     assert answers.ids == ["a", "a"]
+
+
+@in_virtual_time
+async def test_a_stop_takes_in_nothing_more_while_calls_go_on_to_come() -> None:
+    answers, caller = Answers(), Caller(InMemoryCluster())
+    await caller.start()
+
+    async def do(received: ReceivedCall) -> ToolSuccess | ToolRefusal:
+        answer = await answers(received)
+        await asyncio.sleep(0.3)
+        return answer
+
+    async def write() -> None:
+        for number in itertools.count():
+            await caller.call(f"call-{number}", partition=number % 2)
+            await asyncio.sleep(0.05)
+
+    stopped = consumer(InMemoryLog(caller.cluster), do, concurrency=10)
+    await stopped.start()
+    writing = asyncio.create_task(write())
+    await until(lambda: len(answers.done) >= 20)
+    begun = list(answers.ids)
+    async with asyncio.timeout(3):
+        await stopped.stop(grace_seconds=20)
+    assert answers.ids == begun
+    assert sorted(result["callId"] for result in caller.results()) == sorted(map(str, begun))
+    writing.cancel()
+    # Nothing is lost or done twice by that.
+    async with consumer(InMemoryLog(caller.cluster), answers):
+        written = len(caller.cluster.topic_records(CALLS))
+        await caller.results_are(written)
+    assert len(answers.ids) == len(set(answers.ids)) == written
 
 
 def test_only_so_many_answers_are_remembered() -> None:

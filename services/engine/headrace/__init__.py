@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from headrace.tool_models import (
         JobAnswer,
         JobList,
+        LastingRefusal,
         ListedStatus,
         MemoryCompactionArguments,
         SchedulerArguments,
@@ -153,6 +154,7 @@ __all__ = [
     "JobTimeout",
     "JobUnknown",
     "JobsChanged",
+    "LastingRefusal",
     "LimitSettings",
     "ListedStatus",
     "LocalBrokerError",
@@ -320,6 +322,7 @@ _HOMES = {
     "headrace.tool_models": (
         "JobAnswer",
         "JobList",
+        "LastingRefusal",
         "ListedStatus",
         "MemoryCompactionArguments",
         "SchedulerArguments",

@@ -130,11 +130,17 @@ class ToolRefusal(WireModel):
     error: ToolError
 
 
+class LastingRefusal(ToolRefusal):
+    """A refusal of a call of which something may be accepted all the same: whatever the reason, the call is not to be done once
+    more."""
+
+
 class ToolResultRecord(WireModel):
     """A record of `tool-results`: the answer to a tool call, in the partition of the same number. Its key is the call's id.
 
     To whom it is given stands in headers: `headrace-tenant`, and of who may act for one user alone `headrace-user`. Where there
-    are none, it was not known whose the call was, or it was refused for now: sent again with the same id, it is a new call.
+    are none, it was not known whose the call was. With `headrace-refused-for-now` it was refused for now. Sent again with the
+    same id, either is a new call.
     """
 
     schema_version: SchemaVersion = SCHEMA_VERSION

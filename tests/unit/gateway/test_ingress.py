@@ -9,12 +9,24 @@ from pathlib import Path
 import orjson
 import pytest
 
-from headrace import Client, ClosedModel, WireModel, load_settings
+from headrace import (
+    Client,
+    ClosedModel,
+    LastingRefusal,
+    OwnedCall,
+    ReceivedCall,
+    ToolCall,
+    ToolRefusal,
+    WireModel,
+    load_settings,
+)
 from headrace.ports import NewRecord, TopicPartition
 from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace_gateway import Caller, Gateway, ToolAnnotations, ToolDefinition, ToolRegistry
+from headrace_gateway.access import Anyone, Principal
 from headrace_gateway.ingress import KafkaIngress
-from support.access import RememberedAudit
+from headrace_gateway.ingress.ingress import Answerer
+from support.access import RememberedAudit, a_principal
 from support.engines import eventually
 
 TENANTS = (None, "acme", "rival")
@@ -120,3 +132,61 @@ async def test_a_backlog_is_taken_in_at_the_rate_and_none_of_it_is_refused(tmp_p
     assert {each["callId"] for each in answers if each["ok"]} == {f"call-{number}" for number in range(150)}
     assert len(answers) == 150
     assert [told.outcome for told in audit.told] == ["ok"] * 150
+
+
+async def test_calls_are_counted_by_what_the_limits_count(tmp_path: Path) -> None:
+    """Not by whose they are: users of one tenant who may all act for all of it have a share each."""
+    settings = load_settings(
+        bootstrap_servers="memory:9092", data_directory=tmp_path, namespace="test", limits={"burst": 20, "calls_at_once": 3}
+    )
+    received = ReceivedCall(ToolCall(id="a", name="scheduler"), None, "")
+    async with Client(settings, log=InMemoryLog(InMemoryCluster())) as client:
+        gateway = Gateway(settings, client)
+        ann, bob = [await Answerer(gateway, a_principal(subject))(received) for subject in ("ann", "bob")]
+        assert isinstance(ann, OwnedCall) and isinstance(bob, OwnedCall)
+        assert ann.owner == bob.owner
+        assert ann.caller != bob.caller
+        assert ann.at_once is not None
+        assert (ann.at_once(3), ann.at_once(4)) == (True, False)
+
+
+class Revoking(Anyone):
+    """Lets everybody in until they are revoked."""
+
+    revoked = False
+
+    def is_valid(self, principal: Principal) -> bool:
+        return not self.revoked
+
+
+@pytest.mark.parametrize("repeatable", [False, True])
+async def test_a_call_that_was_done_when_its_credential_ceased_to_count_is_done_again_only_if_that_changes_nothing(
+    tmp_path: Path, repeatable: bool
+) -> None:
+    settings = load_settings(bootstrap_servers="memory:9092", data_directory=tmp_path, namespace="test")
+    authenticator = Revoking()
+
+    async def handle(arguments: Nothing, caller: Caller) -> Done:
+        authenticator.revoked = True
+        return Done()
+
+    hints = ToolAnnotations(read_only=False)
+    tool = ToolDefinition(
+        name="own",
+        description="For tests.",
+        arguments=Nothing,
+        answers=(Done,),
+        annotations=hints,
+        handler=handle,
+        repeatable=repeatable,
+    )
+    async with Client(settings, log=InMemoryLog(InMemoryCluster())) as client:
+        answerer = Answerer(Gateway(settings, client, ToolRegistry([tool]), authenticator), None)
+        owned = await answerer(ReceivedCall(ToolCall(id="a", name="own"), None, ""))
+        assert isinstance(owned, OwnedCall)
+        done = await owned.do()
+        assert isinstance(done, ToolRefusal)
+        assert (done.error.code, isinstance(done, LastingRefusal)) == ("unauthenticated", not repeatable)
+        # Before anything is done it is for now.
+        again = await owned.do()
+        assert isinstance(again, ToolRefusal) and not isinstance(again, LastingRefusal)

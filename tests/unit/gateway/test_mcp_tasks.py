@@ -109,6 +109,19 @@ async def test_a_task_is_cancelled(tmp_path: Path) -> None:
         assert (await about_task(client.session, "tasks/cancel", task_id))["resultType"] == "complete"
 
 
+async def test_a_cancellation_that_may_stand_is_not_said_to_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unreachable(job_id: str, /, **_: object) -> Job:
+        raise BrokerUnreachable("gone")
+
+    async with mcp_bench(tmp_path) as bench, bench.client(tasks=FollowsTasks()) as client:
+        task_id = str((await start(bench, client))["taskId"])
+        monkeypatch.setattr(bench.jobs, "cancel_job", unreachable)
+        with pytest.raises(MCPError) as raised:
+            await about_task(client.session, "tasks/cancel", task_id)
+    assert raised.value.error.data == {"code": "broker_unavailable"}
+    assert "may be accepted" in raised.value.error.message and "Nothing was" not in raised.value.error.message
+
+
 async def test_nobody_asks_a_task_for_what_it_did_not_ask_for(tmp_path: Path) -> None:
     async with mcp_bench(tmp_path) as bench, bench.client(tasks=FollowsTasks()) as client:
         task_id = str((await start(bench, client))["taskId"])

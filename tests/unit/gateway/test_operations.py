@@ -14,14 +14,16 @@ from headrace import (
     CallContext,
     ClosedModel,
     ConfigurationError,
+    EnqueueTimeout,
     JobUnknown,
+    LastingRefusal,
     NewEntry,
     ToolCall,
     ToolRefusal,
     WireModel,
     WorkerUnknown,
 )
-from headrace_gateway import Caller, ToolAnnotations, ToolDefinition, ToolRegistry
+from headrace_gateway import Caller, ToolAnnotations, ToolDefinition, ToolRegistry, built_in_tools
 from headrace_gateway.access import ALL_SCOPES, AccessDenied, Scope
 from headrace_gateway.operations import OPERATIONS, Operations
 from support.jobs import InMemoryJobs, a_job, operations_of
@@ -143,6 +145,66 @@ async def test_a_tool_that_fails_after_something_was_accepted_does_not_say_that_
     assert isinstance(answer, ToolRefusal)
     assert ("Nothing was accepted" in answer.error.message) is (name == "list_jobs")
     assert ("may be accepted" in answer.error.message) is (name != "list_jobs")
+
+
+@pytest.mark.parametrize("repeatable", [False, True])
+@pytest.mark.parametrize(
+    ("name", "failure"),
+    [
+        ("enqueue", BrokerUnreachable("gone")),
+        ("retry_job", BrokerUnreachable("gone")),
+        ("append_entries", BrokerUnreachable("gone")),
+        ("list_jobs", BrokerUnreachable("gone")),
+        ("enqueue", EnqueueTimeout("job", may_be_accepted=True, seconds=1)),
+        ("enqueue", EnqueueTimeout("job", may_be_accepted=False, seconds=1)),
+    ],
+    ids=["enqueued", "retried", "appended", "listed", "enqueued-or-not", "not-enqueued"],
+)
+async def test_a_refusal_lasts_where_a_call_done_once_more_could_make_a_second_job(
+    name: str, failure: Exception, repeatable: bool
+) -> None:
+    class Late(InMemoryJobs):
+        async def enqueue(self, *_: Any, **__: Any) -> Any:
+            raise failure
+
+    late = isinstance(failure, EnqueueTimeout)
+
+    async def handle(arguments: ClosedModel, caller: Caller) -> WireModel:
+        await DOINGS[name](caller.operations)
+        raise failure
+
+    tool = ToolDefinition(
+        name="twice",
+        description="Does something, and then fails.",
+        arguments=ClosedModel,
+        answers=(WireModel,),
+        annotations=ToolAnnotations(read_only=False),
+        handler=handle,
+        repeatable=repeatable,
+    )
+    jobs = Late() if late else InMemoryJobs()
+    answer = await ToolRegistry([tool]).dispatch(ToolCall(name="twice", id="a"), operations_of(jobs))
+    assert isinstance(answer, ToolRefusal)
+    maybe = failure.may_be_accepted if isinstance(failure, EnqueueTimeout) else name != "list_jobs"
+    assert isinstance(answer, LastingRefusal) is (maybe and not repeatable)
+    # Only of what may be done once more.
+    assert ("the same callId" in answer.error.message) is (late and maybe and repeatable)
+
+
+@pytest.mark.parametrize(("tool", "repeatable"), [("scheduler", True), ("worker_manager", True), ("other", True), ("own", False)])
+def test_which_tools_know_a_call_again(tool: str, repeatable: bool) -> None:
+    async def handle(arguments: ClosedModel, caller: Caller) -> WireModel:
+        return WireModel()
+
+    own = ToolDefinition(
+        name="own",
+        description="x",
+        arguments=ClosedModel,
+        answers=(WireModel,),
+        annotations=ToolAnnotations(read_only=False),
+        handler=handle,
+    )
+    assert ToolRegistry([*built_in_tools(), own]).is_repeatable(tool) is repeatable
 
 
 async def test_whose_conversation_is_meant() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from headrace.ports import Log, Record, TopicPartition
-from headrace.tool_calls.calls import CallKey, owner_of
+from headrace.tool_calls.calls import CallKey, is_for_now, owner_of
 
 ANSWERED_SECONDS: Final = 3600.0
 """For so long after its answer a call that is delivered again is passed over."""
@@ -17,7 +17,8 @@ _FETCH_SECONDS = 1.0
 async def answered_calls(log: Log, results: TopicPartition, *, since: int) -> Sequence[CallKey]:
     """The calls that were answered in a partition, oldest first, up to its end at the time of the call.
 
-    What was answered to nobody is none of them: whoever may write to the topic could have others' calls passed over.
+    What was answered to nobody is none of them: whoever may write to the topic could have others' calls passed over. Nor is what
+    was refused for now.
 
     Args:
         since: milliseconds since the Unix epoch; older answers are left out.
@@ -43,4 +44,6 @@ async def answered_calls(log: Log, results: TopicPartition, *, since: int) -> Se
 
 def _answered(record: Record) -> CallKey | None:
     owner = owner_of(record.headers)
-    return None if record.key is None or owner is None else CallKey(record.key.decode(errors="replace"), owner)
+    if record.key is None or owner is None or is_for_now(record.headers):
+        return None
+    return CallKey(record.key.decode(errors="replace"), owner)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -17,6 +17,8 @@ _logger = logging.getLogger(__name__)
 CREDENTIAL_HEADER: Final = "authorization"
 TENANT_HEADER: Final = "headrace-tenant"
 USER_HEADER: Final = "headrace-user"
+FOR_NOW_HEADER: Final = "headrace-refused-for-now"
+"""Of a refusal after which the same call, sent again, is a new one."""
 # It must fit into its topic: an answer that does not would be written again and again, and hold up the partition for ever.
 _LARGEST_ANSWER_BYTES = 1_900_000
 _BEARER = "bearer "
@@ -66,15 +68,20 @@ class OwnedCall:
     """A call of which it is known whose it is.
 
     Attributes:
-        do: does it. It raises nothing but the cancellation of its task.
+        do: does it. It raises nothing but the cancellation of its task. Where something was accepted that would be done twice if
+            the call were, a refusal is a `LastingRefusal`.
         turn: returns when the caller may do so much; then it is done at once. None where nobody has to wait.
         turn_away: the refusal for one that cannot wait; None where each can.
+        caller: whose calls are counted together, and wait one behind another; the owner's are when left out.
+        at_once: whether the caller may do so many calls now. Then no call of theirs is turned away.
     """
 
     owner: CallOwner
     do: Callable[[], Awaitable[ToolSuccess | ToolRefusal]]
     turn: Callable[[], Awaitable[None]] | None = None
     turn_away: Callable[[], ToolRefusal] | None = None
+    caller: Hashable = None
+    at_once: Callable[[int], bool] | None = None
 
 
 def received(record: Record) -> ReceivedCall:
@@ -105,6 +112,11 @@ def owner_headers(owner: CallOwner) -> list[Header]:
     """The headers of an answer that tell to whom it is given."""
     headers = [(TENANT_HEADER, owner.tenant.encode())]
     return headers if owner.user_id is None else [*headers, (USER_HEADER, owner.user_id.encode())]
+
+
+def is_for_now(headers: Iterable[Header]) -> bool:
+    """Whether an answer uses up no id."""
+    return any(name == FOR_NOW_HEADER for name, _ in headers)
 
 
 def owner_of(headers: Iterable[Header]) -> CallOwner | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,7 @@ from headrace.ports import (
     Acknowledged,
     Committed,
     GroupListener,
+    Header,
     Log,
     NewRecord,
     Record,
@@ -29,8 +30,8 @@ from headrace.ports import (
 from headrace.tool_calls.answered import ANSWERED_SECONDS, answered_calls
 from headrace.tool_calls.calls import (
     CREDENTIAL_HEADER,
+    FOR_NOW_HEADER,
     CallKey,
-    CallOwner,
     OwnedCall,
     ReceivedCall,
     encoded,
@@ -39,9 +40,10 @@ from headrace.tool_calls.calls import (
     received,
 )
 from headrace.tool_calls.partition import CallPartition
+from headrace.tool_calls.places import Places
 from headrace.tool_calls.standing import Standing
 from headrace.tool_calls.waiting import WaitingCalls
-from headrace.tool_models import ToolError, ToolRefusal, ToolSuccess
+from headrace.tool_models import LastingRefusal, ToolError, ToolRefusal, ToolSuccess
 
 _logger = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ _AGAIN_SECONDS = 1.0
 _FINISH_SECONDS = 3.0
 _LOOK_SECONDS = 0.1
 _INVALID = "call_invalid"
-# What is refused so may well be done a while later: the same call, sent again, is a new one.
+# What is refused so may well be done a while later: the same call, sent again, is a new one, if nothing of it was accepted.
 _PASSING: Final = frozenset(
     {"unauthenticated", "rate_limited", "too_many_in_flight", "broker_unavailable", "enqueue_timeout", "configuration_error"}
 )
@@ -119,6 +121,7 @@ class ToolCallConsumer:
         self._running: list[asyncio.Task[None]] = []
         self._stopping = False
         self._standing = Standing(lambda: asyncio.get_running_loop().time())
+        self._places = Places(concurrency)
         self._waiting = WaitingCalls(shared, lambda: asyncio.get_running_loop().time())
         self._consumer = log.group_consumer(topics.calls.name, topics.group, GroupListener(self._assigned, self._revoked))
 
@@ -157,6 +160,7 @@ class ToolCallConsumer:
         self._standing.over("it was stopped")
         for partition in self._partitions.values():
             partition.closed = True
+        self._consumer.pause(self._partitions)
         await self._finish(self._partitions.values(), grace_seconds)
         for task in (*self._running, *self._recoveries):
             task.cancel()
@@ -208,7 +212,7 @@ class ToolCallConsumer:
                 _logger.warning("which calls are answered cannot be read, and is tried again: %s", error)
                 await asyncio.sleep(_AGAIN_SECONDS)
             else:
-                if partition.live:
+                if not partition.closed and partition.live:
                     partition.ready = True
                     self._consumer.resume([partition.source])
                     self._stand()
@@ -266,7 +270,8 @@ class ToolCallConsumer:
         return self._concurrency - sum(len(each.under_way) - len(each.waiting) for each in partitions)
 
     def _take(self, partition: CallPartition, record: Record) -> None:
-        if not partition.begin(record.offset):
+        # One that had been read before a stop is left to the next owner, as the offset does not pass it.
+        if partition.closed or not partition.begin(record.offset):
             return
         partition.work(record.offset, self._serve(partition, record))
 
@@ -291,26 +296,32 @@ class ToolCallConsumer:
             await self._do_once(partition, record, CallKey(call.call_id, owned.owner), owned)
 
     async def _do_once(self, partition: CallPartition, record: Record, key: CallKey, call: OwnedCall) -> None:
-        turned_away = self._waiting.turns_away(key.owner)
-        answer: ToolSuccess | ToolRefusal | None = None
-        with self._waiting.held(key.owner, len(record.value or b"")), partition.waits(record.offset):
+        caller = key.owner if call.caller is None else call.caller
+        turned_away = self._waiting.turns_away(caller, call.at_once)
+        refusal: ToolRefusal | None = None
+        with self._waiting.held(caller, len(record.value or b"")) as line, partition.waits(record.offset):
             while (first := partition.doing(key, record.offset)) is not None:
                 # What comes of it may be that its credential does not count any more, and this one's does.
                 await asyncio.wait([first])
             if not partition.is_new(key, record.offset):
                 return
             if turned_away and call.turn_away is not None:
-                answer = call.turn_away()
-            elif call.turn is not None:
-                await call.turn()
-        if answer is None:
-            # At once: the place is free now.
-            answer = await call.do()
-        if isinstance(answer, ToolRefusal) and answer.error.code in _PASSING:
-            await self._reply(partition, key.call_id, answer)
+                refusal = call.turn_away()
+            else:
+                await self._places.turn(line, call.turn)
+        if refusal is not None:
+            await self._done(partition, key, refusal)
+            return
+        # At once: it is its turn, and a place is free, now.
+        with self._places.taken():
+            await self._done(partition, key, await call.do())
+
+    async def _done(self, partition: CallPartition, key: CallKey, answer: ToolSuccess | ToolRefusal) -> None:
+        if isinstance(answer, ToolRefusal) and not isinstance(answer, LastingRefusal) and answer.error.code in _PASSING:
+            await self._reply(partition, key.call_id, answer, [*owner_headers(key.owner), (FOR_NOW_HEADER, b"true")])
             partition.given_up(key)
         else:
-            await self._reply(partition, key.call_id, answer, key.owner)
+            await self._reply(partition, key.call_id, answer, owner_headers(key.owner))
             partition.answered(key)
 
     async def _refuse(self, partition: CallPartition, record: Record, problem: str, call_id: str | None) -> None:
@@ -335,11 +346,10 @@ class ToolCallConsumer:
             await self._reply(partition, call_id, refusal)
 
     async def _reply(
-        self, partition: CallPartition, call_id: str, answer: ToolSuccess | ToolRefusal, owner: CallOwner | None = None
+        self, partition: CallPartition, call_id: str, answer: ToolSuccess | ToolRefusal, headers: Sequence[Header] = ()
     ) -> None:
-        """Writes an answer, and to whom it is given. One that is given to nobody uses up no id."""
+        """Writes an answer. The headers say to whom it is given; one that is given to nobody uses up no id."""
         target = TopicPartition(self._topics.results.name, partition.source.partition)
-        headers = () if owner is None else owner_headers(owner)
         await self._append(target, NewRecord(call_id.encode(), encoded(call_id, answer), headers))
 
     async def _append(self, target: TopicPartition, record: NewRecord) -> None:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Final
-
-from headrace.tool_calls.calls import CallOwner
 
 MOST_WAITING: Final = 1_000
 MOST_WAITING_BYTES: Final = 16_000_000
 """Beyond so many calls, or bytes of them, nothing more is read."""
 
 HELD_SECONDS: Final = 60.0
-"""For so long calls of others may stand behind those that wait. Then those who have more than their share are turned away."""
+"""For so long calls of others may stand behind those that wait. Then more is read, and whoever has more than their share is
+turned away if there are others."""
 
-_EASED = 0.25
+# There is no more to be held back: those who are read then either have little waiting, or may call at once.
+_MOST_WHILE_CROWDED = 2.0
+# How far what waits sinks while the next calls are being read.
+_EASED = 0.75
 
 
 class _Share:
-    """What one owner has waiting, or all of them have."""
+    """What one caller has waiting, or all of them have."""
 
-    __slots__ = ("calls", "size")
+    __slots__ = ("calls", "line", "size")
 
     def __init__(self) -> None:
         self.calls = 0
         self.size = 0
+        self.line = asyncio.Lock()
 
     @property
     def load(self) -> float:
@@ -37,7 +41,7 @@ class WaitingCalls:
     """Those of all partitions of a consumer.
 
     A queue is taken in at the rate at which it may be done, and what cannot wait in memory stays in the log. But a topic has the
-    calls of several owners, one behind another: whoever calls faster than they may for long would have the others wait for ever.
+    calls of several callers, one behind another: whoever calls faster than they may for long would have the others wait for ever.
 
     Args:
         shared: whether calls of several owners stand in the topic.
@@ -48,8 +52,10 @@ class WaitingCalls:
         self._shared = shared
         self._clock = clock
         self._all = _Share()
-        self._shares: dict[CallOwner, _Share] = {}
+        self._shares: dict[Hashable, _Share] = {}
         self._full_since: float | None = None
+        # Whose calls stood behind since then; two are enough to know that nobody is alone.
+        self._stood_behind: set[Hashable] = set()
 
     def __len__(self) -> int:
         return self._all.calls
@@ -57,24 +63,37 @@ class WaitingCalls:
     @property
     def full(self) -> bool:
         """Whether nothing more is to be read."""
-        return self._all.load >= 1 and not self._crowded
+        return self._all.load >= (_MOST_WHILE_CROWDED if self._crowded else 1)
 
-    def turns_away(self, owner: CallOwner) -> bool:
-        """Whether one more call of this owner cannot wait: others have waited for too long, and it has more than its share."""
-        share = self._shares.get(owner)
-        return share is not None and self._crowded and share.load * (len(self._shares) + 1) > 1
+    def turns_away(self, caller: Hashable, at_once: Callable[[int], bool] | None = None) -> bool:
+        """Whether one more call of this caller cannot wait: others have waited for too long, and the caller has more than their
+        share.
+
+        Args:
+            at_once: whether the caller may do so many calls now: then they wait for nobody but those who do too much.
+        """
+        share = self._shares.get(caller)
+        if share is None or not self._crowded or self._alone(caller) or share.load * (len(self._shares) + 1) <= 1:
+            return False
+        return at_once is None or not at_once(share.calls + 1)
 
     @contextmanager
-    def held(self, owner: CallOwner, size: int) -> Iterator[None]:
-        """A call of so many bytes waits, for as long as the block lasts."""
-        share = self._shares.setdefault(owner, _Share())
+    def held(self, caller: Hashable, size: int) -> Iterator[asyncio.Lock]:
+        """A call of so many bytes waits, for as long as the block lasts. Yields where the caller's calls stand in line."""
+        share = self._shares.setdefault(caller, _Share())
+        if self._full_since is not None and len(self._stood_behind) < 2:
+            self._stood_behind.add(caller)
         self._add(share, 1, size)
         try:
-            yield
+            yield share.line
         finally:
             self._add(share, -1, -size)
             if not share.calls:
-                del self._shares[owner]
+                del self._shares[caller]
+
+    def _alone(self, caller: Hashable) -> bool:
+        """Whether nobody else waits, or stood behind: for whom there is none nobody has to make room."""
+        return len(self._shares) == 1 and self._stood_behind <= {caller}
 
     @property
     def _crowded(self) -> bool:
@@ -88,3 +107,4 @@ class WaitingCalls:
             self._full_since = self._clock() if self._full_since is None else self._full_since
         elif self._all.load < _EASED:
             self._full_since = None
+            self._stood_behind.clear()

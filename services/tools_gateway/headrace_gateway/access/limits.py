@@ -114,6 +114,14 @@ class Limits:
             if use.left is not None:
                 use.left.set()
 
+    def allows(self, principal: Principal, calls: int) -> bool:
+        """Whether so many calls of the principal could `enter` now, one right after another."""
+        now = self._clock()
+        use = self._uses.get((principal.tenant, principal.subject)) or _Use()
+        if use.in_flight + calls > self._allowance.in_flight:
+            return False
+        return self._wait(use, now, calls) <= _AT_ONCE_SECONDS
+
     async def turn(self, principal: Principal) -> None:
         """Returns when a call of the principal may `enter`, which it then has to do at once. Those who wait so are let in one
         after another, in the order in which they came; who enters without waiting may come before them."""
@@ -137,9 +145,9 @@ class Limits:
             else:
                 return
 
-    def _wait(self, use: _Use, now: float) -> float:
-        """Seconds until one call more may be made."""
-        return max(use.full_at, now) + self._interval - now - self._depth
+    def _wait(self, use: _Use, now: float, calls: int = 1) -> float:
+        """Seconds until so many calls more may be made."""
+        return max(use.full_at, now) + calls * self._interval - now - self._depth
 
     def under_way(self, principal: Principal) -> int:
         """How many calls of a principal are under way."""

@@ -14,6 +14,7 @@ from headrace import (
     CallOwner,
     CallTopics,
     Client,
+    LastingRefusal,
     OwnedCall,
     ReceivedCall,
     Settings,
@@ -111,6 +112,8 @@ class Answerer:
             partial(self._do, call, principal, arrival),
             turn=partial(self._gateway.access.limits.turn, principal),
             turn_away=partial(self._turn_away, call, principal, arrival),
+            caller=(principal.tenant, principal.subject),
+            at_once=partial(self._gateway.access.limits.allows, principal),
         )
 
     def _turn_away(self, call: ToolCall, principal: Principal, arrival: Arrival) -> ToolRefusal:
@@ -123,8 +126,18 @@ class Answerer:
         return refusal_for(error, call.name)
 
     async def _do(self, call: ToolCall, principal: Principal, arrival: Arrival) -> ToolSuccess | ToolRefusal:
+        answer: ToolSuccess | ToolRefusal | None = None
         try:
             async with self._gateway.admit(principal, arrival, self._gateway.tool_name(call.name)) as admission:
-                return await self._gateway.call_tool(call, admission)
+                answer = await self._gateway.call_tool(call, admission)
         except Exception as error:
-            return refusal_for(error, call.name)
+            refusal = refusal_for(error, call.name)
+            return LastingRefusal(error=refusal.error) if self._is_done(call, answer) else refusal
+        return answer
+
+    def _is_done(self, call: ToolCall, answer: ToolSuccess | ToolRefusal | None) -> bool:
+        """Whether a call whose answer must not be told, as its credential does not count any more, would be done twice if it came
+        again."""
+        if isinstance(answer, ToolSuccess):
+            return not self._gateway.tools.is_repeatable(call.name)
+        return isinstance(answer, LastingRefusal)

@@ -21,9 +21,13 @@ _CODES: Final = {
 """The protocol's code for each code of headrace that is the caller's to mend; every other one is an internal error."""
 
 
-def protocol_error(error: Exception, what: str) -> MCPError:
-    """The protocol's error for whatever was raised while `what` was done. What is the operator's to know goes to the log."""
-    told = refusal_for(error, what).error
+def protocol_error(error: Exception, what: str, *, accepted: bool = False) -> MCPError:
+    """The protocol's error for whatever was raised while `what` was done. What is the operator's to know goes to the log.
+
+    Args:
+        accepted: something of what was asked for may be accepted already.
+    """
+    told = refusal_for(error, what, accepted=accepted).error
     data: dict[str, str | int] = {"code": told.code}
     if isinstance(error, LimitExceeded):
         data["retryAfter"] = error.retry_after

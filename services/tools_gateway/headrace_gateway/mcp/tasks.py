@@ -26,6 +26,7 @@ from starlette.requests import Request
 from headrace import HeadraceError, Job, JobAnswer, JobNotCancellable, JobStatus, JobUnknown, ToolSuccess
 from headrace_gateway.mcp.answers import tool_result
 from headrace_gateway.mcp.callers import Callers, RequestContext
+from headrace_gateway.mcp.errors import protocol_error
 from headrace_gateway.tools import ToolRegistry
 from headrace_gateway.tools.refusals import refusal_for, refuse
 
@@ -94,6 +95,9 @@ class Tasks:
             raise _unknown() from None
         except JobNotCancellable as error:
             logger.debug("A task is not cancelled: %s", error)
+        except HeadraceError as error:
+            # Only here it is known whether the cancellation may stand.
+            raise protocol_error(error, request.method, accepted=operations.accepted) from None
         return {}
 
     async def _find(self, request: RequestContext, parameters: TaskParameters) -> Job:

@@ -13,6 +13,7 @@ from headrace import (
     Appended,
     ArgumentsInvalid,
     CallContext,
+    EnqueueTimeout,
     HeadraceError,
     Job,
     JobList,
@@ -109,8 +110,7 @@ class Operations:
         user_id = self.principal.check_user(context.user_id)
         if user_id != context.user_id:
             context = context.model_copy(update={"user_id": user_id})
-        began = _now()
-        job = await self._jobs.enqueue(
+        accepting = self._jobs.enqueue(
             worker,
             args,
             context,
@@ -120,7 +120,7 @@ class Operations:
             idempotency_scope=context.user_id,
             timeout=self._timeout,
         )
-        return await self._noted(job, began)
+        return await self._noted(accepting)
 
     @operation(Scope.WORKERS_READ, Effect.READ)
     async def list_workers(self) -> list[WorkerSummary]:
@@ -188,9 +188,8 @@ class Operations:
         """Does a failed job anew, and returns the new one; see `headrace.Client.retry_job`."""
         self._require("retry_job")
         await self._check_mine(job_id)
-        began = _now()
-        again = await self._jobs.retry_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
-        return self._shown(await self._noted(again, began))
+        again = self._jobs.retry_job(job_id, tenant=self.principal.tenant, timeout=self._timeout)
+        return self._shown(await self._noted(again))
 
     @operation(Scope.JOBS_CANCEL, Effect.CANCEL)
     async def cancel_job(self, job_id: str, *, wait: float = 0.0) -> Job:
@@ -257,7 +256,10 @@ class Operations:
     async def append_entries(self, conversation_id: str, entries: Sequence[NewEntry], *, user_id: str | None = None) -> Appended:
         """Adds to a conversation; see `headrace.Memory.append`."""
         self._require("append_entries")
-        return await self._conversations().append(self._whose(user_id), conversation_id, entries)
+        whose = self._whose(user_id)
+        # What fails on the way may be there all the same.
+        self.accepted = True
+        return await self._conversations().append(whose, conversation_id, entries)
 
     @operation(Scope.MEMORY_READ, Effect.READ)
     async def list_entries(self, conversation_id: str, *, user_id: str | None = None) -> MemorySnapshot:
@@ -294,8 +296,14 @@ class Operations:
             self._called(name)
         self.principal.require(OPERATIONS[name].scope)
 
-    async def _noted(self, job: Job, began: datetime) -> Job:
-        """The job that was accepted, or that was there before."""
+    async def _noted(self, accepting: Awaitable[Job]) -> Job:
+        """The job that is accepted, or that was there before."""
+        began = _now()
+        try:
+            job = await accepting
+        except EnqueueTimeout as error:
+            self.accepted = self.accepted or error.may_be_accepted
+            raise
         self.accepted = True
         if self._unattended is not None and job.created_at >= began:
             await self._unattended.accepted(job.worker_name)

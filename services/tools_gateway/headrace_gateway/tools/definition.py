@@ -94,6 +94,8 @@ class ToolDefinition(Generic[ArgumentsT]):
         task: how a call is followed as a task; it cannot be when left out.
         operation: of arguments that are not checked yet, the operation for which they ask, by its name in the list of operations:
             whoever may not do it is refused before they are. None where it is not known.
+        repeatable: whether a call that is done once more, with the same id, changes nothing more than the first. Of another tool
+            a call that failed after something was accepted is not done again.
 
     Raises:
         ConfigurationError: the name cannot be used, or the arguments take names that they do not know.
@@ -108,6 +110,7 @@ class ToolDefinition(Generic[ArgumentsT]):
     show: Callable[[dict[str, Any], Mapping[str, WorkerDefinition]], dict[str, Any]] | None = None
     task: TaskSupport | None = None
     operation: Callable[[Mapping[str, Any]], str | None] | None = None
+    repeatable: bool = False
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

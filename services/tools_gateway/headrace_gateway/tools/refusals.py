@@ -34,11 +34,12 @@ def refuse(code: str, message: str) -> ToolRefusal:
     return ToolRefusal(error=ToolError(code=code, message=printable))
 
 
-def refusal_for(error: Exception, tool: str, *, accepted: bool = False) -> ToolRefusal:
+def refusal_for(error: Exception, tool: str, *, accepted: bool = False, call_id: str | None = None) -> ToolRefusal:
     """The refusal for whatever a tool raised. What is the operator's to know goes to the log, and not to the caller.
 
     Args:
         accepted: something of what the call asks for may be accepted already.
+        call_id: the call's, where one that is sent again with it changes nothing more.
     """
     outcome = "Nothing was accepted" if not accepted else "What was asked for may be accepted"
     if isinstance(error, BrokerError):
@@ -52,7 +53,7 @@ def refusal_for(error: Exception, tool: str, *, accepted: bool = False) -> ToolR
         return refuse(error.code, f"Background jobs are not set up right. {outcome}. The gateway's log says what to mend.")
     if isinstance(error, EnqueueTimeout):
         # In the words of tools: the error's own are for programs in Python.
-        return refuse(error.code, f"No acknowledgement for job {error.job_id} came in time. {_advice(error)}")
+        return refuse(error.code, f"No acknowledgement for job {error.job_id} came in time. {_advice(error, call_id)}")
     if isinstance(error, HeadraceError) and error.code != HeadraceError.code:
         return refuse(error.code, str(error))
     logger.error("The tool %s failed unexpectedly", tool, exc_info=error)
@@ -62,9 +63,11 @@ def refusal_for(error: Exception, tool: str, *, accepted: bool = False) -> ToolR
     )
 
 
-def _advice(error: EnqueueTimeout) -> str:
+def _advice(error: EnqueueTimeout, call_id: str | None) -> str:
     if not error.may_be_accepted:
         return "It was not accepted: repeat the call."
+    if call_id is not None:
+        return "It may have been accepted: send the call again with the same callId, and no second job is made."
     return (
         "It may have been accepted: repeat the call as it was if it had an idempotencyKey; else look first with worker_manager "
         "(get_job, by that jobId) whether it is there."

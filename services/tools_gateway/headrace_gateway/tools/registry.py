@@ -8,7 +8,16 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from headrace import ArgumentsInvalid, ConfigurationError, ToolCall, ToolRefusal, ToolSuccess, WireModel, describe_problems
+from headrace import (
+    ArgumentsInvalid,
+    ConfigurationError,
+    LastingRefusal,
+    ToolCall,
+    ToolRefusal,
+    ToolSuccess,
+    WireModel,
+    describe_problems,
+)
 from headrace_gateway.operations import Operations
 from headrace_gateway.tools.definition import Caller, ToolDefinition
 from headrace_gateway.tools.kinds import without_needless_nulls
@@ -61,7 +70,16 @@ class ToolRegistry:
             data = await tool.handler(arguments, Caller(operations=operations, context=call.context, call_id=call.id))
             return ToolSuccess(data=data.to_wire())
         except Exception as error:
-            return refusal_for(error, call.name, accepted=operations.accepted)
+            repeatable = self.is_repeatable(call.name)
+            call_id = call.id if repeatable else None
+            refusal = refusal_for(error, call.name, accepted=operations.accepted, call_id=call_id)
+            # Any other tool may do twice what it is called for twice: its jobs may have no key by which they are known again.
+            return LastingRefusal(error=refusal.error) if operations.accepted and not repeatable else refusal
+
+    def is_repeatable(self, name: str) -> bool:
+        """Whether a call of this tool that is done once more, by the same id, changes nothing more."""
+        tool = self._tools.get(name)
+        return tool is None or tool.repeatable
 
     def _find(self, name: str) -> ToolDefinition[Any]:
         tool = self._tools.get(name)

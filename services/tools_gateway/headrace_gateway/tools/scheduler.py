@@ -75,6 +75,7 @@ def scheduler_tool() -> ToolDefinition[SchedulerArguments]:
         show=lambda schema, workers: with_kinds(schema, schedulable(workers)),
         task=TaskSupport(job_id=_job_that_goes_on, answer=_receipt_of),
         operation=lambda _: "enqueue",
+        repeatable=True,
     )
 
 

@@ -53,6 +53,7 @@ def worker_manager_tool() -> ToolDefinition[WorkerManagerArguments]:
         annotations=ToolAnnotations(read_only=False, destructive=True),
         handler=_handle,
         operation=_operation,
+        repeatable=True,
     )
 
 

@@ -99,6 +99,20 @@ def test_one_principal_does_not_use_up_what_another_may() -> None:
     assert calls(counted, 20, a_principal("ann", credential="another key")) == 0, "two keys of one user are one principal"
 
 
+def test_it_is_known_how_many_calls_would_be_let_in() -> None:
+    clock = Clock()
+    counted = limits(clock, in_flight=4)
+    assert (counted.allows(ANN, 4), counted.allows(ANN, 5)) == (True, False), "so many may be under way"
+    assert calls(counted, 2) == 2
+    assert (counted.allows(ANN, 3), counted.allows(ANN, 4)) == (True, False), "so many are left of the burst"
+    assert counted.allows(BOB, 4)
+    clock.at += 0.1
+    assert counted.allows(ANN, 4)
+    counted.enter(ANN)
+    assert (counted.allows(ANN, 3), counted.allows(ANN, 4)) == (True, False)
+    assert calls(counted, 4) == 3
+
+
 def test_memory_is_bounded_by_who_does_something_now() -> None:
     clock = Clock()
     counted = Limits(Allowance(calls_per_second=10.0, burst=5), clock=clock, most=100)
