@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from headrace.core.snapshots import MostDeaths
 from headrace.core.status import JobStatus
 from headrace.core.timestamps import parse_timestamp
 from headrace.testing.simulation.process import WALL_CLOCK_START
@@ -63,8 +64,9 @@ class Outcomes:
 
 
 def _is_given_up(raw: dict[str, Any]) -> bool:
-    """Whether a job failed since too many processes died while it ran in them, be it by its own doing or not."""
-    return raw["status"] == JobStatus.FAILED and int(raw.get("crashes", 0)) >= MOST_CRASHES
+    """Whether a job failed since too many processes died while it ran in them, or beside it, be it by its own doing or not."""
+    deaths = int(raw.get("crashes", 0)) >= MOST_CRASHES or int(raw.get("engineDeaths", 0)) >= MostDeaths().engines
+    return raw["status"] == JobStatus.FAILED and deaths
 
 
 def _expected(args: dict[str, Any]) -> tuple[JobStatus, int]:
