@@ -71,6 +71,19 @@ async def test_what_counts_is_written_again_over_the_last_words_of_a_frozen_hold
 
 
 @in_virtual_time
+async def test_an_engine_that_runs_for_moments_mends_what_has_stood_for_long(bench: Bench) -> None:
+    jobs = frozen_and_successor(bench)
+    await passing(janitor.TIMES.settled)
+    # Not long enough to have seen for as long as that what it reads.
+    moments = janitor.TIMES.start + 2 * janitor.TIMES.round
+    assert moments < janitor.TIMES.settled
+    async with engine(bench, GatedWorker()):
+        await passing(moments)
+        headers = parse_snapshot_headers(last_of(bench, jobs[0]).headers)
+        assert headers is not None and headers.repeated and headers.status == "completed"
+
+
+@in_virtual_time
 async def test_after_compaction_a_new_owner_knows_what_it_would_have_known_before(bench: Bench) -> None:
     jobs = frozen_and_successor(bench)
     async with engine(bench, GatedWorker()):

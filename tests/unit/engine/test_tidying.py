@@ -110,7 +110,7 @@ class History:
 
     def read_on(self) -> None:
         records = [record for record in self.log.records if record.offset >= self.position]
-        read_into(self.keeper, records, now=0.0)
+        read_into(self.keeper, records, lambda _: 0.0)
         self.position = self.log.end
 
     def tidy(self, *, looks_into: bool = True) -> None:
@@ -382,7 +382,7 @@ def test_what_came_a_moment_ago_is_left_alone() -> None:
     history = History()
     history.claim("one", NO_OFFSET)
     history.claim("two", NO_OFFSET)
-    read_into(keeper, history.log.records, now=100.0)
+    read_into(keeper, history.log.records, lambda _: 100.0)
     assert list(keeper.due(99.0)) == []
     removed, repeated = keeper.due(100.0)
     assert removed == KeyRemoved(lease_key(WORKER, 0, "two"))

@@ -128,10 +128,24 @@ class LocalCluster:
             time.sleep(POLL_SECONDS)
         return False
 
+    def _await_notice(self, number: int, deadline: float, given_up: Callable[[], bool]) -> None:
+        """Waits until the other nodes send their clients to this one, too: each hears of it by itself, and not at once.
+
+        One that gives no answer is not waited for: it may hang, and this one serves.
+        """
+        for other in self.nodes:
+            while other.identity.node_id != number and other.running and not given_up() and time.monotonic() < deadline:
+                found = describe_cluster(other.address(), timeout_seconds=ANSWER_SECONDS)
+                if found is None or number in found.broker_ids:
+                    break
+                time.sleep(POLL_SECONDS)
+
     # --- one node ---------------------------------------------------------------------------------------------------------
 
     def start_node(self, number: int) -> None:
-        """Start a node again, with its data and at its address, and wait until it serves. One that runs is left as it is.
+        """Start a node again, with its data and at its address, and wait until it serves and the others have heard of it.
+
+        One that runs is left as it is.
 
         Raises:
             LocalBrokerError: there is no such node, or it does not serve in time; then it runs on, and may do so yet.
@@ -150,6 +164,7 @@ class LocalCluster:
                 return not node.running or self._closing.is_set()
 
             if node.wait_until_ready(given_up=given_up) and self._await_registration(node, {number}, deadline, given_up):
+                self._await_notice(number, deadline, given_up)
                 return
             if not node.running:
                 raise LocalBrokerError(node.failure(ended_by_itself=True))

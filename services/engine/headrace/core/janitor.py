@@ -31,11 +31,11 @@ class Top(NamedTuple):
 
     Attributes:
         speaks_for: of a lease the offset of the valid lease record that it is or repeats, of a checkpoint its epoch; -1 if void.
-        met_at: when it was read, in seconds.
+        at: when it was written, in seconds.
     """
 
     speaks_for: int
-    met_at: float
+    at: float
 
 
 class LeaseRepeated(NamedTuple):
@@ -139,24 +139,24 @@ class Keeper:
 
     # --- reading ------------------------------------------------------------------------------------------------------------
 
-    def lease(self, partition: JobPartition, key: bytes, read: LeaseRead, now: float) -> None:
+    def lease(self, partition: JobPartition, key: bytes, read: LeaseRead, at: float) -> None:
         """A lease record has been taken into the ledger."""
         held = self._of(partition)
         held.void_claims.note(key, read)
         if read.speaks_for is None:
             held.leases.pop(key, None)
         else:
-            held.leases[key] = Top(read.speaks_for, now)
+            held.leases[key] = Top(read.speaks_for, at)
 
-    def checkpoint(self, partition: JobPartition, key: bytes, epoch: int | None, now: float) -> None:
+    def checkpoint(self, partition: JobPartition, key: bytes, epoch: int | None, at: float) -> None:
         """A checkpoint of this epoch, or a tombstone in its place, was read."""
         held = self._of(partition)
         if epoch is None:
             held.checkpoints.pop(key, None)
         else:
-            held.checkpoints[key] = Top(NO_OFFSET if held.ledger.is_void(epoch) else epoch, now)
+            held.checkpoints[key] = Top(NO_OFFSET if held.ledger.is_void(epoch) else epoch, at)
 
-    def snapshot(self, key: bytes, headers: SnapshotHeaders, now: float) -> None:
+    def snapshot(self, key: bytes, headers: SnapshotHeaders, at: float) -> None:
         """A snapshot was read."""
         held, epoch = self._of((headers.worker, headers.partition)), headers.version.epoch
         if headers.repeated:
@@ -167,12 +167,12 @@ class Keeper:
                 self._expected[key] = self._expected[key][0], True
             if not held.void_claims.hide(epoch):
                 return
-        self._suspect(key, now)
+        self._suspect(key, at)
 
-    def tombstone(self, key: bytes, removal: Removal | None, now: float) -> None:
+    def tombstone(self, key: bytes, removal: Removal | None, at: float) -> None:
         """A tombstone of a job was read. What ended long ago may be removed by anybody; of what was void the state may follow."""
         if removal is not None and removal.reason == "void" and not self._is_expected(key, removal.version):
-            self._suspect(key, now)
+            self._suspect(key, at)
 
     def _is_expected(self, key: bytes, version: Version) -> bool:
         expected = self._expected.get(key)
@@ -181,16 +181,16 @@ class Keeper:
         del self._expected[key]
         return not expected[1]
 
-    def _suspect(self, key: bytes, now: float) -> None:
+    def _suspect(self, key: bytes, at: float) -> None:
         if key in self._suspects or len(self._suspects) < self._most_suspects:
-            self._suspects[key] = now
+            self._suspects[key] = at
         else:
             self.overlooked += 1
 
     # --- what is to be done ---------------------------------------------------------------------------------------------------
 
     def due(self, before: float) -> Iterator[LeaseRepeated | KeyRemoved]:
-        """What is to be written of leases and checkpoints, in this order, by what was read before a time.
+        """What is to be written of leases and checkpoints, in this order, by what was written before a time.
 
         Void claims go first, and older epochs before newer ones: so a reader of what is left never finds a lease without the one
         that ended it.
@@ -205,18 +205,18 @@ class Keeper:
         ledger = held.ledger
         assert ledger.holder is not None
         own = lease_key(*partition, ledger.holder)
-        others = sorted((top, key) for key, top in held.leases.items() if key != own and top.met_at <= before)
+        others = sorted((top, key) for key, top in held.leases.items() if key != own and top.at <= before)
         for _, key in others:
             yield KeyRemoved(key)
         top = held.leases.get(own)
         # A void claim may make the winner seem void to who reads the log without what stood before both.
         misled = any(other.speaks_for == NO_OFFSET for other, _ in others)
-        if top is None or misled or (top.speaks_for != ledger.last_lease and top.met_at <= before):
+        if top is None or misled or (top.speaks_for != ledger.last_lease and top.at <= before):
             yield LeaseRepeated(partition, ledger)
 
     def suspects(self, before: float, most: int) -> list[bytes]:
-        """Keys of jobs over whose winner something else may stand, by what was read before a time; at most so many."""
-        settled = (key for key, met_at in self._suspects.items() if met_at <= before)
+        """Keys of jobs over whose winner something else may stand, by what was written before a time; at most so many."""
+        settled = (key for key, at in self._suspects.items() if at <= before)
         return [key for key, _ in zip(settled, range(most), strict=False)]
 
     def settle(self, keys: Collection[bytes], written: Mapping[bytes, Version]) -> None:
@@ -236,7 +236,7 @@ def _checkpoints_due(held: _Held, before: float) -> Iterator[KeyRemoved]:
     if all(top.speaks_for != epoch for top in held.checkpoints.values()):
         return
     for key, top in sorted(held.checkpoints.items()):
-        if top.speaks_for != epoch and top.met_at <= before:
+        if top.speaks_for != epoch and top.at <= before:
             yield KeyRemoved(key)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -58,7 +59,7 @@ class JanitorTimes:
     Attributes:
         start: after the engine: one that runs for moments only need not begin.
         round: from one look at what is to be done to the next.
-        settled: a record is left alone for so long: most often its key's owner writes another over it.
+        settled: a record is left alone for so long after it was written: most often its key's owner writes another over it.
         idle: between two readings, when all there was has been read.
         retention: from one look at what ended long ago to the next.
     """
@@ -79,8 +80,9 @@ class _Part:
 
     Attributes:
         position: where the reading is.
-        read_back: where it has to be before anything more is decided: past what was written, and what was there before.
+        read_back: where it has to be before anything is decided: past what was there at first, and then past what was written.
         read_until: the log's time of the last record that was read, in milliseconds; 0 before the first.
+        newest: when the last record that was read was written, by the loop's clock.
         removed: keys of jobs that are gone, which may be met again until compaction comes, and the offsets of their records.
     """
 
@@ -89,6 +91,7 @@ class _Part:
     position: int = 0
     read_back: int = 0
     read_until: int = 0
+    newest: float = -math.inf
     removed: dict[bytes, int] = field(default_factory=dict)
 
     def was_seen_gone(self, key: KeyRemoved) -> bool:
@@ -197,8 +200,10 @@ class Janitor:
     async def _adopt(self, tools: _Tools) -> None:
         if self._parts.keys() == self._assigned:
             return
+        assigned = sorted(self._assigned)
+        new = await tools.reader.end_offsets([name for name in assigned if name not in self._parts])
         # From the start: what a claim made void can be told only by who knows the claims.
-        self._parts = {name: self._parts.get(name) or _Part(name) for name in sorted(self._assigned)}
+        self._parts = {name: self._parts.get(name) or _Part(name, read_back=new[name]) for name in assigned}
         await tools.reader.assign({part.name: part.position for part in self._parts.values()})
 
     # --- reading --------------------------------------------------------------------------------------------------------
@@ -216,10 +221,10 @@ class Janitor:
 
     async def _read(self, tools: _Tools) -> None:
         batches = await tools.reader.fetch(timeout=_FETCH_SECONDS, maximum=_CHUNK)
-        now, count = asyncio.get_running_loop().time(), 0
+        count = 0
         for name, records in batches.items():
             if (part := self._parts.get(name)) is not None:
-                read_into(part.keeper, records, now)
+                read_into(part.keeper, records, self._written_at(part))
                 count += len(records)
                 part.read_until = records[-1].timestamp
         for name, position in (await tools.reader.positions()).items():
@@ -228,6 +233,20 @@ class Janitor:
         # What comes in drops is gathered; of what comes in masses there is a measure.
         await asyncio.sleep(self._times.idle if count < _CHUNK else 0)
         await self._keep_pace(count)
+
+    def _written_at(self, part: _Part) -> Callable[[Record], float]:
+        """When a record was written, by the loop's clock: who comes later has to wait no longer than who was there.
+
+        Later than now it is not, nor earlier than the record before, whatever the clocks of brokers did.
+        """
+        now = asyncio.get_running_loop().time()
+        behind = now - self._now() / 1000
+
+        def written_at(record: Record) -> float:
+            part.newest = max(part.newest, min(record.timestamp / 1000 + behind, now))
+            return part.newest
+
+        return written_at
 
     async def _keep_pace(self, count: int) -> None:
         await asyncio.sleep(count / self._settings.janitor_records_per_second)
@@ -253,12 +272,13 @@ class Janitor:
         for part in list(self._parts.values()):
             if part.name not in self._assigned:
                 continue
-            if part.position >= part.read_back:
+            is_read_back = part.position >= part.read_back
+            if is_read_back:
                 await self._write(tools, part, [record_of(due, part.position) for due in part.keeper.due(before)])
                 part.read_back = max(part.read_back, ends[part.name])
             if part.position < ends[part.name] and 0 < part.read_until < self._now() - _LATE_SECONDS * 1000:
                 _logger.warning("the janitor is late: %d records of %s/%d wait", ends[part.name] - part.position, *part.name)
-            if suspects := part.keeper.suspects(before, _INQUIRED_AT_ONCE):
+            if is_read_back and (suspects := part.keeper.suspects(before, _INQUIRED_AT_ONCE)):
                 await self._look_into(tools, part, suspects)
         if asyncio.get_running_loop().time() >= self._retention_at:
             self._retention_at = asyncio.get_running_loop().time() + self._times.retention

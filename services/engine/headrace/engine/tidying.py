@@ -28,21 +28,21 @@ from headrace.ports import NewRecord, Record
 _KINDS = frozenset({"claim", "renewal", "release", "repeat"})
 
 
-def read_into(keeper: Keeper, records: Iterable[Record], now: float) -> None:
-    """Takes records into what the janitor knows, in their order; `now` is by its clock, in seconds."""
+def read_into(keeper: Keeper, records: Iterable[Record], written_at: Callable[[Record], float]) -> None:
+    """Takes records into what the janitor knows, in their order; `written_at` says when each was, in seconds by its clock."""
     for record in records:
-        key = record.key or b""
+        key, at = record.key or b"", written_at(record)
         if key.startswith(LEASE_PREFIX):
             if (found := _read_lease(key, record, keeper.ledger)) is not None:
                 partition, read = found
-                keeper.lease(partition, key, read, now)
+                keeper.lease(partition, key, read, at)
         elif key.startswith(CHECKPOINT_PREFIX):
             if (about := parse_checkpoint_key(key)) is not None:
-                keeper.checkpoint((about.worker, about.partition), key, _epoch_of(record), now)
+                keeper.checkpoint((about.worker, about.partition), key, _epoch_of(record), at)
         elif record.value is None:
-            keeper.tombstone(key, parse_removal(record.headers), now)
+            keeper.tombstone(key, parse_removal(record.headers), at)
         elif (headers := parse_snapshot_headers(record.headers)) is not None:
-            keeper.snapshot(key, headers, now)
+            keeper.snapshot(key, headers, at)
 
 
 def inquire_into(inquiry: Inquiry[Record], records: Iterable[Record]) -> None:
