@@ -176,6 +176,18 @@ async def test_a_member_that_was_evicted_reads_on_until_it_is_told(log: InMemory
             assert log.cluster.committed_offsets(GROUP) == {}
 
 
+@in_virtual_time
+async def test_a_member_that_was_given_nothing_joins_again_when_it_was_evicted(log: InMemoryLog) -> None:
+    holders = [Member(InMemoryLog(log.cluster), "things", GROUP) for _ in range(4)]
+    spare = Member(log, "things", GROUP)
+    async with members(*holders):
+        await eventually(lambda: all(len(holder.held) == 1 for holder in holders), "a share for each of them")
+        async with members(spare):
+            await eventually(lambda: spare.history == [("assigned", frozenset())], "nothing for one more")
+            log.evict(GROUP)
+            await eventually(lambda: len(log.cluster.members(GROUP)) == 5, "its return")
+
+
 class Dealt:
     """A member of which nothing but its part counts."""
 

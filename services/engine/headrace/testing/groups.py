@@ -113,9 +113,13 @@ class Group:
             self._begin()
 
     def evict(self, name: str) -> None:
-        """Takes a member for dead, and does not tell it before `tell`, or its next commit."""
-        if name in self._members:
-            self._untold.add(name)
+        """Takes a member for dead, and does not tell it before `tell`, or its next commit.
+
+        One that was given nothing has nothing that it could commit: it hears of it as a real one does, by its next heartbeat.
+        """
+        if (member := self._members.get(name)) is not None:
+            if member.owned:
+                self._untold.add(name)
             self.leave(name)
 
     def tell(self, name: str) -> None:

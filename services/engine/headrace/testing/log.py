@@ -90,7 +90,7 @@ class InMemoryLog(Faults):
     def evict(self, group: str) -> None:
         """The group takes this process' members for dead, and gives their partitions to others.
 
-        They are not told: they read on, until one of their commits is refused, or `tell_evicted`.
+        Those that have partitions are not told: they read on, until one of their commits is refused, or `tell_evicted`.
         """
         for name in self._groups.get(group, ()):
             self.cluster.group(group).evict(name)
