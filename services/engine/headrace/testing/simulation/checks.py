@@ -30,7 +30,7 @@ from headrace.testing.simulation.chronicle import (
     Step,
     Written,
 )
-from headrace.testing.simulation.outcomes import MOST_CRASHES, Outcomes
+from headrace.testing.simulation.outcomes import MOST_CRASHES, Outcomes, is_given_up
 from headrace.testing.simulation.reading import JobPlace, JobState, Reading, StateReader
 from headrace.testing.simulation.releases import Releases
 from headrace.testing.simulation.starts import Starts
@@ -272,7 +272,7 @@ class Judge:
     def _check_outcome(self, at: float, place: JobPlace, status: str, value: bytes) -> None:
         for promise, what in self.outcomes.stated(place, status, value):
             self._violated(at, promise, f"{self._name(place)}: {what}")
-        if self.reader.jobs[place].crashes >= MOST_CRASHES:
+        if status == JobStatus.FAILED and is_given_up(orjson.loads(value)):
             self._jobs[place].needs_letter = True
 
     def _check_cancelled(self, at: float, place: JobPlace, status: str, epoch: int) -> None:

@@ -43,7 +43,7 @@ class Outcomes:
             return
         self._due.pop(place, None)
         expected, failures = _expected(raw["args"]), raw.get("failures", 0)
-        if status == JobStatus.CANCELLED or _is_given_up(raw):
+        if status == JobStatus.CANCELLED or is_given_up(raw):
             # Before its end or at it: of its attempts no more may have failed than should.
             if failures > expected[1]:
                 yield "an interruption is no failure", f"it has {failures} failures, and not {expected[1]} at most"
@@ -63,8 +63,12 @@ class Outcomes:
             yield "a retry waits for its time", f"it started {due - at:.3f} s before it was due"
 
 
-def _is_given_up(raw: dict[str, Any]) -> bool:
-    """Whether a job failed since too many processes died while it ran in them, or beside it, be it by its own doing or not."""
+def is_given_up(raw: dict[str, Any]) -> bool:
+    """Whether a job failed since too many processes died while it ran in them, or beside it, be it by its own doing or not.
+
+    Args:
+        raw: its snapshot.
+    """
     deaths = int(raw.get("crashes", 0)) >= MOST_CRASHES or int(raw.get("engineDeaths", 0)) >= MostDeaths().engines
     return raw["status"] == JobStatus.FAILED and deaths
 
