@@ -14,6 +14,7 @@ from headrace.errors import LocalBrokerError
 
 POLL_SECONDS = 0.05
 ANSWER_SECONDS = 2.0
+NOTICE_SECONDS = 10.0
 
 _BEING_ENDED = "The cluster is being ended."
 
@@ -131,14 +132,16 @@ class LocalCluster:
     def _await_notice(self, number: int, deadline: float, given_up: Callable[[], bool]) -> None:
         """Waits until the other nodes send their clients to this one, too: each hears of it by itself, and not at once.
 
-        One that gives no answer is not waited for: it may hang, and this one serves.
+        Not for long: this one serves, and another may hang.
         """
+        deadline = min(deadline, time.monotonic() + NOTICE_SECONDS)
+
+        def in_vain(other: LocalNode) -> Callable[[], bool]:
+            return lambda: given_up() or not other.running
+
         for other in self.nodes:
-            while other.identity.node_id != number and other.running and not given_up() and time.monotonic() < deadline:
-                found = describe_cluster(other.address(), timeout_seconds=ANSWER_SECONDS)
-                if found is None or number in found.broker_ids:
-                    break
-                time.sleep(POLL_SECONDS)
+            if other.identity.node_id != number:
+                self._await_registration(other, {number}, deadline, in_vain(other))
 
     # --- one node ---------------------------------------------------------------------------------------------------------
 
