@@ -109,6 +109,24 @@ async def test_an_evicted_member_that_is_not_told_reads_on_and_learns_of_it_by_i
     await others.close()
 
 
+async def test_an_evicted_member_that_has_nothing_hears_of_it_by_its_heartbeat(log: KafkaLog, topic: str) -> None:
+    """It has nothing to commit, by which it would hear of it otherwise."""
+    group = f"{topic}.group"
+    joining = [Member(log, topic, group) for _ in range(3)]
+    async with members(*joining):
+
+        def dealt() -> bool:
+            shares = [member.history[-1] for member in joining if member.history]
+            return sorted((event, len(share)) for event, share in shares) == [("assigned", 0), ("assigned", 1), ("assigned", 1)]
+
+        await eventually(dealt, "a share for each of two, and nothing for one")
+        [spare] = [member for member in joining if not member.held]
+        before = kafka_consumer(spare)._consumer._coordinator.member_id
+        await _leave_for(spare, group)
+        await eventually(lambda: kafka_consumer(spare)._consumer._coordinator.member_id not in {before, ""}, "its return")
+        await eventually(lambda: sum(len(member.held) for member in joining) == 2, "a share for each of two again")
+
+
 async def _leave_for(member: Member, group: str) -> None:
     """Takes a member out of its group from outside, as its session's end does; its own client sends nothing of its own."""
     consumer = kafka_consumer(member)._consumer

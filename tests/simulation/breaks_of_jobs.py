@@ -161,6 +161,12 @@ def delivers_before_the_take_over(patch: Patch) -> None:
     patch.setattr(WorkerGroup, "_assigned", assigned)
 
 
+def x1_one_death_beside_is_enough(patch: Patch) -> None:
+    """A job in a process of its own is given up with the first engine that dies beside it."""
+    original = snapshots.crashed
+    patch.setattr(snapshots, "crashed", lambda fields: original({**fields, "engineDeaths": 9} if fields.get("isolated") else fields))
+
+
 def an_interrupted_job_is_let_go(patch: Patch) -> None:
     """The watermark passes a job when any record of its attempt's end is acknowledged, also that of an interruption."""
     original = Dispatcher._acknowledged
@@ -228,6 +234,7 @@ BREAKS = [
     Break("an accepted job ends", reads_on_too_far),
     Break("a job runs once", reads_again_what_is_in_hand),
     Break("nothing is delivered before recovery", delivers_before_the_take_over),
+    Break("X1", x1_one_death_beside_is_enough),
     Break("the watermark", an_interrupted_job_is_let_go),
     Break("a pause holds", pauses_are_not_heeded),
     Break("a pause holds", an_engine_that_starts_does_not_know_what_is_paused),

@@ -285,9 +285,8 @@ class Judge:
             self._violated(at, "a new owner knows what was cancelled", detail)
 
     def _check_deaths(self, at: float, place: JobPlace, reading: Reading) -> None:
-        if reading.state is not None and reading.status == JobStatus.RUNNING and reading.state.crashes != reading.deaths:
-            detail = f"{self._name(place)} tells of {reading.state.crashes} deaths, and there were {reading.deaths}"
-            self._violated(at, "each death is counted once", detail)
+        if (what := reading.miscounted) is not None:
+            self._violated(at, "each death is counted once", f"{self._name(place)} {what}")
 
     def _repeated(self, at: float, place: JobPlace, reading: Reading) -> None:
         before = reading.before

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from headrace.codec import decode_object
 from headrace.core.ownership import PartitionLedger, Version, supersedes
-from headrace.core.records import CHECKPOINT_PREFIX, parse_lease_key, parse_removal, parse_snapshot_headers
-from headrace.core.snapshots import ISOLATED_FROM
+from headrace.core.records import CHECKPOINT_PREFIX, SnapshotHeaders, parse_lease_key, parse_removal, parse_snapshot_headers
 from headrace.core.status import TERMINAL, JobStatus
 from headrace.errors import RecordUndecodable
 from headrace.leases import take_lease
@@ -25,6 +24,8 @@ class JobState:
     Attributes:
         record_at: where it stands: partition of `job-state` and offset.
         crashes: how many processes died while the job ran in them, as it says itself.
+        engine_deaths: how many engines died while it ran beside them, in a process of its own, as it says itself.
+        isolated: whether its attempt has a process of its own.
     """
 
     version: Version
@@ -32,6 +33,8 @@ class JobState:
     key: bytes
     record_at: tuple[int, int]
     crashes: int = 0
+    engine_deaths: int = 0
+    isolated: bool = False
 
     @property
     def has_ended(self) -> bool:
@@ -48,7 +51,8 @@ class Reading:
         state: how the job stands now, if the record counts and changed that.
         before: how it stood before.
         repeated: whether a janitor wrote it.
-        deaths: how many processes had taken the job along before; see `StateReader.deaths_of`.
+        deaths: how many processes had taken the job along before, and how many engines had died beside it; see
+            `StateReader.deaths_of`.
     """
 
     place: JobPlace | None = None
@@ -58,7 +62,17 @@ class Reading:
     state: JobState | None = None
     before: JobState | None = None
     repeated: bool = False
-    deaths: int = 0
+    deaths: tuple[int, int] = (0, 0)
+
+    @property
+    def miscounted(self) -> str | None:
+        """In words, where the job tells of other deaths than there were; asked of an attempt's beginning, or an end."""
+        if self.state is None:
+            return None
+        told, counted = (self.state.crashes, self.state.engine_deaths), self.deaths
+        # What died in a process of its own, its engine knows and no record tells before this one.
+        wrong = told != counted if self.status == JobStatus.RUNNING else told[1] != counted[1]
+        return f"tells of {told[0]} deaths and {told[1]} beside it, and there were {counted[0]} and {counted[1]}" if wrong else None
 
 
 @dataclass(slots=True)
@@ -86,15 +100,17 @@ class StateReader:
     deaths: dict[int, set[int]] = field(default_factory=dict)
     void: Counter[str] = field(default_factory=Counter)
 
-    def deaths_of(self, place: JobPlace) -> int:
-        """How many processes have died while the job ran in them: those that its state tells of, and the one after that."""
+    def deaths_of(self, place: JobPlace) -> tuple[int, int]:
+        """How many processes have died while the job ran in them, and how many engines beside it.
+
+        They are those that its state tells of, and the one after that.
+        """
         state = self.jobs.get(place)
         if state is None:
-            return 0
-        ran_there = state.status == JobStatus.RUNNING and state.version.epoch in self.deaths.get(place[0], ())
-        if state.crashes >= ISOLATED_FROM:
-            return state.crashes  # it ran in a process of its own, whose deaths its state tells of
-        return state.crashes + ran_there
+            return 0, 0
+        died = state.status == JobStatus.RUNNING and state.version.epoch in self.deaths.get(place[0], ())
+        # The deaths of a process of its own its state tells of.
+        return state.crashes + (died and not state.isolated), state.engine_deaths + (died and state.isolated)
 
     def read(self, record: Record) -> Reading:
         """Takes in a record."""
@@ -118,8 +134,7 @@ class StateReader:
             return Reading(place, True, headers.version, headers.status, None, before)
         if before is not None and not supersedes(headers.version, before.version, before.status, headers.outdone):
             return Reading(place, False, headers.version, headers.status, None, before, headers.repeated)
-        crashes = decode_object(record.value).get("crashes", 0)
-        state = JobState(headers.version, headers.status, record.key or b"", (record.partition, record.offset), crashes)
+        state = _state_of(headers, record)
         deaths = self.deaths_of(place)
         self.jobs[place] = state
         return Reading(place, False, headers.version, headers.status, state, before, headers.repeated, deaths)
@@ -165,3 +180,16 @@ class StateReader:
         elif not valid and record.value is not None:
             self.void["lease"] += 1
             self.void_claims.add((record.partition, record.offset))
+
+
+def _state_of(headers: SnapshotHeaders, snapshot: Record) -> JobState:
+    raw = decode_object(snapshot.value or b"")
+    return JobState(
+        version=headers.version,
+        status=headers.status,
+        key=snapshot.key or b"",
+        record_at=(snapshot.partition, snapshot.offset),
+        crashes=raw.get("crashes", 0),
+        engine_deaths=raw.get("engineDeaths", 0),
+        isolated=raw.get("isolated", False),
+    )
