@@ -107,10 +107,19 @@ class Clocks:
 
 @asynccontextmanager
 async def engine(
-    bench: Bench, worker: GatedWorker, log: InMemoryLog | None = None, clock: Clocks | None = None
+    bench: Bench,
+    worker: GatedWorker,
+    log: InMemoryLog | None = None,
+    clock: Clocks | None = None,
+    now: Callable[[], int] | None = None,
 ) -> AsyncIterator[WorkerEngine]:
-    """An engine that has been started; it may have to wait for its partitions."""
-    made = WorkerEngine(bench.settings, log=log or InMemoryLog(bench.cluster), clock=clock or Clocks())
+    """An engine that has been started; it may have to wait for its partitions.
+
+    Args:
+        now: its time of day, in milliseconds; this machine's when left out.
+    """
+    times = {} if now is None else {"now": now}
+    made = WorkerEngine(bench.settings, log=log or InMemoryLog(bench.cluster), clock=clock or Clocks(), **times)
     made.register_worker(worker)
     try:
         await made.start()
@@ -119,11 +128,11 @@ async def engine(
         await made.stop(grace_seconds=0)
 
 
-async def seconds_until(condition: Callable[[], bool], what: str) -> float:
+async def seconds_until(condition: Callable[[], bool], what: str, *, within: float = _LONGEST_SECONDS) -> float:
     """Waits until something holds that other tasks bring about; how many seconds that took."""
     begun = _time()
     while not condition():
-        assert _time() - begun < _LONGEST_SECONDS, f"not within {_LONGEST_SECONDS:g} s: {what}"
+        assert _time() - begun < within, f"not within {within:g} s: {what}"
         await asyncio.sleep(0.01)
     return _time() - begun
 

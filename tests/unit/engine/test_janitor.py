@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from headrace.core.janitor import Inquiry
 from headrace.core.records import checkpoint_key, lease_key, parse_removal, parse_snapshot_headers
 from headrace.core.topics import JOB_STATE_PARTITIONS
 from headrace.engine import janitor
 from headrace.errors import BrokerError
-from headrace.ports import NewRecord, TopicPartition
+from headrace.ports import NewRecord, Record, TopicPartition
 from headrace.testing import InMemoryLog, StoredRecord
 from support.duplicates import WINDOW, ask, stated
 from support.leases import Instance, engine, lease_bench, seconds_until
@@ -77,10 +79,62 @@ async def test_an_engine_that_runs_for_moments_mends_what_has_stood_for_long(ben
     # Not long enough to have seen for as long as that what it reads.
     moments = janitor.TIMES.start + 2 * janitor.TIMES.round
     assert moments < janitor.TIMES.settled
-    async with engine(bench, GatedWorker()):
+    async with engine(bench, GatedWorker(), now=bench.cluster.now):
         await passing(moments)
         headers = parse_snapshot_headers(last_of(bench, jobs[0]).headers)
         assert headers is not None and headers.repeated and headers.status == "completed"
+
+
+def is_repeated(bench: Bench, job: str) -> bool:
+    headers = parse_snapshot_headers(last_of(bench, job).headers)
+    return headers is not None and headers.repeated
+
+
+def is_removed(bench: Bench, instance: str) -> bool:
+    return last_of(bench, lease_key("gated", 0, instance)).value is None
+
+
+@in_virtual_time
+async def test_what_was_written_a_moment_ago_is_left_alone(bench: Bench) -> None:
+    async with engine(bench, GatedWorker(), now=bench.cluster.now):
+        await passing(SOON)
+        frozen_and_successor(bench)
+        await passing(janitor.TIMES.settled - 1)
+        assert not is_removed(bench, "frozen")
+        await seconds_until(lambda: is_removed(bench, "frozen"), "the end of its lease", within=2 * janitor.TIMES.round)
+
+
+@in_virtual_time
+async def test_nothing_is_decided_before_all_is_read_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes later may have mended what stands here already."""
+    monkeypatch.setattr(janitor, "_CHUNK", 10)
+    inquiries: list[int] = []
+
+    def inquiry(keys: Collection[bytes]) -> Inquiry[Record]:
+        inquiries.append(len(keys))
+        return Inquiry(keys)
+
+    # Each is a whole reading.
+    monkeypatch.setattr(janitor, "Inquiry", inquiry)
+    bench = lease_bench(tmp_path, janitor=True, janitor_records_per_second=10)
+    jobs = frozen_and_successor(bench)
+    seconds = 100
+    bench.cluster.append(bench.state(), *[NewRecord(b"key", None)] * (10 * seconds))
+    await passing(janitor.TIMES.settled)
+    async with engine(bench, GatedWorker(), now=bench.cluster.now):
+        await passing(janitor.TIMES.start + seconds - 1)
+        assert not is_repeated(bench, jobs[0])
+        assert not is_removed(bench, "frozen")
+        assert inquiries == []
+        await seconds_until(lambda: is_repeated(bench, jobs[0]) and is_removed(bench, "frozen"), "what is to be done")
+
+
+@pytest.mark.parametrize("ahead_seconds", [-3_600, 3_600])
+@in_virtual_time
+async def test_a_clock_that_is_wrong_stops_no_janitor(bench: Bench, ahead_seconds: int) -> None:
+    jobs = frozen_and_successor(bench)
+    async with engine(bench, GatedWorker(), now=lambda: bench.cluster.now() + ahead_seconds * 1_000):
+        await seconds_until(lambda: is_repeated(bench, jobs[0]), "the repeat", within=SOON)
 
 
 @in_virtual_time
