@@ -164,7 +164,11 @@ def delivers_before_the_take_over(patch: Patch) -> None:
 def x1_one_death_beside_is_enough(patch: Patch) -> None:
     """A job in a process of its own is given up with the first engine that dies beside it."""
     original = snapshots.crashed
-    patch.setattr(snapshots, "crashed", lambda fields: original({**fields, "engineDeaths": 9} if fields.get("isolated") else fields))
+
+    def crashed(fields: Any) -> Any:
+        return original({**fields, "engineDeaths": 9} if fields.get("isolated") else fields)
+
+    patch.setattr(snapshots, "crashed", crashed)
 
 
 def an_interrupted_job_is_let_go(patch: Patch) -> None:

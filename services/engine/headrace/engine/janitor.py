@@ -80,7 +80,8 @@ class _Part:
 
     Attributes:
         position: where the reading is.
-        read_back: where it has to be before anything is decided by what was read: past what was there at first, then past what was written.
+        read_back: where it has to be before anything is decided by what was read: past what was there at first, then past what it
+            wrote.
         read_until: the log's time of the last record that was read, in milliseconds; 0 before the first.
         newest: when the last record that was read was written, by the loop's clock.
         removed: keys of jobs that are gone, which may be met again until compaction comes, and the offsets of their records.

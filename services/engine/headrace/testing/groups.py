@@ -115,8 +115,8 @@ class Group:
     def evict(self, name: str) -> None:
         """Takes a member for dead, and does not tell it before `tell`, or its next commit.
 
-        One that has nothing, be it that it was given nothing or has just given it back, has nothing that it could commit: it hears
-        of it as a real one does, by its next heartbeat.
+        One that has nothing, be it that it was given nothing or has just given it back, has nothing that it could commit: it
+        hears of it as a real one does, by its next heartbeat.
         """
         if (member := self._members.get(name)) is not None:
             if member.owned and not (self.rebalancing and member.joined):

@@ -71,8 +71,9 @@ class Reading:
             return None
         told, counted = (self.state.crashes, self.state.engine_deaths), self.deaths
         # What died in a process of its own, its engine knows and no record tells before this one.
-        wrong = told != counted if self.status == JobStatus.RUNNING else told[1] != counted[1]
-        return f"tells of {told[0]} deaths and {told[1]} beside it, and there were {counted[0]} and {counted[1]}" if wrong else None
+        if told == counted or (self.status != JobStatus.RUNNING and told[1] == counted[1]):
+            return None
+        return f"tells of {told[0]} deaths and {told[1]} beside it, and there were {counted[0]} and {counted[1]}"
 
 
 @dataclass(slots=True)
