@@ -17,6 +17,7 @@ from headrace.core.ownership import NO_OFFSET
 from headrace.core.records import lease_key, parse_lease_key, source_header, status_header, version_header
 from headrace.core.snapshots import Snapshot, Writer, version_of
 from headrace.ports import NewRecord
+from headrace.runtime import wall_clock
 from headrace.testing import Hold, InMemoryLog
 from support.memory_engines import TOPICS, Bench, GatedWorker
 
@@ -111,15 +112,14 @@ async def engine(
     worker: GatedWorker,
     log: InMemoryLog | None = None,
     clock: Clocks | None = None,
-    now: Callable[[], int] | None = None,
+    now: Callable[[], int] = wall_clock,
 ) -> AsyncIterator[WorkerEngine]:
     """An engine that has been started; it may have to wait for its partitions.
 
     Args:
-        now: its time of day, in milliseconds; this machine's when left out.
+        now: its time of day, in milliseconds.
     """
-    times = {} if now is None else {"now": now}
-    made = WorkerEngine(bench.settings, log=log or InMemoryLog(bench.cluster), clock=clock or Clocks(), **times)
+    made = WorkerEngine(bench.settings, log=log or InMemoryLog(bench.cluster), clock=clock or Clocks(), now=now)
     made.register_worker(worker)
     try:
         await made.start()
