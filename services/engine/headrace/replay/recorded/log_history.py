@@ -194,9 +194,12 @@ class LogHistory:
 
     async def recordings(self, job: RecordedJob, attempt: int) -> Mapping[RecordingKey, bytes]:
         """What an attempt of a job recorded, as JSON; of a job that `find`, `runs` or `jobs` gave before."""
+        return of_attempt(await self.own_recordings(job), attempt)
+
+    async def own_recordings(self, job: RecordedJob) -> Sequence[Answer]:
+        """What all attempts of a job recorded, in the order of the log; of a job that was given before."""
         found = await self.all_recordings(job.id)
-        runs = await self._runs_beside(job) if is_unclear(found, job) else None
-        return of_attempt(of_run(found, job, runs), attempt)
+        return of_run(found, job, await self._runs_beside(job) if is_unclear(found, job) else None)
 
     async def _runs_beside(self, job: RecordedJob) -> Sequence[RecordedJob] | None:
         """All jobs that had the id of one that was given before; None where nothing is left of them by now."""
