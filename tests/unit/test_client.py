@@ -14,6 +14,7 @@ from headrace import (
     BrokerUnreachable,
     Client,
     ConfigurationError,
+    EnqueueTimeout,
     RetryPolicy,
     WorkerDefinition,
     WorkerEngine,
@@ -25,6 +26,8 @@ from headrace.core.topics import JOB_STATE_PARTITIONS, Topic, Topics
 from headrace.ports import NewRecord, TopicPartition
 from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace.views import on_demand
+from support.log import eventually
+from support.virtual_time import in_virtual_time
 
 DEFINITION = WorkerDefinition(name="digest", description="Sends a digest.", category="test")
 PATIENCE = 10.0
@@ -117,6 +120,44 @@ async def test_a_timeout_that_is_no_time_is_refused(tmp_path: Path, timeout: flo
                 await ask()
         assert len(cluster.topic_records(topics.jobs_name(DEFINITION.name))) == 1
         assert not cluster.topic_records(topics.control.name)
+
+
+@pytest.mark.parametrize("lands", [True, False], ids=["lands", "does-not-land"])
+@in_virtual_time
+async def test_a_job_waits_ten_seconds_for_brokers_that_do_not_answer_and_is_told_whether_it_may_be_accepted(
+    tmp_path: Path, lands: bool
+) -> None:
+    settings = load_settings(bootstrap_servers="memory:9092", data_directory=tmp_path)
+    cluster = InMemoryCluster()
+    async with Client(settings, log=InMemoryLog(cluster)) as client:
+        queue = client.topics.jobs_name(DEFINITION.name)
+        definition = NewRecord(definition_key(DEFINITION.name), encode(DEFINITION))
+        cluster.append(TopicPartition(client.topics.workers.name, 0), definition)
+        known = await client.enqueue(DEFINITION.name, {})
+        held = cluster.hold_acknowledgements(queue) if lands else cluster.hold_appends(queue)
+
+        async def lost() -> tuple[EnqueueTimeout, float]:
+            started = asyncio.get_running_loop().time()
+            with pytest.raises(EnqueueTimeout, match="within 10 s") as late:
+                await client.enqueue(DEFINITION.name, {}, ordering_key="one partition")
+            return late.value, asyncio.get_running_loop().time() - started
+
+        async def lost_behind_it() -> tuple[EnqueueTimeout, float]:
+            await held.caught()
+            return await lost()
+
+        (sent, waited), (unsent, waited_behind) = await asyncio.gather(lost(), lost_behind_it())
+        assert (waited, waited_behind) == pytest.approx((10.0, 10.0))
+        assert (sent.may_be_accepted, unsent.may_be_accepted) == (True, False)
+        held.release()
+        await eventually(lambda: len(job_ids(cluster, queue)) >= 2, "the first of them is in the log")
+        await asyncio.sleep(60)
+    assert sorted(job_ids(cluster, queue)) == sorted([known.id, sent.job_id]), "what was not on its way was taken back"
+
+
+def job_ids(cluster: InMemoryCluster, queue: str) -> list[str]:
+    """Of the jobs whose records are in a queue."""
+    return [orjson.loads(record.value or b"")["id"] for record in cluster.topic_records(queue)]
 
 
 async def test_one_that_is_not_open_says_so_whatever_it_is_asked(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import pytest
 
 from headrace.codec import encode
 from headrace.core.partitions import key_partition
-from headrace.core.records import conversation_key, memory_key
+from headrace.core.records import SOURCE_HEADER, conversation_key, memory_key
 from headrace.models import MemoryEntry
 from headrace.ports import ConversationRef, RecordingKey, TopicPartition
 from headrace.recordings.records import recording_key, recording_partition
 from headrace.replay.history import Span, Wanted
+from headrace.replay.recorded.folding import place_of_job
 from headrace.replay.recorded.log_history import LogHistory
 from headrace.testing.reader import InMemoryReader
 from support.histories import recorded_job
@@ -105,7 +106,8 @@ async def test_a_read_goes_on_for_others_when_one_who_waits_gives_up() -> None:
     who = ConversationRef("default", "ann", "c")
     answers = TopicPartition(log.topics.recordings.name, recording_partition("job", log.topics.recordings.partitions))
     entries = TopicPartition(log.topics.memory.name, key_partition(conversation_key(*who), log.topics.memory.partitions))
-    log.put(answers, recording_key("job", 1, RecordingKey("model", 0)), b"1", timestamp=90 * MINUTE)
+    told = ((SOURCE_HEADER, place_of_job(JOB)),)
+    log.put(answers, recording_key("job", 1, RecordingKey("model", 0)), b"1", told, timestamp=90 * MINUTE)
     entry = MemoryEntry.model_validate(
         {"userId": "ann", "conversationId": "c", "id": "e", "role": "user", "content": "x", "at": WHEN}
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from headrace import JobContext
 from headrace.core.records import source_header, status_header
@@ -20,7 +21,7 @@ from headrace.replay.exports.file_history import read_file_history
 from headrace.replay.history import History, Span, Wanted
 from headrace.replay.inspection.timeline import timeline_of
 from headrace.replay.recorded.log_history import LogHistory
-from headrace.replay.recorded.run_times import time_of_run
+from headrace.replay.recorded.run_times import run_at, time_of_run
 from headrace.replay.recorded.spans import ALL_TIME
 from headrace.replay.rerunning.rerun import Rerunner
 from headrace.testing import InMemoryLog, StoredRecord
@@ -201,6 +202,16 @@ def test_whose_something_is_hangs_on_no_clock_where_that_can_be_helped() -> None
     assert time_of_run(replace(own, snapshot={**snapshot, "startedAt": "[redacted]"})) == ALL_TIME
 
 
+def test_of_several_jobs_each_time_is_that_of_one_at_most() -> None:
+    first = recorded_job("gated")
+    begin, end = time_of_run(first)
+    waits = replace(first, snapshot=None, snapshot_at=None, offset=first.offset + 1, accepted_at=end + 240 * MINUTE)
+    runs = [first, waits]
+    assert [run_at(runs, at) for at in (begin, end - 1, waits.accepted_at - SLACK)] == [first, first, waits]
+    assert [run_at(runs, at) for at in (begin - 1, end, waits.accepted_at - SLACK - 1)] == [None] * 3
+    assert [run_at([first], at) for at in (begin - 1, end)] == [first, first]
+
+
 @in_virtual_time
 async def test_what_is_gone_of_one_is_not_taken_from_the_other(tmp_path: Path) -> None:
     bench = bench_in(tmp_path)
@@ -249,14 +260,59 @@ async def test_what_does_not_say_whose_it_is_is_taken_for_the_jobs(tmp_path: Pat
     async with bench.engine(Rated()):
         ask(bench)
         await eventually(partial(has_completed, bench, 1), "it is done")
-    for each in answers(bench):
-        log = bench.cluster.partition(TopicPartition(each.topic, each.partition))
-        log.records[:] = [replace(record, headers=()) for record in log.records]
+    say_nothing(bench, answers(bench))
     history = LogHistory(InMemoryLog(bench.cluster), TOPICS)
     assert await again(history) == [("same", [1, "more"])]
     await export_span(history, Wanted(span=Span(0, wall_clock())), tmp_path / "span.gz")
     assert await again(read_file_history(tmp_path / "span.gz")) == [("same", [1, "more"])]
     await history.stop()
+
+
+@in_virtual_time
+async def test_what_does_not_say_whose_it_is_is_the_jobs_whatever_its_time_where_no_other_had_the_id(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path)
+    async with bench.engine(Rated()):
+        ask(bench)
+        await eventually(partial(has_completed, bench, 1), "it is done")
+    say_nothing(bench, answers(bench), later=10 * MINUTE)
+    history = LogHistory(InMemoryLog(bench.cluster), TOPICS)
+    assert await again(history) == [("same", [1, "more"])]
+    await history.stop()
+
+
+@pytest.mark.parametrize("left", ["all-states", "newest-state"])
+@pytest.mark.parametrize("untold", ["first", "both"])
+@in_virtual_time
+async def test_what_does_not_say_whose_it_is_is_that_of_one_of_them_alone(tmp_path: Path, untold: str, left: str) -> None:
+    """An engine of before wrote it for the first, or for both."""
+    bench = bench_in(tmp_path)
+    history = await rated_twice(bench)
+    found = answers(bench)
+    say_nothing(bench, found[:2] if untold == "first" else found)
+    if left == "newest-state":
+        state = bench.cluster.partition(bench.state())
+        state.remove([record.offset for record in state.records if record.key == b"job"][:-1])
+    newest = await history.find("job")
+    [first] = [job for job in await jobs(history, Span(0, newest.accepted_at)) if job.id == "job"]
+    rate, more = RecordingKey("rate", 0), RecordingKey("more", 0)
+    assert await history.recordings(first, 1) == {rate: b"1", more: b'"more"'}
+    assert await history.recordings(newest, 1) == {rate: b"2"}
+    assert [line.run for line in (await timeline_of(history, "job")).lines if line.event == "recorded"] == [1, 1, 2]
+    if left == "all-states":
+        await export_span(history, Wanted(span=Span(0, wall_clock())), tmp_path / "span.gz")
+        file = read_file_history(tmp_path / "span.gz")
+        assert [await file.recordings(job, 1) for job in (first, newest)] == [{rate: b"1", more: b'"more"'}, {rate: b"2"}]
+    await history.stop()
+
+
+def say_nothing(bench: Bench, found: Sequence[StoredRecord], *, later: int = 0) -> None:
+    """Takes from recordings what says whose they are."""
+    for each in found:
+        log = bench.cluster.partition(TopicPartition(each.topic, each.partition))
+        log.records[:] = [
+            replace(record, headers=(), timestamp=record.timestamp + later) if record.offset == each.offset else record
+            for record in log.records
+        ]
 
 
 @in_virtual_time

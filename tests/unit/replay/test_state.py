@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from headrace.core.snapshots import Writer, version_of
 from headrace.core.timestamps import format_timestamp
 from headrace.errors import HistoryGone, WorkerUnknown
 from headrace.replay.inspection.state import states_at
+from headrace.replay.inspection.timeline import timeline_of
 from headrace.replay.recorded.log_history import LogHistory
 from support.timed_jobs import put_at
 from support.written_jobs import Engines, WrittenLog
@@ -36,9 +38,13 @@ class Life:
         queue.records[-1] = type(made)(*engines.jobs(0), made.offset, at(accepted), made.key, made.value)
         self.job_id = job_id
 
-    def write(self, second: int, move: Any, *arguments: Any, keep: bool = True) -> int:
-        """A snapshot; returns its offset."""
-        state = move(self.engines.snapshots[self.job_id], *arguments, format_timestamp(at(second)))
+    def write(self, second: int, move: Any, *arguments: Any, keep: bool = True, behind: int = 0) -> int:
+        """A snapshot; returns its offset.
+
+        Args:
+            behind: so many seconds its engine's clock is behind the brokers'.
+        """
+        state = move(self.engines.snapshots[self.job_id], *arguments, format_timestamp(at(second - behind)))
         made = self.engines.write(state, keep=keep)
         partition = self.engines.log.cluster.partition(self.engines.state(0))
         partition.records[-1] = type(made)(
@@ -158,14 +164,42 @@ async def test_what_a_janitor_repeats_was_true_before_it_did(engines: Engines, h
     life = Life(engines, "job", 1)
     life.write(10, lambda before, now: snapshots.running(before, Writer("one", epoch), now))
     offset = life.write(20, snapshots.completed, None)
-    state = engines.log.cluster.partition(engines.state(0))
-    made = state.records[-1]
-    version = version_of(engines.snapshots["job"])
-    headers = (source_header(engines.worker, 0, 0), version_header(version), status_header("completed"), repeat_header(version))
-    engines.log.put(engines.state(0), b"job", made.value, headers, timestamp=at(60))
-    state.remove([offset])
+    repeat(engines, 60)
+    engines.log.cluster.partition(engines.state(0)).remove([offset])
     assert await told(history, 15) == {"job": ("running", 1, "log")}
     assert await told(history, 30) == {"job": ("completed", 1, "snapshot")}
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["readable", "damaged"])
+@pytest.mark.parametrize("started", ["log", "snapshot"])
+async def test_what_is_repeated_was_not_true_before_its_original_whatever_its_engines_clock_says(
+    engines: Engines, history: LogHistory, started: str, damaged: bool
+) -> None:
+    """The engine's clock is half a minute behind, and the log has the end that a janitor has written once more."""
+    epoch = engines.claim("one", -1)
+    life = Life(engines, "job", 1)
+    begin = life.write(40, lambda before, now: snapshots.running(before, Writer("one", epoch), now), behind=30)
+    life.write(90, snapshots.completed, None, behind=30)
+    repeat(engines, 150)
+    state = engines.log.cluster.partition(engines.state(0))
+    if damaged:
+        state.records[-2] = replace(state.records[-2], value=b"{")
+    if started == "snapshot":
+        state.remove([begin])
+    for second in (70, 89):
+        assert await told(history, second) == {"job": ("running", 1, started)}
+    if not damaged:
+        assert await told(history, 90) == {"job": ("completed", 1, "log")}
+        [ended] = [line for line in (await timeline_of(history, "job")).lines if line.event == "completed"]
+        assert (ended.at, ended.origin) == (at(90), "log")
+
+
+def repeat(engines: Engines, second: int) -> None:
+    """A janitor writes the newest snapshot of the job once more."""
+    made = engines.log.cluster.records(engines.state(0))[-1]
+    version, status = version_of(engines.snapshots["job"]), engines.snapshots["job"]["status"]
+    headers = (source_header(engines.worker, 0, 0), version_header(version), status_header(status), repeat_header(version))
+    engines.log.put(engines.state(0), b"job", made.value, headers, timestamp=at(second))
 
 
 async def test_a_moment_before_the_log_says_where_that_begins(

@@ -8,7 +8,7 @@ import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,12 @@ _SHORT = 0.8
 RESTART_P99_SECONDS = 5.0
 KILLED_SECONDS = 8.0
 MACHINE_SECONDS = 90.0
+# What happens, the name of its figures, the one that counts, and what that is aimed to be at most.
+_AIMS = (
+    ("an engine ended in order", "restart", "p99", RESTART_P99_SECONDS),
+    ("an engine was killed", "killed", "max", KILLED_SECONDS),
+    ("a machine was lost, supervisor and engine", "machine", "max", MACHINE_SECONDS),
+)
 
 
 @dataclass(slots=True)
@@ -86,7 +92,7 @@ async def measure_failover(
     rounds: int = 2,
     per_second: float = 30.0,
     grace: float = 30.0,
-    machine: bool = False,
+    machine: bool = True,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Restarts and kills three engines while jobs come at a steady pace.
@@ -155,6 +161,8 @@ class _Bench:
                 task.cancel()
             await asyncio.gather(loading, loading_long, return_exceptions=True)
         figures["passed"] = all(value for name, value in figures.items() if name.endswith("_passed"))
+        for verdict in verdicts(figures):
+            self._say(verdict)
         return figures
 
     # --- what is done ---------------------------------------------------------------------------------------------------
@@ -313,6 +321,20 @@ def _lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def verdicts(figures: Mapping[str, Any]) -> list[str]:
+    """After how long work went on, for each thing that was done to engines, and whether that is what is aimed at, in words."""
+    told = []
+    for what, name, part, aim in _AIMS:
+        if f"{name}_passed" not in figures:
+            told.append(f"{what}: not measured")
+        elif (seconds := figures.get(f"{name}_seconds_{part}")) is None:
+            told.append(f"{what}: missed, as no job waited for it")
+        else:
+            word = "passed" if figures[f"{name}_passed"] else "missed"
+            told.append(f"{what}: jobs went on after {seconds:.2f} s ({part}), the aim is {aim:g} s: {word}")
+    return told
 
 
 def _spread(name: str, seconds: Collection[float]) -> dict[str, Any]:

@@ -110,12 +110,13 @@ def failover(
     per_second: Annotated[float, typer.Option(min=1, help="Jobs per second.")] = 30.0,
     grace: Annotated[float, typer.Option(min=0, help="Seconds that running jobs get when an engine is restarted.")] = 30.0,
     machine: Annotated[
-        bool, typer.Option("--machine", help="Kill a supervisor with its engine, too; work goes on after a minute or so.")
-    ] = False,
+        bool,
+        typer.Option("--machine/--no-machine", help="Kill a supervisor with its engine, too; work goes on after a minute or so."),
+    ] = True,
     bootstrap_servers: BootstrapServers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Seconds until work goes on when engines are restarted, or killed, under load."""
+    """Seconds until work goes on when engines are restarted, or killed, or lost with their machine, under load."""
     _measure(
         "failover",
         lambda settings, say: measure_failover(
@@ -203,6 +204,12 @@ def memory(as_json: AsJson = False) -> None:
         typer.echo(orjson.dumps(result).decode())
 
 
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
 def _measure(name: str, measurement: Measurement, bootstrap_servers: str | None, as_json: bool) -> None:
     console = output_console(stderr=as_json)
     with errors_shown():
@@ -219,7 +226,7 @@ def _measure(name: str, measurement: Measurement, bootstrap_servers: str | None,
             result = run(measured())
     table = Table("figure", "value", title=f"headrace bench {name}", title_justify="left")
     for figure, value in result.items():
-        table.add_row(figure, f"{value:,}" if isinstance(value, int | float) else str(value))
+        table.add_row(figure, _shown(value))
     console.print(table)
     if as_json:
         typer.echo(orjson.dumps(result).decode())

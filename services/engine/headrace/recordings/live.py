@@ -13,7 +13,7 @@ from headrace.errors import BrokerError
 from headrace.models import Job
 from headrace.ports import Log, LogWriter, NewRecord, RecordingKey, TopicPartition
 from headrace.recordings.names import is_unsure
-from headrace.recordings.reading import RecordingTails
+from headrace.recordings.reading import CLOCKS_APART_MILLISECONDS, RecordingTails
 from headrace.recordings.records import recording_headers, recording_key, recording_partition
 
 _APPEND_SECONDS: Final = 15.0
@@ -69,7 +69,13 @@ class LiveRecordings:
         since = to_milliseconds(job.started_at or job.created_at)
         records = await self._tails.read(self._partition_of(job), job.id, since)
         own = dict(recording_headers(job)).get(SOURCE_HEADER)
-        earlier = [each for each in records if each.place.attempt < attempt and each.source in (None, own)]
+        # What engines before this one wrote does not say which job's it is: an earlier one of the same id ended long before.
+        earlier = [
+            each
+            for each in records
+            if each.place.attempt < attempt
+            and (each.source == own if each.source is not None else each.at >= since - CLOCKS_APART_MILLISECONDS)
+        ]
         # Stable: of one attempt the last record of a key counts.
         return {each.place.key: each.value for each in sorted(earlier, key=lambda each: each.place.attempt)}
 

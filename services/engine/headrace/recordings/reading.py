@@ -13,8 +13,8 @@ from headrace.ports import Log, RecordingKey, TopicPartition
 from headrace.reading import records_between
 from headrace.recordings.records import RecordingPlace, job_part, parse_recording_key, recording_partition
 
-# The time of a job's start is of its engine's clock, and that of a record of the brokers'.
-_CLOCKS_APART_MILLISECONDS: Final = 60_000
+CLOCKS_APART_MILLISECONDS: Final = 60_000
+"""So much the time of a job's start, of its engine's clock, may be ahead of the brokers', of whom that of a record is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,12 @@ class Recorded:
     """One record: what was got from outside, as JSON.
 
     Attributes:
+        at: the brokers' time of it, in milliseconds since the Unix epoch.
         source: where the record stands of the job that recorded it, as headers have it; None where nothing says so.
     """
 
     place: RecordingPlace
+    at: int
     value: bytes
     source: bytes | None
 
@@ -51,7 +53,8 @@ class RecordingTails:
         self._tasks: dict[TopicPartition, asyncio.Task[None]] = {}
 
     async def read(self, partition: TopicPartition, job_id: str, since: int) -> Sequence[Recorded]:
-        """All that a job has recorded up to now, in the order of the log.
+        """All that a job has recorded up to now, in the order of the log; and what an earlier one did that had its id, where
+        others who wait need what is so old.
 
         Args:
             since: when it began, in milliseconds since the Unix epoch.
@@ -59,7 +62,7 @@ class RecordingTails:
         Raises:
             BrokerError: the brokers cannot be used.
         """
-        reader = _Reader(job_part(job_id), since - _CLOCKS_APART_MILLISECONDS, asyncio.get_running_loop().create_future())
+        reader = _Reader(job_part(job_id), since - CLOCKS_APART_MILLISECONDS, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(partition, []).append(reader)
         if partition not in self._tasks:
             self._tasks[partition] = asyncio.create_task(self._serve(partition), name=f"recordings-{partition.partition}")
@@ -102,7 +105,7 @@ class RecordingTails:
                     key = record.key or b""
                     of_job = found.get(key[: key.find(b"/")])
                     if of_job is not None and record.value is not None and (place := parse_recording_key(key)) is not None:
-                        of_job.append(Recorded(place, record.value, dict(record.headers).get(SOURCE_HEADER)))
+                        of_job.append(Recorded(place, record.timestamp, record.value, dict(record.headers).get(SOURCE_HEADER)))
         finally:
             await reader.stop()
         for each in readers:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from headrace.codec import decode_object
-from headrace.core.ownership import supersedes
+from headrace.core.ownership import Version, supersedes
 from headrace.core.status import TERMINAL
 from headrace.core.timestamps import format_timestamp, parse_timestamp
 from headrace.errors import HistoryGone
@@ -185,6 +185,8 @@ class _Moments:
         self._claims = Claims()
         self._undecided = len(entries)
         self._begun: set[bytes | None] = set()
+        # Which snapshots were first written after the moment.
+        self._later: set[tuple[Place, Version]] = set()
 
     async def read(self, reader: LogReader, state: TopicPartition) -> None:
         """Reads until no later record can tell more.
@@ -210,9 +212,12 @@ class _Moments:
         if found is None:
             self._check_deleted(seen, record)
             return
-        if record.timestamp > self._at and found.is_decided and not seen.repeated:
-            return
-        if (kept := _kept(record, seen)) is None:
+        if record.timestamp > self._at and not seen.repeated:
+            self._later.add((seen.place, seen.version))
+            if found.is_decided:
+                return
+        # A janitor's word is dated by its engine's clock, which may be behind: where the original is there, that tells better.
+        if (kept := _kept(record, seen, (seen.place, seen.version) in self._later)) is None:
             if record.timestamp <= self._at:
                 found.pass_over(seen, record)
                 self._begun.add(record.key)
@@ -260,10 +265,14 @@ class _Moments:
         return JobAt(replace(job, snapshot=moment.state, damaged=damaged), moment.origin)
 
 
-def _kept(record: UnplacedRecord, seen: Seen) -> _Kept | None:
-    """None of a damaged record: it costs itself, and not what is left beside it."""
+def _kept(record: UnplacedRecord, seen: Seen, is_later: bool) -> _Kept | None:
+    """None of a damaged record: it costs itself, and not what is left beside it.
+
+    Args:
+        is_later: whether it is known to have been written first after the moment.
+    """
     state = snapshot_of(record)
     if state is None:
         return None
     known = known_from(state, record.timestamp, repeated=seen.repeated)
-    return _Kept(record, known.at, known.origin)
+    return _Kept(record, record.timestamp if is_later else known.at, known.origin)

@@ -22,11 +22,11 @@ from headrace.replay.inspection.lines import lines_of_runs, removals_of_runs
 from headrace.replay.inspection.relatives import EARLIER_MILLISECONDS, Relative, relatives_of
 from headrace.replay.inspection.steps import MISSING, Change
 from headrace.replay.recorded.finding import Trail
-from headrace.replay.recorded.folding import place_of_job
+from headrace.replay.recorded.folding import Place, place_of_job
 from headrace.replay.recorded.joining import accepted_state
 from headrace.replay.recorded.log_history import LogHistory
 from headrace.replay.recorded.recorded_answers import Answer
-from headrace.replay.recorded.run_times import time_of_run
+from headrace.replay.recorded.run_times import run_at, time_of_run
 from headrace.replay.recorded.scanning import reading
 from headrace.replay.recorded.spans import ALL_TIME, bounds_of
 
@@ -148,7 +148,7 @@ def merged(own: Sequence[Line], others: Iterable[Line]) -> list[Line]:
 
 
 def _recorded(answers: Iterable[Answer], runs: Sequence[RecordedJob]) -> list[Line]:
-    places = {place_of_job(job): number for number, job in enumerate(runs, 1)} if len(runs) > 1 else {}
+    places: dict[Place | None, int] = {place_of_job(job): number for number, job in enumerate(runs, 1)} if len(runs) > 1 else {}
     return [
         Line(
             at=each.at,
@@ -157,12 +157,18 @@ def _recorded(answers: Iterable[Answer], runs: Sequence[RecordedJob]) -> list[Li
             offset=each.offset,
             event="recorded",
             attempt=each.place.attempt,
-            run=None if each.job_place is None else places.get(each.job_place),
+            run=places.get(each.job_place or _place_at(runs, each.at)),
             changes=[Change(f"recordings.{each.place.key.name}.{each.place.key.number}", MISSING, _decoded(each.value))],
             note="" if each.place.key.failure is None else "what was asked raised this",
         )
         for each in answers
     ]
+
+
+def _place_at(runs: Sequence[RecordedJob], at: int) -> Place | None:
+    """Where the record stands of the run whose attempts wrote something at a time."""
+    run = run_at(runs, at)
+    return None if run is None else place_of_job(run)
 
 
 def _decoded(value: bytes) -> Any:

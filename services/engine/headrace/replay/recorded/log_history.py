@@ -14,7 +14,7 @@ from headrace.broker.discovery import given_settings, settings_of_this_folder
 from headrace.codec import decode
 from headrace.core.records import DEFINITION_PREFIX
 from headrace.core.topics import Topics
-from headrace.errors import RecordUndecodable
+from headrace.errors import HistoryGone, JobUnknown, RecordUndecodable
 from headrace.kafka.log import KafkaLog
 from headrace.models import WorkerDefinition
 from headrace.ports import ConversationRef, Log, LogReader, MemorySnapshot, TopicPartition
@@ -26,7 +26,7 @@ from headrace.replay.recorded.joining import States, by_place, chunks_of, read_a
 from headrace.replay.recorded.layout import Bounds, Layout, Part, described, read_layout
 from headrace.replay.recorded.memory_history import MemoryHistory
 from headrace.replay.recorded.past_conversation import TimedRow
-from headrace.replay.recorded.recorded_answers import Answer, RecordedAnswers, of_attempt, of_run
+from headrace.replay.recorded.recorded_answers import Answer, RecordedAnswers, is_unclear, of_attempt, of_run
 from headrace.replay.recorded.scanning import reading, side_by_side
 from headrace.replay.recorded.spans import ALL_TIME, bounds_of, since, until
 from headrace.replay.recorded.wanted import matches
@@ -194,7 +194,19 @@ class LogHistory:
 
     async def recordings(self, job: RecordedJob, attempt: int) -> Mapping[RecordingKey, bytes]:
         """What an attempt of a job recorded, as JSON; of a job that `find`, `runs` or `jobs` gave before."""
-        return of_attempt(of_run(await self.all_recordings(job.id), job), attempt)
+        return of_attempt(await self.own_recordings(job), attempt)
+
+    async def own_recordings(self, job: RecordedJob) -> Sequence[Answer]:
+        """What all attempts of a job recorded, in the order of the log; of a job that was given before."""
+        found = await self.all_recordings(job.id)
+        return of_run(found, job, await self._runs_beside(job) if is_unclear(found, job) else None)
+
+    async def _runs_beside(self, job: RecordedJob) -> Sequence[RecordedJob] | None:
+        """All jobs that had the id of one that was given before; None where nothing is left of them by now."""
+        try:
+            return [run.job for run in (await find_job(self._log, self._topics, job.id)).runs]
+        except (JobUnknown, HistoryGone):
+            return None
 
     async def all_recordings(self, job_id: str) -> Sequence[Answer]:
         """What all attempts of all jobs recorded that had an id, in the order of the log; of jobs that were given before."""

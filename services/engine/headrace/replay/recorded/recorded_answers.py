@@ -11,6 +11,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import NamedTuple
 
+from headrace.core.identifiers import is_fresh
 from headrace.core.records import SOURCE_HEADER
 from headrace.core.topics import Topics
 from headrace.ports import Log, LogReader, Record, RecordingKey, TopicPartition
@@ -19,6 +20,7 @@ from headrace.recordings import RecordingPlace, parse_recording_key
 from headrace.recordings.records import recording_partition
 from headrace.replay.history import RecordedJob, Span
 from headrace.replay.recorded.folding import Place, place_of_job
+from headrace.replay.recorded.run_times import is_sure_to_be_at_work, run_at, time_of_run
 from headrace.replay.recorded.scanning import reading
 from headrace.replay.recorded.shared_reads import SharedReads
 from headrace.replay.recorded.spans import AHEAD_MILLISECONDS, since, until
@@ -208,10 +210,35 @@ def _keep(values: _Values, kept: _ByJob, records: Sequence[Record]) -> None:
         position += len(value)
 
 
-def of_run(found: Sequence[Answer], job: RecordedJob) -> Sequence[Answer]:
-    """What a job recorded, of all that was recorded under its id; see `History.runs`."""
-    own = place_of_job(job) if found else None
-    return [each for each in found if each.job_place in (None, own)]
+def is_unclear(found: Sequence[Answer], job: RecordedJob) -> bool:
+    """Whether it takes all jobs that had the id to tell which of them recorded something.
+
+    Engines before this one have not said that of what they wrote.
+    """
+    untold = [each.at for each in found if each.job_place is None]
+    return bool(untold) and not is_fresh(job.id) and not is_sure_to_be_at_work(job, untold)
+
+
+def of_run(found: Sequence[Answer], job: RecordedJob, runs: Sequence[RecordedJob] | None = None) -> Sequence[Answer]:
+    """What a job recorded, of all that was recorded under its id; see `History.runs`. Each says then that it is this job's.
+
+    Args:
+        runs: all jobs that had the id; where these are not known the job's own time tells what it recorded, of what says nothing
+            of that itself. So each of these is one job's alone.
+    """
+    if not found:
+        return ()
+    own = place_of_job(job)
+    others = () if is_fresh(job.id) else [each for each in runs or () if place_of_job(each) != own]
+
+    def is_own(answer: Answer) -> bool:
+        if answer.job_place is not None:
+            return answer.job_place == own
+        if runs is None and not is_fresh(job.id):
+            return answer.at in time_of_run(job)
+        return run_at([*others, job], answer.at) is job
+
+    return [each._replace(job_place=own) for each in found if is_own(each)]
 
 
 def of_attempt(found: Iterable[Answer], attempt: int) -> Mapping[RecordingKey, bytes]:

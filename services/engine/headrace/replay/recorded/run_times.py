@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from headrace.core.timestamps import parse_timestamp
@@ -26,6 +26,26 @@ def time_of_run(job: RecordedJob) -> Span:
         return Span(_start(job), _end(job))
     except UNUSABLE:  # its times are redacted, or written by somebody else
         return ALL_TIME
+
+
+def run_at(runs: Sequence[RecordedJob], at: int) -> RecordedJob | None:
+    """Which of all jobs that had one id it was whose attempts wrote something at a time, by the brokers' clock.
+
+    None where there are several, and none of them ran then.
+    """
+    if len(runs) == 1:
+        return runs[0]
+    begun = [(span, run) for run in runs if (span := time_of_run(run)).start <= at]
+    if not begun:
+        return None
+    span, newest = max(begun, key=lambda each: each[0].start)
+    return newest if at in span else None
+
+
+def is_sure_to_be_at_work(job: RecordedJob, times: Iterable[int]) -> bool:
+    """Whether no other job that had its id can have written something at these times."""
+    span = time_of_run(job)
+    return span.end < ALL_TIME.end and all(at in span for at in times)
 
 
 def _start(job: RecordedJob) -> int:
