@@ -84,6 +84,9 @@ class Today:
         recorded = outcome_of(job)
         return Compared(recorded, outcome, compare(recorded, outcome))
 
+    def refusal(self, job: RecordedJob) -> None:
+        """It takes all arguments."""
+
     @property
     def begun(self) -> list[int]:
         """The numbers of the jobs, in the order in which they began."""

@@ -152,7 +152,8 @@ def test_what_is_listed_takes_no_more_than_some_memory() -> None:
     summary = summary_of(*(replayed(n, completed("x" * 1_000), completed("y" * 1_000)) for n in range(10_100)))
     assert (summary.counts["different"], len(summary.listed)) == (10_100, 10_000)
     assert (len(summary.to_json()["notSame"]), summary.to_json()["notSameLeftOut"]) == (10_000, 100)
-    assert all(each.recorded is not None and each.recorded.result is each.replayed.result is None for each in summary.listed)
+    outcomes = [outcome for each in summary.listed for outcome in (each.recorded, each.replayed)]
+    assert all(outcome is not None and outcome.result is None for outcome in outcomes)
 
 
 def test_categories_are_named() -> None:
