@@ -100,7 +100,8 @@ def test_jobs_are_cancelled_and_workers_paused_from_the_command_line(settings: S
     for command in (["jobs", "cancel"], ["jobs", "retry"], ["job"], ["timeline"], ["replay", "job"]):
         for none in ("01a22c52", "\udcff"):  # as a byte that is no UTF-8 comes from the shell
             told = invoked(settings, *command, none, code=2)
-            assert f"There is no job {none!r}" in told and "An id is given whole, and not shortened: `headrace jobs` lists" in told
+            assert f"There is no job {none!r}" in told
+            assert "An id is given whole, and not shortened: `headrace jobs` lists" in told
     assert "stand behind it" in invoked(settings, "workers", "--json", "pause", "sleeper", code=2)
     assert "No worker named 'sleepr'" in invoked(settings, "workers", "pause", "sleepr", code=2)
     assert "sleeper is paused" in invoked(settings, "workers", "pause", "sleeper")
