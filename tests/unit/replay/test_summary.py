@@ -109,6 +109,13 @@ def test_a_different_result_is_told_by_where_it_differs() -> None:
     assert kind.what == "A: a → B: b"
 
 
+def test_an_error_of_which_nobody_knows_the_type_is_told_as_a_difference() -> None:
+    odd = Outcome(JobStatus.COMPLETED, 1, None, "half of it", 0.01)
+    assert [kind.what for kind in summary_of(replayed(1, odd, completed(1))).worst("different")] == [
+        "an error: half of it → no error"
+    ]
+
+
 def test_of_a_long_error_all_is_told() -> None:
     long = f"the beginning {'x' * 5_000} the end"
     summary = summary_of(replayed(1, completed(), failed("ValueError", long)))
