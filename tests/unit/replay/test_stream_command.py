@@ -30,6 +30,8 @@ STREAM = ["stream", "support.replay_workers", "--from", "1h"]
         ([*STREAM, "--speed", "fast"], "--speed 'fast' is none"),
         ([*STREAM, "--speed", "0"], "--speed '0' is none"),
         ([*STREAM, "--fail-on", "failing"], "There is no category 'failing'"),
+        ([*STREAM, "--fail-on", ""], "--fail-on '' names no category, so that nothing would be checked: name some of same, "),
+        ([*STREAM, "--fail-on", " , "], "--fail-on ' , ' names no category"),
         ([*STREAM, "--keep"], "--keep keeps a sandbox"),
         ([*STREAM, "--sandbox", "--order", "log"], "leave out --order log"),
         ([*STREAM, "--where", "failed"], "is no field with its value"),

@@ -118,7 +118,7 @@ def stream(
         in_sandbox = sandbox or into is not None
         if keep and not in_sandbox:
             raise ArgumentsInvalid("--keep keeps a sandbox: give --sandbox or --into, too.")
-        failing = categories_from(fail_on or "")
+        failing = frozenset[str]() if fail_on is None else categories_from(fail_on)
         settings = replay_settings(None if in_sandbox else file, bootstrap_servers, namespace)
         log_to_stderr(settings, default="ERROR")
         request = StreamRequest(

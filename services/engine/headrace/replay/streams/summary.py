@@ -243,12 +243,17 @@ def told_not_in_code(jobs: Mapping[str, int]) -> list[str]:
 
 
 def categories_from(text: str) -> frozenset[str]:
-    """The categories of a list with commas between.
+    """The categories of `--fail-on`, a list with commas between.
 
     Raises:
-        ConfigurationError: there is none of that name.
+        ConfigurationError: there is none of that name, or none is named at all, as where a variable is not set.
     """
     names = frozenset(name for part in text.split(",") if (name := part.strip()))
+    if not names:
+        raise ConfigurationError(
+            f"--fail-on {text!r} names no category, so that nothing would be checked: name some of {', '.join(CATEGORIES)}, or"
+            " leave the option out."
+        )
     if strange := sorted(names - set(CATEGORIES)):
         raise ConfigurationError(f"There is no category {strange[0]!r} in a replay's summary: there are {', '.join(CATEGORIES)}.")
     return names
