@@ -104,6 +104,25 @@ def test_a_check_that_had_nothing_to_judge_is_not_passed(tmp_path: Path, monkeyp
     assert CliRunner().invoke(application, [*words, "--where", "status=failed"]).exit_code == 0, "nobody asked for a judgement"
 
 
+@pytest.mark.parametrize(
+    ("jobs", "said"),
+    [
+        (1, "The one job in the span has not status=failed, userId=bob.\n"),
+        (2, "None of the 2 jobs in the span has status=failed, userId=bob.\n"),
+        (0, "No recorded job is in that span.\n"),
+    ],
+)
+def test_where_no_job_has_the_fields_it_is_said_how_many_there_are(
+    jobs: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLAY_MODE", "")
+    file = tmp_path / "some.jsonl.gz"
+    exported_jobs(file, *["count"] * (jobs or 1))
+    words = ["--where", "status=failed,userId=bob", *(() if jobs else ("--to", "1970-01-01T00:00:00.001Z"))]
+    told = CliRunner().invoke(application, ["replay", "stream", "support.replay_workers", "--file", str(file), *words])
+    assert (told.exit_code, told.stdout) == (0, said)
+
+
 SHIPPED = "memory_compaction_worker"
 NOTHING = (2, "")
 FAILED = (1, {"jobs": 0, "not-in-code": 1})
