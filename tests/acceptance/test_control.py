@@ -106,8 +106,10 @@ def test_jobs_are_cancelled_and_workers_paused_from_the_command_line(settings: S
     assert f"Job {cancelled} is queued." in invoked(settings, "jobs", "cancel", cancelled, "--wait", "0")
     assert "has ended: it is completed" in invoked(settings, "jobs", "cancel", done, code=2)
     for command in (["jobs", "cancel"], ["jobs", "retry"], ["job"], ["timeline"], ["replay", "job"]):
-        told = invoked(settings, *command, "01a22c52", code=2)
-        assert "There is no job '01a22c52'" in told and "An id is given whole, and not shortened: `headrace jobs` lists" in told
+        for none in ("01a22c52", "\udcff"):  # as a byte that is no UTF-8 comes from the shell
+            told = invoked(settings, *command, none, code=2)
+            assert f"There is no job {none!r}" in told
+            assert "An id is given whole, and not shortened: `headrace jobs` lists" in told
     assert "stand behind it" in invoked(settings, "workers", "--json", "pause", "sleeper", code=2)
     assert "No worker named 'sleepr'" in invoked(settings, "workers", "pause", "sleepr", code=2)
     assert "sleeper is paused" in invoked(settings, "workers", "pause", "sleeper")

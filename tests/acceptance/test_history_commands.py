@@ -364,6 +364,31 @@ def test_bad_input_is_told_and_changes_nothing(settings: Settings, tmp_path: Pat
     assert files_of(tmp_path) == {"span.gz"}
 
 
+def test_a_job_beyond_retention_has_no_timeline_and_no_replay(settings: Settings) -> None:
+    settings = with_engine(settings, janitor=False, partitions=1)
+
+    async def gone() -> Job:
+        async with engine_with(settings, Packs()), Client(settings) as client:
+            job = await ended(client, await client.enqueue(Packs, {}))
+        log = KafkaLog(settings)
+        try:
+            await log.delete_records({TopicPartition(Topics(settings.namespace).jobs_name("packs"), 0): 1})
+        finally:
+            await log.close()
+        return job
+
+    job = asyncio.run(gone())
+    said = (
+        f"Error: The record of job {job.id} was deleted from its queue, as those of jobs are that ended long ago, and with it"
+        " its history. It is known that it was completed at the end.\n"
+    )
+
+    def bad() -> None:
+        assert refused(settings, "timeline", job.id) == refused(settings, "replay", "job", job.id) == said
+
+    before_and_after(settings, bad)
+
+
 def files_of(directory: Path) -> set[str]:
     """What the commands have made; not the data of the clients that enqueued."""
     return {each.name for each in directory.iterdir()} - {"headrace"}

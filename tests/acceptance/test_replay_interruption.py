@@ -128,6 +128,23 @@ async def test_what_is_interrupted_twice_while_its_sandbox_is_made_says_what_it_
     assert await state_of(recorded) == before
 
 
+async def test_the_name_of_a_sandbox_that_is_in_use_is_refused_and_its_replay_goes_on(recorded: Settings, tmp_path: Path) -> None:
+    before, gate, name = await state_of(recorded), tmp_path / "gate", f"{recorded.namespace}.replay-mine"
+    gate.write_text("10")
+    with started(recorded, "gated", *STREAM, "--into", "mine", "--json", REPLAY_GATE=str(gate)) as process:
+        await until_half_way(recorded)
+        sandboxed = of_sandboxes(await state_of(recorded), recorded)
+        for second in ("mine", name):
+            refused = replay(recorded, "", *STREAM, "--into", second)
+            assert (refused.returncode, refused.stdout) == (2, ""), refused.stderr
+            assert refused.stderr.startswith(f"Error: '{name}' cannot be a sandbox: the cluster has {name}."), refused.stderr
+        assert of_sandboxes(await state_of(recorded), recorded) == sandboxed
+        gate.write_text("30")
+        output, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, json.loads(output)["counts"]["same"]) == (0, 30), told
+    assert await state_of(recorded) == before
+
+
 async def test_what_a_killed_one_leaves_is_found_and_removed(recorded: Settings) -> None:
     before = await state_of(recorded)
     with started(recorded, "hang", *STREAM, "--sandbox") as process:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import re
+import signal
 from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 
@@ -45,7 +46,7 @@ async def test_the_table_and_the_exit_code(recorded: Settings) -> None:
     assert replay(recorded, "fail", *STREAM, "--fail-on", "newly-fixed").returncode == 0
 
     told = json.loads(replay(recorded, "fail", *STREAM, "--json", "--where", "userId=ada").stdout)
-    assert (told["jobs"], told["counts"]["same"], told["counts"]["newly-failing"]) == (30, 15, 15)
+    assert (told["jobs"], told["counts"]["same"], told["counts"]["newly-failing"], told["interrupted"]) == (30, 15, 15, False)
     assert {"id", "workerName", "categories", "recorded", "replayed"} == set(told["notSame"][0])
     assert json.loads(replay(recorded, "", *STREAM, "--json", "--where", "userId=bob").stdout)["jobs"] == 0
     nothing = replay(recorded, "", *STREAM, "--where", "userId=bob,status=failed").stdout
@@ -95,6 +96,30 @@ async def test_a_terminal_shows_how_far_it_is(recorded: Settings, tmp_path: Path
         await screen.until(r"replaying .*30/30 [\d,]+/s 0:\d\d:\d\d left: 0:00:00", within=PATIENCE_SECONDS)
         output, _ = await asyncio.to_thread(process.communicate, timeout=PATIENCE_SECONDS)
         assert output.startswith("30 jobs replayed in ")
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("--sandbox", "--json", "--fail-on", "different")], ids=["in process, a table", "in a sandbox, JSON"]
+)
+async def test_what_is_interrupted_shows_what_came_of_the_jobs_so_far(
+    recorded: Settings, tmp_path: Path, screen: Screen, words: tuple[str, ...]
+) -> None:
+    before, gate = await state_of(recorded), tmp_path / "gate"
+    gate.write_text("10")
+    variables = {"REPLAY_GATE": str(gate), "TERM": "xterm-256color"}
+    with started(recorded, "gated", *STREAM, *words, stderr=screen.of_command, **variables) as process:
+        await screen.until(r"replaying .* 10/30 ", within=PATIENCE_SECONDS)
+        process.send_signal(signal.SIGINT)
+        output, _ = await asyncio.to_thread(process.communicate, timeout=PATIENCE_SECONDS)
+    await screen.until(r"Interrupted\.", within=PATIENCE_SECONDS)
+    assert process.returncode == 130
+    if words:
+        told = json.loads(output)
+        assert (told["interrupted"], told["jobs"], told["counts"]["same"]) == (True, 10, 10), output
+    else:
+        assert re.match(r"10 jobs replayed in \S+ s, \S+/s; then it was interrupted\n", output), output
+        assert re.search(r"^10 +same ", output, re.MULTILINE), output
+    assert await state_of(recorded) == before
 
 
 async def test_where_nobody_looks_it_does_not_show_how_far_it_is(recorded: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -95,8 +96,9 @@ async def test_a_job_is_found_as_it_is_given_with_others(history: StoredHistory)
     for job_id, job in (await all_of(history)).items():
         assert await history.find(job_id) == job
         assert list(await history.runs(job_id)) == [job]
-    with pytest.raises(JobUnknown, match="'nobody'"):
-        await history.find("nobody")
+    for none in ("nobody", "\udcff"):
+        with pytest.raises(JobUnknown, match=re.escape(repr(none))):
+            await history.find(none)
 
 
 async def test_jobs_are_chosen_by_worker_field_and_time(history: StoredHistory) -> None:

@@ -203,16 +203,14 @@ class NoWorker(AbstractWorker[dict[str, Any]]):
 kept = NoWorker(5)
 
 
-class DiesLive(AbstractWorker[dict[str, Any]]):
-    """Its process dies in the live run, and not in a replay."""
+class Dies(AbstractWorker[dict[str, Any]]):
+    """Its process dies, whoever runs it."""
 
-    name = "dies_live"
+    name = "dies"
     description = "Takes its process with it."
     executor = "process"
     concurrency = 1
     retry = RetryPolicy(max_attempts=1)
 
     def run(self, args: dict[str, Any], ctx: JobContext) -> str:
-        if not ctx.replaying:
-            os._exit(3)
-        return "alive"
+        os._exit(3)

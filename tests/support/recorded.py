@@ -29,7 +29,9 @@ def recorded_job(
     }
     if key is not None:
         record["orderingKey"] = key
-    state = {"status": "completed", "result": number, "attempts": [{"attempt": 1, "status": "completed"}], **snapshot}
+    began = {"attempt": 1, "epoch": 1, "instanceId": "one", "startedAt": "2026-01-01T00:00:00.000Z", "status": "completed"}
+    told = {"updatedAt": "2026-01-01T00:00:01.000Z", "attempt": 1, "attempts": [began]}
+    state = {"status": "completed", "result": number, **told, **snapshot}
     source = TopicPartition(f"headrace.jobs.{worker}", partition)
     accepted_at = 1_000 + number if at is None else at
     return RecordedJob(record, source, number, accepted_at, {**record, **state})
@@ -83,6 +85,9 @@ class Today:
         self.steps.append(("ends", number))
         recorded = outcome_of(job)
         return Compared(recorded, outcome, compare(recorded, outcome))
+
+    def refusal(self, job: RecordedJob) -> None:
+        """It takes all arguments."""
 
     @property
     def begun(self) -> list[int]:

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from headrace.cli.moments import parse_moment, parse_since_and_until, parse_span
+from headrace.cli.moments import parse_moment, parse_since_and_until, parse_span, parse_span_in_export
 from headrace.errors import ArgumentsInvalid
+from headrace.replay.history import Span
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
@@ -60,3 +61,15 @@ def test_a_span_ends_after_it_begins() -> None:
     for start, end in (("1h", "2h"), ("now", "1h"), ("999999d", "now")):
         with pytest.raises(ArgumentsInvalid):
             parse_span(start, end)
+
+
+@pytest.mark.parametrize(("start", "told"), [("1960-01-01T00:00:00Z", "1960-01-01T00:00:00.000Z"), ("300000d", "1[0-9]{3}-.*Z")])
+@pytest.mark.parametrize("end", ["now", "1965-01-01T00:00:00Z"])
+def test_a_span_that_begins_before_all_records_can_be_is_told_as_that(start: str, told: str, end: str) -> None:
+    """It is not empty: its begin is before its end."""
+    message = rf"^--from '{start}' is {told}: no record is of a time before 1970\.$"
+    with pytest.raises(ArgumentsInvalid, match=message):
+        parse_span(start, end)
+    if end != "now":
+        with pytest.raises(ArgumentsInvalid, match=message):
+            parse_span_in_export(start, end, Span(0, 10_000))

@@ -11,11 +11,17 @@ from typing import Any
 
 import pytest
 
-from headrace.errors import ArgumentsInvalid
+from headrace.errors import ArgumentsInvalid, ExportDamaged
 from headrace.replay.exports.export_format import ExportHeader, ExportWriter, read_lines
+from headrace.replay.exports.file_history import read_file_history
 from headrace.replay.history import Span
 
 SPAN = Span(0, 100_000)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ExportDamaged, match="No such file"):
+        read_file_history(tmp_path / "nothing.gz")
 
 
 def files_of(directory: Path) -> list[str]:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from headrace import JobContext, worker
+from headrace import AbstractWorker, JobContext, worker
 from headrace.core.comparison import Verdict
 from headrace.errors import ConfigurationError
 from headrace.replay.exports.export_format import ExportHeader, ExportWriter
 from headrace.replay.facade import StreamRequest, replay_stream
 from headrace.replay.history import Span
+from headrace.replay.rerunning.rerun import Rerunner, RerunOptions
 from headrace.replay.streams.pacing import Pacing
 from headrace.replay.streams.stream import StreamReplay
 from headrace.replay.streams.summary import Replayed
@@ -33,7 +35,8 @@ async def test_every_job_is_run_compared_and_told() -> None:
     waiting = recorded_job(8, status="queued")
     batches = [jobs[:2], jobs[2:], [cancelled, waiting]]
     heard: list[Replayed] = []
-    replay = StreamReplay(ListedHistory(batches), Today(odd_fails), everything(batches), Pacing(concurrency=2), heard.append)
+    today = Today(odd_fails)
+    replay = StreamReplay(ListedHistory(batches), today, everything(batches), Pacing(concurrency=2), heard.append)
     assert (replay.found, replay.all_found) == (0, False)
     summary = await replay.run()
     assert (replay.found, replay.all_found, summary.jobs) == (7, True, 7)
@@ -48,6 +51,49 @@ async def test_every_job_is_run_compared_and_told() -> None:
     }
     assert [kind.what for kind in summary.worst("not-comparable")] == ["cancelled", "had not ended"]
     assert heard[0].worker == "count"
+    assert sorted(today.begun) == [0, 1, 2, 3, 4], "the others would have been run for nothing"
+
+
+class Numbered(BaseModel):
+    number: int
+    unit: str = ""
+
+
+class Asks(AbstractWorker[Numbered]):
+    """Notes that it was run, which is an effect outside."""
+
+    name = "count"
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    async def run(self, args: Numbered, ctx: JobContext) -> int:
+        self.asked.append(args.number)
+        return args.number
+
+
+async def test_what_the_code_did_not_make_of_its_jobs_is_told_with_what_was_recorded_and_asks_for_nothing() -> None:
+    kinds = ("headrace.errors.WorkerProcessDied", "headrace.errors.BrokerUnreachable", "poison", "undecodable")
+    died = [
+        recorded_job(number, status="failed", result=None, error={"type": kind, "message": "it was so"})
+        for number, kind in enumerate(kinds, 1)
+    ]
+    cancelled, damaged = recorded_job(6, status="cancelled"), replace(recorded_job(7), damaged=True)
+    odd = replace(recorded_job(8, status="running"), record={**recorded_job(8).record, "args": {"number": "many"}})
+    own = recorded_job(9, status="failed", error={"type": "ValueError", "message": "odd"})
+    batches, asks, heard = [[*died, cancelled, damaged, odd, own]], Asks(), list[Replayed]()
+    history = ListedHistory(batches)
+    async with Rerunner(history, [asks], RerunOptions(live=True)) as rerunner:
+        summary = await StreamReplay(history, rerunner, everything(batches), heard=heard.append).run()
+    assert asks.asked == [9]
+    assert dict(summary.counts) == {"not-comparable": 6, "arguments-refused": 1, "newly-fixed": 1}
+    told = [f"{kind}: it was so" for kind in kinds] + ["cancelled", "the newest record of what became of it is damaged"]
+    assert [kind.what for kind in summary.worst("not-comparable")] == told[:5]
+    assert {each.job_id: each.comparison.reason for each in heard}[damaged.id] == told[5]
+    [refused] = summary.worst("arguments-refused")
+    assert refused.what.startswith("arguments_invalid: Arguments of count are wrong: number: ")
+    left_out = {each["id"]: each["replayed"] for each in summary.to_json()["notSame"] if each["replayed"] is None}
+    assert left_out.keys() == {job.id for job in (*died, cancelled, damaged)}
 
 
 async def test_how_many_jobs_will_have_the_fields_is_told_by_the_share_that_had_them_so_far() -> None:

@@ -30,6 +30,8 @@ STREAM = ["stream", "support.replay_workers", "--from", "1h"]
         ([*STREAM, "--speed", "fast"], "--speed 'fast' is none"),
         ([*STREAM, "--speed", "0"], "--speed '0' is none"),
         ([*STREAM, "--fail-on", "failing"], "There is no category 'failing'"),
+        ([*STREAM, "--fail-on", ""], "--fail-on '' names no category, so that nothing would be checked: name some of same, "),
+        ([*STREAM, "--fail-on", " , "], "--fail-on ' , ' names no category"),
         ([*STREAM, "--keep"], "--keep keeps a sandbox"),
         ([*STREAM, "--sandbox", "--order", "log"], "leave out --order log"),
         ([*STREAM, "--where", "failed"], "is no field with its value"),
@@ -100,6 +102,25 @@ def test_a_check_that_had_nothing_to_judge_is_not_passed(tmp_path: Path, monkeyp
     judged = CliRunner().invoke(application, [*words, "--fail-on", "newly-failing", "--where", "status=completed"])
     assert judged.exit_code == 0, judged.output
     assert CliRunner().invoke(application, [*words, "--where", "status=failed"]).exit_code == 0, "nobody asked for a judgement"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "said"),
+    [
+        (1, "The one job in the span has not status=failed, userId=bob.\n"),
+        (2, "None of the 2 jobs in the span has status=failed, userId=bob.\n"),
+        (0, "No recorded job is in that span.\n"),
+    ],
+)
+def test_where_no_job_has_the_fields_it_is_said_how_many_there_are(
+    jobs: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLAY_MODE", "")
+    file = tmp_path / "some.jsonl.gz"
+    exported_jobs(file, *["count"] * (jobs or 1))
+    words = ["--where", "status=failed,userId=bob", *(() if jobs else ("--to", "1970-01-01T00:00:00.001Z"))]
+    told = CliRunner().invoke(application, ["replay", "stream", "support.replay_workers", "--file", str(file), *words])
+    assert (told.exit_code, told.stdout) == (0, said)
 
 
 SHIPPED = "memory_compaction_worker"

@@ -109,6 +109,13 @@ def test_a_different_result_is_told_by_where_it_differs() -> None:
     assert kind.what == "A: a → B: b"
 
 
+def test_an_error_of_which_nobody_knows_the_type_is_told_as_a_difference() -> None:
+    odd = Outcome(JobStatus.COMPLETED, 1, None, "half of it", 0.01)
+    assert [kind.what for kind in summary_of(replayed(1, odd, completed(1))).worst("different")] == [
+        "an error: half of it → no error"
+    ]
+
+
 def test_of_a_long_error_all_is_told() -> None:
     long = f"the beginning {'x' * 5_000} the end"
     summary = summary_of(replayed(1, completed(), failed("ValueError", long)))
@@ -152,7 +159,8 @@ def test_what_is_listed_takes_no_more_than_some_memory() -> None:
     summary = summary_of(*(replayed(n, completed("x" * 1_000), completed("y" * 1_000)) for n in range(10_100)))
     assert (summary.counts["different"], len(summary.listed)) == (10_100, 10_000)
     assert (len(summary.to_json()["notSame"]), summary.to_json()["notSameLeftOut"]) == (10_000, 100)
-    assert all(each.recorded is not None and each.recorded.result is each.replayed.result is None for each in summary.listed)
+    outcomes = [outcome for each in summary.listed for outcome in (each.recorded, each.replayed)]
+    assert all(outcome is not None and outcome.result is None for outcome in outcomes)
 
 
 def test_categories_are_named() -> None:

@@ -65,9 +65,7 @@ def parse_span_in_export(start: str | None, end: str, exported: Span) -> Span:
     if end == "now":
         return Span(first, exported.end)
     last = to_milliseconds(parse_moment(end, now, "--to"))
-    if first < 0 or first >= last:
-        begin = format_timestamp(exported.start) if start is None else start
-        raise ArgumentsInvalid(f"--from {begin!r} is not before --to {end!r}: the span is empty.")
+    _check_span(first, last, format_timestamp(exported.start) if start is None else start, end)
     return Span(first, last)
 
 
@@ -81,6 +79,13 @@ def parse_span(start: str, end: str) -> Span:
 
     now = datetime.now(UTC)
     span = Span(*(to_milliseconds(parse_moment(text, now, option)) for text, option in ((start, "--from"), (end, "--to"))))
-    if span.start < 0 or span.start >= span.end:
-        raise ArgumentsInvalid(f"--from {start!r} is not before --to {end!r}: the span is empty.")
+    _check_span(*span, start, end)
     return span
+
+
+def _check_span(first: int, last: int, start: str, end: str) -> None:
+    """Raises ArgumentsInvalid where nothing can be in a span, which is told as it was given."""
+    if first < 0:
+        raise ArgumentsInvalid(f"--from {start!r} is {format_timestamp(first)}: no record is of a time before 1970.")
+    if first >= last:
+        raise ArgumentsInvalid(f"--from {start!r} is not before --to {end!r}: the span is empty.")

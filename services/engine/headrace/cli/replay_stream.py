@@ -63,7 +63,7 @@ _EXPLAINED = {
     "newly-failing": "completed then, fail today",
     "newly-fixed": "failed then, complete today",
     "slower": "over twice as long, and over 100 ms; counted beside their verdict",
-    "not-comparable": "cancelled, crashed, not ended, or not recorded then: see --live",
+    "not-comparable": "not run: cancelled, crashed, not ended; or not recorded: see --live",
     "arguments-refused": "today's code does not take their arguments",
     NOT_IN_CODE: "not replayed: the loaded code has no such worker",
 }
@@ -118,7 +118,7 @@ def stream(
         in_sandbox = sandbox or into is not None
         if keep and not in_sandbox:
             raise ArgumentsInvalid("--keep keeps a sandbox: give --sandbox or --into, too.")
-        failing = categories_from(fail_on or "")
+        failing = frozenset[str]() if fail_on is None else categories_from(fail_on)
         settings = replay_settings(None if in_sandbox else file, bootstrap_servers, namespace)
         log_to_stderr(settings, default="ERROR")
         request = StreamRequest(
@@ -287,10 +287,10 @@ class _Look:
         return _progress(self._bar, replay, total)
 
     def tell_interrupted(self) -> None:
-        """Says that it was broken off, and what came of all jobs where only the end of the sandbox was still to come."""
+        """Says that it was broken off, and what came of the jobs so far: of all where only the sandbox was to be removed."""
         typer.echo("Interrupted.", err=True)
-        if self._replay is not None and self._replay.is_done:
-            self._answer.show(self._replay.summary, self.seconds, self.nothing)
+        if self._replay is not None and (self._replay.is_done or self._replay.summary.jobs):
+            self._answer.show(self._replay.summary, self.seconds, self.nothing, interrupted=not self._replay.is_done)
         self.tell_kept()
 
     def break_off(self) -> NoReturn:
@@ -360,21 +360,22 @@ class _Answer:
     output: TextIO
     as_json: bool
 
-    def show(self, summary: Summary, seconds: float, nothing: str) -> None:
+    def show(self, summary: Summary, seconds: float, nothing: str, *, interrupted: bool = False) -> None:
         """Prints what came of it, as a table or as JSON.
 
         Args:
             nothing: what a table tells where there are no jobs.
+            interrupted: whether jobs were left.
         """
         if self.as_json:
             pace = round(summary.jobs / seconds, 1) if seconds else None
-            told = {**summary.to_json(), "seconds": round(seconds, 3), "jobsPerSecond": pace}
+            told = {**summary.to_json(), "seconds": round(seconds, 3), "jobsPerSecond": pace, "interrupted": interrupted}
             typer.echo(orjson.dumps(told).decode(), file=self.output)
             return
         rate = f", {summary.jobs / seconds:,.0f}/s" if seconds else ""
         counted = f"{summary.jobs:,} {'job' if summary.jobs == 1 else 'jobs'}"
         rows = [_row(summary, category) for category in CATEGORIES] if summary.counts else []
-        title = f"{counted} replayed in {seconds:.1f} s{rate}"
+        title = f"{counted} replayed in {seconds:.1f} s{rate}{'; then it was interrupted' if interrupted else ''}"
         listing = Listing(title, ["jobs", "", ""], nothing, rows)
         listing.print(Console(file=self.output))
 

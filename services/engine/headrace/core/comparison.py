@@ -64,13 +64,20 @@ def compare(recorded: Outcome | None, replayed: Outcome) -> Comparison:
     Args:
         recorded: None where the job had not ended.
     """
-    if recorded is None or recorded.status not in _COMPARABLE or replayed.status not in _COMPARABLE:
-        return Comparison(Verdict.NOT_COMPARABLE)
-    if recorded.error_type in NOT_OF_THE_CODE:
+    if recorded is None or not can_be_compared(recorded) or replayed.status not in _COMPARABLE:
         return Comparison(Verdict.NOT_COMPARABLE)
     # What fails early and what goes on to its end are not the same work.
     slower = recorded.status is replayed.status and is_slower(recorded.seconds, replayed.seconds)
     return Comparison(_verdict(recorded, replayed), slower)
+
+
+def can_be_compared(recorded: Outcome | None) -> bool:
+    """Whether what was recorded is what the worker's code made of the job: else nothing that it makes of it now says anything.
+
+    Args:
+        recorded: None where the job had not ended.
+    """
+    return recorded is not None and recorded.status in _COMPARABLE and recorded.error_type not in NOT_OF_THE_CODE
 
 
 _OUTAGES: Final = frozenset(

@@ -16,6 +16,9 @@ from headrace.ports import RecordingKey as RecordingKey
 DAMAGED: Final = "damaged"
 """In place of the status of a job whose newest valid record cannot be read."""
 
+WHY_DAMAGED: Final = "the newest record of what became of it is damaged"
+"""Why such a job cannot be compared."""
+
 
 def _defaults() -> dict[str, Any]:
     """What the models take where a job on the wire lacks a field, by its name there; without those that are then not known."""

@@ -172,10 +172,13 @@ def _ranges(wanted: JobFilter, index: str) -> Sequence[int | None]:
 
 def single(connection: sqlite3.Connection, job_id: str, tenant: str) -> tuple[bytes, bytes | None, bytes | None] | None:
     """Body, arguments and details of a job, or None if the tenant has none of that id."""
-    found: tuple[bytes, bytes | None, bytes | None] | None = connection.execute(
-        "SELECT body, arguments, details FROM jobs WHERE id = ? AND tenant_key = ?",
-        (job_key(job_id), name_key("tenant", tenant)),
-    ).fetchone()
+    try:
+        found: tuple[bytes, bytes | None, bytes | None] | None = connection.execute(
+            "SELECT body, arguments, details FROM jobs WHERE id = ? AND tenant_key = ?",
+            (job_key(job_id), name_key("tenant", tenant)),
+        ).fetchone()
+    except UnicodeEncodeError:
+        return None  # somebody has typed bytes that are no text: no job has such an id
     return found
 
 

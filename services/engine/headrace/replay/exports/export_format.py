@@ -79,11 +79,18 @@ class ExportHeader:
         return cls(
             namespace=str(raw["namespace"]),
             span=Span(parse_timestamp(raw["from"]), parse_timestamp(raw["to"])),
-            workers=tuple(raw["workers"]),
-            redacted=tuple(raw["redacted"]),
+            workers=_texts(raw["workers"]),
+            redacted=_texts(raw["redacted"]),
             counts={str(name): int(count) for name, count in raw["counts"].items()},
             digest=str(raw["sha256"]),
         )
+
+
+def _texts(raw: Any) -> tuple[str, ...]:
+    """Raises TypeError where it is no list of texts."""
+    if not isinstance(raw, list) or not all(isinstance(each, str) for each in raw):
+        raise TypeError
+    return tuple(raw)
 
 
 class ExportWriter:

@@ -24,6 +24,7 @@ from headrace.replay.history import Began, RecordedJob, RecordingKey, Span, Want
 from headrace.replay.recorded.conversations import conversations_of
 from headrace.replay.recorded.folding import Place, place_of_job
 from headrace.replay.recorded.memory_history import PastConversations
+from headrace.replay.recorded.snapshots import is_readable_snapshot
 from headrace.replay.recorded.wanted import full_path, matches
 from headrace.replay.recorded.what_is_left import span_gone
 
@@ -205,6 +206,9 @@ def _job_of(line: Mapping[str, Any], redacted: Collection[str]) -> RecordedJob:
     source = TopicPartition(line["topic"], line["partition"])
     record, snapshot = line["record"], line["snapshot"]
     damaged, made_at = line.get("damaged") is True, line.get("snapshotAt")
+    if snapshot is not None and not is_readable_snapshot(snapshot):
+        # An export of an earlier headrace may have one that was taken for readable.
+        snapshot, damaged = None, True
     return RecordedJob(record, source, line["offset"], line["acceptedAt"], snapshot, redacted, damaged, made_at)
 
 

@@ -228,7 +228,8 @@ async def _from(reader: LogReader, partition: TopicPartition, at: int) -> dict[T
 
 async def _missing(log: Log, layout: Layout, job_id: str) -> JobUnknown | HistoryGone:
     """What is to be said of a job of which there is no record: its snapshots may outlive it for a while."""
-    key = job_id.encode()
+    # Whoever typed it may have typed bytes that are no text: no job has such an id.
+    key = job_id.encode(errors="surrogatepass")
 
     async def read(reader: LogReader, state: TopicPartition) -> AsyncGenerator[Sequence[Record]]:
         async with aclosing(batches_between(reader, await _from(reader, state, 0))) as batches:

@@ -10,7 +10,7 @@ from pydantic import Field
 from headrace.codec import decode_object, plain_validator
 from headrace.core.status import JobStatus
 from headrace.fields import JobId, Timestamp, WorkerName
-from headrace.models import Attempt, WireModel
+from headrace.models import Attempt, JobError, WireModel
 from headrace.ports import UnplacedRecord
 from headrace.replay.recorded.folding import UNUSABLE
 
@@ -28,6 +28,7 @@ class _Told(WireModel):
     sequence: int = 0
     attempts: list[Attempt] = Field(default_factory=list)
     failures: int = 0
+    error: JobError | None = None
 
 
 _check_told = plain_validator(_Told)
@@ -42,7 +43,15 @@ def snapshot_in(value: bytes | None) -> Mapping[str, Any] | None:
     """The job in the value of a record of its state, or None where that is damaged."""
     try:
         raw = decode_object(value)
-        _check_told(raw)
     except UNUSABLE:
         return None
-    return raw
+    return raw if is_readable_snapshot(raw) else None
+
+
+def is_readable_snapshot(raw: Any) -> bool:
+    """Whether JSON is a job as a record of its state has it."""
+    try:
+        _check_told(raw)
+    except UNUSABLE:
+        return False
+    return True

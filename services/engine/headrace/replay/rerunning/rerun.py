@@ -23,7 +23,7 @@ from headrace.job_context import JobContext, JobServices
 from headrace.memory.bound import BoundMemory
 from headrace.models import Job
 from headrace.replay.exports.redaction import redacted_outcome
-from headrace.replay.history import History, RecordedJob
+from headrace.replay.history import WHY_DAMAGED, History, RecordedJob
 from headrace.replay.recorded.refused import RefusedJob
 from headrace.replay.rerunning.answers import PastAnswers
 from headrace.replay.rerunning.attempts import PastAttempt
@@ -146,8 +146,7 @@ class Rerunner:
         try:
             arguments = admit_arguments(worker, job.record["args"])
         except NotAdmitted as refused:
-            error = {"type": refused.reason, "message": refused.message}
-            return self._told(past, effects, Conclusion(JobStatus.FAILED, error=error), None)
+            return self._refused(past, refused)
         # Before the attempt begins: it did not have to wait for any of this.
         await self._captured_children()
         waited = WaitedHistory(self._history)
@@ -177,6 +176,22 @@ class Rerunner:
         if running.threads.refused is not None:
             raise self._exhausted(running.threads.refused)
         return self._told(past, effects, conclude(result, raised, late_after), took)
+
+    def refusal(self, job: RecordedJob) -> Rerun | None:
+        """What comes of a job whose arguments today's code does not take; None where it takes them. The job is not run.
+
+        Raises WorkerUnknown, AttemptUnknown.
+        """
+        past = PastAttempt(job)
+        try:
+            admit_arguments(self._worker_of(job), job.record["args"])
+        except NotAdmitted as refused:
+            return self._refused(past, refused)
+        return None
+
+    def _refused(self, past: PastAttempt, refused: NotAdmitted) -> Rerun:
+        error = {"type": refused.reason, "message": refused.message}
+        return self._told(past, Effects(), Conclusion(JobStatus.FAILED, error=error), None)
 
     def _worker_of(self, job: RecordedJob) -> AbstractWorker[Any]:
         name = job.record["workerName"]
@@ -244,7 +259,7 @@ class Rerunner:
         if comparison.verdict in _BY_WHAT_IS_MISSING and (missing := _missing(effects)) is not None:
             comparison = Comparison(Verdict.NOT_COMPARABLE, reason=missing)
         if past.recorded_job.damaged and comparison.verdict is Verdict.NOT_COMPARABLE:
-            comparison = Comparison(Verdict.NOT_COMPARABLE, reason=_DAMAGED)
+            comparison = Comparison(Verdict.NOT_COMPARABLE, reason=WHY_DAMAGED)
         return Rerun(
             job=past.recorded_job,
             attempt=past.number,
@@ -257,7 +272,6 @@ class Rerunner:
         )
 
 
-_DAMAGED: Final = "the newest record of what became of it is damaged"
 _BY_WHAT_IS_MISSING: Final = frozenset({Verdict.DIFFERENT, Verdict.NEWLY_FAILING, Verdict.NEWLY_FIXED})
 """What may come of it that something was not recorded: nobody knows what the code makes of an answer. It may also catch that it
 gets none, and end well by that alone.

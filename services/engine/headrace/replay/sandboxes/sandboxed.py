@@ -97,7 +97,8 @@ class SandboxRun:
             self._places_of[again.name] = asyncio.Semaphore(at_most)
 
     async def run(self, lost: asyncio.Future[None] | None = None) -> Summary:
-        """Runs all jobs of the replay; when it returns, the sandbox has the end of each whose worker is not paused there.
+        """Runs all jobs of the replay but for those that it passes over; when it returns, the sandbox has the end of each whose
+        worker is not paused there.
 
         Args:
             lost: fails when the sandbox is there no more; see `opened_sandbox`.
@@ -189,6 +190,8 @@ class SandboxRun:
     async def _write(self, writer: LogWriter, batch: Sequence[RecordedJob]) -> None:
         records: list[tuple[TopicPartition, NewRecord]] = []
         for job in batch:
+            if self._replay.passes_over(job):
+                continue
             if job.id in self._seen:
                 await self._append(writer, records)
                 records = []

@@ -7,9 +7,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from headrace.core.comparison import Comparison, Outcome, Verdict
+from headrace.core.comparison import Comparison, Outcome, Verdict, can_be_compared
 from headrace.errors import ConfigurationError
-from headrace.replay.history import History, RecordedJob, Wanted, outcome_of
+from headrace.replay.history import WHY_DAMAGED, History, RecordedJob, Wanted, outcome_of
 from headrace.replay.recorded.wanted import matches
 from headrace.replay.streams.pacing import Batches, Pacing, run_paced
 from headrace.replay.streams.summary import Replayed, Summary
@@ -32,6 +32,9 @@ class Reruns(Protocol):
 
     async def rerun(self, job: RecordedJob) -> Rerun: ...
 
+    def refusal(self, job: RecordedJob) -> Rerun | None:
+        """What comes of a job whose arguments the code does not take; None where it takes them. The job is not run."""
+
 
 class StoredHistory(History, Protocol):
     """A history that can tell how many jobs it has without reading all of them."""
@@ -51,11 +54,11 @@ class StreamReplay:
     """A replay of many jobs, and how far it is.
 
     Attributes:
-        summary: of those that were run.
+        summary: of those that were run, or left out.
         read: how many jobs of the span and of these workers were read so far, whatever their fields are.
         found: how many of them are wanted.
         all_found: whether there are no more.
-        heard: called with each job that was run.
+        heard: called with each job that was run, or left out.
         limits: how many jobs of a worker run at a time at most, by its name.
         sandbox: the namespace in which it runs, while that is there; None in this process.
     """
@@ -74,21 +77,25 @@ class StreamReplay:
 
     @property
     def is_done(self) -> bool:
-        """Whether all jobs that are wanted were run."""
+        """Whether all jobs that are wanted were run, or left out."""
         return self.all_found and self.summary.jobs == self.found
 
     async def run(self) -> Summary:
-        """Runs all of them in this process.
+        """Runs all of them in this process, but for those that `passes_over` leaves out.
 
         Raises:
             HistoryGone: the span begins before what is left of the log.
             BrokerError: the brokers cannot be used.
         """
-        await run_paced(self.jobs(), self.rerun, self.pacing, self.limits)
+        await run_paced(self.jobs(), self._run_or_pass_over, self.pacing, self.limits)
         return self.summary
 
+    async def _run_or_pass_over(self, job: RecordedJob) -> None:
+        if not self.passes_over(job):
+            await self.rerun(job)
+
     async def jobs(self) -> Batches:
-        """The jobs that are to be run, counted as they are read."""
+        """The jobs that are wanted, counted as they are read."""
         fields = self.wanted.fields
         # All of them are asked for, so that those that are not wanted are counted, too: it is the work that is done.
         async with aclosing(self.history.jobs(replace(self.wanted, fields={}))) as batches:
@@ -115,14 +122,33 @@ class StreamReplay:
     async def rerun(self, job: RecordedJob) -> Rerun:
         """Runs one of them, and counts what came of it."""
         rerun = await self.reruns.rerun(job)
-        self._count(Replayed(job.id, str(job.record["workerName"]), rerun.comparison, rerun.recorded, rerun.replayed))
+        self._count_rerun(job, rerun)
         return rerun
 
-    def leave_out(self, job: RecordedJob, outcome: Outcome, reason: str) -> None:
+    def passes_over(self, job: RecordedJob) -> bool:
+        """Whether one of them is not to be run, as nothing could be compared with what was recorded of it. It is counted then.
+
+        What was cancelled may have hung, and what ended its process would end this one: many jobs do not hang on such a one.
+        That today's code does not take its arguments is told all the same.
+        """
+        recorded = outcome_of(job)
+        if can_be_compared(recorded):
+            return False
+        if (refused := self.reruns.refusal(job)) is not None:
+            self._count_rerun(job, refused)
+        else:
+            self.leave_out(job, None, WHY_DAMAGED if job.damaged else "")
+        return True
+
+    def _count_rerun(self, job: RecordedJob, rerun: Rerun) -> None:
+        self._count(Replayed(job.id, str(job.record["workerName"]), rerun.comparison, rerun.recorded, rerun.replayed))
+
+    def leave_out(self, job: RecordedJob, outcome: Outcome | None, reason: str) -> None:
         """Counts one of them as not comparable: its attempt was not run to its end.
 
         Args:
-            outcome: what came of it in place of that.
+            outcome: what came of it in place of that; None where it was not begun.
+            reason: why, where what was recorded does not tell that.
         """
         comparison = Comparison(Verdict.NOT_COMPARABLE, reason=reason)
         self._count(Replayed(job.id, str(job.record["workerName"]), comparison, outcome_of(job), outcome))

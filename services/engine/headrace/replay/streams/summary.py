@@ -44,17 +44,18 @@ _CHANGING = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\b[0-9a-fA-F]{32,}\b|\b
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A job that was run again, beside what was recorded of it.
+    """A job that was run again, or left out, beside what was recorded of it.
 
     Attributes:
         recorded: None where it had not ended.
+        replayed: None where it was left out, as nothing could be compared with what was recorded.
     """
 
     job_id: str
     worker: str
     comparison: Comparison
     recorded: Outcome | None
-    replayed: Outcome
+    replayed: Outcome | None
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -101,7 +102,7 @@ class Summary:
     """Counts of a replay, kept while it goes on.
 
     Attributes:
-        jobs: how many were run.
+        jobs: how many were run, or left out as nothing could be compared.
         counts: jobs of each category, in all and by worker.
         listed: what is not the same, job by job, up to a limit; without the results, which may be large.
         left_out: how many jobs that are not the same are not listed, since there are too many.
@@ -155,7 +156,7 @@ class Summary:
         return dict(sorted(counts.items(), key=lambda each: (-each[1], each[0])))
 
     def jobs_of(self, workers: Collection[str]) -> int:
-        """How many jobs of these workers were run."""
+        """How many of `jobs` are of these workers."""
         return sum(
             counts.total() - counts[SLOWER] - counts[NOT_IN_CODE] for name, counts in self.by_worker.items() if name in workers
         )
@@ -210,8 +211,8 @@ class Summary:
 
 
 def _without_results(replayed: Replayed) -> Replayed:
-    recorded = None if replayed.recorded is None else replace(replayed.recorded, result=None)
-    return replace(replayed, recorded=recorded, replayed=replace(replayed.replayed, result=None))
+    recorded, today = (None if each is None else replace(each, result=None) for each in (replayed.recorded, replayed.replayed))
+    return replace(replayed, recorded=recorded, replayed=today)
 
 
 def _in_full(counts: Mapping[str, int]) -> dict[str, int]:
@@ -223,13 +224,15 @@ def _listed(replayed: Replayed) -> dict[str, Any]:
         "id": replayed.job_id,
         "workerName": replayed.worker,
         "categories": list(replayed.categories),
-        "recorded": None if replayed.recorded is None else _brief(replayed.recorded),
+        "recorded": _brief(replayed.recorded),
         "replayed": _brief(replayed.replayed),
         **({"reason": replayed.comparison.reason} if replayed.comparison.reason else {}),
     }
 
 
-def _brief(outcome: Outcome) -> dict[str, Any]:
+def _brief(outcome: Outcome | None) -> dict[str, Any] | None:
+    if outcome is None:
+        return None
     error = None if outcome.error_type is None else {"type": outcome.error_type, "message": outcome.error_message or ""}
     return {"status": outcome.status.value, "error": error, "seconds": outcome.seconds}
 
@@ -240,12 +243,17 @@ def told_not_in_code(jobs: Mapping[str, int]) -> list[str]:
 
 
 def categories_from(text: str) -> frozenset[str]:
-    """The categories of a list with commas between.
+    """The categories of `--fail-on`, a list with commas between.
 
     Raises:
-        ConfigurationError: there is none of that name.
+        ConfigurationError: there is none of that name, or none is named at all, as where a variable is not set.
     """
     names = frozenset(name for part in text.split(",") if (name := part.strip()))
+    if not names:
+        raise ConfigurationError(
+            f"--fail-on {text!r} names no category, so that nothing would be checked: name some of {', '.join(CATEGORIES)}, or"
+            " leave the option out."
+        )
     if strange := sorted(names - set(CATEGORIES)):
         raise ConfigurationError(f"There is no category {strange[0]!r} in a replay's summary: there are {', '.join(CATEGORIES)}.")
     return names
@@ -254,10 +262,15 @@ def categories_from(text: str) -> frozenset[str]:
 # --- what is told of a job ----------------------------------------------------------------------------------------------
 
 
+def _has_error(outcome: Outcome | None) -> bool:
+    # Whoever wrote it may have left out either.
+    return outcome is not None and (outcome.error_type is not None or outcome.error_message is not None)
+
+
 def _error_of(outcome: Outcome | None) -> str:
-    if outcome is None or outcome.error_type is None:
+    if outcome is None or not _has_error(outcome):
         return "no error"
-    return " ".join(f"{outcome.error_type}: {outcome.error_message or ''}".split())
+    return " ".join(f"{outcome.error_type or 'an error'}: {outcome.error_message or ''}".split())
 
 
 def _value(value: Any) -> str:
@@ -265,33 +278,41 @@ def _value(value: Any) -> str:
     return "nothing" if value is MISSING else cut_in_the_middle(encode_foreign(value).decode(), _LONGEST_VALUE)
 
 
-def _difference(recorded: Outcome | None, replayed: Outcome) -> str:
-    if recorded is not None and (recorded.error_type or replayed.error_type):
+def _difference(recorded: Outcome | None, replayed: Outcome | None) -> str:
+    if _has_error(recorded) or _has_error(replayed):
         return f"{_error_of(recorded)} → {_error_of(replayed)}"
-    first = next(iter(differences(None if recorded is None else recorded.result, replayed.result)))
+    first = next(iter(differences(_result_of(recorded), _result_of(replayed))))
     place = f"result.{first.path}" if first.path else "result"
     return f"{place}: {_value(first.recorded)} → {_value(first.replayed)}"
 
 
-def _why_not_comparable(recorded: Outcome | None, replayed: Outcome) -> str:
+def _result_of(outcome: Outcome | None) -> Any:
+    return None if outcome is None else outcome.result
+
+
+def _why_not_comparable(recorded: Outcome | None, replayed: Outcome | None) -> str:
     if recorded is None:
         return "had not ended"
     if recorded.status is JobStatus.FAILED:
         return _error_of(recorded)
-    return recorded.status.value if recorded.status is JobStatus.CANCELLED else f"today {replayed.status.value}"
+    if replayed is None or recorded.status is JobStatus.CANCELLED:
+        return recorded.status.value
+    return f"today {replayed.status.value}"
 
 
-def _slowness(recorded: Outcome | None, replayed: Outcome) -> str:
-    before = 0.0 if recorded is None or recorded.seconds is None else recorded.seconds
-    return f"{before:.3f} s → {replayed.seconds or 0.0:.3f} s"
+def _seconds(outcome: Outcome | None) -> float:
+    return 0.0 if outcome is None else outcome.seconds or 0.0
+
+
+def _slowness(recorded: Outcome | None, replayed: Outcome | None) -> str:
+    return f"{_seconds(recorded):.3f} s → {_seconds(replayed):.3f} s"
 
 
 def _seconds_lost(replayed: Replayed) -> float:
-    before = 0.0 if replayed.recorded is None else replayed.recorded.seconds or 0.0
-    return (replayed.replayed.seconds or 0.0) - before
+    return _seconds(replayed.replayed) - _seconds(replayed.recorded)
 
 
-_TOLD: Final[Mapping[str, Callable[[Outcome | None, Outcome], str]]] = {
+_TOLD: Final[Mapping[str, Callable[[Outcome | None, Outcome | None], str]]] = {
     Verdict.DIFFERENT.value: _difference,
     Verdict.NEWLY_FAILING.value: lambda _recorded, replayed: _error_of(replayed),
     Verdict.NEWLY_FIXED.value: lambda recorded, _replayed: _error_of(recorded),
