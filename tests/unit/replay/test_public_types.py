@@ -14,7 +14,7 @@ from headrace.errors import HeadraceError
 EXPORTED = {name: value for name, value in vars(replay).items() if not name.startswith("_") and not inspect.ismodule(value)}
 NOT_HANDED_OUT = {
     # What parts of a replay ask each other for.
-    replay.LogHistory: {"trail", "all_recordings", "memory_records"},
+    replay.LogHistory: {"trail", "all_recordings", "own_recordings", "memory_records"},
     replay.StreamReplay: {"reruns", "rerun"},
 }
 

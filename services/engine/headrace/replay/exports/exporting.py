@@ -20,7 +20,6 @@ from headrace.replay.exports.redaction import Redaction
 from headrace.replay.history import RecordedJob, Wanted
 from headrace.replay.recorded.conversations import conversations_of
 from headrace.replay.recorded.log_history import LogHistory
-from headrace.replay.recorded.recorded_answers import of_run
 
 _MOST_NAMED: Final = 3
 
@@ -159,7 +158,7 @@ class _Exporting:
         )
 
     async def _write_recordings(self, job: RecordedJob) -> None:
-        for each in of_run(await self.history.all_recordings(job.id), job):
+        for each in await self.history.own_recordings(job):
             try:
                 value = orjson.loads(each.value)
             except orjson.JSONDecodeError:
