@@ -64,20 +64,16 @@ def compare(recorded: Outcome | None, replayed: Outcome) -> Comparison:
     Args:
         recorded: None where the job had not ended.
     """
-    if recorded is None or not can_be_compared(recorded) or replayed.status not in _COMPARABLE:
+    if recorded is None or not can_be_compared(recorded.status, recorded.error_type) or replayed.status not in _COMPARABLE:
         return Comparison(Verdict.NOT_COMPARABLE)
     # What fails early and what goes on to its end are not the same work.
     slower = recorded.status is replayed.status and is_slower(recorded.seconds, replayed.seconds)
     return Comparison(_verdict(recorded, replayed), slower)
 
 
-def can_be_compared(recorded: Outcome | None) -> bool:
-    """Whether what was recorded is what the worker's code made of the job: else nothing that it makes of it now says anything.
-
-    Args:
-        recorded: None where the job had not ended.
-    """
-    return recorded is not None and recorded.status in _COMPARABLE and recorded.error_type not in NOT_OF_THE_CODE
+def can_be_compared(status: str, error_type: str | None) -> bool:
+    """Whether a job was ended by what its worker's code made of it: else nothing that the code makes of it now says anything."""
+    return status in _COMPARABLE and error_type not in NOT_OF_THE_CODE
 
 
 _OUTAGES: Final = frozenset(

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
-from headrace.core.comparison import Outcome
+from headrace.core.comparison import Outcome, can_be_compared
 from headrace.core.status import TERMINAL, JobStatus
 from headrace.core.timestamps import parse_timestamp
 from headrace.models import Job, JobRecord, WireModel, WorkerDefinition
@@ -208,6 +208,14 @@ def outcome_of(job: RecordedJob) -> Outcome | None:
         error_message=error.get("message"),
         seconds=seconds_of(attempts[-1]) if attempts else None,
     )
+
+
+def was_ended_by_its_code(job: RecordedJob) -> bool:
+    """Whether what came of a job is what its worker's code made of it, and so can be compared."""
+    snapshot = job.snapshot
+    if snapshot is None or not job.has_ended:
+        return False
+    return can_be_compared(snapshot["status"], (snapshot.get("error") or {}).get("type"))
 
 
 def seconds_of(attempt: Mapping[str, Any]) -> float | None:

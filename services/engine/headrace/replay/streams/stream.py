@@ -7,9 +7,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from headrace.core.comparison import Comparison, Outcome, Verdict, can_be_compared
+from headrace.core.comparison import Comparison, Outcome, Verdict
 from headrace.errors import ConfigurationError
-from headrace.replay.history import WHY_DAMAGED, History, RecordedJob, Wanted, outcome_of
+from headrace.replay.history import WHY_DAMAGED, History, RecordedJob, Wanted, outcome_of, was_ended_by_its_code
 from headrace.replay.recorded.wanted import matches
 from headrace.replay.streams.pacing import Batches, Pacing, run_paced
 from headrace.replay.streams.summary import Replayed, Summary
@@ -131,8 +131,7 @@ class StreamReplay:
         What was cancelled may have hung, and what ended its process would end this one: many jobs do not hang on such a one.
         That today's code does not take its arguments is told all the same.
         """
-        recorded = outcome_of(job)
-        if can_be_compared(recorded):
+        if was_ended_by_its_code(job):
             return False
         if (refused := self.reruns.refusal(job)) is not None:
             self._count_rerun(job, refused)
