@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
 
 import orjson
 import pytest
@@ -14,7 +15,6 @@ from headrace import Client, Settings
 from headrace.cli.main import application
 from headrace.core.topics import Topics
 from headrace.errors import BrokerError
-from headrace.kafka.leaving import delete_groups
 from headrace.kafka.log import KafkaLog
 from headrace.kafka.reader import KafkaReader
 from headrace.kafka.writer import KafkaWriter
@@ -29,7 +29,10 @@ from headrace.replay_errors import SandboxInUse, SandboxLost, SandboxUnknown
 from support.engines import PATIENCE_SECONDS
 from support.log import plain_topic
 
-REMEMBERED = ["memory", "show", "--user", "ada", "--conversation", "trip"]
+LOOKS = [
+    *(["jobs"], ["jobs", "cancel", "a-job"], ["workers"], ["dead-letters", "list"]),
+    ["memory", "show", "--user", "ada", "--conversation", "trip"],
+]
 
 
 @pytest.fixture
@@ -63,21 +66,23 @@ async def of_name(log: KafkaLog, name: str) -> set[str]:
     return {each for each in await log.topic_names() if each.startswith(f"{name}.")}
 
 
+@pytest.mark.parametrize("step", ["delete_groups", "_remove_views"])
 @pytest.mark.parametrize("who", ["the end of its replay", "the end of a lost one", "clean"])
-async def test_who_takes_the_name_while_it_is_asked_for_groups_loses_nothing(
-    log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch, who: str
+async def test_who_takes_the_name_while_a_sandbox_is_removed_loses_nothing(
+    log: KafkaLog, settings: Settings, sandbox: Settings, monkeypatch: pytest.MonkeyPatch, who: str, step: str
 ) -> None:
-    """That takes seconds, in which another has removed the sandbox, too, and the name has become free."""
+    """Each step may take seconds, in which another has removed the sandbox, too, and the name has become free."""
     own, other = (marker_of(sandbox.namespace, f"2026-01-0{day}T00:00:00.000Z") for day in (1, 2))
     if who != "the end of a lost one":
         await begin(log, own)
+    done = getattr(removing, step)
 
-    async def meanwhile(asked: Settings, groups: Collection[str]) -> None:
-        await delete_groups(asked, groups)
+    async def meanwhile(*given: Any) -> None:
+        await done(*given)
         await log.delete_topics(await of_name(log, sandbox.namespace))
         await begin(log, other)
 
-    monkeypatch.setattr(removing, "delete_groups", meanwhile)
+    monkeypatch.setattr(removing, step, meanwhile)
     await (remove if who == "clean" else remove_own)(log, settings, own)
     topics = Topics(sandbox.namespace)
     assert await of_name(log, sandbox.namespace) == {topics.replay_marker.name, topics.job_state.name, topics.jobs_name("count")}
@@ -172,9 +177,7 @@ async def test_topics_of_a_sandbox_without_a_marker_are_told_and_left_alone(log:
             raise AssertionError("it opened")
 
 
-@pytest.mark.parametrize(
-    "command", [["jobs"], ["workers"], ["dead-letters", "list"], ["jobs", "cancel", "a-job"], REMEMBERED], ids=" ".join
-)
+@pytest.mark.parametrize("command", LOOKS, ids=" ".join)
 async def test_a_command_that_looks_at_a_sandbox_that_is_gone_says_so(
     log: KafkaLog, sandbox: Settings, command: list[str]
 ) -> None:
