@@ -75,6 +75,20 @@ async def test_who_was_suspended_looks_whose_the_sandbox_is(who: str) -> None:
     await watch.writer.stop(timeout=1.0)
 
 
+@pytest.mark.parametrize("marker", [OWN, OTHER], ids=["its own", "another's"])
+@in_virtual_time
+async def test_who_was_silent_for_long_looks_though_there_is_no_gap(marker: SandboxMarker) -> None:
+    """As much stands in the topic of the other as it has written itself."""
+    log = InMemoryLog()
+    watch = await watching(log)
+    await log.delete_topics([TOPIC.name])
+    await begin(log, marker, ALIVE_KEY)
+    await asyncio.sleep(30.0)
+    await watch._give_sign()
+    assert watch.is_lost == (marker is OTHER)
+    await watch.writer.stop(timeout=1.0)
+
+
 @in_virtual_time
 async def test_whose_it_is_is_looked_up_again_when_it_could_not_be_read() -> None:
     log = InMemoryLog()

@@ -22,6 +22,7 @@ from headrace.ports import Log, LogWriter, NewRecord, TopicPartition
 from headrace.replay.sandboxes.markers import (
     ALIVE_EVERY_SECONDS,
     ALIVE_KEY,
+    GONE_SECONDS,
     MARKER_KEY,
     OVER_KEY,
     find_marker,
@@ -225,6 +226,8 @@ class _Watch:
         self._marker = marker
         self._sandbox = marker.sandbox
         self._last_sign = 0
+        self._clock = asyncio.get_running_loop().time
+        self._signed_at = self._clock()
         self._own = {*marker.topics, Topics(marker.sandbox).replay_marker.name}
         self._seen: set[str] = {Topics(marker.sandbox).replay_marker.name}
         self._missed = 0
@@ -248,14 +251,15 @@ class _Watch:
         # Made again by the broker, the topic is not the one that it was; and behind a gap somebody else has written there.
         if offset <= self._last_sign:
             self._lose()
-        elif offset > self._last_sign + 1:
+        # After so long a silence others may have removed it, and have written as much into one of their own.
+        elif offset > self._last_sign + 1 or self._clock() - self._signed_at >= GONE_SECONDS:
             with contextlib.suppress(BrokerError, TopicMissing):
                 if await self._is_anothers():
                     self._lose()
-                self._last_sign = offset
+                self._last_sign, self._signed_at = offset, self._clock()
             # What could not be read is a gap for the next sign, too.
         else:
-            self._last_sign = offset
+            self._last_sign, self._signed_at = offset, self._clock()
 
     async def _is_anothers(self) -> bool:
         """Whether the sandbox was removed meanwhile, or is being so: another replay may have the name by now."""
