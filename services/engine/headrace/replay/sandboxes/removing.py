@@ -61,7 +61,7 @@ async def unmark(log: Log, marker: SandboxMarker) -> None:
         found = await find_marker(log, topic)
         if found is not None and found.marker == marker:
             await log.delete_topics([topic])
-    except BrokerError as error:
+    except (BrokerError, TopicMissing) as error:
         raise _left(marker, str(error)) from error
 
 
@@ -122,7 +122,7 @@ async def _delete_for_good(log: Log, marker: SandboxMarker, *, or_unmarked: bool
             return
         if left and loop.time() > deadline:
             raise _left(
-                marker, reason or f"whenever {named(left)} is deleted, it is made again by somebody who still asks for it."
+                marker, reason or f"whenever {_named(left)} is deleted, it is made again by somebody who still asks for it."
             )
         if left:
             await _check_ours(log, marker, or_unmarked=or_unmarked)
@@ -142,8 +142,7 @@ async def _there(log: Log, topics: Collection[str]) -> list[str]:
     return [name for name in topics if name in there]
 
 
-def named(topics: Collection[str]) -> str:
-    """Some of these names, and how many more there are."""
+def _named(topics: Collection[str]) -> str:
     more = len(topics) - _MOST_NAMED
     return ", ".join(list(topics)[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
