@@ -17,8 +17,8 @@ from headrace.kafka.writer import KafkaWriter
 from headrace.models import SandboxMarker
 from headrace.ports import Acknowledged, NewRecord, TopicPartition
 from headrace.replay.history import RecordedJob
+from headrace.replay.sandboxes.cleaning import clean_sandboxes
 from headrace.replay.sandboxes.markers import ALIVE_KEY, MARKER_KEY, find_marker, made_marker
-from headrace.replay.sandboxes.removing import clean_sandboxes
 from headrace.replay.sandboxes.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxes.sandboxed import SandboxRun, check_pacing
 from headrace.replay.streams.pacing import Order, Pacing
@@ -113,7 +113,7 @@ async def test_a_replay_whose_sandbox_is_removed_ends_and_leaves_nothing(
     other = KafkaLog(settings)
     try:
         if how == "all":
-            removed, _, failed = await clean_sandboxes(other, settings, every=True)
+            removed, _, failed, _ = await clean_sandboxes(other, settings, every=True)
             assert [str(error) for _, error in failed] == []
             assert sandbox.namespace in [found.sandbox for found in removed]
         else:

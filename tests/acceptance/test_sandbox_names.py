@@ -14,7 +14,7 @@ from headrace.errors import AppendTimeout, ConfigurationError
 from headrace.kafka.log import KafkaLog
 from headrace.kafka.writer import KafkaWriter
 from headrace.ports import Acknowledged, NewRecord, TopicPartition
-from headrace.replay.sandboxes.removing import clean_sandboxes
+from headrace.replay.sandboxes.cleaning import clean_sandboxes
 from headrace.replay.sandboxes.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxes.sandboxed import SandboxRun
 from headrace.replay_errors import SandboxInUse
@@ -98,6 +98,7 @@ async def test_nothing_that_is_to_last_gets_into_a_sandbox(
     engine.register_worker(Count())
     starts = {"engine": engine.start, "audit": AuditTrail(sandbox).start, "keys": ApiKeys(sandbox).start}
     async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
+        await log.create_topics(Topics(sandbox.namespace).of_engine(["count"], 1, 1.0))
         async with Client(sandbox) as client:
             assert (await client.list_jobs()).jobs == []
             assert await client.memory().history("ada", "trip") == []

@@ -15,8 +15,8 @@ from headrace.core.topics import Topics
 from headrace.kafka.log import KafkaLog
 from headrace.ports import NewRecord, TopicPartition
 from headrace.replay.sandboxes import markers, removing
+from headrace.replay.sandboxes.cleaning import clean_sandboxes
 from headrace.replay.sandboxes.markers import MARKER_KEY, made_marker
-from headrace.replay.sandboxes.removing import clean_sandboxes
 from headrace.replay.sandboxes.sandbox import opened_sandbox, sandbox_settings
 from headrace.replay.sandboxes.sandboxed import SandboxRun
 from headrace.replay_errors import SandboxLeft, SandboxLost
@@ -43,7 +43,7 @@ async def left_behind(log: KafkaLog, settings: Settings, sandbox: Settings) -> A
 
 
 async def test_clean_removes_what_was_kept_at_once(log: KafkaLog, settings: Settings, left_behind: str) -> None:
-    removed, _, _ = await clean_sandboxes(log, settings)
+    removed, *_ = await clean_sandboxes(log, settings)
     assert left_behind in [found.sandbox for found in removed]
     assert of_namespace(await state_of(settings), left_behind) == []
     assert not (settings.data_directory / "views" / left_behind).exists()
@@ -57,11 +57,11 @@ async def test_clean_spares_a_replay_that_runs_unless_it_is_told_to(
     async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
         right = time.time_ns
         monkeypatch.setattr(time, "time_ns", lambda: right() + hours * 3_600_000_000_000)
-        removed, spared, _ = await clean_sandboxes(log, settings)
+        removed, spared, *_ = await clean_sandboxes(log, settings)
         assert sandbox.namespace not in [found.sandbox for found in removed]
         assert sandbox.namespace in [found.sandbox for found in spared]
 
-        removed, _, _ = await clean_sandboxes(log, settings, every=True)
+        removed, *_ = await clean_sandboxes(log, settings, every=True)
         assert sandbox.namespace in [found.sandbox for found in removed]
         assert of_namespace(await state_of(settings), sandbox.namespace) == []
 
@@ -73,7 +73,7 @@ async def test_clean_removes_what_gives_no_sign_while_it_looks_on(
     monkeypatch.setattr("headrace.replay.sandboxes.sandbox.ALIVE_EVERY_SECONDS", 3_600.0)
     monkeypatch.setattr(markers, "SILENT_SECONDS", 2.0)
     async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False):
-        removed, _, _ = await clean_sandboxes(log, settings)
+        removed, *_ = await clean_sandboxes(log, settings)
         assert sandbox.namespace in [found.sandbox for found in removed]
         assert of_namespace(await state_of(settings), sandbox.namespace) == []
 
@@ -98,7 +98,7 @@ async def test_clean_touches_nothing_without_a_marker(log: KafkaLog, settings: S
             record = NewRecord(MARKER_KEY, b"not a marker" if trick == "foreign" else orjson.dumps(value))
             await writer.append(TopicPartition(Topics(name).replay_marker.name, 0), record, timeout=30)
         before = await state_of(settings)
-        removed, spared, _ = await clean_sandboxes(log, settings, every=True)
+        removed, spared, *_ = await clean_sandboxes(log, settings, every=True)
         assert name not in [found.sandbox for found in removed]
         assert (name in [found.sandbox for found in spared]) == (trick != "no marker")
         assert await state_of(settings) == before
@@ -121,7 +121,7 @@ async def test_an_empty_topic_that_is_named_like_a_marker(log: KafkaLog, setting
             await writer.append(TopicPartition(topic.name, 0), NewRecord(b"key", b"a value"), timeout=30)
             await writer.stop(timeout=5)
             await log.delete_records({TopicPartition(topic.name, 0): 1})
-        removed, spared, _ = await clean_sandboxes(log, settings, every=case != "not all")
+        removed, spared, *_ = await clean_sandboxes(log, settings, every=case != "not all")
         assert (topic.name in [found.topic for found in removed]) == (case == "alone")
         found = [each.is_empty for each in spared if each.topic == topic.name]
         assert found == ([] if case == "alone" else [case != "once written"])
@@ -141,7 +141,7 @@ async def test_clean_leaves_every_queue_alone(log: KafkaLog, settings: Settings,
     await writer.start()
     try:
         await writer.append(TopicPartition(queue.name, 3), NewRecord(b"key", b"{}"), timeout=30)
-        removed, spared, _ = await clean_sandboxes(log, settings, every=True)
+        removed, spared, *_ = await clean_sandboxes(log, settings, every=True)
         assert queue.name not in [found.topic for found in (*removed, *spared)]
         assert queue.name in await log.topic_names()
     finally:
@@ -198,12 +198,12 @@ async def test_what_cannot_be_removed_is_told_and_found_again(
     assert f"`headrace replay clean --namespace {settings.namespace}`" in str(left.value)
     assert marker in await log.topic_names()
 
-    removed, _, failed = await clean_sandboxes(besieged, settings, every=True)
+    removed, _, failed, _ = await clean_sandboxes(besieged, settings, every=True)
     assert sandbox.namespace not in [found.sandbox for found in removed]
     assert sandbox.namespace in [found.sandbox for found, _ in failed]
     assert marker in await log.topic_names()
 
-    removed, _, failed = await clean_sandboxes(log, settings, every=True)
+    removed, _, failed, _ = await clean_sandboxes(log, settings, every=True)
     assert sandbox.namespace in [found.sandbox for found in removed]
     assert failed == []
     assert of_namespace(await state_of(settings), sandbox.namespace) == []
@@ -216,7 +216,7 @@ async def test_a_replay_hears_of_its_end_though_its_topics_are_always_made_again
     with pytest.raises(SandboxLost):
         async with opened_sandbox(log, sandbox, settings.namespace, ["count"], keep=False) as lost:
             await log.create_topics([Topics(sandbox.namespace).job_state])
-            _, _, failed = await clean_sandboxes(besieged, settings, every=True)
+            _, _, failed, _ = await clean_sandboxes(besieged, settings, every=True)
             assert sandbox.namespace in [found.sandbox for found, _ in failed]
             async with asyncio.timeout(30):
                 await lost
@@ -271,7 +271,7 @@ async def test_a_sandbox_that_goes_while_others_are_removed_is_passed_over(
     try:
         async with opened_sandbox(ending, sandbox, settings.namespace, ["count"], keep=False):
             await log.create_topics([other])
-            removed, spared, _ = await clean_sandboxes(ending, settings, every=True)
+            removed, spared, *_ = await clean_sandboxes(ending, settings, every=True)
             assert other.name not in [found.topic for found in (*removed, *spared)]
             assert sandbox.namespace in [found.sandbox for found in removed]
         # And the end of a replay does not read those of others.

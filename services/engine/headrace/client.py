@@ -29,6 +29,7 @@ from headrace.operating import ENQUEUE_SECONDS, Operating
 from headrace.ports import Log
 from headrace.resubmission import arguments_of, retry_failed
 from headrace.runtime import wall_clock
+from headrace.sandbox_refusal import provide_topics
 from headrace.settings import Settings, load_settings
 from headrace.submission import Arguments, WorkerReference, check_names, shared_fields
 from headrace.tool_calls.facade import AnsweringCalls
@@ -109,9 +110,13 @@ class Client(Watching, Remembering, Redriving, AnsweringCalls, Operating):
         await self.stop()
 
     async def start(self) -> None:
-        """Connects. Creates the topics that are missing. What was begun is ended again if it fails."""
+        """Connects. Creates topics that are missing, but none in a replay's sandbox. What was begun is ended again if it fails.
+
+        Raises:
+            SandboxUnknown: the namespace is named like a replay's sandbox, and there is none of that name.
+        """
         try:
-            await self._log.create_topics([self.topics.workers, self.topics.control, self.topics.job_state])
+            await provide_topics(self._log, self.topics, [self.topics.workers, self.topics.control, self.topics.job_state])
             await self._writer.start()
             await self._directory.start()
             await self._directory.wait_ready(_CATCH_UP_SECONDS)

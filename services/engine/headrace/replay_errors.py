@@ -1,4 +1,4 @@
-"""Errors that a replay alone raises, beside those of `headrace.errors`.
+"""Errors that replays alone raise, and who looks at their sandboxes, beside those of `headrace.errors`.
 
 HeadraceError
 ├── AttemptUnknown                  a job has no attempt of that number, or nothing is left of it
@@ -9,6 +9,7 @@ HeadraceError
 ├── RecordedError                   a replay meets again what a job's question to the outside raised
 └── ConfigurationError
     ├── SandboxInUse                a replay's sandbox was to be made where something is already
+    ├── SandboxUnknown              there is no sandbox of the name of the namespace that was to be looked at
     └── NothingInCode               of the workers of today's code nothing was ever recorded
 """
 
@@ -71,6 +72,12 @@ class SandboxInUse(ConfigurationError):
     """A replay's sandbox was to have the name of a namespace in which something is already; nothing was changed."""
 
     code = "sandbox_in_use"
+
+
+class SandboxUnknown(ConfigurationError):
+    """What was to be looked at is named like a replay's sandbox, and there is none of that name; nothing was made."""
+
+    code = "sandbox_unknown"
 
 
 class NothingInCode(ConfigurationError):

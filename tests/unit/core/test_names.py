@@ -28,9 +28,9 @@ from headrace.core.records import (
 )
 from headrace.core.status import MOVES, TERMINAL, IllegalMove, JobStatus, check_move
 from headrace.core.timestamps import format_timestamp, from_milliseconds, parse_timestamp, to_milliseconds
-from headrace.core.topics import Topics
+from headrace.core.topics import WORKER_NAME, Topics
 
-workers = st.text("abcxyz019_", min_size=1, max_size=20)
+workers = st.from_regex(WORKER_NAME, fullmatch=True)
 namespaces = st.text("abcxyz019-", min_size=1, max_size=12)
 partitions = st.integers(0, 2**31 - 1)
 instances = st.binary(min_size=10, max_size=10).map(lambda randomness: fresh_id(1_780_000_000_000, randomness))
@@ -111,6 +111,12 @@ def test_a_queue_belongs_to_one_worker_of_one_namespace(namespace: str, other: s
     assert (Topics(other).worker_of(topics.jobs_name(worker)) is None) == (other != namespace)
     for topic in (topics.job_state, topics.workers, topics.memory, topics.dead_letters):
         assert topics.worker_of(topic.name) is None
+
+
+@pytest.mark.parametrize("name", ["a.jobs.replay-x.control", "a.jobs.replay-x.jobs.count", "a.jobs.jobs.count", "a.jobs."])
+def test_no_topic_of_a_namespace_whose_name_is_longer_is_a_queue(name: str) -> None:
+    """As those of the sandboxes of `a.jobs`: no worker has such a name."""
+    assert Topics("a").worker_of(name) is None
 
 
 @pytest.mark.parametrize("before", JobStatus)

@@ -132,7 +132,7 @@ def ask(
 
     Args:
         nothing: the answer where the cluster has no topic of the namespace, which is told on standard error. A client would make
-            topics and a view of it; without this one is asked all the same.
+            topics and a view of it; without this one is asked all the same, and so it is of a sandbox, where it makes none.
     """
     import asyncio
 
@@ -143,7 +143,9 @@ def ask(
 
 
 async def _ask(settings: Settings, question: Callable[[Client], Awaitable[ResultT]], nothing: ResultT | None) -> ResultT:
-    if nothing is not None:
+    from headrace.sandbox_refusal import is_named_like_sandbox
+
+    if nothing is not None and not is_named_like_sandbox(settings.namespace):
         async with opened(_topics_of(settings), settings) as topics:
             if not topics:
                 told = f"The cluster has no topic of the namespace {settings.namespace!r}: nobody has used it, or it was removed."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import orjson
@@ -18,8 +19,8 @@ from headrace.cli.common import (
 )
 from headrace.core.topics import IN_SANDBOX_NAMES
 from headrace.kafka.log import KafkaLog
+from headrace.replay.sandboxes.cleaning import Cleaned, clean_sandboxes
 from headrace.replay.sandboxes.markers import FoundMarker
-from headrace.replay.sandboxes.removing import Cleaned, clean_sandboxes
 from headrace.runtime import run
 from headrace.settings import Settings
 
@@ -38,12 +39,15 @@ def clean(
         cleaned = run(_cleaned(settings, every))
     if as_json:
         found = {"removed": cleaned.removed, "spared": cleaned.spared, "failed": [each for each, _ in cleaned.failed]}
-        typer.echo(orjson.dumps({what: [each.sandbox for each in some] for what, some in found.items()}).decode())
+        told = {what: [each.sandbox for each in some] for what, some in found.items()}
+        typer.echo(orjson.dumps({**told, "unmarked": cleaned.unmarked}).decode())
     else:
         for each in cleaned.removed:
             typer.echo(f"Removed {each.sandbox}.")
         for each in cleaned.spared:
             typer.echo(f"Left {each.sandbox}: {_why_spared(each, settings.namespace)}")
+        if cleaned.unmarked:
+            typer.echo(_unmarked(cleaned.unmarked))
         if not any(cleaned):
             typer.echo("No replay has left a sandbox.")
     for _, error in cleaned.failed:
@@ -60,15 +64,26 @@ async def _cleaned(settings: Settings, every: bool) -> Cleaned:
         await log.close()
 
 
+def _unmarked(topics: Sequence[str]) -> str:
+    what = "the topic" if len(topics) == 1 else f"{len(topics)} topics"
+    return (
+        f"Left {what} without a marker, of which nobody knows whose they are: {', '.join(topics)}. Who went on looking at a"
+        " sandbox while it was removed may have had the brokers make them again. No replay gets their name while they are there:"
+        " if nobody needs them, delete them by the tools of your cluster."
+    )
+
+
 def _why_spared(found: FoundMarker, namespace: str) -> str:
     marker = found.marker
+    if found.unreadable:
+        return f"its topic {found.topic} cannot be read ({found.unreadable}). By its name it is none of {namespace}."
     if found.is_empty:
         return (
             f"nothing stands in {found.topic}, so nobody knows whose it is. If no replay is just beginning, --all removes it"
             f" where its name begins with {namespace}{IN_SANDBOX_NAMES} and it is alone; else delete that topic."
         )
     if marker is None:
-        return "what stands in its topic is no marker of a replay."
+        return f"what stands in its topic is no marker of a replay. If nobody needs {found.topic}, delete that topic."
     if marker.namespace != namespace:
         return f"it is of the namespace {marker.namespace}; give --namespace {marker.namespace}."
     where = f"in process {marker.process_id} of {marker.host}"

@@ -88,9 +88,10 @@ class Topics:
         return f"{self.namespace}.jobs.{worker}"
 
     def worker_of(self, topic_name: str) -> str | None:
-        """The worker whose queue the topic is, or None for every other topic."""
+        """The worker whose queue the topic is, or None for every other topic, as one of a namespace `<this one>.jobs`."""
         prefix = f"{self.namespace}.jobs."
-        return topic_name[len(prefix) :] if topic_name.startswith(prefix) else None
+        rest = topic_name.removeprefix(prefix)
+        return rest if topic_name.startswith(prefix) and WORKER_NAME.fullmatch(rest) else None
 
     @property
     def job_state(self) -> Topic:

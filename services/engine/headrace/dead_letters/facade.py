@@ -13,6 +13,7 @@ from headrace.dead_letters.letters import DeadLetter, DeadLetterFilter, read_dea
 from headrace.dead_letters.redriving import Redrive, redrive
 from headrace.ports import Log
 from headrace.resubmission import Submitter
+from headrace.sandbox_refusal import provide_topics
 
 REDRIVE_SECONDS = 10.0
 
@@ -42,7 +43,7 @@ class Redriving(ABC):
             worker_name: in whose queue the record stood.
             since, until: written at or after the one, before the other; with a zone.
         """
-        await self._log.create_topics([self.topics.dead_letters])
+        await provide_topics(self._log, self.topics, [self.topics.dead_letters])
         wanted = DeadLetterFilter(worker_name=worker_name, reason=reason, job_id=job_id, since=since, until=until)
         async with contextlib.aclosing(read_dead_letters(self._log, self.topics.dead_letters.name, wanted)) as letters:
             async for letter in letters:
@@ -50,7 +51,7 @@ class Redriving(ABC):
 
     async def get_dead_letter(self, partition: int, offset: int) -> DeadLetter | None:
         """The dead letter that stands there; None when there is none, or none any more."""
-        await self._log.create_topics([self.topics.dead_letters])
+        await provide_topics(self._log, self.topics, [self.topics.dead_letters])
         return await read_dead_letter(self._log, self.topics.dead_letters.name, partition, offset)
 
     async def redrive(

@@ -35,7 +35,7 @@ from headrace.ports import (
     StoredCompaction,
     TopicPartition,
 )
-from headrace.sandbox_refusal import refuse_sandbox
+from headrace.sandbox_refusal import provide_topics, refuse_sandbox
 from headrace.views.database import Database
 
 ResultT = TypeVar("ResultT")
@@ -88,6 +88,7 @@ class TopicMemoryStore:
         Raises:
             MemoryStoreError: the store was stopped, which is for good.
             BrokerError: the broker cannot be used.
+            SandboxUnknown: the namespace is named like a replay's sandbox, and there is none of that name.
             ConfigurationError: the topic exists with settings that would lose data, or the file cannot be made.
         """
         async with self._starting:
@@ -98,7 +99,7 @@ class TopicMemoryStore:
 
     async def _connect(self) -> None:
         async with AsyncExitStack() as resources:
-            await self._log.create_topics([self._topic])
+            await provide_topics(self._log, self._topics, [self._topic])
             self._partitions = await self._log.partition_count(self._topic.name)
             self._database = await Database.open(self._view_path(resources), tables.SCHEMA, identity=self._topic.name)
             resources.push_async_callback(self._database.close)

@@ -36,9 +36,9 @@ from headrace.replay.rerunning.effects import ProgressSaid as ProgressSaid
 from headrace.replay.rerunning.rerun import Rerun as Rerun
 from headrace.replay.rerunning.rerun import Rerunner as Rerunner
 from headrace.replay.rerunning.rerun import RerunOptions as RerunOptions
+from headrace.replay.sandboxes.cleaning import Cleaned as Cleaned
+from headrace.replay.sandboxes.cleaning import clean_sandboxes as clean_sandboxes
 from headrace.replay.sandboxes.markers import FoundMarker as FoundMarker
-from headrace.replay.sandboxes.removing import Cleaned as Cleaned
-from headrace.replay.sandboxes.removing import clean_sandboxes as clean_sandboxes
 from headrace.replay.streams.pacing import Order as Order
 from headrace.replay.streams.pacing import Pacing as Pacing
 from headrace.replay.streams.stream import StreamReplay as StreamReplay
@@ -53,4 +53,5 @@ from headrace.replay_errors import RecordedError as RecordedError
 from headrace.replay_errors import SandboxInUse as SandboxInUse
 from headrace.replay_errors import SandboxLeft as SandboxLeft
 from headrace.replay_errors import SandboxLost as SandboxLost
+from headrace.replay_errors import SandboxUnknown as SandboxUnknown
 from headrace.replay_errors import ThreadsExhausted as ThreadsExhausted

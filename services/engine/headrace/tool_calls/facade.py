@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from headrace.core.topics import Topics
 from headrace.ports import Log
+from headrace.sandbox_refusal import refuse_sandbox
 from headrace.tool_calls.consumer import CallTopics, Identify, ToolCallConsumer
 
 
@@ -31,7 +32,11 @@ class AnsweringCalls:
             tenant: whose topic of calls is meant; the one for all when left out.
             instance_id: names this process.
             concurrency: how many calls may be done at a time.
+
+        Raises:
+            NamespaceIsSandbox: the namespace is the sandbox of a replay, in which nobody answers any.
         """
+        refuse_sandbox(self.topics)
         return ToolCallConsumer(
             self._log,
             CallTopics.of(self.topics, tenant),

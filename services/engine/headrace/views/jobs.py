@@ -16,6 +16,7 @@ from headrace.core.status import JobStatus
 from headrace.core.topics import Topics
 from headrace.models import DEFAULT_TENANT, Job
 from headrace.ports import Log, TopicPartition
+from headrace.sandbox_refusal import provide_topics
 from headrace.tool_models import JobList
 from headrace.views.job_changes import JobChanges
 from headrace.views.job_queries import (
@@ -74,7 +75,7 @@ class JobView:
             BrokerError: no broker can be reached.
             ConfigurationError: the file cannot be written.
         """
-        await self._log.create_topics([self._topics.job_state])
+        await provide_topics(self._log, self._topics, [self._topics.job_state])
         keeper: JobKeeper
         if self._process is None:
             keeper = LocalKeeper(self._log, self._topics, self._workers, self._path)

@@ -15,6 +15,7 @@ from headrace.core.topics import Topics
 from headrace.errors import RecordUndecodable
 from headrace.models import InstanceRecord, WorkerDefinition, WorkerSummary
 from headrace.ports import Log, Record, TopicPartition
+from headrace.sandbox_refusal import provide_topics
 from headrace.views.control import ControlChanges, ControlReading
 from headrace.views.follower import Batch, Follower, Undecodable
 
@@ -67,13 +68,14 @@ class WorkerDirectory:
         self._moved = False
 
     async def start(self) -> None:
-        """Begins to read the topics, which are made if they are missing.
+        """Begins to read the topics, which are made if they are missing, but for those of a replay's sandbox.
 
         Raises:
+            SandboxUnknown: there is no sandbox of that name.
             BrokerError: no broker can be reached.
         """
         topics = [self._topics.workers, self._topics.control]
-        await self._log.create_topics(topics)
+        await provide_topics(self._log, self._topics, topics)
         partitions = [
             TopicPartition(topic.name, number)
             for topic in topics

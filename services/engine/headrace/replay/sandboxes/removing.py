@@ -1,65 +1,53 @@
-"""Removing what replays have left in a cluster: a sandbox at the end of its own replay, and those of replays that are no more."""
+"""Removing a sandbox, at the end of its own replay or by who cleans up: all that its marker names, while that stands there."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
+import platform
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-from headrace.core.topics import IN_SANDBOX_NAMES, Topics
+from headrace.core.topics import Topics
 from headrace.errors import BrokerError, BrokerUnreachable, TopicMissing
 from headrace.kafka.leaving import delete_groups
 from headrace.models import SandboxMarker
-from headrace.ports import Log, NewRecord, TopicPartition
-from headrace.replay.sandboxes.markers import (
-    GONE_SECONDS,
-    REMOVED_KEY,
-    SILENT_SECONDS,
-    FoundMarker,
-    find_marker,
-    marker_topics,
-    silent_ones,
-)
+from headrace.ports import Log
+from headrace.replay.sandboxes.markers import GONE_SECONDS, SILENT_SECONDS, FoundMarker, begun_marker, find_marker, take_over
 from headrace.replay_errors import SandboxLeft
 from headrace.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 0.5
 _MOST_SECONDS: Final = 60.0
 """A replay that runs, and loses its sandbox, takes some ten seconds to end; until then it asks for its topics."""
-_TELL_SECONDS: Final = 10.0
 _MOST_NAMED: Final = 3
 
 
-class Cleaned(NamedTuple):
-    """What came of the sandboxes that were found.
+class _IsAnothers(Exception):
+    """The name has become another's, or nobody's, while a sandbox was removed."""
 
-    Attributes:
-        spared: what was not to be removed.
-        failed: what was, and could not be, with the reason; its marker is still there.
-    """
-
-    removed: list[FoundMarker]
-    spared: list[FoundMarker]
-    failed: list[tuple[FoundMarker, SandboxLeft]]
+    def __init__(self, found: FoundMarker | None) -> None:
+        self.found = found
 
 
 async def remove_own(log: Log, settings: Settings, marker: SandboxMarker) -> None:
-    """Removes a sandbox in the end, unless it was removed before and the name is another replay's by now.
+    """Removes a sandbox in the end, also what the broker has made again for its replay after others had removed it.
+
+    What another replay has of that name by now is left to it. The views go all the same, unless they may be that one's.
 
     Raises:
         SandboxLeft: it cannot be removed; its marker is left.
     """
     try:
-        found = await find_marker(log, Topics(marker.sandbox).replay_marker.name)
-    except BrokerError as error:
+        await _remove(log, settings, marker, or_unmarked=True)
+    except _IsAnothers as error:
+        other = error.found.marker if error.found is not None else None
+        if other is None or other.host != platform.node():
+            await _remove_views(settings, marker)
+    except (BrokerError, TopicMissing) as error:
         raise _left(marker, str(error)) from error
-    if found is None or found.marker in (None, marker):
-        await remove(log, settings, marker)
 
 
 async def unmark(log: Log, marker: SandboxMarker) -> None:
@@ -73,40 +61,57 @@ async def unmark(log: Log, marker: SandboxMarker) -> None:
         found = await find_marker(log, topic)
         if found is not None and found.marker == marker:
             await log.delete_topics([topic])
-    except BrokerError as error:
+    except (BrokerError, TopicMissing) as error:
         raise _left(marker, str(error)) from error
 
 
-async def _tell_its_replay(log: Log, marker_topic: str) -> None:
-    """Has a replay that runs end by itself. Else it may go on for half a minute: its engine has topics made again that it uses,
-    and so it may not notice that they are gone.
-    """
-    writer = log.writer()
-    try:
-        await writer.start()
-        await writer.append(TopicPartition(marker_topic, 0), NewRecord(REMOVED_KEY, b"{}"), timeout=_TELL_SECONDS)
-    except (BrokerError, TopicMissing) as error:
-        logger.debug("nobody is told of the end of %s: %s", marker_topic, error)
-    finally:
-        await writer.stop(timeout=1.0)
-
-
 async def remove(log: Log, settings: Settings, marker: SandboxMarker) -> None:
-    """Removes all that a marker names, and the marker in the end: what breaks off in between is found again.
+    """Removes all that a marker names, and the marker in the end: what breaks off in between is found again. Where others have
+    removed it meanwhile, nothing more is done: what has its name then is none of it.
 
     Raises:
         SandboxLeft: not all of it can be removed; its marker is left.
     """
     try:
-        await delete_groups(settings, marker.groups)
-        await _delete_for_good(log, marker)
-        await asyncio.to_thread(_remove_views, settings.data_directory / "views" / marker.sandbox)
-        await log.delete_topics([Topics(marker.sandbox).replay_marker.name])
-    except BrokerError as error:
+        await _remove(log, settings, marker, or_unmarked=False)
+    except _IsAnothers:
+        return
+    except (BrokerError, TopicMissing) as error:
         raise _left(marker, str(error)) from error
 
 
-async def _delete_for_good(log: Log, marker: SandboxMarker) -> None:
+async def _remove(log: Log, settings: Settings, marker: SandboxMarker, *, or_unmarked: bool) -> None:
+    """Raises _IsAnothers where the marker is not this one any more: in the seconds of a step the name may change hands.
+
+    Args:
+        or_unmarked: what has no marker any more is removed, too.
+    """
+    await _check_ours(log, marker, or_unmarked=or_unmarked)
+    await delete_groups(settings, marker.groups)
+    await _delete_for_good(log, marker, or_unmarked=or_unmarked)
+    await _check_ours(log, marker, or_unmarked=or_unmarked)
+    await _remove_views(settings, marker)
+    if (found := await _check_ours(log, marker, or_unmarked=or_unmarked)) is not None:
+        await log.delete_topics([found.topic])
+
+
+async def _check_ours(log: Log, marker: SandboxMarker, *, or_unmarked: bool) -> FoundMarker | None:
+    topic = Topics(marker.sandbox).replay_marker.name
+    found = await find_marker(log, topic)
+    if or_unmarked and found is not None and found.is_empty:
+        # Another replay is just beginning, or a sign of this one had the broker make it again.
+        found = await begun_marker(log, topic)
+        if found is not None and found.is_empty:
+            with contextlib.suppress(TopicMissing):
+                await take_over(log, topic)
+            found = await find_marker(log, topic)
+    is_unmarked = found is None or found.is_nobodys
+    if not (or_unmarked if is_unmarked else found is not None and found.marker == marker):
+        raise _IsAnothers(found)
+    return found
+
+
+async def _delete_for_good(log: Log, marker: SandboxMarker, *, or_unmarked: bool) -> None:
     """Deletes topics until they stay away: a client that is just going may ask for one, and has the broker make it again."""
     gone, loop, reason = 0, asyncio.get_running_loop(), ""
     deadline = loop.time() + _MOST_SECONDS
@@ -119,6 +124,8 @@ async def _delete_for_good(log: Log, marker: SandboxMarker) -> None:
             raise _left(
                 marker, reason or f"whenever {_named(left)} is deleted, it is made again by somebody who still asks for it."
             )
+        if left:
+            await _check_ours(log, marker, or_unmarked=or_unmarked)
         try:
             await log.delete_topics(left)
         except BrokerUnreachable:
@@ -148,66 +155,9 @@ def _left(marker: SandboxMarker, reason: str) -> SandboxLeft:
     )
 
 
-def _remove_views(folder: Path) -> None:
+async def _remove_views(settings: Settings, marker: SandboxMarker) -> None:
+    await asyncio.to_thread(_remove_folder, settings.data_directory / "views" / marker.sandbox)
+
+
+def _remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-
-
-async def _was_just_begun(log: Log, settings: Settings, found: FoundMarker) -> bool:
-    """Whether a replay of the namespace has made this topic, and nothing else."""
-    if not found.is_empty or not found.sandbox.startswith(f"{settings.namespace}{IN_SANDBOX_NAMES}"):
-        return False
-    own = [name for name in await log.topic_names() if name.startswith(f"{found.sandbox}.")]
-    return own == [found.topic] and await log.partition_count(found.topic) == 1
-
-
-def _is_of(found: FoundMarker, settings: Settings) -> bool:
-    return found.marker is not None and found.marker.namespace == settings.namespace
-
-
-async def _silent_ones(log: Log, settings: Settings) -> Mapping[str, FoundMarker]:
-    """The sandboxes of the namespace whose replays are no more and have not said so, by topic."""
-    found = [await find_marker(log, topic) for topic in await marker_topics(log)]
-    return await silent_ones(log, [each for each in found if each is not None and _is_of(each, settings) and not each.has_ended])
-
-
-async def clean_sandboxes(log: Log, settings: Settings, *, every: bool = False) -> Cleaned:
-    """Removes the sandboxes that replays of a namespace have left: those that were kept, and those that give no sign while this
-    looks on, for a minute, or for 20 s where their process is gone. It takes that long where there is one that may run. A replay
-    whose process is suspended, or blocked, for a minute gives none, and ends by SandboxLost when it goes on.
-
-    Nothing is touched that no marker names, and no sandbox of another namespace's jobs. A topic in which no marker stands is
-    spared, also an empty one: its replay may just begin, or it may be anybody's.
-
-    Args:
-        settings: name the namespace.
-        every: remove those, too, whose replay gives signs; and the empty topic of one that was killed before it wrote its
-            marker, where it has the name that replays of the namespace give, and nothing else is of that sandbox.
-
-    Raises:
-        BrokerError: the brokers cannot be used.
-    """
-    cleaned = Cleaned([], [], [])
-    silent = {} if every else await _silent_ones(log, settings)
-    # One after another: others end meanwhile, and remove theirs.
-    for topic in await marker_topics(log):
-        found = await find_marker(log, topic)
-        if found is None:
-            continue
-        if every and await _was_just_begun(log, settings, found):
-            await log.delete_topics([topic])
-            cleaned.removed.append(found)
-            continue
-        # One that was silent, and is no more, was only held up.
-        is_over = found.has_ended or silent.get(topic) == found
-        if found.marker is None or not _is_of(found, settings) or not (every or is_over):
-            cleaned.spared.append(found)
-            continue
-        try:
-            if not is_over:
-                await _tell_its_replay(log, found.topic)
-            await remove(log, settings, found.marker)
-        except SandboxLeft as error:
-            cleaned.failed.append((found, error))
-        else:
-            cleaned.removed.append(found)
-    return cleaned

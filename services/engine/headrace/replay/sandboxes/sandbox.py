@@ -22,6 +22,7 @@ from headrace.ports import Log, LogWriter, NewRecord, TopicPartition
 from headrace.replay.sandboxes.markers import (
     ALIVE_EVERY_SECONDS,
     ALIVE_KEY,
+    GONE_SECONDS,
     MARKER_KEY,
     OVER_KEY,
     find_marker,
@@ -182,7 +183,7 @@ async def _check_free(log: Log, settings: Settings, sandbox: str, own: Collectio
         raise SandboxInUse(
             f"{sandbox!r} cannot be a sandbox: the cluster has {'' if topics else 'the consumer group '}{taken[0]}"
             f"{f' and {len(taken) - 1} more {kind}' if len(taken) > 1 else ''} of that namespace. Give another name;"
-            " `headrace replay clean` removes what replays have left."
+            " `headrace replay clean` removes what replays have left, and says of which topics nobody knows whose they are."
         )
 
 
@@ -190,9 +191,25 @@ async def _mark(log: Log, writer: LogWriter, marker: SandboxMarker) -> None:
     topics = Topics(marker.sandbox)
     await log.create_topics([topics.replay_marker])
     record = NewRecord(MARKER_KEY, orjson.dumps(marker.to_wire()))
-    written = await writer.append(TopicPartition(topics.replay_marker.name, 0), record, timeout=_APPEND_SECONDS)
+    place = TopicPartition(topics.replay_marker.name, 0)
+    try:
+        written = await writer.append(place, record, timeout=_APPEND_SECONDS)
+    except (BrokerError, TopicMissing) as error:
+        # Who cleans up has taken it for that of a replay which was killed.
+        if await _is_known_to_be_gone(log, place.topic):
+            raise _lost(marker.sandbox) from error
+        raise
     if written.offset:
+        found = await find_marker(log, place.topic)
+        if found is None or found.is_nobodys:
+            raise _lost(marker.sandbox)
         raise SandboxInUse(f"{marker.sandbox!r} cannot be a sandbox: another replay has just made it its own.")
+
+
+async def _is_known_to_be_gone(log: Log, topic: str) -> bool:
+    with contextlib.suppress(BrokerError):
+        return topic not in await log.topic_names()
+    return False
 
 
 class _Watch:
@@ -206,8 +223,11 @@ class _Watch:
     def __init__(self, log: Log, writer: LogWriter, marker: SandboxMarker) -> None:
         self._log = log
         self.writer = writer
+        self._marker = marker
         self._sandbox = marker.sandbox
         self._last_sign = 0
+        self._clock = asyncio.get_running_loop().time
+        self._signed_at = self._clock()
         self._own = {*marker.topics, Topics(marker.sandbox).replay_marker.name}
         self._seen: set[str] = {Topics(marker.sandbox).replay_marker.name}
         self._missed = 0
@@ -229,16 +249,22 @@ class _Watch:
         if offset is None:
             return
         # Made again by the broker, the topic is not the one that it was; and behind a gap somebody else has written there.
-        is_another = offset <= self._last_sign
-        if is_another or (offset > self._last_sign + 1 and await self._is_being_removed()):
+        if offset <= self._last_sign:
             self._lose()
-        self._last_sign = offset
+        # After so long a silence others may have removed it, and have written as much into one of their own.
+        elif offset > self._last_sign + 1 or self._clock() - self._signed_at >= GONE_SECONDS:
+            with contextlib.suppress(BrokerError, TopicMissing):
+                if await self._is_anothers():
+                    self._lose()
+                self._last_sign, self._signed_at = offset, self._clock()
+            # What could not be read is a gap for the next sign, too.
+        else:
+            self._last_sign, self._signed_at = offset, self._clock()
 
-    async def _is_being_removed(self) -> bool:
-        with contextlib.suppress(BrokerError):
-            found = await find_marker(self._log, Topics(self._sandbox).replay_marker.name)
-            return found is not None and found.is_removed
-        return False
+    async def _is_anothers(self) -> bool:
+        """Whether the sandbox was removed meanwhile, or is being so: another replay may have the name by now."""
+        found = await find_marker(self._log, Topics(self._sandbox).replay_marker.name)
+        return found is None or found.marker != self._marker or found.is_removed
 
     async def looks_again(self) -> bool:
         """Looks as often as it takes to be sure."""
