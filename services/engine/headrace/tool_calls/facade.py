@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from headrace.core.topics import Topics
 from headrace.ports import Log
-from headrace.tool_calls.consumer import CallTopics, Identify, ToolCallConsumer
+from headrace.tool_calls.call_topics import CallTopics
+from headrace.tool_calls.consumer import ToolCallConsumer
+from headrace.tool_calls.serving import Identify
 
 
 class AnsweringCalls:

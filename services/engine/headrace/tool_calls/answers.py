@@ -1,0 +1,79 @@
+"""Writes the answers to calls, and what was no call to dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from headrace.dead_letters.writing import letter_of
+from headrace.models import DeadLetterHeaders
+from headrace.ports import Acknowledged, Header, Log, NewRecord, Record, TopicPartition
+from headrace.tool_calls.call_topics import CallTopics
+from headrace.tool_calls.calls import CREDENTIAL_HEADER, encoded
+from headrace.tool_calls.partition import CallPartition
+from headrace.tool_models import ToolError, ToolRefusal, ToolSuccess
+
+_logger = logging.getLogger(__name__)
+
+_APPEND_SECONDS = 10.0
+_AGAIN_SECONDS = 1.0
+_INVALID = "call_invalid"
+
+
+class CallAnswers:
+    """What is told of the calls of a consumer.
+
+    Args:
+        instance_id: names this process in dead letters.
+    """
+
+    def __init__(self, log: Log, topics: CallTopics, instance_id: str) -> None:
+        self._topics = topics
+        self._instance_id = instance_id
+        self._writer = log.writer()
+
+    async def start(self) -> None:
+        """Connects. Raises: BrokerError."""
+        await self._writer.start()
+
+    async def stop(self, *, timeout: float) -> None:
+        """Waits at most `timeout` seconds for what is being written."""
+        await self._writer.stop(timeout=timeout)
+
+    async def refuse(self, partition: CallPartition, record: Record, problem: str, call_id: str | None) -> None:
+        """What is no call goes to dead-letters. Where it can be seen which one it was to be, its sender is told, too."""
+        described = DeadLetterHeaders(
+            reason="tool_call_invalid",
+            message=problem,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            instance_id=self._instance_id,
+        )
+        await self._append(*letter_of(record, described, self._topics.dead_letters.name, without={CREDENTIAL_HEADER}))
+        if call_id is not None:
+            refusal = ToolRefusal(error=ToolError(code=_INVALID, message=f"This is no tool call: {problem}."))
+            await self.tell_nobody(partition, call_id, refusal)
+
+    async def tell_nobody(self, partition: CallPartition, call_id: str, refusal: ToolRefusal) -> None:
+        """Answers what is nobody's, unless somebody waits for the answer to a call of this id, or has it: by the key alone they
+        might take this one for it."""
+        if not partition.knows(call_id):
+            await self.reply(partition, call_id, refusal)
+
+    async def reply(
+        self, partition: CallPartition, call_id: str, answer: ToolSuccess | ToolRefusal, headers: Sequence[Header] = ()
+    ) -> None:
+        """Writes an answer. The headers say to whom it is given; one that is given to nobody uses up no id."""
+        target = TopicPartition(self._topics.results.name, partition.source.partition)
+        await self._append(target, NewRecord(call_id.encode(), encoded(call_id, answer), headers))
+
+    async def _append(self, target: TopicPartition, record: NewRecord) -> None:
+        """Until it is acknowledged: nothing else says what became of a call."""
+        while True:
+            [outcome] = await self._writer.append_all([(target, record)], timeout=_APPEND_SECONDS)
+            if isinstance(outcome, Acknowledged):
+                return
+            _logger.warning("a record for %s was not acknowledged, and is written again: %s", target.topic, outcome.reason)
+            await asyncio.sleep(_AGAIN_SECONDS)

@@ -1,0 +1,103 @@
+"""Answers calls: each is done once, when it is its turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from headrace.errors import RecordUndecodable
+from headrace.ports import Record
+from headrace.tool_calls.answers import CallAnswers
+from headrace.tool_calls.calls import (
+    FOR_NOW_HEADER,
+    CallKey,
+    OwnedCall,
+    ReceivedCall,
+    owner_headers,
+    readable_id,
+    received,
+)
+from headrace.tool_calls.partition import CallPartition
+from headrace.tool_calls.places import Places
+from headrace.tool_calls.waiting import WaitingCalls
+from headrace.tool_models import LastingRefusal, ToolRefusal, ToolSuccess
+
+# What is refused so may well be done a while later: the same call, sent again, is a new one, if nothing of it was accepted.
+_PASSING: Final = frozenset(
+    {"unauthenticated", "rate_limited", "too_many_in_flight", "broker_unavailable", "enqueue_timeout", "configuration_error"}
+)
+
+Identify = Callable[[ReceivedCall], Awaitable[OwnedCall | ToolRefusal]]
+
+
+class CallServer:
+    """Does the calls of a consumer.
+
+    Args:
+        identify: finds out whose a call is; of one of which that is not known, it is the refusal. It raises nothing but the
+            cancellation of its task.
+        concurrency: how many calls may be done at a time.
+        shared: whether callers of several owners write to the topic of calls.
+    """
+
+    def __init__(self, identify: Identify, answers: CallAnswers, *, concurrency: int, shared: bool) -> None:
+        self._identify = identify
+        self._answers = answers
+        self._places = Places(concurrency)
+        self._waiting = WaitingCalls(shared, lambda: asyncio.get_running_loop().time())
+
+    @property
+    def full(self) -> bool:
+        """Whether so many calls wait that nothing more is to be read."""
+        return self._waiting.full
+
+    async def serve(self, partition: CallPartition, record: Record) -> None:
+        """Answers the call in a record, if it is to be answered; then the offset may pass it."""
+        await self._answer(partition, record)
+        partition.finish(record.offset)
+
+    async def _answer(self, partition: CallPartition, record: Record) -> None:
+        try:
+            call = received(record)
+        except RecordUndecodable as error:
+            await self._answers.refuse(partition, record, str(error), readable_id(record))
+            return
+        if record.key != call.call_id.encode():
+            # So it may stand in another partition than when it is sent again, and would be done there, too.
+            await self._answers.refuse(partition, record, "the record's key is not its callId, or it has none", call.call_id)
+            return
+        owned = await self._identify(call)
+        if isinstance(owned, ToolRefusal):
+            await self._answers.tell_nobody(partition, call.call_id, owned)
+        else:
+            await self._do_once(partition, record, CallKey(call.call_id, owned.owner), owned)
+
+    async def _do_once(self, partition: CallPartition, record: Record, key: CallKey, call: OwnedCall) -> None:
+        caller = key.owner if call.caller is None else call.caller
+        turned_away = self._waiting.turns_away(caller, call.at_once)
+        refusal: ToolRefusal | None = None
+        with self._waiting.held(caller, len(record.value or b"")) as line, partition.waits(record.offset):
+            while (first := partition.doing(key, record.offset)) is not None:
+                # What comes of it may be that its credential does not count any more, and this one's does.
+                await asyncio.wait([first])
+            if not partition.is_new(key, record.offset):
+                return
+            if turned_away and call.turn_away is not None:
+                refusal = call.turn_away()
+            else:
+                await self._places.turn(line, call.turn)
+        if refusal is not None:
+            await self._done(partition, key, refusal)
+            return
+        # At once: it is its turn, and a place is free, now.
+        with self._places.taken():
+            await self._done(partition, key, await call.do())
+
+    async def _done(self, partition: CallPartition, key: CallKey, answer: ToolSuccess | ToolRefusal) -> None:
+        if isinstance(answer, ToolRefusal) and not isinstance(answer, LastingRefusal) and answer.error.code in _PASSING:
+            await self._answers.reply(partition, key.call_id, answer, [*owner_headers(key.owner), (FOR_NOW_HEADER, b"true")])
+            partition.given_up(key)
+        else:
+            await self._answers.reply(partition, key.call_id, answer, owner_headers(key.owner))
+            partition.answered(key)
