@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -26,6 +27,7 @@ from headrace import (
 from headrace_gateway import Caller, ToolAnnotations, ToolDefinition, ToolRegistry, built_in_tools
 from headrace_gateway.access import ALL_SCOPES, AccessDenied, Scope
 from headrace_gateway.operations import OPERATIONS, Operations
+from headrace_gateway.tools.refusals import ToolRefused
 from support.jobs import InMemoryJobs, a_job, operations_of
 
 DOINGS: dict[str, Callable[[Operations], Awaitable[Any]]] = {
@@ -233,3 +235,54 @@ async def test_who_may_not_see_jobs_sees_nothing_of_one_that_they_change(name: s
     shown = await DOINGS[name](operations_of(Telling(), scopes=frozenset({scope, Scope.JOBS_ACT_AS})))
     assert (shown.id, shown.status) == (may_see.id, may_see.status)
     assert not {"secret", "ann"} & set(str(shown.to_wire()).replace("'", " ").split())
+
+
+async def test_a_tool_that_meets_what_somebody_else_has_cancelled_refuses_and_its_own_cancellation_goes_on() -> None:
+    waited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def handle(arguments: ClosedModel, caller: Caller) -> WireModel:
+        await waited
+        return WireModel()
+
+    tool = ToolDefinition(
+        name="own",
+        description="x",
+        arguments=ClosedModel,
+        answers=(WireModel,),
+        annotations=ToolAnnotations(read_only=False),
+        handler=handle,
+    )
+
+    async def call() -> Any:
+        return await ToolRegistry([tool]).dispatch(ToolCall(name="own"), operations_of(InMemoryJobs()))
+
+    for cancelled in (True, False):
+        waited = asyncio.get_running_loop().create_future()
+        calling = asyncio.create_task(call())
+        await asyncio.sleep(0)
+        if cancelled:
+            calling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await calling
+        else:
+            waited.cancel()
+            answer = await calling
+            assert isinstance(answer, ToolRefusal)
+            assert answer.error.code == "internal_error"
+
+
+async def test_the_code_of_a_refusal_can_be_sent_whatever_the_tool_says() -> None:
+    async def handle(arguments: ClosedModel, caller: Caller) -> WireModel:
+        raise ToolRefused("caf\ud800", "It is\ud800closed.")
+
+    tool = ToolDefinition(
+        name="own",
+        description="x",
+        arguments=ClosedModel,
+        answers=(WireModel,),
+        annotations=ToolAnnotations(read_only=False),
+        handler=handle,
+    )
+    answer = await ToolRegistry([tool]).dispatch(ToolCall(name="own"), operations_of(InMemoryJobs()))
+    assert isinstance(answer, ToolRefusal)
+    assert (answer.error.code, answer.error.message) == ("caf_", "It is closed.")

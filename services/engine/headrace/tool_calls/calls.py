@@ -132,7 +132,7 @@ def owner_of(headers: Iterable[Header]) -> CallOwner | None:
 def encoded(call_id: str, answer: ToolSuccess | ToolRefusal) -> bytes:
     """The answer as it is written; where it cannot be, a refusal that says so."""
     if isinstance(answer, ToolRefusal):
-        return encode(ToolResultRecord(call_id=call_id, ok=False, error=answer.error))
+        return _encoded_refusal(call_id, answer.error)
     try:
         value = encode(ToolResultRecord(call_id=call_id, ok=True, data=answer.data))
     except (TypeError, ValueError) as error:
@@ -146,3 +146,12 @@ def encoded(call_id: str, answer: ToolSuccess | ToolRefusal) -> bytes:
         "What was asked for was done."
     )
     return encode(ToolResultRecord(call_id=call_id, ok=False, error=ToolError(code="answer_too_large", message=message)))
+
+
+def _encoded_refusal(call_id: str, error: ToolError) -> bytes:
+    try:
+        return encode(ToolResultRecord(call_id=call_id, ok=False, error=error))
+    except (TypeError, ValueError) as problem:
+        _logger.error("the refusal of a tool call is no JSON, and another is given instead: %s", problem)
+        message = "The call was refused, and the tool's reason is no JSON."
+        return encode(ToolResultRecord(call_id=call_id, ok=False, error=ToolError(code="internal_error", message=message)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 
 from headrace.errors import BrokerError
 from headrace.ports import Committed, GroupListener, Log, Record, TopicPartition
@@ -190,7 +191,15 @@ class ToolCallConsumer:
         # One that had been read before a stop is left to the next owner, as the offset does not pass it.
         if partition.closed or not partition.begin(record.offset):
             return
-        partition.work(record.offset, self._server.serve(partition, record))
+        task = partition.work(record.offset, self._server.serve(partition, record))
+        task.add_done_callback(partial(self._call_ended, partition))
+
+    def _call_ended(self, partition: CallPartition, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self._ended(task)
+        elif partition.live and not partition.closed:
+            _logger.error("A call of %s was given up by nobody, and is not answered", self._topics.calls.name)
+            self._standing.over(f"a call ended by itself: {task.get_name()} was cancelled")
 
     # --- commits ----------------------------------------------------------------------------------------------------------
 

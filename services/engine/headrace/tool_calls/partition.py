@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from headrace.core.watermark import Watermark
@@ -76,10 +77,18 @@ class CallPartition:
         """Whether a call of this id is under way, or answered, whoever's it is."""
         return call_id in self._ids
 
-    def work(self, offset: int, doing: Coroutine[Any, Any, None]) -> None:
+    def work(self, offset: int, doing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Begins to do what the record at an offset asks for."""
         task = self.under_way[offset] = asyncio.create_task(doing, name=f"tool-call-{self.source.partition}-{offset}")
-        task.add_done_callback(lambda _: self.under_way.pop(offset, None))
+        task.add_done_callback(partial(self._ended, offset))
+        return task
+
+    def _ended(self, offset: int, task: asyncio.Task[None]) -> None:
+        self.under_way.pop(offset, None)
+        if task.cancelled() or task.exception() is not None:
+            # Another record of the same call must not be taken for one whose first is under way.
+            for key in [key for key, asked in self._asked.items() if asked == offset]:
+                self.given_up(key)
 
     def waiting_works(self) -> list[asyncio.Task[None]]:
         """The tasks that are not doing anything yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -21,7 +22,11 @@ from headrace.tool_calls.calls import (
 from headrace.tool_calls.partition import CallPartition
 from headrace.tool_calls.places import Places
 from headrace.tool_calls.waiting import WaitingCalls
-from headrace.tool_models import LastingRefusal, ToolRefusal, ToolSuccess
+from headrace.tool_models import LastingRefusal, ToolError, ToolRefusal, ToolSuccess
+
+_logger = logging.getLogger(__name__)
+
+_INTERNAL: Final = "internal_error"
 
 # What is refused so may well be done a while later: the same call, sent again, is a new one, if nothing of it was accepted.
 _PASSING: Final = frozenset(
@@ -67,11 +72,21 @@ class CallServer:
             # So it may stand in another partition than when it is sent again, and would be done there, too.
             await self._answers.refuse(partition, record, "the record's key is not its callId, or it has none", call.call_id)
             return
-        owned = await self._identify(call)
+        owned = await self._owned(call)
         if isinstance(owned, ToolRefusal):
             await self._answers.tell_nobody(partition, call.call_id, owned)
         else:
             await self._do_once(partition, record, CallKey(call.call_id, owned.owner), owned)
+
+    async def _owned(self, call: ReceivedCall) -> OwnedCall | ToolRefusal:
+        try:
+            return await self._identify(call)
+        except (Exception, asyncio.CancelledError) as error:
+            if _is_given_up(error):
+                raise
+            _logger.error("it cannot be told whose a tool call is", exc_info=error)
+            message = "The gateway failed unexpectedly before anything was done: send the call again."
+            return ToolRefusal(error=ToolError(code=_INTERNAL, message=message))
 
     async def _do_once(self, partition: CallPartition, record: Record, key: CallKey, call: OwnedCall) -> None:
         caller = key.owner if call.caller is None else call.caller
@@ -92,7 +107,7 @@ class CallServer:
             return
         # At once: it is its turn, and a place is free, now.
         with self._places.taken():
-            await self._done(partition, key, await call.do())
+            await self._done(partition, key, await _outcome(call))
 
     async def _done(self, partition: CallPartition, key: CallKey, answer: ToolSuccess | ToolRefusal) -> None:
         if isinstance(answer, ToolRefusal) and not isinstance(answer, LastingRefusal) and answer.error.code in _PASSING:
@@ -101,3 +116,21 @@ class CallServer:
         else:
             await self._answers.reply(partition, key.call_id, answer, owner_headers(key.owner))
             partition.answered(key)
+
+
+async def _outcome(call: OwnedCall) -> ToolSuccess | ToolRefusal:
+    """What comes of a call that is done, also where that ends as nobody expected."""
+    try:
+        return await call.do()
+    except (Exception, asyncio.CancelledError) as error:
+        if _is_given_up(error):
+            raise
+        _logger.error("a tool call failed unexpectedly", exc_info=error)
+        message = "The gateway failed unexpectedly. What was asked for may have been done: look before you call anew."
+        return LastingRefusal(error=ToolError(code=_INTERNAL, message=message))
+
+
+def _is_given_up(error: BaseException) -> bool:
+    """Whether the task itself is to end. Who awaits something else that was cancelled meets the same error."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -69,7 +70,13 @@ class ToolRegistry:
             arguments = parse_arguments(tool, call.arguments)
             data = await tool.handler(arguments, Caller(operations=operations, context=call.context, call_id=call.id))
             return ToolSuccess(data=data.to_wire())
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError):
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # It is not this call that was cancelled, but something for which the tool waited.
+                error = RuntimeError("what the tool waited for was cancelled")
             repeatable = self.is_repeatable(call.name)
             call_id = call.id if repeatable else None
             refusal = refusal_for(error, call.name, accepted=operations.accepted, call_id=call_id)
