@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from headrace.codec import decode, encode
+from headrace.errors import RecordUndecodable
 from headrace.ports import Header, Record
 from headrace.tool_models import ToolCall, ToolCallRecord, ToolError, ToolRefusal, ToolResultRecord, ToolSuccess
 
@@ -19,6 +20,8 @@ TENANT_HEADER: Final = "headrace-tenant"
 USER_HEADER: Final = "headrace-user"
 FOR_NOW_HEADER: Final = "headrace-refused-for-now"
 """Of a refusal after which the same call, sent again, is a new one."""
+LARGEST_HEADERS_BYTES: Final = 65_536
+"""More than a credential and whatever is of use beside it take."""
 # It must fit into its topic: an answer that does not would be written again and again, and hold up the partition for ever.
 _LARGEST_ANSWER_BYTES = 1_900_000
 _BEARER = "bearer "
@@ -86,9 +89,20 @@ class OwnedCall:
 
 def received(record: Record) -> ReceivedCall:
     """The call in a record. Raises: RecordUndecodable."""
+    if (size := _headers_size(record)) > LARGEST_HEADERS_BYTES:
+        raise RecordUndecodable(f"the record's headers take {size:,} bytes, and may take {LARGEST_HEADERS_BYTES:,}")
     asked = decode(ToolCallRecord, record.value)
     call = ToolCall(id=asked.call_id, name=asked.name, arguments=asked.arguments, context=asked.context)
     return ReceivedCall(call, _credential(record), hashlib.sha256(record.value or b"").hexdigest())
+
+
+def size_of(record: Record) -> int:
+    """How many bytes its writer gave a record."""
+    return len(record.key or b"") + len(record.value or b"") + _headers_size(record)
+
+
+def _headers_size(record: Record) -> int:
+    return sum(len(name.encode(errors="replace")) + len(value or b"") for name, value in record.headers)
 
 
 def _credential(record: Record) -> str | None:

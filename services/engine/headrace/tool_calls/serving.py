@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 from headrace.errors import RecordUndecodable
 from headrace.ports import Record
@@ -18,6 +18,7 @@ from headrace.tool_calls.calls import (
     owner_headers,
     readable_id,
     received,
+    size_of,
 )
 from headrace.tool_calls.partition import CallPartition
 from headrace.tool_calls.places import Places
@@ -57,26 +58,32 @@ class CallServer:
         """Whether so many calls wait that nothing more is to be read."""
         return self._waiting.full
 
-    async def serve(self, partition: CallPartition, record: Record) -> None:
-        """Answers the call in a record, if it is to be answered; then the offset may pass it."""
-        await self._answer(partition, record)
-        partition.finish(record.offset)
-
-    async def _answer(self, partition: CallPartition, record: Record) -> None:
+    def serve(self, partition: CallPartition, record: Record) -> Coroutine[Any, Any, None]:
+        """What answers the call in a record, if it is to be answered; then the offset may pass it. Of the record it keeps no more
+        than the call, for that may wait for long."""
         try:
             call = received(record)
         except RecordUndecodable as error:
-            await self._answers.refuse(partition, record, str(error), readable_id(record))
-            return
+            return self._refuse(partition, record, str(error), readable_id(record))
+        except Exception as error:
+            _logger.error("a record of %s cannot be read", record.topic, exc_info=error)
+            return self._refuse(partition, record, "it cannot be read", readable_id(record))
         if record.key != call.call_id.encode():
             # So it may stand in another partition than when it is sent again, and would be done there, too.
-            await self._answers.refuse(partition, record, "the record's key is not its callId, or it has none", call.call_id)
-            return
+            return self._refuse(partition, record, "the record's key is not its callId, or it has none", call.call_id)
+        return self._answer(partition, record.offset, size_of(record), call)
+
+    async def _refuse(self, partition: CallPartition, record: Record, problem: str, call_id: str | None) -> None:
+        await self._answers.refuse(partition, record, problem, call_id)
+        partition.finish(record.offset)
+
+    async def _answer(self, partition: CallPartition, offset: int, size: int, call: ReceivedCall) -> None:
         owned = await self._owned(call)
         if isinstance(owned, ToolRefusal):
             await self._answers.tell_nobody(partition, call.call_id, owned)
         else:
-            await self._do_once(partition, record, CallKey(call.call_id, owned.owner), owned)
+            await self._do_once(partition, offset, size, CallKey(call.call_id, owned.owner), owned)
+        partition.finish(offset)
 
     async def _owned(self, call: ReceivedCall) -> OwnedCall | ToolRefusal:
         try:
@@ -88,15 +95,15 @@ class CallServer:
             message = "The gateway failed unexpectedly before anything was done: send the call again."
             return ToolRefusal(error=ToolError(code=_INTERNAL, message=message))
 
-    async def _do_once(self, partition: CallPartition, record: Record, key: CallKey, call: OwnedCall) -> None:
+    async def _do_once(self, partition: CallPartition, offset: int, size: int, key: CallKey, call: OwnedCall) -> None:
         caller = key.owner if call.caller is None else call.caller
         turned_away = self._waiting.turns_away(caller, call.at_once)
         refusal: ToolRefusal | None = None
-        with self._waiting.held(caller, len(record.value or b"")) as line, partition.waits(record.offset):
-            while (first := partition.doing(key, record.offset)) is not None:
+        with self._waiting.held(caller, size) as line, partition.waits(offset):
+            while (first := partition.doing(key, offset)) is not None:
                 # What comes of it may be that its credential does not count any more, and this one's does.
                 await asyncio.wait([first])
-            if not partition.is_new(key, record.offset):
+            if not partition.is_new(key, offset):
                 return
             if turned_away and call.turn_away is not None:
                 refusal = call.turn_away()
