@@ -16,6 +16,7 @@ from headrace.runtime import wall_clock
 from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace.tool_calls import CallTopics, OwnedCall, ReceivedCall, ToolCallConsumer
 from headrace.tool_calls.calls import CallKey
+from headrace.tool_calls.finishing import CUT_OFF_SECONDS
 from headrace.tool_calls.partition import MOST_REMEMBERED, CallPartition
 from headrace.tool_models import ToolError, ToolRefusal, ToolSuccess
 from support.tool_calls import CALLS, OWNER, RESULTS, TOPICS, Answers, Caller, answering, consumer, until
@@ -406,3 +407,57 @@ async def test_a_refusal_that_cannot_be_written_is_another_one_and_holds_up_nobo
         await caller.call("a")
         assert [result["error"]["code"] for result in await caller.results_are(1)] == ["internal_error"]
         await caller.committed(0, 1)
+
+
+async def with_a_call_that_takes_long_to_end() -> tuple[Caller, ToolCallConsumer]:
+    """A consumer that has a call under way, which when it is cut off goes on for five minutes, and then answers."""
+    begun, caller = asyncio.Event(), Caller(InMemoryCluster())
+    await caller.start()
+
+    async def answer(received: ReceivedCall) -> ToolSuccess:
+        begun.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            await asyncio.sleep(300)
+        return ToolSuccess(data={})
+
+    started = consumer(InMemoryLog(caller.cluster), answer)
+    await started.start()
+    await caller.call("a")
+    await begun.wait()
+    return caller, started
+
+
+@in_virtual_time
+async def test_a_call_that_takes_long_to_end_holds_up_no_revocation_and_writes_nothing_after_it() -> None:
+    caller, made = await with_a_call_that_takes_long_to_end()
+    async with asyncio.timeout(6):
+        await made._revoked(list(made._partitions))
+    assert caller.results() == []
+    await asyncio.sleep(400)
+    assert caller.results() == [], "somebody else answers it"
+    await made.stop()
+
+
+@in_virtual_time
+async def test_a_call_that_takes_long_to_end_holds_up_no_stop() -> None:
+    caller, made = await with_a_call_that_takes_long_to_end()
+    async with asyncio.timeout(10 + CUT_OFF_SECONDS + 1):
+        await made.stop(grace_seconds=10)
+    await asyncio.sleep(400)
+    assert caller.results() == []
+
+
+@in_virtual_time
+async def test_what_is_under_way_at_a_revocation_has_a_moment_and_what_it_did_is_committed() -> None:
+    caller, answers, made = await with_a_call_under_way()
+    revoking = asyncio.create_task(made._revoked(list(made._partitions)))
+    await asyncio.sleep(2)
+    assert not revoking.done()
+    answers.hold.set()
+    await revoking
+    assert [each["callId"] for each in caller.results()] == ["a"]
+    source = TopicPartition(CALLS, 0)
+    assert caller.cluster.committed_offsets(TOPICS.tool_call_group())[source] == 1
+    await made.stop()

@@ -94,7 +94,9 @@ class ToolCallConsumer:
     @property
     def trouble(self) -> str | None:
         """Why no calls are taken in at the moment, or None. A member that has no partition, as others have them all, has none."""
-        return self._standing.trouble
+        if (trouble := self._standing.trouble) is not None:
+            return trouble
+        return next((f"answers cannot be written: {reason}" for reason in self._answers.held_up().values()), None)
 
     async def stop(self, *, grace_seconds: float = 10.0) -> None:
         """Takes in nothing more, answers what is being done, as far as that is done within the grace, and leaves the group. What
@@ -160,10 +162,12 @@ class ToolCallConsumer:
 
     async def _take_in(self) -> None:
         while True:
+            held_up = self._answers.held_up()
             open_ones = [partition for partition in self._partitions.values() if partition.ready and not partition.closed]
             free = self._free()
-            sources = [partition.source for partition in open_ones]
+            sources = [partition.source for partition in open_ones if partition.source not in held_up]
             try:
+                self._consumer.pause(held_up)
                 if free > 0:
                     self._consumer.resume(sources)
                     found = await self._consumer.fetch(timeout=_POLL_SECONDS, maximum=free)

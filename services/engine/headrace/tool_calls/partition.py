@@ -24,6 +24,7 @@ class CallPartition:
         live: whether it is still held.
         ready: whether it is known which calls are answered.
         closed: whether nothing more is taken in.
+        lost: whether nothing more is written of it.
         under_way: the tasks that answer calls, by the offsets of these.
         waiting: the offsets of those among them that are not being done yet.
         committed: the offset that the group has.
@@ -34,6 +35,7 @@ class CallPartition:
         self.live = True
         self.ready = False
         self.closed = False
+        self.lost = False
         self.under_way: dict[int, asyncio.Task[None]] = {}
         self.waiting: set[int] = set()
         self.committed: int | None = None
