@@ -128,7 +128,8 @@ async def test_a_call_of_which_something_was_accepted_is_not_done_again_for_what
         await caller.committed(0, 2)
         assert [result["error"]["code"] for result in caller.results()] == ["broker_unavailable"]
         [record] = caller.cluster.topic_records(RESULTS)
-        assert list(record.headers) == [("headrace-tenant", b"default")]
+        assert list(record.headers) == [("headrace-tenant", b"default"), ("headrace-may-be-done", b"true")]
+        assert "Half of it. What was asked for may have been done" in caller.results()[0]["error"]["message"]
     assert done == ["a"]
 
 

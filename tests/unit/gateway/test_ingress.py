@@ -25,7 +25,7 @@ from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace_gateway import Caller, Gateway, ToolAnnotations, ToolDefinition, ToolRegistry
 from headrace_gateway.access import Anyone, Principal
 from headrace_gateway.ingress import KafkaIngress
-from headrace_gateway.ingress.ingress import Answerer
+from headrace_gateway.ingress.ingress import Answerer, principal_of_topic
 from support.access import RememberedAudit, a_principal
 from support.engines import eventually
 
@@ -190,3 +190,60 @@ async def test_a_call_that_was_done_when_its_credential_ceased_to_count_is_done_
         # Before anything is done it is for now.
         again = await owned.do()
         assert isinstance(again, ToolRefusal) and not isinstance(again, LastingRefusal)
+
+
+@pytest.mark.parametrize("kind", ["own", "repeatable", "read-only"])
+async def test_a_call_that_is_cut_off_is_done_again_only_if_that_changes_nothing(tmp_path: Path, kind: str) -> None:
+    settings = load_settings(
+        bootstrap_servers="memory:9092", data_directory=tmp_path, namespace="test", ingress={"enabled": True, "tenants": "acme"}
+    )
+    begun: list[str | None] = []
+    held, cluster = asyncio.Event(), InMemoryCluster()
+
+    async def handle(arguments: Nothing, caller: Caller) -> Done:
+        begun.append(caller.call_id)
+        await held.wait()
+        return Done()
+
+    tool = ToolDefinition(
+        name="own",
+        description="For tests.",
+        arguments=Nothing,
+        answers=(Done,),
+        annotations=ToolAnnotations(read_only=kind == "read-only"),
+        handler=handle,
+        repeatable=kind == "repeatable",
+    )
+    async with Client(settings, log=InMemoryLog(cluster)) as client:
+        topics, gateway = client.topics, Gateway(settings, client, ToolRegistry([tool]))
+        results = topics.tool_results("acme").name
+        value = orjson.dumps({"callId": "a", "name": "own"})
+        source = TopicPartition(topics.tool_calls("acme").name, 0)
+        await InMemoryLog(cluster).create_topics([topics.tool_calls("acme")])
+        cluster.append(source, NewRecord(b"a", value))
+
+        async def is_begun() -> bool:
+            return len(begun) == 1
+
+        async def is_answered() -> bool:
+            return len(cluster.topic_records(results)) == 1
+
+        async def is_committed() -> bool:
+            return cluster.committed_offsets(topics.tool_call_group("acme")).get(source) == 1
+
+        answerer = Answerer(gateway, principal_of_topic("acme"))
+        first = client.tool_calls(answerer, tenant="acme", instance_id="one")
+        await first.start()
+        await eventually(is_begun)
+        await first.stop(grace_seconds=0)
+        held.set()
+        async with client.tool_calls(answerer, tenant="acme", instance_id="two"):
+            await eventually(is_answered)
+            await eventually(is_committed)
+        [record] = cluster.topic_records(results)
+        answer = orjson.loads(record.value or b"")
+    if kind == "own":
+        assert (begun, answer["error"]["code"]) == (["a"], "interrupted")
+        assert dict(record.headers)["headrace-may-be-done"] == b"true"
+    else:
+        assert (begun, answer["ok"]) == (["a", "a"], True)

@@ -188,7 +188,8 @@ async def test_a_refusal_lasts_where_a_call_done_once_more_could_make_a_second_j
     answer = await ToolRegistry([tool]).dispatch(ToolCall(name="twice", id="a"), operations_of(jobs))
     assert isinstance(answer, ToolRefusal)
     maybe = failure.may_be_accepted if isinstance(failure, EnqueueTimeout) else name != "list_jobs"
-    assert isinstance(answer, LastingRefusal) is (maybe and not repeatable)
+    # Whatever it did besides, with headrace or elsewhere.
+    assert isinstance(answer, LastingRefusal) is not repeatable
     # Only of what may be done once more.
     assert ("the same callId" in answer.error.message) is (late and maybe and repeatable)
 
@@ -286,3 +287,57 @@ async def test_the_code_of_a_refusal_can_be_sent_whatever_the_tool_says() -> Non
     answer = await ToolRegistry([tool]).dispatch(ToolCall(name="own"), operations_of(InMemoryJobs()))
     assert isinstance(answer, ToolRefusal)
     assert (answer.error.code, answer.error.message) == ("caf_", "It is closed.")
+
+
+@pytest.mark.parametrize(
+    ("error", "lasting"),
+    [
+        (ToolRefused("rate_limited", "The other side has had enough."), True),
+        (RuntimeError("nobody expected this"), True),
+        (ToolRefused("sold_out", "There is none left."), False),
+    ],
+    ids=["not-now", "unexpected", "its-own"],
+)
+@pytest.mark.parametrize("kind", ["own", "repeatable", "read-only"])
+async def test_what_a_tool_has_begun_is_not_done_again_unless_that_changes_nothing(
+    error: Exception, lasting: bool, kind: str
+) -> None:
+    async def handle(arguments: ClosedModel, caller: Caller) -> WireModel:
+        raise error
+
+    tool = ToolDefinition(
+        name="own",
+        description="Does something elsewhere.",
+        arguments=ClosedModel,
+        answers=(WireModel,),
+        annotations=ToolAnnotations(read_only=kind == "read-only"),
+        handler=handle,
+        repeatable=kind == "repeatable",
+    )
+    answer = await ToolRegistry([tool]).dispatch(ToolCall(name="own", id="a"), operations_of(InMemoryJobs()))
+    assert isinstance(answer, ToolRefusal)
+    assert isinstance(answer, LastingRefusal) is (lasting and kind == "own")
+
+
+async def test_what_is_refused_before_its_tool_begins_is_no_more_than_refused() -> None:
+    async def handle(arguments: ClosedModel, caller: Caller) -> WireModel:
+        raise AssertionError("it must not begin")
+
+    def operation(arguments: Any) -> str:
+        raise BrokerUnreachable("gone")
+
+    tool = ToolDefinition(
+        name="own",
+        description="x",
+        arguments=ClosedModel,
+        answers=(WireModel,),
+        annotations=ToolAnnotations(read_only=False),
+        handler=handle,
+        operation=operation,
+    )
+    begun: list[None] = []
+    answer = await ToolRegistry([tool]).dispatch(
+        ToolCall(name="own", id="a"), operations_of(InMemoryJobs()), began=lambda: begun.append(None)
+    )
+    assert isinstance(answer, ToolRefusal) and not isinstance(answer, LastingRefusal)
+    assert (answer.error.code, begun) == ("broker_unavailable", [])

@@ -22,6 +22,8 @@ FOR_NOW_HEADER: Final = "headrace-refused-for-now"
 """Of a refusal after which the same call, sent again, is a new one."""
 LARGEST_HEADERS_BYTES: Final = 65_536
 """More than a credential and whatever is of use beside it take."""
+MAY_BE_DONE_HEADER: Final = "headrace-may-be-done"
+"""Of a refusal of a call that may be done all the same, and is not done again by the same id."""
 # It must fit into its topic: an answer that does not would be written again and again, and hold up the partition for ever.
 _LARGEST_ANSWER_BYTES = 1_900_000
 _BEARER = "bearer "
@@ -71,8 +73,8 @@ class OwnedCall:
     """A call of which it is known whose it is.
 
     Attributes:
-        do: does it. It raises nothing but the cancellation of its task. Where something was accepted that would be done twice if
-            the call were, a refusal is a `LastingRefusal`.
+        do: does it. It raises nothing but the cancellation of its task. Where something may be done that would be done twice
+            if the call were, a refusal is a `LastingRefusal`; and when it is cut off then, it returns one in place of raising.
         turn: returns when the caller may do so much; then it is done at once. None where nobody has to wait.
         turn_away: the refusal for one that cannot wait; None where each can.
         caller: whose calls are counted together, and wait one behind another; the owner's are when left out.

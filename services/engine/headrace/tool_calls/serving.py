@@ -12,6 +12,7 @@ from headrace.ports import Record
 from headrace.tool_calls.answers import CallAnswers
 from headrace.tool_calls.calls import (
     FOR_NOW_HEADER,
+    MAY_BE_DONE_HEADER,
     CallKey,
     OwnedCall,
     ReceivedCall,
@@ -23,16 +24,12 @@ from headrace.tool_calls.calls import (
 from headrace.tool_calls.partition import CallPartition
 from headrace.tool_calls.places import Places
 from headrace.tool_calls.waiting import WaitingCalls
-from headrace.tool_models import LastingRefusal, ToolError, ToolRefusal, ToolSuccess
+from headrace.tool_models import PASSING_CODES, LastingRefusal, ToolError, ToolRefusal, ToolSuccess
 
 _logger = logging.getLogger(__name__)
 
 _INTERNAL: Final = "internal_error"
-
-# What is refused so may well be done a while later: the same call, sent again, is a new one, if nothing of it was accepted.
-_PASSING: Final = frozenset(
-    {"unauthenticated", "rate_limited", "too_many_in_flight", "broker_unavailable", "enqueue_timeout", "configuration_error"}
-)
+_MAY_BE_DONE: Final = "What was asked for may have been done, and is not done again by this callId: look before you call anew."
 
 Identify = Callable[[ReceivedCall], Awaitable[OwnedCall | ToolRefusal]]
 
@@ -117,12 +114,17 @@ class CallServer:
             await self._done(partition, key, await _outcome(call))
 
     async def _done(self, partition: CallPartition, key: CallKey, answer: ToolSuccess | ToolRefusal) -> None:
-        if isinstance(answer, ToolRefusal) and not isinstance(answer, LastingRefusal) and answer.error.code in _PASSING:
-            await self._answers.reply(partition, key.call_id, answer, [*owner_headers(key.owner), (FOR_NOW_HEADER, b"true")])
+        headers = owner_headers(key.owner)
+        if isinstance(answer, LastingRefusal):
+            headers.append((MAY_BE_DONE_HEADER, b"true"))
+            message = f"{answer.error.message} {_MAY_BE_DONE}"
+            answer = LastingRefusal(error=ToolError(code=answer.error.code, message=message))
+        elif isinstance(answer, ToolRefusal) and answer.error.code in PASSING_CODES:
+            await self._answers.reply(partition, key.call_id, answer, [*headers, (FOR_NOW_HEADER, b"true")])
             partition.given_up(key)
-        else:
-            await self._answers.reply(partition, key.call_id, answer, owner_headers(key.owner))
-            partition.answered(key)
+            return
+        await self._answers.reply(partition, key.call_id, answer, headers)
+        partition.answered(key)
 
 
 async def _outcome(call: OwnedCall) -> ToolSuccess | ToolRefusal:
@@ -133,8 +135,7 @@ async def _outcome(call: OwnedCall) -> ToolSuccess | ToolRefusal:
         if _is_given_up(error):
             raise
         _logger.error("a tool call failed unexpectedly", exc_info=error)
-        message = "The gateway failed unexpectedly. What was asked for may have been done: look before you call anew."
-        return LastingRefusal(error=ToolError(code=_INTERNAL, message=message))
+        return LastingRefusal(error=ToolError(code=_INTERNAL, message="The gateway failed unexpectedly."))
 
 
 def _is_given_up(error: BaseException) -> bool:

@@ -20,6 +20,7 @@ from headrace import (
     Settings,
     ToolCall,
     ToolCallConsumer,
+    ToolError,
     ToolRefusal,
     ToolSuccess,
 )
@@ -127,9 +128,15 @@ class Answerer:
 
     async def _do(self, call: ToolCall, principal: Principal, arrival: Arrival) -> ToolSuccess | ToolRefusal:
         answer: ToolSuccess | ToolRefusal | None = None
+        begun = asyncio.Event()
         try:
             async with self._gateway.admit(principal, arrival, self._gateway.tool_name(call.name)) as admission:
-                answer = await self._gateway.call_tool(call, admission)
+                answer = await self._gateway.call_tool(call, admission, began=begun.set)
+        except asyncio.CancelledError:
+            if not begun.is_set() or self._gateway.tools.changes_nothing(call.name):
+                raise
+            # The next owner of its partition would do it once more.
+            return LastingRefusal(error=ToolError(code="interrupted", message="The gateway had to give the call up."))
         except Exception as error:
             refusal = refusal_for(error, call.name)
             return LastingRefusal(error=refusal.error) if self._is_done(call, answer) else refusal
@@ -139,5 +146,5 @@ class Answerer:
         """Whether a call whose answer must not be told, as its credential does not count any more, would be done twice if it came
         again."""
         if isinstance(answer, ToolSuccess):
-            return not self._gateway.tools.is_repeatable(call.name)
+            return not self._gateway.tools.changes_nothing(call.name)
         return isinstance(answer, LastingRefusal)
