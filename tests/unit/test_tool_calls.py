@@ -461,3 +461,70 @@ async def test_what_is_under_way_at_a_revocation_has_a_moment_and_what_it_did_is
     source = TopicPartition(CALLS, 0)
     assert caller.cluster.committed_offsets(TOPICS.tool_call_group())[source] == 1
     await made.stop()
+
+
+def virtual_clock() -> int:
+    """Milliseconds of the loop's own time, as of a day long ago."""
+    return 1_700_000_000_000 + int(asyncio.get_running_loop().time() * 1000)
+
+
+@pytest.mark.parametrize(
+    ("held_up", "hours", "known"),
+    [(False, 0.9, True), (False, 5, False), (True, 5, True)],
+    ids=["within-an-hour", "later", "not-passed"],
+)
+@in_virtual_time
+async def test_the_next_owner_knows_what_was_answered_within_an_hour_and_all_that_was_not_passed(
+    held_up: bool, hours: float, known: bool
+) -> None:
+    """A call that waits for hours holds the offset back, and all that was answered behind it comes again."""
+    turn, done = asyncio.Event(), list[str]()
+    if not held_up:
+        turn.set()
+
+    async def identify(received: ReceivedCall) -> OwnedCall:
+        async def do() -> ToolSuccess:
+            done.append(received.call_id)
+            return ToolSuccess(data={})
+
+        slow = received.call_id == "slow"
+        return OwnedCall(OWNER, do, turn=turn.wait if slow else None, caller=received.call_id)  # type: ignore[arg-type]
+
+    caller = Caller(InMemoryCluster(now=virtual_clock))
+    await caller.start()
+
+    def made() -> ToolCallConsumer:
+        log = InMemoryLog(caller.cluster)
+        return ToolCallConsumer(log, CallTopics.of(TOPICS), identify, instance_id="one", now=virtual_clock)
+
+    async with made():
+        for call_id in ("slow", "a", "b", "c"):
+            await caller.call(call_id)
+        await caller.results_are(3)
+        await asyncio.sleep(hours * 3600)
+    async with made():
+        await asyncio.sleep(60)
+        assert done.count("a") == 1
+        turn.set()
+        await caller.committed(0, 4)
+        await caller.call("a")
+        await caller.committed(0, 5)
+    assert sorted(done) == ["a", *([] if known else ["a"]), "b", "c", "slow"]
+
+
+@in_virtual_time
+async def test_what_is_learnt_of_a_partition_ends_with_it() -> None:
+    cluster = InMemoryCluster()
+    caller = Caller(cluster)
+    await caller.start()
+    withheld = [TopicPartition(RESULTS, number) for number in range(TOPICS.tool_results().partitions)]
+    for partition in withheld:
+        cluster.append(partition, NewRecord(b"a", b"{}"))
+    cluster.withhold(*withheld)
+    async with consumer(InMemoryLog(cluster), Answers()) as made:
+        await until(lambda: len(made._recoveries) == len(withheld))
+        async with consumer(InMemoryLog(cluster), Answers()) as other:
+            await until(lambda: 0 < len(made._partitions) < len(withheld))
+            await until(lambda: len(made._recoveries) == len(made._partitions))
+            await until(lambda: len(other._recoveries) == len(other._partitions))
+        cluster.give_out()

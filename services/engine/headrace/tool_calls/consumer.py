@@ -1,8 +1,9 @@
 """A member of the group that answers tool calls.
 
-A call is done when its answer is acknowledged; then, and not before, the group's offset passes it. Whoever takes a
-partition over reads first which calls of the last hour have been answered, and does these no more, wherever in the partition they
-stand. What was done but not answered when its process died is done once more: by the call's id the tool knows it again.
+A call is done when its answer is acknowledged; then, and not before, the group's offset passes it. Whoever takes a partition over
+reads first which calls of the last hour have been answered, and which of those that the offset has not passed, and does these no
+more, wherever in the partition they stand. What was done but not answered when its process died is done once more: by the call's
+id the tool knows it again.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ class ToolCallConsumer:
         self._answers = CallAnswers(log, topics, instance_id)
         self._server = CallServer(identify, self._answers, concurrency=concurrency, shared=shared)
         self._partitions: dict[TopicPartition, CallPartition] = {}
-        self._recoveries = Recoveries(log, topics, now=now, recovered=self._recovered, ended=self._ended)
+        self._recoveries = Recoveries(
+            log, topics, now=now, committed=self._committed, recovered=self._recovered, ended=self._ended
+        )
         self._running: list[asyncio.Task[None]] = []
         self._stopping = False
         self._standing = Standing(lambda: asyncio.get_running_loop().time())
@@ -132,6 +135,10 @@ class ToolCallConsumer:
             self._recoveries.begin(partition)
         self._stand()
 
+    async def _committed(self, source: TopicPartition) -> int | None:
+        committed = (await self._consumer.committed([source]))[source]
+        return None if committed is None else committed.offset
+
     def _recovered(self, partition: CallPartition) -> None:
         self._consumer.resume([partition.source])
         self._stand()
@@ -155,6 +162,7 @@ class ToolCallConsumer:
         for partition in left:
             partition.live = False
         self._standing.dealing()
+        self._recoveries.end(left)
         await finish(left, _FINISH_SECONDS)
         await self._commit(left)
 
