@@ -24,6 +24,7 @@ from headrace.ports import NewRecord, TopicPartition
 from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace_gateway import Caller, Gateway, ToolAnnotations, ToolDefinition, ToolRegistry
 from headrace_gateway.access import Anyone, Principal
+from headrace_gateway.access.strangers import Strangers
 from headrace_gateway.ingress import KafkaIngress
 from headrace_gateway.ingress.ingress import Answerer, principal_of_topic
 from support.access import RememberedAudit, a_principal
@@ -247,3 +248,46 @@ async def test_a_call_that_is_cut_off_is_done_again_only_if_that_changes_nothing
         assert dict(record.headers)["headrace-may-be-done"] == b"true"
     else:
         assert (begun, answer["ok"]) == (["a", "a"], True)
+
+
+async def test_what_is_no_call_is_audited_as_far_as_it_is_known_whose_it_was_and_no_further(tmp_path: Path) -> None:
+    settings = load_settings(
+        bootstrap_servers="memory:9092", data_directory=tmp_path, namespace="test", ingress={"enabled": True, "tenants": "acme"}
+    )
+    cluster, audit = InMemoryCluster(), RememberedAudit()
+    calls = [
+        (b"a", b"no json"),
+        (b"b", orjson.dumps({"callId": "other", "name": "held"})),
+        (b"c", orjson.dumps({"callId": "c", "name": "held", "arguments": [1]})),
+    ]
+    async with Client(settings, log=InMemoryLog(cluster)) as client:
+        topics = client.topics
+        gateway = Gateway(settings, client, HeldTool().registry(), audit=audit)
+        gateway.access.strangers = Strangers(at_once=2)
+        ingress = KafkaIngress(settings, gateway, client)
+        await ingress.start()
+        for tenant in ("acme", None):
+            for key, value in calls:
+                cluster.append(TopicPartition(topics.tool_calls(tenant).name, 0), NewRecord(key, value))
+
+            async def refused(tenant: str | None = tenant) -> bool:
+                return len(cluster.topic_records(topics.tool_results(tenant).name)) >= len(calls)
+
+            await eventually(refused)
+        await ingress.stop()
+    told = [(each.outcome, each.arrival.transport, each.principal and each.principal.tenant) for each in audit.told]
+    assert told == [("call_invalid", "kafka", "acme")] * 3 + [("call_invalid", "kafka", None)] * 2
+    assert gateway.access.strangers.left_out == 1
+
+
+async def test_a_call_that_is_turned_away_is_audited(tmp_path: Path) -> None:
+    settings = load_settings(bootstrap_servers="memory:9092", data_directory=tmp_path, namespace="test")
+    audit = RememberedAudit()
+    async with Client(settings, log=InMemoryLog(InMemoryCluster())) as client:
+        answerer = Answerer(Gateway(settings, client, HeldTool().registry(), audit=audit), a_principal("ann"))
+        owned = await answerer(ReceivedCall(ToolCall(id="a", name="held"), None, ""))
+        assert isinstance(owned, OwnedCall) and owned.turn_away is not None
+        assert owned.turn_away().error.code == "rate_limited"
+    [told] = audit.told
+    assert told.principal is not None
+    assert (told.outcome, told.tool, told.principal.subject) == ("rate_limited", "held", "ann")

@@ -18,12 +18,14 @@ from headrace.tool_models import ToolError, ToolRefusal, ToolSuccess
 
 _logger = logging.getLogger(__name__)
 
+INVALID: Final = "call_invalid"
+"""The code of the refusal of a record that is no call."""
+
 LATE_SECONDS: Final = 5.0
 """When an answer could not be written for so long, no more calls are done of which nobody would hear."""
 
 _APPEND_SECONDS = 10.0
 _AGAIN_SECONDS = 1.0
-_INVALID = "call_invalid"
 
 
 class _Unwritten(NamedTuple):
@@ -77,7 +79,7 @@ class CallAnswers:
         letter = letter_of(record, described, self._topics.dead_letters.name, without={CREDENTIAL_HEADER})
         await self._append(partition, *letter)
         if call_id is not None:
-            refusal = ToolRefusal(error=ToolError(code=_INVALID, message=f"This is no tool call: {problem}."))
+            refusal = ToolRefusal(error=ToolError(code=INVALID, message=f"This is no tool call: {problem}."))
             await self.tell_nobody(partition, call_id, refusal)
 
     async def tell_nobody(self, partition: CallPartition, call_id: str, refusal: ToolRefusal) -> None:

@@ -20,7 +20,7 @@ from headrace.tool_calls.call_topics import CallTopics
 from headrace.tool_calls.finishing import finish
 from headrace.tool_calls.partition import CallPartition
 from headrace.tool_calls.recovery import Recoveries
-from headrace.tool_calls.serving import CallServer, Identify
+from headrace.tool_calls.serving import CallServer, Identify, Refused
 from headrace.tool_calls.standing import Standing
 
 _logger = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class ToolCallConsumer:
             cancellation of its task.
         instance_id: names this process in dead letters.
         now: milliseconds since the Unix epoch.
+        refused: told of each record that is no call, with the refusal's code; nobody is when left out.
         concurrency: how many calls may be done at a time.
         shared: whether callers of several owners write to the topic of calls.
     """
@@ -54,6 +55,7 @@ class ToolCallConsumer:
         *,
         instance_id: str,
         now: Callable[[], int],
+        refused: Refused | None = None,
         concurrency: int = 100,
         shared: bool = True,
     ) -> None:
@@ -61,7 +63,7 @@ class ToolCallConsumer:
         self._topics = topics
         self._concurrency = concurrency
         self._answers = CallAnswers(log, topics, instance_id)
-        self._server = CallServer(identify, self._answers, concurrency=concurrency, shared=shared)
+        self._server = CallServer(identify, self._answers, refused=refused, concurrency=concurrency, shared=shared)
         self._partitions: dict[TopicPartition, CallPartition] = {}
         self._recoveries = Recoveries(
             log, topics, now=now, committed=self._committed, recovered=self._recovered, ended=self._ended

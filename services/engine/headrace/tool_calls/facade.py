@@ -8,7 +8,7 @@ from headrace.core.topics import Topics
 from headrace.ports import Log
 from headrace.tool_calls.call_topics import CallTopics
 from headrace.tool_calls.consumer import ToolCallConsumer
-from headrace.tool_calls.serving import Identify
+from headrace.tool_calls.serving import Identify, Refused
 
 
 class AnsweringCalls:
@@ -24,6 +24,7 @@ class AnsweringCalls:
         *,
         tenant: str | None = None,
         instance_id: str,
+        refused: Refused | None = None,
         concurrency: int = 100,
     ) -> ToolCallConsumer:
         """A member of the group that answers tool calls of the topic `tool-calls`; start it, and stop it.
@@ -32,6 +33,7 @@ class AnsweringCalls:
             identify: finds out whose a call is, or refuses it; it raises nothing.
             tenant: whose topic of calls is meant; the one for all when left out.
             instance_id: names this process.
+            refused: told of each record that is no call, with the refusal's code; it raises nothing.
             concurrency: how many calls may be done at a time.
         """
         return ToolCallConsumer(
@@ -40,6 +42,7 @@ class AnsweringCalls:
             identify,
             instance_id=instance_id,
             now=self._now,
+            refused=refused,
             concurrency=concurrency,
             shared=tenant is None,
         )

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from headrace.errors import RecordUndecodable
 from headrace.ports import Record
-from headrace.tool_calls.answers import CallAnswers
+from headrace.tool_calls.answers import INVALID, CallAnswers
 from headrace.tool_calls.calls import (
     FOR_NOW_HEADER,
     MAY_BE_DONE_HEADER,
@@ -32,6 +32,8 @@ _INTERNAL: Final = "internal_error"
 _MAY_BE_DONE: Final = "What was asked for may have been done, and is not done again by this callId: look before you call anew."
 
 Identify = Callable[[ReceivedCall], Awaitable[OwnedCall | ToolRefusal]]
+Refused = Callable[[str], None]
+"""Is told of a record that was refused because it is no call, with the refusal's code. It raises nothing."""
 
 
 class CallServer:
@@ -40,12 +42,16 @@ class CallServer:
     Args:
         identify: finds out whose a call is; of one of which that is not known, it is the refusal. It raises nothing but the
             cancellation of its task.
+        refused: told of each record that is no call; nobody is when left out.
         concurrency: how many calls may be done at a time.
         shared: whether callers of several owners write to the topic of calls.
     """
 
-    def __init__(self, identify: Identify, answers: CallAnswers, *, concurrency: int, shared: bool) -> None:
+    def __init__(
+        self, identify: Identify, answers: CallAnswers, *, refused: Refused | None, concurrency: int, shared: bool
+    ) -> None:
         self._identify = identify
+        self._refused = refused
         self._answers = answers
         self._places = Places(concurrency)
         self._waiting = WaitingCalls(shared, lambda: asyncio.get_running_loop().time())
@@ -72,6 +78,8 @@ class CallServer:
 
     async def _refuse(self, partition: CallPartition, record: Record, problem: str, call_id: str | None) -> None:
         await self._answers.refuse(partition, record, problem, call_id)
+        if not partition.lost and self._refused is not None:
+            self._refused(INVALID)
         partition.finish(record.offset)
 
     async def _answer(self, partition: CallPartition, offset: int, size: int, call: ReceivedCall) -> None:

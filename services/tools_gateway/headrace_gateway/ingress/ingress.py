@@ -39,15 +39,16 @@ class KafkaIngress:
     def __init__(self, settings: Settings, gateway: Gateway, client: Client) -> None:
         instance_id = f"gateway-{uuid.uuid4().hex[:12]}"
         self._running: list[ToolCallConsumer] = []
-        self._consumers: dict[str, ToolCallConsumer] = {
-            CallTopics.of(client.topics, tenant).calls.name: client.tool_calls(
-                Answerer(gateway, None if tenant is None else principal_of_topic(tenant)),
+        self._consumers: dict[str, ToolCallConsumer] = {}
+        for tenant in (None, *settings.ingress.tenant_names):
+            answerer = Answerer(gateway, None if tenant is None else principal_of_topic(tenant))
+            self._consumers[CallTopics.of(client.topics, tenant).calls.name] = client.tool_calls(
+                answerer,
                 tenant=tenant,
                 instance_id=instance_id,
+                refused=answerer.refused,
                 concurrency=settings.ingress.concurrency,
             )
-            for tenant in (None, *settings.ingress.tenant_names)
-        }
 
     @property
     def trouble(self) -> str | None:
@@ -117,13 +118,21 @@ class Answerer:
             at_once=partial(self._gateway.access.limits.allows, principal),
         )
 
+    def refused(self, code: str) -> None:
+        """Audits a record that was refused because it is no call: in a topic for all nobody knows whose it was to be."""
+        arrival = Arrival("kafka")
+        if self._principal is None:
+            self._gateway.access.refused(arrival, code)
+        else:
+            self._gateway.access.turned_away(self._principal, arrival, code)
+
     def _turn_away(self, call: ToolCall, principal: Principal, arrival: Arrival) -> ToolRefusal:
         error = RateLimited(
             f"{principal.subject!r} has called faster than it may for so long that too many of its calls wait: slow down, and "
             "send this one again.",
             retry_after=1,
         )
-        self._gateway.access.turned_away(principal, arrival, error, self._gateway.tool_name(call.name))
+        self._gateway.access.turned_away(principal, arrival, error.code, self._gateway.tool_name(call.name))
         return refusal_for(error, call.name)
 
     async def _do(self, call: ToolCall, principal: Principal, arrival: Arrival) -> ToolSuccess | ToolRefusal:
