@@ -14,6 +14,7 @@ import pytest
 from headrace.ports import NewRecord, TopicPartition
 from headrace.runtime import wall_clock
 from headrace.testing import InMemoryCluster, InMemoryLog
+from headrace.testing.consumer import InMemoryGroupConsumer
 from headrace.tool_calls import CallTopics, OwnedCall, ReceivedCall, ToolCallConsumer
 from headrace.tool_calls.calls import CallKey
 from headrace.tool_calls.finishing import CUT_OFF_SECONDS
@@ -528,3 +529,29 @@ async def test_what_is_learnt_of_a_partition_ends_with_it() -> None:
             await until(lambda: len(made._recoveries) == len(made._partitions))
             await until(lambda: len(other._recoveries) == len(other._partitions))
         cluster.give_out()
+
+
+@in_virtual_time
+async def test_a_stop_leaves_what_was_read_just_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch, held = InMemoryGroupConsumer.fetch, asyncio.Event()
+    fetched: list[Any] = []
+
+    async def late(self: InMemoryGroupConsumer, **values: Any) -> Any:
+        if found := await fetch(self, **values):
+            fetched.append(found)
+            await held.wait()
+        return found
+
+    caller, answers, stopped = await with_a_call_under_way()
+    monkeypatch.setattr(InMemoryGroupConsumer, "fetch", late)
+    await asyncio.sleep(2)  # so that the fetch under way is a late one
+    await caller.call("b")
+    await until(lambda: bool(fetched))
+    stopping = asyncio.create_task(stopped.stop(grace_seconds=20))
+    await asyncio.sleep(1)
+    held.set()
+    await asyncio.sleep(1)
+    answers.hold.set()
+    await stopping
+    assert answers.ids == ["a"]
+    await caller.committed(0, 1)

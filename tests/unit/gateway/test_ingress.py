@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from headrace import (
+    BrokerUnreachable,
     Client,
     ClosedModel,
     LastingRefusal,
@@ -160,15 +161,18 @@ class Revoking(Anyone):
         return not self.revoked
 
 
+@pytest.mark.parametrize("ends", ["done", "refused"])
 @pytest.mark.parametrize("repeatable", [False, True])
 async def test_a_call_that_was_done_when_its_credential_ceased_to_count_is_done_again_only_if_that_changes_nothing(
-    tmp_path: Path, repeatable: bool
+    tmp_path: Path, repeatable: bool, ends: str
 ) -> None:
     settings = load_settings(bootstrap_servers="memory:9092", data_directory=tmp_path, namespace="test")
     authenticator = Revoking()
 
     async def handle(arguments: Nothing, caller: Caller) -> Done:
         authenticator.revoked = True
+        if ends == "refused":
+            raise BrokerUnreachable("gone, after something was done")
         return Done()
 
     hints = ToolAnnotations(read_only=False)

@@ -115,7 +115,7 @@ class CallAnswers:
     async def _make_anew(self) -> None:
         """Takes another writer in place of one that writes nothing any more."""
         async with self._making:
-            if self._writer.failure is None or self._stopped:
+            if self._writer.failure is None:
                 return
             made = self._log.writer()
             try:
