@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any
 
 import orjson
 import pytest
@@ -14,12 +10,10 @@ import pytest
 from headrace.ports import NewRecord, TopicPartition
 from headrace.runtime import wall_clock
 from headrace.testing import InMemoryCluster, InMemoryLog
-from headrace.testing.consumer import InMemoryGroupConsumer
-from headrace.tool_calls import CallTopics, OwnedCall, ReceivedCall, ToolCallConsumer
+from headrace.tool_calls import CallTopics, OwnedCall, ReceivedCall, ToolCallConsumer, answered
 from headrace.tool_calls.calls import CallKey
-from headrace.tool_calls.finishing import CUT_OFF_SECONDS
 from headrace.tool_calls.partition import MOST_REMEMBERED, CallPartition
-from headrace.tool_models import ToolError, ToolRefusal, ToolSuccess
+from headrace.tool_models import ToolSuccess
 from support.tool_calls import CALLS, OWNER, RESULTS, TOPICS, Answers, Caller, answering, consumer, until
 from support.virtual_time import in_virtual_time
 
@@ -214,73 +208,6 @@ async def test_no_more_are_under_way_than_may_be() -> None:
         assert len(await caller.results_are(9)) == 9
 
 
-async def with_a_call_under_way() -> tuple[Caller, Answers, ToolCallConsumer]:
-    """A consumer that was started, and that has a call which is not done until `answers.hold` is set."""
-    answers, caller = Answers(), Caller(InMemoryCluster())
-    await caller.start()
-    answers.hold.clear()
-    started = consumer(InMemoryLog(caller.cluster), answers)
-    await started.start()
-    await caller.call("a")
-    await until(lambda: bool(answers.done))
-    return caller, answers, started
-
-
-@in_virtual_time
-async def test_a_stop_answers_what_was_taken_in() -> None:
-    caller, answers, stopped = await with_a_call_under_way()
-    stopping = asyncio.create_task(stopped.stop(grace_seconds=20))
-    await asyncio.sleep(5)
-    assert not stopping.done()
-    answers.hold.set()
-    await stopping
-    assert [each["callId"] for each in caller.results()] == ["a"]
-    await caller.committed(0, 1)
-
-
-@in_virtual_time
-async def test_a_stop_does_not_wait_for_longer_than_its_grace() -> None:
-    caller, answers, stopped = await with_a_call_under_way()
-    async with asyncio.timeout(10):
-        await stopped.stop(grace_seconds=5)
-    answers.hold.set()
-    async with consumer(InMemoryLog(caller.cluster), answers):
-        await caller.results_are(1)
-    assert answers.ids == ["a", "a"]
-
-
-@in_virtual_time
-async def test_a_stop_takes_in_nothing_more_while_calls_go_on_to_come() -> None:
-    answers, caller = Answers(), Caller(InMemoryCluster())
-    await caller.start()
-
-    async def do(received: ReceivedCall) -> ToolSuccess | ToolRefusal:
-        answer = await answers(received)
-        await asyncio.sleep(0.3)
-        return answer
-
-    async def write() -> None:
-        for number in itertools.count():
-            await caller.call(f"call-{number}", partition=number % 2)
-            await asyncio.sleep(0.05)
-
-    stopped = consumer(InMemoryLog(caller.cluster), do, concurrency=10)
-    await stopped.start()
-    writing = asyncio.create_task(write())
-    await until(lambda: len(answers.done) >= 20)
-    begun = list(answers.ids)
-    async with asyncio.timeout(3):
-        await stopped.stop(grace_seconds=20)
-    assert answers.ids == begun
-    assert sorted(result["callId"] for result in caller.results()) == sorted(map(str, begun))
-    writing.cancel()
-    # Nothing is lost or done twice by that.
-    async with consumer(InMemoryLog(caller.cluster), answers):
-        written = len(caller.cluster.topic_records(CALLS))
-        await caller.results_are(written)
-    assert len(answers.ids) == len(set(answers.ids)) == written
-
-
 def test_only_so_many_answers_are_remembered() -> None:
     partition = CallPartition(TopicPartition(CALLS, 0))
     partition.learn(CallKey(f"call-{number}", OWNER) for number in range(MOST_REMEMBERED + 1))
@@ -288,180 +215,6 @@ def test_only_so_many_answers_are_remembered() -> None:
     assert partition.is_new(CallKey("call-0", OWNER), 5)
     assert partition.knows("call-1")
     assert not partition.is_new(CallKey("call-1", OWNER), 6)
-
-
-@pytest.mark.parametrize(
-    ("data", "code"),
-    [
-        ({"said": "x" * 2_000_000}, "answer_too_large"),
-        ({"said": 2**70}, "internal_error"),
-        ({"said": "\ud800"}, "internal_error"),
-    ],
-)
-@in_virtual_time
-async def test_an_answer_that_cannot_be_written_is_a_refusal_and_holds_up_nobody(data: dict[str, Any], code: str) -> None:
-    async def answer(received: ReceivedCall) -> ToolSuccess | ToolRefusal:
-        return ToolSuccess(data=data if received.call.id == "bad" else {})
-
-    async with answering(answer) as caller:
-        await caller.call("bad")
-        await caller.call("good")
-        assert {result["callId"]: result.get("error", {}).get("code") for result in await caller.results_are(2)} == {
-            "bad": code,
-            "good": None,
-        }
-        await caller.committed(0, 2)
-
-
-async def meets_a_cancelled_task() -> None:
-    """As a tool does that waits for something which somebody else has cancelled."""
-    waited = asyncio.ensure_future(asyncio.sleep(99))
-    await asyncio.sleep(0)
-    waited.cancel()
-    await waited
-
-
-async def fails() -> None:
-    raise RuntimeError("nobody expected this")
-
-
-@pytest.mark.parametrize("unexpected", [meets_a_cancelled_task, fails])
-@in_virtual_time
-async def test_a_call_that_ends_as_nobody_expected_is_answered_and_not_done_again(
-    unexpected: Callable[[], Awaitable[None]],
-) -> None:
-    done: list[str] = []
-
-    async def answer(received: ReceivedCall) -> ToolSuccess:
-        done.append(received.call_id)
-        if received.call_id == "bad":
-            await unexpected()
-        return ToolSuccess(data={})
-
-    async with answering(answer) as caller:
-        await caller.call("bad")
-        await caller.call("good")
-        await caller.results_are(2)
-        await caller.call("bad")
-        await caller.committed(0, 3)
-        codes = {result["callId"]: result.get("error", {}).get("code") for result in caller.results()}
-    assert codes == {"bad": "internal_error", "good": None}
-    assert sorted(done) == ["bad", "good"]
-
-
-@pytest.mark.parametrize("unexpected", [meets_a_cancelled_task, fails])
-@in_virtual_time
-async def test_a_call_of_which_it_cannot_be_found_out_whose_it_is_is_refused_and_may_be_sent_again(
-    unexpected: Callable[[], Awaitable[None]],
-) -> None:
-    seen: list[str] = []
-
-    async def identify(received: ReceivedCall) -> OwnedCall:
-        seen.append(received.call_id)
-        if len(seen) == 1:
-            await unexpected()
-        return OwnedCall(OWNER, partial(Answers(), received))
-
-    caller = Caller(InMemoryCluster())
-    await caller.start()
-    log = InMemoryLog(caller.cluster)
-    async with ToolCallConsumer(log, CallTopics.of(TOPICS), identify, instance_id="one", now=wall_clock):
-        await caller.call("a")
-        assert [result["error"]["code"] for result in await caller.results_are(1)] == ["internal_error"]
-        await caller.call("a")
-        await caller.results_are(2)
-        await caller.committed(0, 2)
-        assert caller.results()[1]["ok"]
-
-
-@pytest.mark.parametrize("unexpected", [meets_a_cancelled_task, fails])
-@in_virtual_time
-async def test_a_call_that_cannot_be_answered_is_told_and_its_id_is_free(unexpected: Callable[[], Awaitable[None]]) -> None:
-    """What fails is neither the tool nor who knows the callers: then nobody can say what became of the call."""
-    broken = True
-
-    async def turn() -> None:
-        if broken:
-            await unexpected()
-
-    async def identify(received: ReceivedCall) -> OwnedCall:
-        return OwnedCall(OWNER, partial(Answers(), received), turn=turn)
-
-    caller = Caller(InMemoryCluster())
-    await caller.start()
-    log = InMemoryLog(caller.cluster)
-    async with ToolCallConsumer(log, CallTopics.of(TOPICS), identify, instance_id="one", now=wall_clock) as made:
-        await until(lambda: made.trouble is None)
-        await caller.call("a")
-        await until(lambda: "ended by itself" in str(made.trouble))
-        broken = False
-        await caller.call("a")
-        assert [result["ok"] for result in await caller.results_are(1)] == [True]
-
-
-@in_virtual_time
-async def test_a_refusal_that_cannot_be_written_is_another_one_and_holds_up_nobody() -> None:
-    async def answer(received: ReceivedCall) -> ToolRefusal:
-        return ToolRefusal(error=ToolError(code="caf\ud800", message="It is refused."))
-
-    async with answering(answer) as caller:
-        await caller.call("a")
-        assert [result["error"]["code"] for result in await caller.results_are(1)] == ["internal_error"]
-        await caller.committed(0, 1)
-
-
-async def with_a_call_that_takes_long_to_end() -> tuple[Caller, ToolCallConsumer]:
-    """A consumer that has a call under way, which when it is cut off goes on for five minutes, and then answers."""
-    begun, caller = asyncio.Event(), Caller(InMemoryCluster())
-    await caller.start()
-
-    async def answer(received: ReceivedCall) -> ToolSuccess:
-        begun.set()
-        try:
-            await asyncio.get_running_loop().create_future()
-        except asyncio.CancelledError:
-            await asyncio.sleep(300)
-        return ToolSuccess(data={})
-
-    started = consumer(InMemoryLog(caller.cluster), answer)
-    await started.start()
-    await caller.call("a")
-    await begun.wait()
-    return caller, started
-
-
-@in_virtual_time
-async def test_a_call_that_takes_long_to_end_holds_up_no_revocation_and_writes_nothing_after_it() -> None:
-    caller, made = await with_a_call_that_takes_long_to_end()
-    async with asyncio.timeout(6):
-        await made._revoked(list(made._partitions))
-    assert caller.results() == []
-    await asyncio.sleep(400)
-    assert caller.results() == [], "somebody else answers it"
-    await made.stop()
-
-
-@in_virtual_time
-async def test_a_call_that_takes_long_to_end_holds_up_no_stop() -> None:
-    caller, made = await with_a_call_that_takes_long_to_end()
-    async with asyncio.timeout(10 + CUT_OFF_SECONDS + 1):
-        await made.stop(grace_seconds=10)
-    await asyncio.sleep(400)
-    assert caller.results() == []
-
-
-@in_virtual_time
-async def test_what_is_under_way_at_a_revocation_has_a_moment_and_what_it_did_is_committed() -> None:
-    caller, answers, made = await with_a_call_under_way()
-    revoking = asyncio.create_task(made._revoked(list(made._partitions)))
-    await asyncio.sleep(2)
-    assert not revoking.done()
-    answers.hold.set()
-    await revoking
-    assert [each["callId"] for each in caller.results()] == ["a"]
-    source = TopicPartition(CALLS, 0)
-    assert caller.cluster.committed_offsets(TOPICS.tool_call_group())[source] == 1
-    await made.stop()
 
 
 def virtual_clock() -> int:
@@ -532,26 +285,12 @@ async def test_what_is_learnt_of_a_partition_ends_with_it() -> None:
 
 
 @in_virtual_time
-async def test_a_stop_leaves_what_was_read_just_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch, held = InMemoryGroupConsumer.fetch, asyncio.Event()
-    fetched: list[Any] = []
-
-    async def late(self: InMemoryGroupConsumer, **values: Any) -> Any:
-        if found := await fetch(self, **values):
-            fetched.append(found)
-            await held.wait()
-        return found
-
-    caller, answers, stopped = await with_a_call_under_way()
-    monkeypatch.setattr(InMemoryGroupConsumer, "fetch", late)
-    await asyncio.sleep(2)  # so that the fetch under way is a late one
-    await caller.call("b")
-    await until(lambda: bool(fetched))
-    stopping = asyncio.create_task(stopped.stop(grace_seconds=20))
-    await asyncio.sleep(1)
-    held.set()
-    await asyncio.sleep(1)
-    answers.hold.set()
-    await stopping
-    assert answers.ids == ["a"]
-    await caller.committed(0, 1)
+async def test_of_very_many_answers_the_last_ones_are_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answered, "MOST_REMEMBERED", 3)
+    async with answering(Answers()) as caller:
+        for number in range(5):
+            await caller.call(f"call-{number}")
+        await caller.committed(0, 5)
+    calls, results = TopicPartition(CALLS, 0), TopicPartition(RESULTS, 0)
+    found = await answered.answered_calls(InMemoryLog(caller.cluster), calls, results, committed=5, now=wall_clock())
+    assert [key.call_id for key in found] == ["call-2", "call-3", "call-4"]
