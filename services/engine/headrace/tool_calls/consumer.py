@@ -23,6 +23,8 @@ from headrace.tool_calls.recovery import Recoveries
 from headrace.tool_calls.serving import CallServer, Identify, Refused
 from headrace.tool_calls.standing import Standing
 
+__all__ = ["CallTopics", "Identify", "ToolCallConsumer"]
+
 _logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5

@@ -6,9 +6,7 @@ from collections.abc import Callable
 
 from headrace.core.topics import Topics
 from headrace.ports import Log
-from headrace.tool_calls.call_topics import CallTopics
-from headrace.tool_calls.consumer import ToolCallConsumer
-from headrace.tool_calls.serving import Identify, Refused
+from headrace.tool_calls.consumer import CallTopics, Identify, ToolCallConsumer
 
 
 class AnsweringCalls:
@@ -24,7 +22,7 @@ class AnsweringCalls:
         *,
         tenant: str | None = None,
         instance_id: str,
-        refused: Refused | None = None,
+        refused: Callable[[str], None] | None = None,
         concurrency: int = 100,
     ) -> ToolCallConsumer:
         """A member of the group that answers tool calls of the topic `tool-calls`; start it, and stop it.

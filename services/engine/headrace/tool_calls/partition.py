@@ -127,7 +127,7 @@ class CallPartition:
             del self._ids[key.call_id]
 
     def finish(self, offset: int) -> None:
-        """Nothing more is to be done for the record at an offset. Of a partition that is lost it is not so: nothing was written."""
+        """Nothing more is to be done for the record at an offset. Of a lost partition that is not so: nothing was written."""
         if self.lost:
             return
         assert self._watermark is not None
