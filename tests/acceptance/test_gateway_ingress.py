@@ -121,7 +121,7 @@ async def test_a_call_by_record_is_done_once_and_what_is_none_is_a_dead_letter(s
         await caller.call("call-3", name="nothing")
         answers = await caller.answers(3)
         [letter] = await caller.dead_letters(1)
-        told = await caller.audited(2)
+        told = await caller.audited(3)
     # Another gateway knows what the first one has answered.
     async with answered(settings, log) as caller:
         await caller.call("call-1")
@@ -134,7 +134,11 @@ async def test_a_call_by_record_is_done_once_and_what_is_none_is_a_dead_letter(s
     assert (letter.key, letter.value, headers["headrace-reason"]) == (b"call-2", b"no json", b"tool_call_invalid")
     assert "authorization" not in headers, "who reads dead letters is to learn no credentials"
     calls = {(each["transport"], each.get("tool"), each["outcome"], each.get("jobId")) for each in told}
-    assert calls == {("kafka", "scheduler", "ok", first["data"]["jobId"]), ("kafka", None, "tool_unknown", None)}
+    assert calls == {
+        ("kafka", "scheduler", "ok", first["data"]["jobId"]),
+        ("kafka", None, "call_invalid", None),
+        ("kafka", None, "tool_unknown", None),
+    }
     jobs = await jobs_of(settings)
     assert len(jobs) == 2
     assert first["data"]["jobId"] in jobs

@@ -128,7 +128,8 @@ async def test_a_call_of_which_something_was_accepted_is_not_done_again_for_what
         await caller.committed(0, 2)
         assert [result["error"]["code"] for result in caller.results()] == ["broker_unavailable"]
         [record] = caller.cluster.topic_records(RESULTS)
-        assert list(record.headers) == [("headrace-tenant", b"default")]
+        assert list(record.headers) == [("headrace-tenant", b"default"), ("headrace-may-be-done", b"true")]
+        assert "Half of it. What was asked for may have been done" in caller.results()[0]["error"]["message"]
     assert done == ["a"]
 
 
@@ -185,3 +186,26 @@ async def test_the_next_owner_does_what_was_refused_to_nobody() -> None:
     async with consumer(InMemoryLog(caller.cluster), answers):
         await caller.committed(0, 3)
     assert answers.ids == ["a"]
+
+
+@in_virtual_time
+async def test_a_call_that_comes_twice_is_done_by_the_second_where_the_first_is_refused_for_now() -> None:
+    begun: list[str] = []
+    going_on = asyncio.Event()
+
+    async def answer(received: ReceivedCall) -> ToolSuccess | ToolRefusal:
+        begun.append(received.call_id)
+        if len(begun) > 1:
+            return ToolSuccess(data={})
+        await going_on.wait()
+        return ToolRefusal(error=ToolError(code="unauthenticated", message="Not by this one."))
+
+    async with answering(answer) as caller:
+        await caller.call("a")
+        await caller.call("a")
+        await until(lambda: bool(begun))
+        await asyncio.sleep(5)
+        assert begun == ["a"]
+        going_on.set()
+        assert [result["ok"] for result in await caller.results_are(2)] == [False, True]
+        await caller.committed(0, 2)

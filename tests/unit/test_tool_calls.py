@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from typing import Any
 
 import orjson
 import pytest
 
 from headrace.ports import NewRecord, TopicPartition
+from headrace.runtime import wall_clock
 from headrace.testing import InMemoryCluster, InMemoryLog
-from headrace.tool_calls import ReceivedCall, ToolCallConsumer
+from headrace.tool_calls import CallTopics, OwnedCall, ReceivedCall, ToolCallConsumer, answered
 from headrace.tool_calls.calls import CallKey
 from headrace.tool_calls.partition import MOST_REMEMBERED, CallPartition
-from headrace.tool_models import ToolRefusal, ToolSuccess
+from headrace.tool_models import ToolSuccess
 from support.tool_calls import CALLS, OWNER, RESULTS, TOPICS, Answers, Caller, answering, consumer, until
 from support.virtual_time import in_virtual_time
 
@@ -209,73 +208,6 @@ async def test_no_more_are_under_way_than_may_be() -> None:
         assert len(await caller.results_are(9)) == 9
 
 
-async def with_a_call_under_way() -> tuple[Caller, Answers, ToolCallConsumer]:
-    """A consumer that was started, and that has a call which is not done until `answers.hold` is set."""
-    answers, caller = Answers(), Caller(InMemoryCluster())
-    await caller.start()
-    answers.hold.clear()
-    started = consumer(InMemoryLog(caller.cluster), answers)
-    await started.start()
-    await caller.call("a")
-    await until(lambda: bool(answers.done))
-    return caller, answers, started
-
-
-@in_virtual_time
-async def test_a_stop_answers_what_was_taken_in() -> None:
-    caller, answers, stopped = await with_a_call_under_way()
-    stopping = asyncio.create_task(stopped.stop(grace_seconds=20))
-    await asyncio.sleep(5)
-    assert not stopping.done()
-    answers.hold.set()
-    await stopping
-    assert [each["callId"] for each in caller.results()] == ["a"]
-    await caller.committed(0, 1)
-
-
-@in_virtual_time
-async def test_a_stop_does_not_wait_for_longer_than_its_grace() -> None:
-    caller, answers, stopped = await with_a_call_under_way()
-    async with asyncio.timeout(10):
-        await stopped.stop(grace_seconds=5)
-    answers.hold.set()
-    async with consumer(InMemoryLog(caller.cluster), answers):
-        await caller.results_are(1)
-    assert answers.ids == ["a", "a"]
-
-
-@in_virtual_time
-async def test_a_stop_takes_in_nothing_more_while_calls_go_on_to_come() -> None:
-    answers, caller = Answers(), Caller(InMemoryCluster())
-    await caller.start()
-
-    async def do(received: ReceivedCall) -> ToolSuccess | ToolRefusal:
-        answer = await answers(received)
-        await asyncio.sleep(0.3)
-        return answer
-
-    async def write() -> None:
-        for number in itertools.count():
-            await caller.call(f"call-{number}", partition=number % 2)
-            await asyncio.sleep(0.05)
-
-    stopped = consumer(InMemoryLog(caller.cluster), do, concurrency=10)
-    await stopped.start()
-    writing = asyncio.create_task(write())
-    await until(lambda: len(answers.done) >= 20)
-    begun = list(answers.ids)
-    async with asyncio.timeout(3):
-        await stopped.stop(grace_seconds=20)
-    assert answers.ids == begun
-    assert sorted(result["callId"] for result in caller.results()) == sorted(map(str, begun))
-    writing.cancel()
-    # Nothing is lost or done twice by that.
-    async with consumer(InMemoryLog(caller.cluster), answers):
-        written = len(caller.cluster.topic_records(CALLS))
-        await caller.results_are(written)
-    assert len(answers.ids) == len(set(answers.ids)) == written
-
-
 def test_only_so_many_answers_are_remembered() -> None:
     partition = CallPartition(TopicPartition(CALLS, 0))
     partition.learn(CallKey(f"call-{number}", OWNER) for number in range(MOST_REMEMBERED + 1))
@@ -285,24 +217,80 @@ def test_only_so_many_answers_are_remembered() -> None:
     assert not partition.is_new(CallKey("call-1", OWNER), 6)
 
 
+def virtual_clock() -> int:
+    """Milliseconds of the loop's own time, as of a day long ago."""
+    return 1_700_000_000_000 + int(asyncio.get_running_loop().time() * 1000)
+
+
 @pytest.mark.parametrize(
-    ("data", "code"),
-    [
-        ({"said": "x" * 2_000_000}, "answer_too_large"),
-        ({"said": 2**70}, "internal_error"),
-        ({"said": "\ud800"}, "internal_error"),
-    ],
+    ("held_up", "hours", "known"),
+    [(False, 0.9, True), (False, 5, False), (True, 5, True)],
+    ids=["within-an-hour", "later", "not-passed"],
 )
 @in_virtual_time
-async def test_an_answer_that_cannot_be_written_is_a_refusal_and_holds_up_nobody(data: dict[str, Any], code: str) -> None:
-    async def answer(received: ReceivedCall) -> ToolSuccess | ToolRefusal:
-        return ToolSuccess(data=data if received.call.id == "bad" else {})
+async def test_the_next_owner_knows_what_was_answered_within_an_hour_and_all_that_was_not_passed(
+    held_up: bool, hours: float, known: bool
+) -> None:
+    """A call that waits for hours holds the offset back, and all that was answered behind it comes again."""
+    turn, done = asyncio.Event(), list[str]()
+    if not held_up:
+        turn.set()
 
-    async with answering(answer) as caller:
-        await caller.call("bad")
-        await caller.call("good")
-        assert {result["callId"]: result.get("error", {}).get("code") for result in await caller.results_are(2)} == {
-            "bad": code,
-            "good": None,
-        }
-        await caller.committed(0, 2)
+    async def identify(received: ReceivedCall) -> OwnedCall:
+        async def do() -> ToolSuccess:
+            done.append(received.call_id)
+            return ToolSuccess(data={})
+
+        slow = received.call_id == "slow"
+        return OwnedCall(OWNER, do, turn=turn.wait if slow else None, caller=received.call_id)  # type: ignore[arg-type]
+
+    caller = Caller(InMemoryCluster(now=virtual_clock))
+    await caller.start()
+
+    def made() -> ToolCallConsumer:
+        log = InMemoryLog(caller.cluster)
+        return ToolCallConsumer(log, CallTopics.of(TOPICS), identify, instance_id="one", now=virtual_clock)
+
+    async with made():
+        for call_id in ("slow", "a", "b", "c"):
+            await caller.call(call_id)
+        await caller.results_are(3)
+        await asyncio.sleep(hours * 3600)
+    async with made():
+        await asyncio.sleep(60)
+        assert done.count("a") == 1
+        turn.set()
+        await caller.committed(0, 4)
+        await caller.call("a")
+        await caller.committed(0, 5)
+    assert sorted(done) == ["a", *([] if known else ["a"]), "b", "c", "slow"]
+
+
+@in_virtual_time
+async def test_what_is_learnt_of_a_partition_ends_with_it() -> None:
+    cluster = InMemoryCluster()
+    caller = Caller(cluster)
+    await caller.start()
+    withheld = [TopicPartition(RESULTS, number) for number in range(TOPICS.tool_results().partitions)]
+    for partition in withheld:
+        cluster.append(partition, NewRecord(b"a", b"{}"))
+    cluster.withhold(*withheld)
+    async with consumer(InMemoryLog(cluster), Answers()) as made:
+        await until(lambda: len(made._recoveries) == len(withheld))
+        async with consumer(InMemoryLog(cluster), Answers()) as other:
+            await until(lambda: 0 < len(made._partitions) < len(withheld))
+            await until(lambda: len(made._recoveries) == len(made._partitions))
+            await until(lambda: len(other._recoveries) == len(other._partitions))
+        cluster.give_out()
+
+
+@in_virtual_time
+async def test_of_very_many_answers_the_last_ones_are_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answered, "MOST_REMEMBERED", 3)
+    async with answering(Answers()) as caller:
+        for number in range(5):
+            await caller.call(f"call-{number}")
+        await caller.committed(0, 5)
+    calls, results = TopicPartition(CALLS, 0), TopicPartition(RESULTS, 0)
+    found = await answered.answered_calls(InMemoryLog(caller.cluster), calls, results, committed=5, now=wall_clock())
+    assert [key.call_id for key in found] == ["call-2", "call-3", "call-4"]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+import orjson
 import pytest
 
 from headrace.core.topics import Topics
-from headrace.errors import BrokerUnreachable
+from headrace.errors import BrokerError, BrokerUnreachable
 from headrace.ports import NewRecord, TopicPartition
 from headrace.runtime import wall_clock
 from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace.tool_calls import CallOwner, CallTopics, OwnedCall, ReceivedCall, ToolCallConsumer
+from headrace.tool_calls.answers import LATE_SECONDS
 from headrace.tool_calls.standing import REJOIN_SECONDS
 from headrace.tool_models import ToolSuccess
 from support.broken_members import break_members
@@ -31,6 +33,20 @@ async def identify(received: ReceivedCall) -> OwnedCall:
 
 def consumer(log: InMemoryLog) -> ToolCallConsumer:
     return ToolCallConsumer(log, CallTopics.of(TOPICS), identify, instance_id="gateway-1", now=wall_clock)
+
+
+def call(cluster: InMemoryCluster, call_id: str, *, partition: int = 0) -> None:
+    value = orjson.dumps({"callId": call_id, "name": "echo"})
+    cluster.append(TopicPartition(TOPICS.tool_calls().name, partition), NewRecord(call_id.encode(), value))
+
+
+async def answered(cluster: InMemoryCluster, count: int) -> None:
+    """Returns when so many calls are answered."""
+
+    async def look() -> bool:
+        return len(cluster.topic_records(TOPICS.tool_results().name)) >= count
+
+    await eventually(look)
 
 
 async def trouble_is(made: ToolCallConsumer, text: str | None) -> None:
@@ -131,3 +147,44 @@ async def test_a_consumer_that_ends_by_itself_says_so(monkeypatch: pytest.Monkey
         broken.set()
         await trouble_is(made, "it has ended by itself: RuntimeError('nobody expected this')")
     assert [record.levelname for record in caplog.records if "not answered any more" in record.message] == ["ERROR"]
+
+
+@in_virtual_time
+async def test_a_writer_that_writes_nothing_any_more_is_made_anew() -> None:
+    cluster = InMemoryCluster()
+    log = InMemoryLog(cluster)
+    async with consumer(log) as made:
+        await trouble_is(made, None)
+        log.break_writers(BrokerError("nobody expected this"))
+        for number in range(150):
+            call(cluster, f"call-{number}")
+        await answered(cluster, 150)
+        await trouble_is(made, None)
+
+
+@in_virtual_time
+async def test_answers_that_cannot_be_written_are_a_trouble_and_nothing_more_is_done() -> None:
+    cluster = InMemoryCluster()
+    done: list[str] = []
+
+    async def remember(received: ReceivedCall) -> OwnedCall:
+        done.append(received.call_id)
+        return OwnedCall(CallOwner("default"), answer)
+
+    async with ToolCallConsumer(InMemoryLog(cluster), CallTopics.of(TOPICS), remember, instance_id="one", now=wall_clock) as made:
+        await trouble_is(made, None)
+        cluster.refuse_appends(TOPICS.tool_results().name, times=30)
+        call(cluster, "first")
+        await asyncio.sleep(LATE_SECONDS - 2)
+        assert made.trouble is None, "a moment is none"
+        await trouble_is(made, "answers cannot be written: ")
+        await asyncio.sleep(1)
+        call(cluster, "second")
+        call(cluster, "elsewhere", partition=1)
+        await asyncio.sleep(10)
+        assert made.trouble is not None
+        # What comes in other partitions is done: of that it is not known.
+        assert done == ["first", "elsewhere"]
+        await answered(cluster, 3)
+        await trouble_is(made, None)
+        assert done == ["first", "elsewhere", "second"]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import inspect
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
+import orjson
 import pytest
 
 from headrace.ports import TopicPartition
@@ -332,3 +336,47 @@ async def test_a_partition_that_is_taken_away_is_left_at_once() -> None:
         await other.stop()
     assert turns.done == ["acme-0"]
     assert TopicPartition(CALLS, 0) in caller.cluster.committed_offsets(TOPICS.tool_call_group())
+
+
+@in_virtual_time
+async def test_what_waits_is_counted_with_its_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "MOST_WAITING_BYTES", 100_000)
+    turns = Turns()
+    async with answering(turns, shared=False, concurrency=2) as caller:
+        for number in range(20):
+            value = orjson.dumps({"callId": f"acme-{number}", "name": "echo"})
+            await caller.write(f"acme-{number}".encode(), value, headers=[("trace", b"x" * 30_000)])
+        await until(lambda: len(turns.seen) >= 4)
+        await asyncio.sleep(100)  # of virtual time
+        assert len(turns.seen) <= 5
+        turns.let("acme", 20)
+        await caller.results_are(20)
+
+
+@in_virtual_time
+async def test_of_a_call_that_waits_no_headers_are_kept() -> None:
+    turns = Turns()
+    async with answering(turns) as caller:
+        await caller.write(b"acme-0", orjson.dumps({"callId": "acme-0", "name": "echo"}), headers=[("trace", b"x" * 1_000)])
+        await until(lambda: turns.seen == ["acme-0"])
+        await caller.call("acme-1")  # what was read last may be held by who reads
+        await until(lambda: turns.seen == ["acme-0", "acme-1"])
+        gc.collect()
+        [stored, _] = caller.cluster.topic_records(CALLS)
+        held = [each for each in gc.get_referrers(stored) if inspect.iscoroutine(each) or inspect.isframe(each)]
+        assert [each for each in held if each is not sys._getframe()] == []
+
+
+@in_virtual_time
+async def test_a_call_with_headers_without_end_is_refused() -> None:
+    turns = Turns()
+    turns.let("acme", 1)
+    async with answering(turns) as caller:
+        value = orjson.dumps({"callId": "acme-0", "name": "echo"})
+        await caller.write(b"acme-0", value, headers=[("trace", b"x" * 70_000)])
+        [result] = await caller.results_are(1)
+        assert result["error"]["code"] == "call_invalid"
+        assert "headers take 70,005 bytes, and may take 65,536" in result["error"]["message"]
+        await caller.write(b"acme-0", value, headers=[("trace", b"x" * 60_000)])
+        await caller.results_are(2)
+    assert turns.done == ["acme-0"]

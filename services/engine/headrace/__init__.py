@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from headrace.settings import AuthSettings, GatewaySettings, LimitSettings, Settings, load_settings
     from headrace.tool_calls import CallOwner, CallTopics, OwnedCall, ReceivedCall, ToolCallConsumer
     from headrace.tool_models import (
+        PASSING_CODES,
         JobAnswer,
         JobList,
         LastingRefusal,
@@ -107,6 +108,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DEFAULT_TENANT",
+    "PASSING_CODES",
     "AbstractWorker",
     "ApiKey",
     "ApiKeyInvalid",
@@ -320,6 +322,7 @@ _HOMES = {
         "ToolCallConsumer",
     ),
     "headrace.tool_models": (
+        "PASSING_CODES",
         "JobAnswer",
         "JobList",
         "LastingRefusal",

@@ -130,9 +130,15 @@ class ToolRefusal(WireModel):
     error: ToolError
 
 
+PASSING_CODES: Final = frozenset(
+    {"unauthenticated", "rate_limited", "too_many_in_flight", "broker_unavailable", "enqueue_timeout", "configuration_error"}
+)
+"""Codes of what may well be done a while later."""
+
+
 class LastingRefusal(ToolRefusal):
-    """A refusal of a call of which something may be accepted all the same: whatever the reason, the call is not to be done once
-    more."""
+    """A refusal of a call of which something may be accepted or done all the same: whatever the reason, the call is not to be
+    done once more."""
 
 
 class ToolResultRecord(WireModel):
@@ -140,7 +146,8 @@ class ToolResultRecord(WireModel):
 
     To whom it is given stands in headers: `headrace-tenant`, and of who may act for one user alone `headrace-user`. Where there
     are none, it was not known whose the call was. With `headrace-refused-for-now` it was refused for now. Sent again with the
-    same id, either is a new call.
+    same id, either is a new call. With `headrace-may-be-done` it was refused, and may be done all the same, in part or whole:
+    sent again with the same id it is passed over.
     """
 
     schema_version: SchemaVersion = SCHEMA_VERSION

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -180,11 +180,17 @@ class Gateway:
             raise ConfigurationError(f"A tool's arguments cannot be described strictly: {error}.") from None
 
     async def call_tool(
-        self, call: ToolCall, admission: Admission, *, told: Told | None = None, left: Left | None = None
+        self,
+        call: ToolCall,
+        admission: Admission,
+        *,
+        told: Told | None = None,
+        left: Left | None = None,
+        began: Callable[[], None] | None = None,
     ) -> ToolSuccess | ToolRefusal:
-        """Does a tool call, and answers; `told` and `left` as for `operations`. It raises nothing but the cancellation of the
-        task."""
-        answer = await self.tools.dispatch(call, self.operations(admission, told=told, left=left))
+        """Does a tool call, and answers; `told` and `left` as for `operations`, `began` as for `ToolRegistry.dispatch`. It raises
+        nothing but the cancellation of the task."""
+        answer = await self.tools.dispatch(call, self.operations(admission, told=told, left=left), began=began)
         if isinstance(answer, ToolRefusal):
             admission.refuse(answer.error.code)
         else:

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from headrace import (
+    BrokerUnreachable,
     Client,
     ClosedModel,
     LastingRefusal,
@@ -24,8 +25,9 @@ from headrace.ports import NewRecord, TopicPartition
 from headrace.testing import InMemoryCluster, InMemoryLog
 from headrace_gateway import Caller, Gateway, ToolAnnotations, ToolDefinition, ToolRegistry
 from headrace_gateway.access import Anyone, Principal
+from headrace_gateway.access.strangers import Strangers
 from headrace_gateway.ingress import KafkaIngress
-from headrace_gateway.ingress.ingress import Answerer
+from headrace_gateway.ingress.ingress import Answerer, principal_of_topic
 from support.access import RememberedAudit, a_principal
 from support.engines import eventually
 
@@ -159,15 +161,18 @@ class Revoking(Anyone):
         return not self.revoked
 
 
+@pytest.mark.parametrize("ends", ["done", "refused"])
 @pytest.mark.parametrize("repeatable", [False, True])
 async def test_a_call_that_was_done_when_its_credential_ceased_to_count_is_done_again_only_if_that_changes_nothing(
-    tmp_path: Path, repeatable: bool
+    tmp_path: Path, repeatable: bool, ends: str
 ) -> None:
     settings = load_settings(bootstrap_servers="memory:9092", data_directory=tmp_path, namespace="test")
     authenticator = Revoking()
 
     async def handle(arguments: Nothing, caller: Caller) -> Done:
         authenticator.revoked = True
+        if ends == "refused":
+            raise BrokerUnreachable("gone, after something was done")
         return Done()
 
     hints = ToolAnnotations(read_only=False)
@@ -190,3 +195,103 @@ async def test_a_call_that_was_done_when_its_credential_ceased_to_count_is_done_
         # Before anything is done it is for now.
         again = await owned.do()
         assert isinstance(again, ToolRefusal) and not isinstance(again, LastingRefusal)
+
+
+@pytest.mark.parametrize("kind", ["own", "repeatable", "read-only"])
+async def test_a_call_that_is_cut_off_is_done_again_only_if_that_changes_nothing(tmp_path: Path, kind: str) -> None:
+    settings = load_settings(
+        bootstrap_servers="memory:9092", data_directory=tmp_path, namespace="test", ingress={"enabled": True, "tenants": "acme"}
+    )
+    begun: list[str | None] = []
+    held, cluster = asyncio.Event(), InMemoryCluster()
+
+    async def handle(arguments: Nothing, caller: Caller) -> Done:
+        begun.append(caller.call_id)
+        await held.wait()
+        return Done()
+
+    tool = ToolDefinition(
+        name="own",
+        description="For tests.",
+        arguments=Nothing,
+        answers=(Done,),
+        annotations=ToolAnnotations(read_only=kind == "read-only"),
+        handler=handle,
+        repeatable=kind == "repeatable",
+    )
+    async with Client(settings, log=InMemoryLog(cluster)) as client:
+        topics, gateway = client.topics, Gateway(settings, client, ToolRegistry([tool]))
+        results = topics.tool_results("acme").name
+        value = orjson.dumps({"callId": "a", "name": "own"})
+        source = TopicPartition(topics.tool_calls("acme").name, 0)
+        await InMemoryLog(cluster).create_topics([topics.tool_calls("acme")])
+        cluster.append(source, NewRecord(b"a", value))
+
+        async def is_begun() -> bool:
+            return len(begun) == 1
+
+        async def is_answered() -> bool:
+            return len(cluster.topic_records(results)) == 1
+
+        async def is_committed() -> bool:
+            return cluster.committed_offsets(topics.tool_call_group("acme")).get(source) == 1
+
+        answerer = Answerer(gateway, principal_of_topic("acme"))
+        first = client.tool_calls(answerer, tenant="acme", instance_id="one")
+        await first.start()
+        await eventually(is_begun)
+        await first.stop(grace_seconds=0)
+        held.set()
+        async with client.tool_calls(answerer, tenant="acme", instance_id="two"):
+            await eventually(is_answered)
+            await eventually(is_committed)
+        [record] = cluster.topic_records(results)
+        answer = orjson.loads(record.value or b"")
+    if kind == "own":
+        assert (begun, answer["error"]["code"]) == (["a"], "interrupted")
+        assert dict(record.headers)["headrace-may-be-done"] == b"true"
+    else:
+        assert (begun, answer["ok"]) == (["a", "a"], True)
+
+
+async def test_what_is_no_call_is_audited_as_far_as_it_is_known_whose_it_was_and_no_further(tmp_path: Path) -> None:
+    settings = load_settings(
+        bootstrap_servers="memory:9092", data_directory=tmp_path, namespace="test", ingress={"enabled": True, "tenants": "acme"}
+    )
+    cluster, audit = InMemoryCluster(), RememberedAudit()
+    calls = [
+        (b"a", b"no json"),
+        (b"b", orjson.dumps({"callId": "other", "name": "held"})),
+        (b"c", orjson.dumps({"callId": "c", "name": "held", "arguments": [1]})),
+    ]
+    async with Client(settings, log=InMemoryLog(cluster)) as client:
+        topics = client.topics
+        gateway = Gateway(settings, client, HeldTool().registry(), audit=audit)
+        gateway.access.strangers = Strangers(at_once=2)
+        ingress = KafkaIngress(settings, gateway, client)
+        await ingress.start()
+        for tenant in ("acme", None):
+            for key, value in calls:
+                cluster.append(TopicPartition(topics.tool_calls(tenant).name, 0), NewRecord(key, value))
+
+            async def refused(tenant: str | None = tenant) -> bool:
+                return len(cluster.topic_records(topics.tool_results(tenant).name)) >= len(calls)
+
+            await eventually(refused)
+        await ingress.stop()
+    told = [(each.outcome, each.arrival.transport, each.principal and each.principal.tenant) for each in audit.told]
+    assert told == [("call_invalid", "kafka", "acme")] * 3 + [("call_invalid", "kafka", None)] * 2
+    assert gateway.access.strangers.left_out == 1
+
+
+async def test_a_call_that_is_turned_away_is_audited(tmp_path: Path) -> None:
+    settings = load_settings(bootstrap_servers="memory:9092", data_directory=tmp_path, namespace="test")
+    audit = RememberedAudit()
+    async with Client(settings, log=InMemoryLog(InMemoryCluster())) as client:
+        answerer = Answerer(Gateway(settings, client, HeldTool().registry(), audit=audit), a_principal("ann"))
+        owned = await answerer(ReceivedCall(ToolCall(id="a", name="held"), None, ""))
+        assert isinstance(owned, OwnedCall) and owned.turn_away is not None
+        assert owned.turn_away().error.code == "rate_limited"
+    [told] = audit.told
+    assert told.principal is not None
+    assert (told.outcome, told.tool, told.principal.subject) == ("rate_limited", "held", "ann")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -26,6 +27,7 @@ from headrace import (
 from headrace_gateway import Caller, ToolAnnotations, ToolDefinition, ToolRegistry, built_in_tools
 from headrace_gateway.access import ALL_SCOPES, AccessDenied, Scope
 from headrace_gateway.operations import OPERATIONS, Operations
+from headrace_gateway.tools.refusals import ToolRefused
 from support.jobs import InMemoryJobs, a_job, operations_of
 
 DOINGS: dict[str, Callable[[Operations], Awaitable[Any]]] = {
@@ -186,7 +188,8 @@ async def test_a_refusal_lasts_where_a_call_done_once_more_could_make_a_second_j
     answer = await ToolRegistry([tool]).dispatch(ToolCall(name="twice", id="a"), operations_of(jobs))
     assert isinstance(answer, ToolRefusal)
     maybe = failure.may_be_accepted if isinstance(failure, EnqueueTimeout) else name != "list_jobs"
-    assert isinstance(answer, LastingRefusal) is (maybe and not repeatable)
+    # Whatever it did besides, with headrace or elsewhere.
+    assert isinstance(answer, LastingRefusal) is not repeatable
     # Only of what may be done once more.
     assert ("the same callId" in answer.error.message) is (late and maybe and repeatable)
 
@@ -233,3 +236,108 @@ async def test_who_may_not_see_jobs_sees_nothing_of_one_that_they_change(name: s
     shown = await DOINGS[name](operations_of(Telling(), scopes=frozenset({scope, Scope.JOBS_ACT_AS})))
     assert (shown.id, shown.status) == (may_see.id, may_see.status)
     assert not {"secret", "ann"} & set(str(shown.to_wire()).replace("'", " ").split())
+
+
+async def test_a_tool_that_meets_what_somebody_else_has_cancelled_refuses_and_its_own_cancellation_goes_on() -> None:
+    waited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def handle(arguments: ClosedModel, caller: Caller) -> WireModel:
+        await waited
+        return WireModel()
+
+    tool = ToolDefinition(
+        name="own",
+        description="x",
+        arguments=ClosedModel,
+        answers=(WireModel,),
+        annotations=ToolAnnotations(read_only=False),
+        handler=handle,
+    )
+
+    async def call() -> Any:
+        return await ToolRegistry([tool]).dispatch(ToolCall(name="own"), operations_of(InMemoryJobs()))
+
+    for cancelled in (True, False):
+        waited = asyncio.get_running_loop().create_future()
+        calling = asyncio.create_task(call())
+        await asyncio.sleep(0)
+        if cancelled:
+            calling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await calling
+        else:
+            waited.cancel()
+            answer = await calling
+            assert isinstance(answer, ToolRefusal)
+            assert answer.error.code == "internal_error"
+
+
+async def test_the_code_of_a_refusal_can_be_sent_whatever_the_tool_says() -> None:
+    async def handle(arguments: ClosedModel, caller: Caller) -> WireModel:
+        raise ToolRefused("caf\ud800", "It is\ud800closed.")
+
+    tool = ToolDefinition(
+        name="own",
+        description="x",
+        arguments=ClosedModel,
+        answers=(WireModel,),
+        annotations=ToolAnnotations(read_only=False),
+        handler=handle,
+    )
+    answer = await ToolRegistry([tool]).dispatch(ToolCall(name="own"), operations_of(InMemoryJobs()))
+    assert isinstance(answer, ToolRefusal)
+    assert (answer.error.code, answer.error.message) == ("caf_", "It is closed.")
+
+
+@pytest.mark.parametrize(
+    ("error", "lasting"),
+    [
+        (ToolRefused("rate_limited", "The other side has had enough."), True),
+        (RuntimeError("nobody expected this"), True),
+        (ToolRefused("sold_out", "There is none left."), False),
+    ],
+    ids=["not-now", "unexpected", "its-own"],
+)
+@pytest.mark.parametrize("kind", ["own", "repeatable", "read-only"])
+async def test_what_a_tool_has_begun_is_not_done_again_unless_that_changes_nothing(
+    error: Exception, lasting: bool, kind: str
+) -> None:
+    async def handle(arguments: ClosedModel, caller: Caller) -> WireModel:
+        raise error
+
+    tool = ToolDefinition(
+        name="own",
+        description="Does something elsewhere.",
+        arguments=ClosedModel,
+        answers=(WireModel,),
+        annotations=ToolAnnotations(read_only=kind == "read-only"),
+        handler=handle,
+        repeatable=kind == "repeatable",
+    )
+    answer = await ToolRegistry([tool]).dispatch(ToolCall(name="own", id="a"), operations_of(InMemoryJobs()))
+    assert isinstance(answer, ToolRefusal)
+    assert isinstance(answer, LastingRefusal) is (lasting and kind == "own")
+
+
+async def test_what_is_refused_before_its_tool_begins_is_no_more_than_refused() -> None:
+    async def handle(arguments: ClosedModel, caller: Caller) -> WireModel:
+        raise AssertionError("it must not begin")
+
+    def operation(arguments: Any) -> str:
+        raise BrokerUnreachable("gone")
+
+    tool = ToolDefinition(
+        name="own",
+        description="x",
+        arguments=ClosedModel,
+        answers=(WireModel,),
+        annotations=ToolAnnotations(read_only=False),
+        handler=handle,
+        operation=operation,
+    )
+    begun: list[None] = []
+    answer = await ToolRegistry([tool]).dispatch(
+        ToolCall(name="own", id="a"), operations_of(InMemoryJobs()), began=lambda: begun.append(None)
+    )
+    assert isinstance(answer, ToolRefusal) and not isinstance(answer, LastingRefusal)
+    assert (answer.error.code, begun) == ("broker_unavailable", [])

@@ -155,8 +155,17 @@ async def test_a_handlers_own_validation_error_is_not_the_callers_fault() -> Non
 
 
 async def test_a_cancelled_call_is_cancelled() -> None:
+    begun = asyncio.Event()
+
+    async def wait(*_: Any) -> Any:
+        begun.set()
+        await asyncio.get_running_loop().create_future()
+
+    calling = asyncio.create_task(call(a_tool(wait)))
+    await begun.wait()
+    calling.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await call(a_failing_tool(asyncio.CancelledError()))
+        await calling
 
 
 async def test_messages_have_an_end_and_no_control_characters() -> None:

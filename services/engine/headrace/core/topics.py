@@ -209,7 +209,14 @@ class Topics:
         return Topic(
             name=f"{self.namespace}.{name}" if tenant is None else f"{self.namespace}.{name}.{tenant}",
             partitions=TOOL_CALL_PARTITIONS,
-            configuration={"cleanup.policy": "delete", "retention.ms": str(7 * _DAY), "retention.bytes": "-1", **_LARGEST_RECORD},
+            configuration={
+                "cleanup.policy": "delete",
+                "retention.ms": str(7 * _DAY),
+                "retention.bytes": "-1",
+                # When a call came tells which answers have to be known: that is not for its writer to say.
+                "message.timestamp.type": "LogAppendTime",
+                **_LARGEST_RECORD,
+            },
         )
 
     def ended_keys(self, window_seconds: float) -> Topic:

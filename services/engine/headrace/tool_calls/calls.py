@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from headrace.codec import decode, encode
+from headrace.errors import RecordUndecodable
 from headrace.ports import Header, Record
 from headrace.tool_models import ToolCall, ToolCallRecord, ToolError, ToolRefusal, ToolResultRecord, ToolSuccess
 
@@ -19,6 +20,10 @@ TENANT_HEADER: Final = "headrace-tenant"
 USER_HEADER: Final = "headrace-user"
 FOR_NOW_HEADER: Final = "headrace-refused-for-now"
 """Of a refusal after which the same call, sent again, is a new one."""
+LARGEST_HEADERS_BYTES: Final = 65_536
+"""More than a credential and whatever is of use beside it take."""
+MAY_BE_DONE_HEADER: Final = "headrace-may-be-done"
+"""Of a refusal of a call that may be done all the same, and is not done again by the same id."""
 # It must fit into its topic: an answer that does not would be written again and again, and hold up the partition for ever.
 _LARGEST_ANSWER_BYTES = 1_900_000
 _BEARER = "bearer "
@@ -68,8 +73,8 @@ class OwnedCall:
     """A call of which it is known whose it is.
 
     Attributes:
-        do: does it. It raises nothing but the cancellation of its task. Where something was accepted that would be done twice if
-            the call were, a refusal is a `LastingRefusal`.
+        do: does it. It raises nothing but the cancellation of its task. Where something may be done that would be done twice
+            if the call were, a refusal is a `LastingRefusal`; and when it is cut off then, it returns one in place of raising.
         turn: returns when the caller may do so much; then it is done at once. None where nobody has to wait.
         turn_away: the refusal for one that cannot wait; None where each can.
         caller: whose calls are counted together, and wait one behind another; the owner's are when left out.
@@ -86,9 +91,20 @@ class OwnedCall:
 
 def received(record: Record) -> ReceivedCall:
     """The call in a record. Raises: RecordUndecodable."""
+    if (size := _headers_size(record)) > LARGEST_HEADERS_BYTES:
+        raise RecordUndecodable(f"the record's headers take {size:,} bytes, and may take {LARGEST_HEADERS_BYTES:,}")
     asked = decode(ToolCallRecord, record.value)
     call = ToolCall(id=asked.call_id, name=asked.name, arguments=asked.arguments, context=asked.context)
     return ReceivedCall(call, _credential(record), hashlib.sha256(record.value or b"").hexdigest())
+
+
+def size_of(record: Record) -> int:
+    """How many bytes its writer gave a record."""
+    return len(record.key or b"") + len(record.value or b"") + _headers_size(record)
+
+
+def _headers_size(record: Record) -> int:
+    return sum(len(name.encode(errors="replace")) + len(value or b"") for name, value in record.headers)
 
 
 def _credential(record: Record) -> str | None:
@@ -132,7 +148,7 @@ def owner_of(headers: Iterable[Header]) -> CallOwner | None:
 def encoded(call_id: str, answer: ToolSuccess | ToolRefusal) -> bytes:
     """The answer as it is written; where it cannot be, a refusal that says so."""
     if isinstance(answer, ToolRefusal):
-        return encode(ToolResultRecord(call_id=call_id, ok=False, error=answer.error))
+        return _encoded_refusal(call_id, answer.error)
     try:
         value = encode(ToolResultRecord(call_id=call_id, ok=True, data=answer.data))
     except (TypeError, ValueError) as error:
@@ -146,3 +162,12 @@ def encoded(call_id: str, answer: ToolSuccess | ToolRefusal) -> bytes:
         "What was asked for was done."
     )
     return encode(ToolResultRecord(call_id=call_id, ok=False, error=ToolError(code="answer_too_large", message=message)))
+
+
+def _encoded_refusal(call_id: str, error: ToolError) -> bytes:
+    try:
+        return encode(ToolResultRecord(call_id=call_id, ok=False, error=error))
+    except (TypeError, ValueError) as problem:
+        _logger.error("the refusal of a tool call is no JSON, and another is given instead: %s", problem)
+        message = "The call was refused, and the tool's reason is no JSON."
+        return encode(ToolResultRecord(call_id=call_id, ok=False, error=ToolError(code="internal_error", message=message)))

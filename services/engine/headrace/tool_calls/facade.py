@@ -23,6 +23,7 @@ class AnsweringCalls:
         *,
         tenant: str | None = None,
         instance_id: str,
+        refused: Callable[[str], None] | None = None,
         concurrency: int = 100,
     ) -> ToolCallConsumer:
         """A member of the group that answers tool calls of the topic `tool-calls`; start it, and stop it.
@@ -31,6 +32,7 @@ class AnsweringCalls:
             identify: finds out whose a call is, or refuses it; it raises nothing.
             tenant: whose topic of calls is meant; the one for all when left out.
             instance_id: names this process.
+            refused: told of each record that is no call, with the refusal's code; it raises nothing.
             concurrency: how many calls may be done at a time.
 
         Raises:
@@ -43,6 +45,7 @@ class AnsweringCalls:
             identify,
             instance_id=instance_id,
             now=self._now,
+            refused=refused,
             concurrency=concurrency,
             shared=tenant is None,
         )

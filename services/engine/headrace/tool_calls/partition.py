@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from headrace.core.watermark import Watermark
@@ -23,6 +24,7 @@ class CallPartition:
         live: whether it is still held.
         ready: whether it is known which calls are answered.
         closed: whether nothing more is taken in.
+        lost: whether nothing more is written of it.
         under_way: the tasks that answer calls, by the offsets of these.
         waiting: the offsets of those among them that are not being done yet.
         committed: the offset that the group has.
@@ -33,6 +35,7 @@ class CallPartition:
         self.live = True
         self.ready = False
         self.closed = False
+        self.lost = False
         self.under_way: dict[int, asyncio.Task[None]] = {}
         self.waiting: set[int] = set()
         self.committed: int | None = None
@@ -76,10 +79,18 @@ class CallPartition:
         """Whether a call of this id is under way, or answered, whoever's it is."""
         return call_id in self._ids
 
-    def work(self, offset: int, doing: Coroutine[Any, Any, None]) -> None:
+    def work(self, offset: int, doing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Begins to do what the record at an offset asks for."""
         task = self.under_way[offset] = asyncio.create_task(doing, name=f"tool-call-{self.source.partition}-{offset}")
-        task.add_done_callback(lambda _: self.under_way.pop(offset, None))
+        task.add_done_callback(partial(self._ended, offset))
+        return task
+
+    def _ended(self, offset: int, task: asyncio.Task[None]) -> None:
+        self.under_way.pop(offset, None)
+        if task.cancelled() or task.exception() is not None:
+            # Another record of the same call must not be taken for one whose first is under way.
+            for key in [key for key, asked in self._asked.items() if asked == offset]:
+                self.given_up(key)
 
     def waiting_works(self) -> list[asyncio.Task[None]]:
         """The tasks that are not doing anything yet."""
@@ -116,7 +127,9 @@ class CallPartition:
             del self._ids[key.call_id]
 
     def finish(self, offset: int) -> None:
-        """Nothing more is to be done for the record at an offset."""
+        """Nothing more is to be done for the record at an offset. Of a lost partition that is not so: nothing was written."""
+        if self.lost:
+            return
         assert self._watermark is not None
         self._watermark.finish(offset)
 

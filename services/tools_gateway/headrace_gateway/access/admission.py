@@ -215,9 +215,9 @@ class Access:
         """
         return Admission(self, principal, Audited(self._now(), arrival, principal, tool), stream)
 
-    def turned_away(self, principal: Principal, arrival: Arrival, error: HeadraceError, tool: str | None = None) -> None:
+    def turned_away(self, principal: Principal, arrival: Arrival, code: str, tool: str | None = None) -> None:
         """Audits a call that was refused before it was its turn."""
-        self.write(Audited(self._now(), arrival, principal, tool, outcome=error.code))
+        self.write(Audited(self._now(), arrival, principal, tool, outcome=code))
 
     def check(self, principal: Principal) -> None:
         """Checks that the credential still counts.

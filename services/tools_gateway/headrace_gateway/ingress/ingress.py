@@ -20,6 +20,7 @@ from headrace import (
     Settings,
     ToolCall,
     ToolCallConsumer,
+    ToolError,
     ToolRefusal,
     ToolSuccess,
 )
@@ -38,15 +39,16 @@ class KafkaIngress:
     def __init__(self, settings: Settings, gateway: Gateway, client: Client) -> None:
         instance_id = f"gateway-{uuid.uuid4().hex[:12]}"
         self._running: list[ToolCallConsumer] = []
-        self._consumers: dict[str, ToolCallConsumer] = {
-            CallTopics.of(client.topics, tenant).calls.name: client.tool_calls(
-                Answerer(gateway, None if tenant is None else principal_of_topic(tenant)),
+        self._consumers: dict[str, ToolCallConsumer] = {}
+        for tenant in (None, *settings.ingress.tenant_names):
+            answerer = Answerer(gateway, None if tenant is None else principal_of_topic(tenant))
+            self._consumers[CallTopics.of(client.topics, tenant).calls.name] = client.tool_calls(
+                answerer,
                 tenant=tenant,
                 instance_id=instance_id,
+                refused=answerer.refused,
                 concurrency=settings.ingress.concurrency,
             )
-            for tenant in (None, *settings.ingress.tenant_names)
-        }
 
     @property
     def trouble(self) -> str | None:
@@ -116,20 +118,34 @@ class Answerer:
             at_once=partial(self._gateway.access.limits.allows, principal),
         )
 
+    def refused(self, code: str) -> None:
+        """Audits a record that was refused because it is no call: in a topic for all nobody knows whose it was to be."""
+        arrival = Arrival("kafka")
+        if self._principal is None:
+            self._gateway.access.refused(arrival, code)
+        else:
+            self._gateway.access.turned_away(self._principal, arrival, code)
+
     def _turn_away(self, call: ToolCall, principal: Principal, arrival: Arrival) -> ToolRefusal:
         error = RateLimited(
             f"{principal.subject!r} has called faster than it may for so long that too many of its calls wait: slow down, and "
             "send this one again.",
             retry_after=1,
         )
-        self._gateway.access.turned_away(principal, arrival, error, self._gateway.tool_name(call.name))
+        self._gateway.access.turned_away(principal, arrival, error.code, self._gateway.tool_name(call.name))
         return refusal_for(error, call.name)
 
     async def _do(self, call: ToolCall, principal: Principal, arrival: Arrival) -> ToolSuccess | ToolRefusal:
         answer: ToolSuccess | ToolRefusal | None = None
+        begun = asyncio.Event()
         try:
             async with self._gateway.admit(principal, arrival, self._gateway.tool_name(call.name)) as admission:
-                answer = await self._gateway.call_tool(call, admission)
+                answer = await self._gateway.call_tool(call, admission, began=begun.set)
+        except asyncio.CancelledError:
+            if not begun.is_set() or self._gateway.tools.changes_nothing(call.name):
+                raise
+            # The next owner of its partition would do it once more.
+            return LastingRefusal(error=ToolError(code="interrupted", message="The gateway had to give the call up."))
         except Exception as error:
             refusal = refusal_for(error, call.name)
             return LastingRefusal(error=refusal.error) if self._is_done(call, answer) else refusal
@@ -139,5 +155,5 @@ class Answerer:
         """Whether a call whose answer must not be told, as its credential does not count any more, would be done twice if it came
         again."""
         if isinstance(answer, ToolSuccess):
-            return not self._gateway.tools.is_repeatable(call.name)
+            return not self._gateway.tools.changes_nothing(call.name)
         return isinstance(answer, LastingRefusal)

@@ -27,11 +27,14 @@ class ToolRefused(HeadraceError):
 
 
 def refuse(code: str, message: str) -> ToolRefusal:
-    """A refusal, with a message that is not endless and has no control characters in it."""
+    """A refusal, with a message that is not endless, and no characters in it and its code that cannot be printed or sent."""
     if len(message) > LONGEST_MESSAGE:
         message = message[: LONGEST_MESSAGE - 1] + "…"
-    printable = "".join(character if character.isprintable() else " " for character in message)
-    return ToolRefusal(error=ToolError(code=code, message=printable))
+    return ToolRefusal(error=ToolError(code=_printable(code, "_"), message=_printable(message, " ")))
+
+
+def _printable(text: str, replacement: str) -> str:
+    return "".join(character if character.isprintable() else replacement for character in text)
 
 
 def refusal_for(error: Exception, tool: str, *, accepted: bool = False, call_id: str | None = None) -> ToolRefusal:

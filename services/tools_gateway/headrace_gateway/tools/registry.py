@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import orjson
 from pydantic import ValidationError
 
 from headrace import (
+    PASSING_CODES,
     ArgumentsInvalid,
     ConfigurationError,
+    HeadraceError,
     LastingRefusal,
     ToolCall,
     ToolRefusal,
@@ -26,6 +29,8 @@ from headrace_gateway.tools.refusals import ToolRefused, refusal_for
 # Far more than any worker's arguments have, and far less than what makes a JSON library give up.
 DEEPEST_ARGUMENTS = 64
 _NESTED = (dict, list)
+# After these a call would be done again, or nobody can tell what was done.
+_LEAVES_OPEN = PASSING_CODES | {HeadraceError.code}
 
 
 class ToolRegistry:
@@ -56,25 +61,49 @@ class ToolRegistry:
     def __contains__(self, name: str) -> bool:
         return name in self._tools
 
-    async def dispatch(self, call: ToolCall, operations: Operations) -> ToolSuccess | ToolRefusal:
+    async def dispatch(
+        self, call: ToolCall, operations: Operations, *, began: Callable[[], None] | None = None
+    ) -> ToolSuccess | ToolRefusal:
         """Does the call, and answers. It raises nothing but the cancellation of the task.
 
         Args:
             operations: what the caller may do.
+            began: told when the tool's handler begins: from then on something may be done.
         """
+        begun = False
         try:
             tool = self._find(call.name)
             if tool.operation is not None and (operation := tool.operation(call.arguments)) is not None:
                 operations.check_scope(operation)
             arguments = parse_arguments(tool, call.arguments)
+            begun = True
+            if began is not None:
+                began()
             data = await tool.handler(arguments, Caller(operations=operations, context=call.context, call_id=call.id))
             return ToolSuccess(data=data.to_wire())
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # It is not this call that was cancelled, but something for which the tool waited.
+            return self._refusal(call, operations, begun, RuntimeError("what the tool waited for was cancelled"))
         except Exception as error:
-            repeatable = self.is_repeatable(call.name)
-            call_id = call.id if repeatable else None
-            refusal = refusal_for(error, call.name, accepted=operations.accepted, call_id=call_id)
+            return self._refusal(call, operations, begun, error)
+
+    def _refusal(self, call: ToolCall, operations: Operations, begun: bool, error: Exception) -> ToolRefusal:
+        repeatable = self.is_repeatable(call.name)
+        call_id = call.id if repeatable else None
+        refusal = refusal_for(error, call.name, accepted=operations.accepted, call_id=call_id)
+        # What a tool does elsewhere nobody sees here. What it refuses by a code of its own stands anyway.
+        unknown = begun and not self.changes_nothing(call.name) and refusal.error.code in _LEAVES_OPEN
+        if operations.accepted or unknown:
             # Any other tool may do twice what it is called for twice: its jobs may have no key by which they are known again.
-            return LastingRefusal(error=refusal.error) if operations.accepted and not repeatable else refusal
+            return refusal if repeatable else LastingRefusal(error=refusal.error)
+        return refusal
+
+    def changes_nothing(self, name: str) -> bool:
+        """Whether a call of this tool that is done, in part or whole, and then once more, changes nothing more."""
+        return self.is_repeatable(name) or self._tools[name].annotations.read_only
 
     def is_repeatable(self, name: str) -> bool:
         """Whether a call of this tool that is done once more, by the same id, changes nothing more."""
