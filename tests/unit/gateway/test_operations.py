@@ -126,23 +126,30 @@ async def test_another_users_job_is_as_unknown_as_one_that_there_is_not(name: st
     assert str(foreign.value).replace("job-of-default", "") == str(missing.value).replace("job-of-nobody", "")
 
 
-@pytest.mark.parametrize("failure", [BrokerUnreachable("gone"), ConfigurationError("wrong")], ids=["broker", "settings"])
-@pytest.mark.parametrize("name", ["enqueue", "retry_job", "cancel_job", "list_jobs"])
-async def test_a_tool_that_fails_after_something_was_accepted_does_not_say_that_nothing_was(
-    name: str, failure: Exception
-) -> None:
+def failing_tool(name: str, failure: Exception, *, repeatable: bool = False) -> ToolDefinition[ClosedModel]:
+    """A tool that does one of the things there are to do, and then fails."""
+
     async def handle(arguments: ClosedModel, caller: Caller) -> WireModel:
         await DOINGS[name](caller.operations)
         raise failure
 
-    tool = ToolDefinition(
+    return ToolDefinition(
         name="twice",
         description="Does something, and then fails.",
         arguments=ClosedModel,
         answers=(WireModel,),
         annotations=ToolAnnotations(read_only=False),
         handler=handle,
+        repeatable=repeatable,
     )
+
+
+@pytest.mark.parametrize("failure", [BrokerUnreachable("gone"), ConfigurationError("wrong")], ids=["broker", "settings"])
+@pytest.mark.parametrize("name", ["enqueue", "retry_job", "cancel_job", "list_jobs"])
+async def test_a_tool_that_fails_after_something_was_accepted_does_not_say_that_nothing_was(
+    name: str, failure: Exception
+) -> None:
+    tool = failing_tool(name, failure)
     answer = await ToolRegistry([tool]).dispatch(ToolCall(name="twice"), operations_of(InMemoryJobs()))
     assert isinstance(answer, ToolRefusal)
     assert ("Nothing was accepted" in answer.error.message) is (name == "list_jobs")
@@ -171,19 +178,7 @@ async def test_a_refusal_lasts_where_a_call_done_once_more_could_make_a_second_j
 
     late = isinstance(failure, EnqueueTimeout)
 
-    async def handle(arguments: ClosedModel, caller: Caller) -> WireModel:
-        await DOINGS[name](caller.operations)
-        raise failure
-
-    tool = ToolDefinition(
-        name="twice",
-        description="Does something, and then fails.",
-        arguments=ClosedModel,
-        answers=(WireModel,),
-        annotations=ToolAnnotations(read_only=False),
-        handler=handle,
-        repeatable=repeatable,
-    )
+    tool = failing_tool(name, failure, repeatable=repeatable)
     jobs = Late() if late else InMemoryJobs()
     answer = await ToolRegistry([tool]).dispatch(ToolCall(name="twice", id="a"), operations_of(jobs))
     assert isinstance(answer, ToolRefusal)
