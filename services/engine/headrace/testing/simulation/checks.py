@@ -272,7 +272,8 @@ class Judge:
     def _check_outcome(self, at: float, place: JobPlace, status: str, value: bytes) -> None:
         for promise, what in self.outcomes.stated(place, status, value):
             self._violated(at, promise, f"{self._name(place)}: {what}")
-        if status == JobStatus.FAILED and is_given_up(orjson.loads(value)):
+        # However it ends, what three processes died of is told; what was given up beside ten engines, too.
+        if self.reader.jobs[place].crashes >= MOST_CRASHES or (status == JobStatus.FAILED and is_given_up(orjson.loads(value))):
             self._jobs[place].needs_letter = True
 
     def _check_cancelled(self, at: float, place: JobPlace, status: str, epoch: int) -> None:
