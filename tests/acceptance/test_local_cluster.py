@@ -121,10 +121,10 @@ async def test_a_node_that_is_stopped_in_order_comes_back(three: LocalBroker) ->
     assert [state.pid is not None for state in three.cluster.states()] == [True, False, True]
     assert three.cluster.ended_by_themselves() == set()
     await asyncio.to_thread(three.cluster.start_node, 2)
-    # On a busy machine a cluster may leave out for a moment a node that was slow to say that it lives.
-    wait_until(lambda: all(state.serving for state in three.cluster.states()), "all three serve")
     seen = [describe_cluster(node.address(), timeout_seconds=30) for node in three.cluster.nodes]
     assert all(each is not None and 2 in each.broker_ids for each in seen), "whichever node a client asks, it hears of the one"
+    # On a busy machine a cluster may leave out for a moment another node, which was slow to say that it lives.
+    wait_until(lambda: all(state.serving for state in three.cluster.states()), "all three serve")
     os.kill(three.cluster.nodes[2].pid, signal.SIGKILL)
     wait_until(lambda: three.cluster.ended_by_themselves() == {3}, "the kill is noticed")
     await asyncio.to_thread(three.cluster.start_node, 3)
