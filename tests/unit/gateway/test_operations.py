@@ -126,6 +126,21 @@ async def test_another_users_job_is_as_unknown_as_one_that_there_is_not(name: st
     assert str(foreign.value).replace("job-of-default", "") == str(missing.value).replace("job-of-nobody", "")
 
 
+def own_tool(
+    handle: Callable[[ClosedModel, Caller], Awaitable[WireModel]], *, read_only: bool = False, repeatable: bool = False
+) -> ToolDefinition[ClosedModel]:
+    """A tool of one's own, without arguments."""
+    return ToolDefinition(
+        name="own",
+        description="Does something.",
+        arguments=ClosedModel,
+        answers=(WireModel,),
+        annotations=ToolAnnotations(read_only=read_only),
+        handler=handle,
+        repeatable=repeatable,
+    )
+
+
 def failing_tool(name: str, failure: Exception, *, repeatable: bool = False) -> ToolDefinition[ClosedModel]:
     """A tool that does one of the things there are to do, and then fails."""
 
@@ -133,15 +148,7 @@ def failing_tool(name: str, failure: Exception, *, repeatable: bool = False) -> 
         await DOINGS[name](caller.operations)
         raise failure
 
-    return ToolDefinition(
-        name="twice",
-        description="Does something, and then fails.",
-        arguments=ClosedModel,
-        answers=(WireModel,),
-        annotations=ToolAnnotations(read_only=False),
-        handler=handle,
-        repeatable=repeatable,
-    )
+    return own_tool(handle, repeatable=repeatable)
 
 
 @pytest.mark.parametrize("failure", [BrokerUnreachable("gone"), ConfigurationError("wrong")], ids=["broker", "settings"])
@@ -150,7 +157,7 @@ async def test_a_tool_that_fails_after_something_was_accepted_does_not_say_that_
     name: str, failure: Exception
 ) -> None:
     tool = failing_tool(name, failure)
-    answer = await ToolRegistry([tool]).dispatch(ToolCall(name="twice"), operations_of(InMemoryJobs()))
+    answer = await ToolRegistry([tool]).dispatch(ToolCall(name="own"), operations_of(InMemoryJobs()))
     assert isinstance(answer, ToolRefusal)
     assert ("Nothing was accepted" in answer.error.message) is (name == "list_jobs")
     assert ("may be accepted" in answer.error.message) is (name != "list_jobs")
@@ -180,7 +187,7 @@ async def test_a_refusal_lasts_where_a_call_done_once_more_could_make_a_second_j
 
     tool = failing_tool(name, failure, repeatable=repeatable)
     jobs = Late() if late else InMemoryJobs()
-    answer = await ToolRegistry([tool]).dispatch(ToolCall(name="twice", id="a"), operations_of(jobs))
+    answer = await ToolRegistry([tool]).dispatch(ToolCall(name="own", id="a"), operations_of(jobs))
     assert isinstance(answer, ToolRefusal)
     maybe = failure.may_be_accepted if isinstance(failure, EnqueueTimeout) else name != "list_jobs"
     # Whatever it did besides, with headrace or elsewhere.
@@ -194,14 +201,7 @@ def test_which_tools_know_a_call_again(tool: str, repeatable: bool) -> None:
     async def handle(arguments: ClosedModel, caller: Caller) -> WireModel:
         return WireModel()
 
-    own = ToolDefinition(
-        name="own",
-        description="x",
-        arguments=ClosedModel,
-        answers=(WireModel,),
-        annotations=ToolAnnotations(read_only=False),
-        handler=handle,
-    )
+    own = own_tool(handle)
     assert ToolRegistry([*built_in_tools(), own]).is_repeatable(tool) is repeatable
 
 
@@ -240,14 +240,7 @@ async def test_a_tool_that_meets_what_somebody_else_has_cancelled_refuses_and_it
         await waited
         return WireModel()
 
-    tool = ToolDefinition(
-        name="own",
-        description="x",
-        arguments=ClosedModel,
-        answers=(WireModel,),
-        annotations=ToolAnnotations(read_only=False),
-        handler=handle,
-    )
+    tool = own_tool(handle)
 
     async def call() -> Any:
         return await ToolRegistry([tool]).dispatch(ToolCall(name="own"), operations_of(InMemoryJobs()))
@@ -271,14 +264,7 @@ async def test_the_code_of_a_refusal_can_be_sent_whatever_the_tool_says() -> Non
     async def handle(arguments: ClosedModel, caller: Caller) -> WireModel:
         raise ToolRefused("caf\ud800", "It is\ud800closed.")
 
-    tool = ToolDefinition(
-        name="own",
-        description="x",
-        arguments=ClosedModel,
-        answers=(WireModel,),
-        annotations=ToolAnnotations(read_only=False),
-        handler=handle,
-    )
+    tool = own_tool(handle)
     answer = await ToolRegistry([tool]).dispatch(ToolCall(name="own"), operations_of(InMemoryJobs()))
     assert isinstance(answer, ToolRefusal)
     assert (answer.error.code, answer.error.message) == ("caf_", "It is closed.")
@@ -300,15 +286,7 @@ async def test_what_a_tool_has_begun_is_not_done_again_unless_that_changes_nothi
     async def handle(arguments: ClosedModel, caller: Caller) -> WireModel:
         raise error
 
-    tool = ToolDefinition(
-        name="own",
-        description="Does something elsewhere.",
-        arguments=ClosedModel,
-        answers=(WireModel,),
-        annotations=ToolAnnotations(read_only=kind == "read-only"),
-        handler=handle,
-        repeatable=kind == "repeatable",
-    )
+    tool = own_tool(handle, read_only=kind == "read-only", repeatable=kind == "repeatable")
     answer = await ToolRegistry([tool]).dispatch(ToolCall(name="own", id="a"), operations_of(InMemoryJobs()))
     assert isinstance(answer, ToolRefusal)
     assert isinstance(answer, LastingRefusal) is (lasting and kind == "own")
